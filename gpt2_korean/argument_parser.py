@@ -1,0 +1,142 @@
+"""argparse in Korean: typed and range-checked values, and the nearest flag for a misspelt one.
+
+Knows how flags are parsed, not which flags there are.
+"""
+
+import argparse
+import difflib
+import math
+
+from gpt2_korean.messages import UsageError
+
+
+class KoreanHelp(argparse.HelpFormatter):
+    """Help with a Korean usage line and one column wide enough for the longest flag."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=38, width=110)
+
+    def add_usage(self, usage, actions, groups, prefix=None):
+        super().add_usage(usage, actions, groups, prefix="사용법: ")
+
+
+class KoreanArgumentParser(argparse.ArgumentParser):
+    """An ArgumentParser whose every refusal is a `UsageError` in Korean."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs, formatter_class=KoreanHelp, add_help=False, allow_abbrev=False, exit_on_error=False)
+        self._optionals.title = "그 밖"
+        self.add_argument("-h", "--help", action="help", help="이 도움말을 보여 주고 끝냅니다")
+
+    def error(self, message):
+        raise UsageError(message)
+
+    def parse(self, argv):
+        """Parse `argv`; raises UsageError that names the flag, its value and the way on."""
+        try:
+            namespace, unknown = self.parse_known_args([spell_flag(word) for word in argv])
+        except argparse.ArgumentError as error:
+            raise UsageError(f"{error.argument_name}: {translate(error.message)}") from None
+        if unknown:
+            raise UsageError(self.describe_unknown(unknown[0]))
+        return namespace
+
+    def describe_unknown(self, word):
+        flag = word.split("=", 1)[0]
+        if not flag.startswith("-"):
+            return f"알 수 없는 값입니다: {word!r}. 값에 빈칸이 있으면 따옴표로 묶으세요."
+        return f"알 수 없는 플래그입니다: {flag}. {nearest(flag, self.flag_names())}"
+
+    def flag_names(self):
+        return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+
+
+def spell_flag(word):
+    """`--learning-rate=1` as `--learning_rate=1`: both spellings are in use among Hugging Face's scripts."""
+    if not word.startswith("--"):
+        return word
+    flag, equals, value = word.partition("=")
+    return "--" + flag[2:].replace("-", "_") + equals + value
+
+
+def nearest(flag, known):
+    """A sentence that names the most similar known flag, or the way to list them all."""
+    name = flag.lstrip("-")
+    names = [known_flag.lstrip("-") for known_flag in known]
+    similar = difflib.get_close_matches(name, names, n=1) or [other for other in names if name and name in other]
+    return f"혹시 --{similar[0]} 인가요?" if similar else "쓸 수 있는 플래그는 --help로 볼 수 있습니다."
+
+
+def translate(message):
+    """argparse's own refusals in Korean; messages raised by the types below are Korean already."""
+    if message.startswith("expected one argument"):
+        return '값이 필요합니다. 값이 -로 시작하면 --flag="-값" 꼴로 쓰세요.'
+    if message.startswith("expected at least one argument"):
+        return "값이 하나 이상 필요합니다."
+    if message.startswith("ignored explicit argument"):
+        return "값을 받지 않는 플래그입니다."
+    return message
+
+
+def boolean(text):
+    """true/false, yes/no, on/off, 1/0 in any case."""
+    if text.lower() in ("true", "yes", "on", "1"):
+        return True
+    if text.lower() in ("false", "no", "off", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r}: true나 false 가운데 하나여야 합니다.")
+
+
+def choice(*values):
+    """A type for one of `values`; refuses with the nearest of them."""
+
+    def parse(text):
+        if text in values:
+            return text
+        similar = difflib.get_close_matches(text, values, n=1)
+        hint = f"혹시 {similar[0]} 인가요?" if similar else f"가능한 값: {', '.join(values)}"
+        raise argparse.ArgumentTypeError(f"{text!r}은(는) 쓸 수 없는 값입니다. {hint}")
+
+    return parse
+
+
+def integer(minimum=None, maximum=None):
+    """A type for whole numbers from `minimum` to `maximum`, both included."""
+    return _number(int, "정수", lambda value: _inside(value, minimum, maximum), _range_words(minimum, maximum))
+
+
+def number(minimum=None, maximum=None, *, above=None):
+    """A type for finite numbers from `minimum` (or strictly above `above`) to `maximum`."""
+
+    def fits(value):
+        return math.isfinite(value) and _inside(value, minimum, maximum) and (above is None or value > above)
+
+    return _number(float, "수", fits, _range_words(minimum, maximum, above))
+
+
+def _number(convert, kind, fits, range_words):
+    def parse(text):
+        try:
+            value = convert(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r}은(는) {kind}가 아닙니다.") from None
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"{text}은(는) 범위 밖입니다. {range_words} {kind}를 주세요.")
+        return value
+
+    return parse
+
+
+def _inside(value, minimum, maximum):
+    return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+
+
+def _range_words(minimum, maximum, above=None):
+    words = []
+    if above is not None:
+        words.append(f"{above:g}보다 큰")
+    if minimum is not None:
+        words.append(f"{minimum:g} 이상인")
+    if maximum is not None:
+        words.append(f"{maximum:g} 이하인")
+    return ", ".join(words) or "유한한"

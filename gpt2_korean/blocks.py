@@ -1,0 +1,86 @@
+"""Documents → token blocks that Trainer can read: tokenised, joined, packed, cached on disk.
+
+The documents become one stream, `<eos> document <eos> document <eos>`, cut into blocks of `block_size`
+tokens. Neighbouring blocks share one token, the last of the one and the first of the next: a model
+predicts all tokens of a block but the first, and so every token of every document, its end included, is
+predicted exactly once. The last block may be short; nothing is dropped.
+"""
+
+from gpt2_korean.corpus import cached_dataset
+
+# Documents that are tokenised together: enough to keep all cores at work, few enough that a batch of the
+# longest ones stays small in memory.
+BATCH = 256
+
+
+def pack(documents, tokenizer, block_size):
+    """The blocks of `documents` (column `text`): a datasets.Dataset with one column, input_ids.
+
+    For an IterableDataset the blocks are made as they are asked for, and an IterableDataset is returned.
+    """
+    import datasets
+
+    arguments = {"documents": documents, "tokenizer": tokenizer, "block_size": block_size}
+    if isinstance(documents, datasets.IterableDataset):
+        return datasets.IterableDataset.from_generator(_blocks, gen_kwargs=arguments)
+    identity = [documents._fingerprint, vocabulary_of(tokenizer), tokenizer.eos_token_id, block_size]
+    return cached_dataset(_blocks, arguments, identity).with_format("torch")
+
+
+def vocabulary_of(tokenizer):
+    """What decides the tokens of a text: the whole tokenizer.json, or a Python tokenizer's vocabulary."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+
+
+def _blocks(documents, tokenizer, block_size):
+    from tqdm import tqdm
+
+    with tqdm(desc="토큰으로 나누기", unit="글자", unit_scale=True) as progress:
+        for block in cut(_token_lists(documents, tokenizer, progress), tokenizer.eos_token_id, block_size):
+            yield {"input_ids": block}
+
+
+def _token_lists(documents, tokenizer, progress):
+    for batch in documents.iter(batch_size=BATCH):
+        # The Rust tokenizers spread a batch over all cores.
+        encoded = tokenizer(batch["text"], add_special_tokens=False, return_attention_mask=False, verbose=False)
+        progress.update(sum(map(len, batch["text"])))
+        yield from encoded["input_ids"]
+
+
+def cut(token_lists, eos_token_id, block_size):
+    """Yield the blocks (lists of ids) of an iterable of documents (lists of ids)."""
+    stream = [eos_token_id]
+    for token_ids in token_lists:
+        stream += token_ids
+        stream.append(eos_token_id)
+        start = 0
+        while len(stream) - start >= block_size:
+            yield stream[start : start + block_size]
+            start += block_size - 1
+        stream = stream[start:]
+    if len(stream) > 1:
+        yield stream
+
+
+def count_targets(blocks):
+    """How many tokens a model predicts in `blocks`: all but the first of each."""
+    import pyarrow.compute
+
+    return pyarrow.compute.sum(pyarrow.compute.list_value_length(blocks.data["input_ids"])).as_py() - len(blocks)
+
+
+def collate(blocks, pad_token_id):
+    """A batch of blocks as `input_ids` and `labels`, both [batch, longest block], int64.
+
+    Padding stands on the right, where no real token attends to it, and is no label; so no attention mask
+    is needed and attention may take its causal kernel.
+    """
+    from torch.nn.utils.rnn import pad_sequence
+
+    rows = [block["input_ids"].long() for block in blocks]
+    return {
+        "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad_token_id),
+        "labels": pad_sequence(rows, batch_first=True, padding_value=-100),
+    }

@@ -1,0 +1,162 @@
+"""What stands in an output folder: models and checkpoints, which is whole, what may be replaced.
+
+Works on files alone; loads no model.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from gpt2_korean.messages import UsageError, UserError
+
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # model, or owner/model
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors")
+# All that Trainer, save_pretrained and train.py write into a folder of a model or checkpoint.
+RUN_FILES = (
+    *WEIGHTS,
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+    "adapter_config.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "training_args.bin",
+    "trainer_state.json",
+    "optimizer*.pt",
+    "optimizer*.bin",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state*.pth",
+)
+
+
+def list_checkpoints(folder):
+    """The checkpoint-N folders of `folder` that hold weights, by N."""
+    folder = Path(folder)
+    found = folder.iterdir() if folder.is_dir() else []
+    named = [path for path in found if CHECKPOINT.fullmatch(path.name) and has_weights(path)]
+    return sorted(named, key=step_of)
+
+
+def step_of(checkpoint):
+    return int(CHECKPOINT.fullmatch(Path(checkpoint).name).group(1))
+
+
+def has_weights(folder):
+    return any(path for pattern in WEIGHTS for path in Path(folder).glob(pattern))
+
+
+def is_resumable(checkpoint):
+    """Whether a checkpoint is whole: Trainer writes trainer_state.json last, and the weights can be opened."""
+    from safetensors import SafetensorError, safe_open
+
+    if trainer_state(checkpoint) is None:
+        return False
+    try:
+        for path in Path(checkpoint).glob("*.safetensors"):
+            with safe_open(path, framework="numpy"):  # checks the header against the file's size
+                pass
+    except (SafetensorError, OSError):
+        return False
+    return has_weights(checkpoint)
+
+
+def trainer_state(checkpoint):
+    """The content of trainer_state.json, None where it is missing or broken."""
+    try:
+        return json.loads((Path(checkpoint) / "trainer_state.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def find_starting_point(output_dir, overwrite, resume):
+    """The checkpoint a training run goes on from, or None for a fresh start.
+
+    `resume` is None, "auto" (the newest whole checkpoint of `output_dir`, if there is one) or a folder.
+    Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
+    is to become of it.
+    """
+    output_dir = Path(output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UsageError(f"--output_dir={output_dir}: 폴더가 아니라 파일입니다. 다른 경로를 주세요.")
+    checkpoints = list_checkpoints(output_dir)
+    if resume in ("auto", "true", "True"):
+        whole = [path for path in checkpoints if is_resumable(path)]
+        if whole:
+            return whole[-1]
+    elif resume not in (None, "false", "False"):
+        if not is_resumable(resume):
+            raise UsageError(f"--resume_from_checkpoint={resume}: 온전한 체크포인트가 아닙니다. {_existing(checkpoints)}")
+        return Path(resume)
+    held = [path.name for path in checkpoints] + (["모델"] if has_weights(output_dir) else [])
+    if held and not overwrite:
+        raise UsageError(
+            f"--output_dir={output_dir}: 지난 학습의 결과가 있습니다({', '.join(held)}).\n"
+            "새로 시작하려면 --overwrite_output_dir, 이어서 하려면 --resume_from_checkpoint=auto를 더하세요."
+        )
+    return None
+
+
+def check_source_survives(model_type, output_dir):
+    """Raise UsageError where overwriting `output_dir` would delete the very model that training starts from."""
+    source, target = Path(model_type).resolve(), Path(output_dir).resolve()
+    if source == target or (source.parent == target and CHECKPOINT.fullmatch(source.name)):
+        raise UsageError(
+            f"--model_type={model_type}: 덮어쓸 --output_dir 안에 있는 모델에서 시작할 수 없습니다. "
+            "다른 --output_dir을 주거나 모델을 다른 곳으로 옮기세요."
+        )
+
+
+def remove_earlier_run(output_dir):
+    """Delete the model and the checkpoints of `output_dir`, file by file: what a run did not write stays."""
+    output_dir = Path(output_dir)
+    for checkpoint in [path for path in output_dir.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name)]:
+        _remove_run_files(checkpoint)
+        if not any(checkpoint.iterdir()):
+            checkpoint.rmdir()
+    if has_weights(output_dir):
+        _remove_run_files(output_dir)
+
+
+def _remove_run_files(folder):
+    for pattern in RUN_FILES:
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def find_model(name, flag="--model_name_or_path"):
+    """Where `name` is loaded from: `(folder or hub id, a notice or None)`.
+
+    A run that ended before step N has no checkpoint-N, and never will: its last state stands for it.
+    Raises UserError that names the checkpoints which do exist beside a missing one.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            inside = list_checkpoints(path)
+            raise UserError(f"{flag}={name}: 모델 폴더가 아닙니다(config.json이 없음). {_existing(inside)}")
+        return path, None
+    if path.is_file():
+        raise UsageError(f"{flag}={name}: 파일이 아니라 모델이 든 폴더를 주세요.")
+    beside = list_checkpoints(path.parent)
+    if CHECKPOINT.fullmatch(path.name):
+        state = trainer_state(beside[-1]) if beside else None
+        if state and state["max_steps"] <= state["global_step"] < step_of(path):
+            last = beside[-1]
+            return last, f"학습이 {step_of(last)}스텝에서 끝났으므로 {path.name} 대신 마지막 {last.name}을(를) 씁니다."
+    elif HUB_ID.fullmatch(name) and not ("/" in name and path.parent.is_dir()):
+        return name, None
+    raise UsageError(f"{flag}={name}: 그런 모델 폴더가 없습니다. {_existing(beside)}")
+
+
+def _existing(checkpoints):
+    if not checkpoints:
+        return "있는 체크포인트가 없습니다. 먼저 train.py로 학습하세요."
+    return f"있는 체크포인트: {', '.join(str(path) for path in checkpoints)}"

@@ -1,0 +1,97 @@
+"""What runs where, and why: xpu | cuda | mps | cpu, the precision, and Intel's extension (IPEX).
+
+XPU is stock PyTorch's. IPEX is used only where the installed one was built for the running torch:
+imported beside another it ends the whole program, so its version is looked up before the import.
+"""
+
+import contextlib
+import importlib
+import sys
+from importlib import metadata
+
+import torch
+
+from gpt2_korean.messages import UsageError
+
+AUTO_ORDER = ("xpu", "cuda", "mps", "cpu")
+IPEX = "intel_extension_for_pytorch"
+
+
+def available_devices():
+    """The device types of this machine, best first; "cpu" is always the last."""
+    present = {
+        "xpu": hasattr(torch, "xpu") and torch.xpu.is_available(),
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    return [name for name in AUTO_ORDER if present[name]]
+
+
+def choose_device(name):
+    """The torch.device for `--device`; raises UsageError where it is absent."""
+    present = available_devices()
+    if name == "auto":
+        return torch.device(present[0])
+    if name not in present:
+        raise UsageError(f"--device={name}: 이 컴퓨터에 {name} 장치가 없습니다. 쓸 수 있는 장치: {', '.join(present)}")
+    return torch.device(name)
+
+
+def computes_bfloat16(device):
+    """Whether the device itself computes in bfloat16: every XPU, CUDA from Ampere (8.0) on.
+
+    torch.cuda.is_bf16_supported() alone also counts emulation, which is slower than float32. On a CPU
+    autocast gains little or loses, so float32 stays the default there.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "xpu"
+
+
+def choose_precision(device, bf16=None, fp16=None):
+    """`(bf16, fp16, reason)` for TrainingArguments; a flag that was given (not None) wins."""
+    if bf16 or fp16:
+        return bool(bf16), bool(fp16), f"--{'bf16' if bf16 else 'fp16'} 플래그"
+    if bf16 is False or fp16 is False:
+        return False, False, f"--no_{'bf16' if bf16 is False else 'fp16'} 플래그"
+    if computes_bfloat16(device):
+        return True, False, "장치가 bfloat16으로 계산함"
+    return False, False, "bfloat16이 이 장치에서 기본이 아님"
+
+
+def choose_dtype(device, name):
+    """The torch.dtype for generate.py's `--dtype`."""
+    if name == "auto":
+        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
+    return getattr(torch, name)
+
+
+def describe_device(device):
+    """The device in a few words, such as `cuda (NVIDIA H100 80GB HBM3)`."""
+    if device.type in ("cuda", "xpu"):
+        return f"{device.type} ({getattr(torch, device.type).get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu (스레드 {torch.get_num_threads()}개)"
+    return device.type
+
+
+def load_ipex(device):
+    """Import IPEX where it serves; return `(module or None, a line that says why or None)`.
+
+    None and no line where it is not installed, or the device is neither an XPU nor a CPU.
+    """
+    if device.type not in ("xpu", "cpu"):
+        return None, None
+    try:
+        version = metadata.version(IPEX)
+    except metadata.PackageNotFoundError:
+        return None, None
+    if version.split(".")[:2] != torch.__version__.split(".")[:2]:
+        return None, f"IPEX {version}은(는) torch {torch.__version__}의 것이 아니어서 쓰지 않습니다."
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # it prints; stdout is for results
+            return importlib.import_module(IPEX), f"IPEX {version}을(를) 씁니다."
+    except (ImportError, AttributeError, OSError, RuntimeError, SystemExit) as error:
+        # On a processor without AVX2 its import calls sys.exit.
+        return None, f"IPEX {version}을(를) 불러올 수 없어 쓰지 않습니다 ({type(error).__name__})."

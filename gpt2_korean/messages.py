@@ -1,0 +1,73 @@
+"""What a user reads on stderr, and how a run ends.
+
+Results belong to stdout; everything here goes to stderr. A mistake a user can make is raised as
+`UserError` (exit code 1) or `UsageError` (2: the command line itself is wrong) with a Korean message
+of one or two lines; anything else is a bug and keeps its traceback.
+"""
+
+import errno
+import os
+import sys
+
+
+class UserError(Exception):
+    """Something a user can mend: the message names what is wrong and the way on."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """The command line is wrong: a flag, its value, or a path that it names."""
+
+    exit_code = 2
+
+
+def say(message):
+    """Print one message on stderr; with several ranks only the first one speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(message, file=sys.stderr, flush=True)
+
+
+def warn(message):
+    say(f"주의: {message}")
+
+
+def run_script(main):
+    """Run `main()` and turn what a user can cause into a message and an exit code (0, 1 or 2)."""
+    for stream in (sys.stdout, sys.stderr):
+        # Text that an ASCII or CP949 terminal cannot show is escaped, never a crash.
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        return main()
+    except UserError as error:
+        report(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        report("Ctrl-C로 멈췄습니다. 이미 저장된 체크포인트와 결과는 그대로 있습니다.")
+        return 1
+    except OSError as error:
+        report(describe_os_error(error))
+        return 1
+
+
+def report(error):
+    # Every rank reports its own error: the first rank may not be the one that failed.
+    print(f"오류: {error}", file=sys.stderr, flush=True)
+
+
+def describe_os_error(error):
+    """What an OSError means, in Korean, with the file it is about."""
+    reasons = {
+        errno.ENOSPC: "디스크에 남은 공간이 없습니다. 자리를 비우고 다시 실행하세요",
+        errno.EDQUOT: "디스크 할당량을 다 썼습니다. 자리를 비우고 다시 실행하세요",
+        errno.EFBIG: "파일 크기 한도를 넘었습니다. 한도(ulimit -f)를 늘리고 다시 실행하세요",
+        errno.EACCES: "권한이 없습니다. 파일과 폴더의 권한을 확인하세요",
+        errno.EPERM: "권한이 없습니다. 파일과 폴더의 권한을 확인하세요",
+        errno.EROFS: "읽기 전용 파일 시스템입니다. 쓸 수 있는 곳을 지정하세요",
+        errno.ENOENT: "파일이나 폴더가 없습니다",
+        errno.EISDIR: "파일이 아니라 폴더입니다",
+        errno.ENOTDIR: "폴더가 아니라 파일입니다",
+    }
+    reason = reasons.get(error.errno, str(error))
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{reason}{where}"

@@ -1,0 +1,124 @@
+"""Hub id | local folder | built-in scratch size → model and tokenizer, their special tokens in agreement."""
+
+import json
+from pathlib import Path
+
+from gpt2_korean.messages import UserError
+from gpt2_korean.vocabulary import train_tokenizer
+
+# Sizes that need no download: the demo's model learns to write Korean words on two cores in 3 minutes.
+SCRATCH_SIZES = {
+    "scratch-mini": {"n_layer": 4, "n_embd": 256, "n_head": 4, "n_positions": 256, "vocab_size": 4096},
+}
+
+
+def load_model(model_type, texts, dtype):
+    """`(model, tokenizer)` for training; `texts` (an iterable of str) is read for a scratch size alone.
+
+    Raises UserError where the model cannot be had.
+    """
+    if model_type not in SCRATCH_SIZES:
+        return load_pretrained(model_type, dtype)
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    size = SCRATCH_SIZES[model_type]
+    tokenizer = train_tokenizer(texts, size["vocab_size"], size["n_positions"])
+    model = GPT2LMHeadModel(GPT2Config(**{**size, "vocab_size": len(tokenizer)})).to(dtype)
+    agree_on_special_tokens(model, tokenizer)
+    return model, tokenizer
+
+
+def load_pretrained(source, dtype, flag="--model_type"):
+    """`(model, tokenizer)` of a model folder or a hub id, the weights in `dtype`.
+
+    Raises UserError that names `flag` where it is unreachable, incomplete or damaged.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    local_files_only = not Path(source).is_dir() and _must_use_cache(source, flag)
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=local_files_only)
+        tokenizer = load_tokenizer(source, config, local_files_only)
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=dtype, output_loading_info=True, local_files_only=local_files_only
+        )
+    except (SafetensorError, json.JSONDecodeError, EOFError) as error:
+        raise UserError(f"{flag}={source}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{flag}={source}: 모델을 불러올 수 없습니다 ({str(error).splitlines()[0]}).") from None
+    if loading["missing_keys"] or loading["mismatched_keys"]:
+        wrong = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
+        raise UserError(f"{flag}={source}: 가중치가 config.json과 맞지 않습니다 ({wrong[0]} 등 {len(wrong)}개).")
+    agree_on_special_tokens(model, tokenizer)
+    return model, tokenizer
+
+
+def _must_use_cache(name, flag):
+    """Whether a hub id must come from the cache, the Hub being out of reach.
+
+    Asked once and at once: each file's own request would try six times, half a minute in all.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        huggingface_hub.model_info(name, timeout=10)
+        return False
+    except GatedRepoError:
+        raise UserError(f"{flag}={name}: 허락이 필요한 모델입니다. Hub에서 신청하고 HF_TOKEN을 설정하세요.") from None
+    except RepositoryNotFoundError:
+        raise UserError(f"{flag}={name}: Hub에 그런 모델이 없습니다. 이름을 확인하세요(비공개라면 HF_TOKEN 설정).") from None
+    except Exception:  # no route, no name, a proxy's page, HF_HUB_OFFLINE: whatever else, the Hub did not answer
+        if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
+            return True
+        raise UserError(
+            f"{flag}={name}: 네트워크가 닿지 않고 받아 둔 파일도 없습니다. (1) 모델 폴더를 주거나 "
+            "(2) HF_ENDPOINT에 미러 주소를 설정하거나 다른 컴퓨터의 캐시(HF_HOME)를 복사하거나\n"
+            "(3) 내려받기가 없는 --model_type=scratch-mini로 처음부터 학습하세요."
+        ) from None
+
+
+def load_tokenizer(name, config, local_files_only=False):
+    """The tokenizer of `name` with an end-of-text token inside the model's vocabulary.
+
+    transformers 5 rebuilds the tokenizer of any GPT-2 config by GPT-2's own rules, whatever its
+    tokenizer.json says; skt/kogpt2-base-v2, whose words are split otherwise, would come out empty. Where
+    the two differ, the file is right.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.utils import cached_file
+
+    tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
+    file = cached_file(
+        name, "tokenizer.json", local_files_only=local_files_only, _raise_exceptions_for_missing_entries=False
+    )
+    if file is not None and getattr(tokenizer, "backend_tokenizer", None) is not None:
+        written, loaded = (json.loads(text) for text in (Path(file).read_text("utf-8"), tokenizer.backend_tokenizer.to_str()))
+        if written["pre_tokenizer"] != loaded["pre_tokenizer"]:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(name, local_files_only=local_files_only)
+    if tokenizer.eos_token_id is None or tokenizer.eos_token_id >= config.vocab_size:
+        eos = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
+        if eos is None or eos >= config.vocab_size:
+            raise UserError(f"{name}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다.")
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(eos)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.vocab_size:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.model_max_length = min(tokenizer.model_max_length, context_length(config) or tokenizer.model_max_length)
+    return tokenizer
+
+
+def agree_on_special_tokens(model, tokenizer):
+    """Give model config and generation config the tokenizer's end and padding ids, so that all three agree."""
+    begin = tokenizer.bos_token_id
+    if begin is None or begin >= model.config.vocab_size:
+        begin = tokenizer.eos_token_id
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = begin
+        config.eos_token_id = tokenizer.eos_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+def context_length(config):
+    """How many positions the model has, None where its architecture sets no limit."""
+    return getattr(config, "max_position_embeddings", None)

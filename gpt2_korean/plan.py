@@ -1,0 +1,47 @@
+"""What a training run is about to do, said before its first step: figures, and what looks wrong in them.
+
+Pure arithmetic over numbers; knows no dataset and no Trainer.
+"""
+
+import math
+
+
+def total_steps(blocks, blocks_per_batch, accumulation, epochs, max_steps):
+    """How many optimizer steps Trainer will take over `blocks` blocks (None: a stream, max_steps decides)."""
+    if max_steps > 0:
+        return max_steps
+    batches = math.ceil(blocks / blocks_per_batch)
+    return math.ceil(epochs * math.ceil(batches / accumulation))
+
+
+def describe_text(name, documents, characters, tokens, blocks):
+    """One line on a tokenised corpus."""
+    return (
+        f"{name}: 문서 {documents:,}개 · 글자 {characters:,}개 · 토큰 {tokens:,}개"
+        f"(글자당 {tokens / characters:.2f}개) · 블록 {blocks:,}개"
+    )
+
+
+def describe_steps(steps, blocks_per_step, block_size):
+    return f"학습: {steps:,}스텝 · 스텝마다 블록 {blocks_per_step:,}개 × {block_size:,}토큰"
+
+
+def plan_warnings(steps, warmup_steps, save_steps, tokens=None, block_size=None):
+    """What a user would want to know before waiting for hours: a list of sentences.
+
+    `warmup_steps` and `save_steps` below 1 are shares of the run, as in TrainingArguments.
+    """
+    warnings = []
+    if tokens is not None and tokens < block_size:
+        warnings.append(f"글이 한 블록보다 짧습니다(토큰 {tokens:,}개 < {block_size:,}개). 더 많은 글이 있어야 제대로 배웁니다.")
+    if warmup_steps >= max(steps, 1):
+        warnings.append(
+            f"--warmup_steps={warmup_steps:g}이(가) 전체 {steps:,}스텝보다 짧지 않아 학습률이 최댓값에 이르지 못합니다. "
+            f"--warmup_steps={max(1, steps // 10)} 정도를 권합니다."
+        )
+    if save_steps > steps:
+        warnings.append(
+            f"--save_steps={save_steps:g}이(가) 전체 {steps:,}스텝보다 길어 끝나기 전에는 저장되지 않습니다. "
+            f"--save_steps={max(1, steps // 3)} 정도를 권합니다."
+        )
+    return warnings

@@ -1,0 +1,56 @@
+"""Which flags TrainingArguments knows, read from its source without importing it.
+
+Importing transformers takes seconds, and a misspelt flag should be refused in less than one. The
+dataclass is therefore read with `ast` from the installed package, so that the flags are always those
+of the version that will run.
+"""
+
+import ast
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TrainerFlag:
+    """One field of TrainingArguments: `kind` is bool, int, float, str or list."""
+
+    name: str
+    kind: type
+    choices: tuple[str, ...] = ()
+
+
+def read_trainer_flags():
+    """All fields of TrainingArguments as `{name: TrainerFlag}`.
+
+    Raises ImportError where transformers is not installed.
+    """
+    package = find_spec("transformers")
+    if package is None:
+        raise ImportError("transformers")
+    folder = Path(package.origin).parent
+    modules = [ast.parse((folder / name).read_text("utf-8")) for name in ("training_args.py", "trainer_utils.py")]
+    classes = {node.name: node for module in modules for node in module.body if isinstance(node, ast.ClassDef)}
+    fields = [node for node in classes["TrainingArguments"].body if isinstance(node, ast.AnnAssign)]
+    return {
+        field.target.id: _flag(field.target.id, {part.strip() for part in ast.unparse(field.annotation).split("|")}, classes)
+        for field in fields
+        if not field.target.id.startswith("_")
+    }
+
+
+def _flag(name, types, classes):
+    for type_name in types & classes.keys():
+        return TrainerFlag(name, str, _enum_values(classes[type_name]))
+    if types & {"list[str]"}:
+        return TrainerFlag(name, list)
+    for kind in (str, float, int, bool):
+        # The widest type first: `str | bool` must be able to carry both.
+        if kind.__name__ in types:
+            return TrainerFlag(name, kind)
+    return TrainerFlag(name, str)
+
+
+def _enum_values(enum):
+    values = [node.value for node in enum.body if isinstance(node, ast.Assign)]
+    return tuple(value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str))
