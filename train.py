@@ -21,12 +21,13 @@ def main(argv=None):
             check_source_survives(options.model_type, options.output_dir)
 
     import torch
-    from transformers import set_seed
+    import transformers
 
     from gpt2_korean import blocks, corpus, device, plan
     from gpt2_korean.model import SCRATCH_SIZES, context_length, load_model
-    from gpt2_korean.training import build_arguments, build_trainer
+    from gpt2_korean.training import build_arguments, build_trainer, train
 
+    transformers.utils.logging.disable_progress_bar()  # of its own: downloads show theirs all the same
     chosen = device.choose_device(options.device)
     bf16, fp16, reason = device.choose_precision(chosen, options.bf16, options.fp16)
     precision = "bfloat16" if bf16 else "float16" if fp16 else "float32"
@@ -35,7 +36,7 @@ def main(argv=None):
     if ipex_notice:
         say(ipex_notice)
     arguments = build_arguments(options.trainer_arguments, chosen, bf16, fp16, options.logging_dir)
-    set_seed(arguments.seed)
+    transformers.set_seed(arguments.seed)
 
     # Documents: those to learn from, and those held out before anything is packed.
     columns = {"column": options.text_column_name, "template": options.text_template}
@@ -75,11 +76,17 @@ def main(argv=None):
     train_blocks = blocks.pack(documents, tokenizer, block_size) if options.do_train else None
     eval_blocks = blocks.pack(held_out, tokenizer, block_size) if options.do_eval else None
     eval_characters = corpus.count_characters(held_out) if options.do_eval else None
-    trainer = build_trainer(model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters)
+    trainer = build_trainer(
+        model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, options.save_total_limit
+    )
 
     for name, texts, packed in (("학습 글", documents, train_blocks), ("평가 글", held_out, eval_blocks)):
         if packed is not None and not options.streaming:
-            say(plan.describe_text(name, len(texts), corpus.count_characters(texts), blocks.count_targets(packed), len(packed)))
+            say(
+                plan.describe_text(
+                    name, len(texts), corpus.count_characters(texts), blocks.count_targets(packed), len(packed)
+                )
+            )
     if options.do_train:
         blocks_per_batch = arguments.train_batch_size * arguments.world_size
         accumulation = arguments.gradient_accumulation_steps
@@ -94,8 +101,7 @@ def main(argv=None):
         # Only now, when nothing is left to refuse, does an earlier run give way to this one.
         if start is None and arguments.process_index == 0:
             remove_earlier_run(options.output_dir)
-        trainer.train(resume_from_checkpoint=None if start is None else str(start))
-        trainer.save_model()
+        train(trainer, start)
         say(f"저장했습니다: {options.output_dir}")
         say(f'써 보기: python generate.py --model_name_or_path="{options.output_dir}" --prompt="앞글"')
     if options.do_eval:

@@ -88,12 +88,12 @@ def boolean(text):
 
 
 def choice(*values):
-    """A type for one of `values`; refuses with the nearest of them."""
+    """A type for one of `values`; refuses with all of them, or with the nearest where they are many."""
 
     def parse(text):
         if text in values:
             return text
-        similar = difflib.get_close_matches(text, values, n=1)
+        similar = difflib.get_close_matches(text, values, n=1) if len(values) > 8 else []
         hint = f"혹시 {similar[0]} 인가요?" if similar else f"가능한 값: {', '.join(values)}"
         raise argparse.ArgumentTypeError(f"{text!r}은(는) 쓸 수 없는 값입니다. {hint}")
 

@@ -22,7 +22,7 @@ def pack(documents, tokenizer, block_size):
 
     arguments = {"documents": documents, "tokenizer": tokenizer, "block_size": block_size}
     if isinstance(documents, datasets.IterableDataset):
-        return datasets.IterableDataset.from_generator(_blocks, gen_kwargs=arguments)
+        return datasets.IterableDataset.from_generator(_blocks, gen_kwargs=arguments).with_format("torch")
     identity = [documents._fingerprint, vocabulary_of(tokenizer), tokenizer.eos_token_id, block_size]
     return cached_dataset(_blocks, arguments, identity).with_format("torch")
 

@@ -4,6 +4,7 @@ Works on files alone; loads no model.
 """
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -81,11 +82,16 @@ def find_starting_point(output_dir, overwrite, resume):
 
     `resume` is None, "auto" (the newest whole checkpoint of `output_dir`, if there is one) or a folder.
     Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
-    is to become of it.
+    is to become of it, and for one that cannot be written.
     """
     output_dir = Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise UsageError(f"--output_dir={output_dir}: 폴더가 아니라 파일입니다. 다른 경로를 주세요.")
+    existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"--output_dir={output_dir}: {existing}에 쓸 수 없습니다. 권한을 확인하거나 다른 경로를 주세요."
+        )
     checkpoints = list_checkpoints(output_dir)
     if resume in ("auto", "true", "True"):
         whole = [path for path in checkpoints if is_resumable(path)]
@@ -93,7 +99,9 @@ def find_starting_point(output_dir, overwrite, resume):
             return whole[-1]
     elif resume not in (None, "false", "False"):
         if not is_resumable(resume):
-            raise UsageError(f"--resume_from_checkpoint={resume}: 온전한 체크포인트가 아닙니다. {_existing(checkpoints)}")
+            raise UsageError(
+                f"--resume_from_checkpoint={resume}: 온전한 체크포인트가 아닙니다. {_existing(checkpoints)}"
+            )
         return Path(resume)
     held = [path.name for path in checkpoints] + (["모델"] if has_weights(output_dir) else [])
     if held and not overwrite:
@@ -117,17 +125,31 @@ def check_source_survives(model_type, output_dir):
 def remove_earlier_run(output_dir):
     """Delete the model and the checkpoints of `output_dir`, file by file: what a run did not write stays."""
     output_dir = Path(output_dir)
-    for checkpoint in [path for path in output_dir.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name)]:
-        _remove_run_files(checkpoint)
-        if not any(checkpoint.iterdir()):
-            checkpoint.rmdir()
+    for path in output_dir.glob("checkpoint-*"):
+        if CHECKPOINT.fullmatch(path.name):
+            remove_checkpoint(path)
     if has_weights(output_dir):
-        _remove_run_files(output_dir)
+        remove_run_files(output_dir)
 
 
-def _remove_run_files(folder):
+def drop_old_checkpoints(output_dir, limit, keep=None):
+    """Delete all but the newest `limit` checkpoints and `keep` (a folder, or None)."""
+    for path in list_checkpoints(output_dir)[:-limit]:
+        if keep is None or path.resolve() != Path(keep).resolve():
+            remove_checkpoint(path)
+
+
+def remove_checkpoint(folder):
+    """Delete a checkpoint; its folder stays only where a file in it is not a run's."""
+    remove_run_files(folder)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def remove_run_files(folder):
+    """Delete the files of `folder` that a training run writes, and nothing else."""
     for pattern in RUN_FILES:
-        for path in folder.glob(pattern):
+        for path in Path(folder).glob(pattern):
             path.unlink()
 
 

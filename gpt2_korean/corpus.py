@@ -98,14 +98,19 @@ def read_hub_dataset(name, config=None, *, streaming=False, column="text", templ
         rows = datasets.load_dataset(name, config, split="train", streaming=streaming)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
-            f"--dataset_name={name}: 데이터 세트를 불러올 수 없습니다. 이름, --dataset_config_name, 네트워크를 확인하세요.\n"
+            f"--dataset_name={name}: 불러올 수 없습니다. 이름, --dataset_config_name, 네트워크를 확인하세요.\n"
             f"({str(error).splitlines()[0]})"
         ) from None
     render = column_renderer(column, template)
 
     def to_documents(batch):
-        documents = [document_row(render(dict(zip(batch, row, strict=True)))) for row in zip(*batch.values(), strict=True)]
-        return {key: [row[key] for row in documents if row] for key in ("text", "characters", "composed", "line_ends", "controls")}
+        documents = [
+            document_row(render(dict(zip(batch, row, strict=True)))) for row in zip(*batch.values(), strict=True)
+        ]
+        return {
+            key: [row[key] for row in documents if row]
+            for key in ("text", "characters", "composed", "line_ends", "controls")
+        }
 
     columns = rows.column_names or list(next(iter(rows)))
     try:

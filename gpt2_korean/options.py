@@ -68,7 +68,9 @@ def _train_parser():
     )
 
     data = parser.add_argument_group("데이터")
-    _add(data, "--dataset_path", text, "학습할 글: 파일, 폴더, 또는 글롭(.txt .jsonl .json .csv .tsv .parquet, .gz/.xz)")
+    _add(
+        data, "--dataset_path", text, "학습할 글: 파일, 폴더, 또는 글롭(.txt .jsonl .json .csv .tsv .parquet, .gz/.xz)"
+    )
     _add(data, "--dataset_name", text, "파일 대신 쓸 Hugging Face Hub 데이터 세트 이름")
     _add(data, "--dataset_config_name", text, "Hub 데이터 세트의 설정 이름 (예: 20231101.ko)")
     _add_switch(data, "--streaming", "Hub 데이터 세트를 내려받지 않고 흘려 읽습니다. --max_steps가 필요합니다")
@@ -85,14 +87,21 @@ def _train_parser():
         model,
         "--model_type",
         text,
-        "Hub 이름(gpt2, gpt2-medium, skt/kogpt2-base-v2 등), 모델 폴더, 또는 내려받기 없이 처음부터 배우는 scratch-mini",
+        "Hub 이름(gpt2, gpt2-large, skt/kogpt2-base-v2 등), 모델 폴더, 또는 내려받지 않는 scratch-mini",
         "gpt2-medium",
     )
 
     output = parser.add_argument_group("결과")
     _add(output, "--output_dir", text, "모델과 체크포인트를 둘 폴더", "fine_tuned_models/")
     _add_switch(output, "--overwrite_output_dir", "그 폴더에 있는 지난 학습의 결과를 새 결과로 바꿉니다")
-    _add(output, "--resume_from_checkpoint", text, "이어서 학습할 체크포인트 폴더. auto면 가장 새것", nargs="?", const="auto")
+    _add(
+        output,
+        "--resume_from_checkpoint",
+        text,
+        "이어서 학습할 체크포인트 폴더. auto면 가장 새것",
+        nargs="?",
+        const="auto",
+    )
     _add(output, "--save_steps", number(above=0), "체크포인트를 저장할 간격(스텝). 1보다 작으면 전체의 비율", 500)
     _add(output, "--save_total_limit", integer(1), "남겨 둘 체크포인트 수. 주지 않으면 모두")
     _add(output, "--logging_dir", text, "TensorBoard 기록을 둘 폴더", "./logs")

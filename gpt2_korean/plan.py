@@ -33,10 +33,12 @@ def plan_warnings(steps, warmup_steps, save_steps, tokens=None, block_size=None)
     """
     warnings = []
     if tokens is not None and tokens < block_size:
-        warnings.append(f"글이 한 블록보다 짧습니다(토큰 {tokens:,}개 < {block_size:,}개). 더 많은 글이 있어야 제대로 배웁니다.")
+        warnings.append(
+            f"글이 한 블록보다 짧습니다(토큰 {tokens:,}개 < {block_size:,}개). 더 많은 글이 있어야 제대로 배웁니다."
+        )
     if warmup_steps >= max(steps, 1):
         warnings.append(
-            f"--warmup_steps={warmup_steps:g}이(가) 전체 {steps:,}스텝보다 짧지 않아 학습률이 최댓값에 이르지 못합니다. "
+            f"--warmup_steps={warmup_steps:g}이(가) 전체 {steps:,}스텝만큼 길어 학습률이 최댓값에 이르지 못합니다. "
             f"--warmup_steps={max(1, steps // 10)} 정도를 권합니다."
         )
     if save_steps > steps:

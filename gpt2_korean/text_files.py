@@ -194,7 +194,7 @@ def _jsonl_rows(path, encoding):
     with _lines(path, encoding) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield f"{number}번째 줄", _parse_json(path, line, number)
+                yield f"{number}번째 줄", _parse_json(path, line.strip(), number)
 
 
 def _json_rows(path, encoding):
@@ -210,7 +210,9 @@ def _parse_json(path, text, first_line):
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}: {first_line + error.lineno - 1}번째 줄의 JSON이 잘못되었습니다 ({error.msg}).") from None
+        raise UserError(
+            f"{path}: {first_line + error.lineno - 1}번째 줄의 JSON이 잘못되었습니다 ({error.msg})."
+        ) from None
 
 
 def _csv_rows(path, encoding):

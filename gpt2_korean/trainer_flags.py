@@ -33,7 +33,9 @@ def read_trainer_flags():
     classes = {node.name: node for module in modules for node in module.body if isinstance(node, ast.ClassDef)}
     fields = [node for node in classes["TrainingArguments"].body if isinstance(node, ast.AnnAssign)]
     return {
-        field.target.id: _flag(field.target.id, {part.strip() for part in ast.unparse(field.annotation).split("|")}, classes)
+        field.target.id: _flag(
+            field.target.id, {part.strip() for part in ast.unparse(field.annotation).split("|")}, classes
+        )
         for field in fields
         if not field.target.id.startswith("_")
     }

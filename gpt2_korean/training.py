@@ -6,19 +6,23 @@ The only file that knows Trainer.
 import math
 import os
 import sys
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from gpt2_korean.blocks import collate, count_targets
-from gpt2_korean.messages import UsageError, say
+from gpt2_korean.checkpoints import drop_old_checkpoints, remove_checkpoint
+from gpt2_korean.messages import UsageError, UserError, describe_os_error
 
 
 class KoreanTrainer(Trainer):
-    """A Trainer whose evaluation is exact over all tokens and also counts by characters.
+    """A Trainer that evaluates exactly, over all tokens and by characters, and leaves no half checkpoint.
 
     Trainer's own eval_loss is a mean over blocks, in which a short block weighs as much as a full one,
     and a loss per token says nothing across tokenizers. Here eval_loss is the mean over tokens, and
@@ -54,34 +58,82 @@ class KoreanTrainer(Trainer):
             "bits_per_character": nats / math.log(2) / self.eval_characters,
         }
 
+    def _save_checkpoint(self, model, trial):
+        with _saving(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"):
+            super()._save_checkpoint(model, trial)
 
-class SaveLastState(TrainerCallback):
-    """Save a checkpoint at the last step, whatever the saving interval."""
+    def save_whole_model(self):
+        """Save the model into output_dir itself: written beside, then moved, so that no half one ever stands there."""
+        output_dir = Path(self.args.output_dir)
+        staging = output_dir / "checkpoint-last"
+        with _saving(staging):
+            self.save_model(str(staging), _internal_call=True)
+            if self.is_world_process_zero():
+                for path in staging.iterdir():
+                    os.replace(path, output_dir / path.name)
+                staging.rmdir()
+        if self.args.push_to_hub:
+            self.push_to_hub()
+
+
+@contextmanager
+def _saving(folder):
+    """Turn a failure to write `folder` into a UserError, and remove what was written of it."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch and safetensors raise errors of their own, in which the system's is lost or only quoted.
+        words = f"디스크의 남은 공간과 폴더의 권한을 확인하세요 ({str(error).splitlines()[0]})."
+        reason = describe_os_error(error) if isinstance(error, OSError) else words
+        remove_checkpoint(folder)
+        raise UserError(
+            f"{folder}: 저장하지 못했습니다. {reason}\n앞서 저장된 체크포인트는 그대로 있습니다."
+        ) from error
+
+
+class KeepCheckpoints(TrainerCallback):
+    """Save at the last step whatever the interval, and keep the newest `limit` checkpoints (None: all).
+
+    Trainer's own rotation deletes whole folders, by age, of any name that begins with checkpoint-.
+    """
+
+    def __init__(self, limit):
+        self.limit = limit
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step >= state.max_steps:
             control.should_save = True
 
+    def on_save(self, args, state, control, **kwargs):
+        if self.limit is not None and state.is_world_process_zero:
+            drop_old_checkpoints(args.output_dir, self.limit, keep=state.best_model_checkpoint)
 
-class StderrProgress(ProgressCallback):
-    """Trainer's progress bar with its log lines on stderr: stdout is for results."""
 
-    WORDS = {
-        "loss": "손실",
-        "grad_norm": "기울기 크기",
-        "learning_rate": "학습률",
-        "epoch": "에폭",
-        "eval_loss": "평가 손실",
-        "eval_perplexity": "혼란도",
-        "eval_bits_per_character": "글자당 비트",
-    }
+LOG_WORDS = {
+    "loss": "손실",
+    "grad_norm": "기울기 크기",
+    "learning_rate": "학습률",
+    "epoch": "에폭",
+    "eval_loss": "평가 손실",
+    "eval_perplexity": "혼란도",
+    "eval_bits_per_character": "글자당 비트",
+}
+
+
+class LogLines(TrainerCallback):
+    """A line on stderr for each log entry: Trainer's own go to stdout, which is for results."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if not state.is_world_process_zero:
-            return
-        known = [f"{word} {float(logs[name]):.4g}" for name, word in self.WORDS.items() if name in logs]
-        if len(known) > 1:
+        known = [f"{word} {float(logs[name]):.4g}" for name, word in LOG_WORDS.items() if name in logs]
+        if len(known) > 1 and state.is_world_process_zero:
             tqdm.write(f"[{state.global_step}/{state.max_steps}] " + " · ".join(known), file=sys.stderr)
+
+
+class ProgressBar(ProgressCallback):
+    """Trainer's progress bar without its log lines."""
+
+    def on_log(self, *args, **kwargs):
+        pass
 
 
 def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
@@ -91,7 +143,8 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     device than we did.
     """
     arguments = {**trainer_arguments, "bf16": bf16, "fp16": fp16, "use_cpu": device.type == "cpu"}
-    arguments.pop("resume_from_checkpoint", None)
+    for ours in ("resume_from_checkpoint", "save_total_limit"):
+        arguments.pop(ours, None)
     if arguments.get("eval_steps") is not None:
         arguments.setdefault("eval_strategy", "steps")
     # The writer of its callback knows no other way to be told where; see TensorBoardCallback.
@@ -108,8 +161,17 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     return arguments
 
 
-def build_trainer(model, tokenizer, arguments, train_blocks=None, eval_blocks=None, eval_characters=None):
-    """A KoreanTrainer over packed blocks (see blocks.py); `eval_characters` is the length of the evaluated text."""
+def build_trainer(model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, save_total_limit):
+    """A KoreanTrainer over packed blocks (see blocks.py), either of them None where it is not needed.
+
+    eval_characters: the length of the evaluated text.
+    save_total_limit: how many checkpoints to keep, None for all.
+    """
+    # GPT-2's class name does not tell transformers which loss is meant; it warns, then takes this one.
+    model.loss_type = "ForCausalLM"
+    # End-of-text stands between documents, and where it is the padding token too, transformers looks in
+    # every batch for padding without a mask: a warning that is wrong here, and a stop of the device.
+    model.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
     trainer = KoreanTrainer(
         model=model,
         args=arguments,
@@ -117,9 +179,20 @@ def build_trainer(model, tokenizer, arguments, train_blocks=None, eval_blocks=No
         train_dataset=train_blocks,
         eval_dataset=eval_blocks,
         processing_class=tokenizer,
-        callbacks=[SaveLastState()],
+        callbacks=[KeepCheckpoints(save_total_limit)],
         eval_characters=eval_characters,
     )
+    trainer.pop_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:  # absent where --disable_tqdm was given
-        trainer.add_callback(StderrProgress())
+        trainer.add_callback(ProgressBar())
+    trainer.add_callback(LogLines())
     return trainer
+
+
+def train(trainer, checkpoint=None):
+    """Train to the end, from a checkpoint folder if one is given, and leave a whole model in output_dir itself.
+
+    Raises UserError where something cannot be saved.
+    """
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.save_whole_model()

@@ -1,0 +1,87 @@
+"""Tiny models, tokenizers and corpora, made here: no test needs a network or a file from outside."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_caches(tmp_path_factory):
+    """Caches of this test run alone, and a Hub that answers at once that it is not there."""
+    home = tmp_path_factory.mktemp("hf_home")
+    os.environ.update(HF_HOME=str(home), HF_ENDPOINT="http://127.0.0.1:9", TOKENIZERS_PARALLELISM="true")
+
+
+@pytest.fixture(scope="session")
+def sample_texts():
+    return (ROOT / "data" / "korean_texts.txt").read_text("utf-8").strip().split("\n\n")
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer(sample_texts):
+    """A tokenizer as GPT-2's, with 600 tokens."""
+    from gpt2_korean.vocabulary import train_tokenizer
+
+    return train_tokenizer(sample_texts[:40], 600, 32)
+
+
+def tiny_gpt2(vocab_size, seed=0, **changes):
+    """A random GPT-2 of 2 layers × 32 with a context of 32, its logits far enough apart to rank surely."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(seed)
+    shape = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 32, "initializer_range": 0.5}
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=vocab_size, **{**shape, **ends, **changes})).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory, byte_tokenizer):
+    """A saved model of about the least size that trains."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_gpt2(len(byte_tokenizer), initializer_range=0.02).save_pretrained(folder)
+    byte_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run_script():
+    """Run train.py or generate.py as a user does; returns the finished process with text output."""
+
+    def run(*command, stdin=None, env=None, text=True, **keywords):
+        return subprocess.run(
+            [sys.executable, *map(str, command)], cwd=keywords.pop("cwd", ROOT), env={**os.environ, **(env or {})},
+            capture_output=True, text=text, timeout=300, **keywords,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def run_main(capsys):
+    """Run a script's main within this process: `(exit code, stdout, stderr)`, without the seconds of a start."""
+    import generate
+    import train
+    from gpt2_korean import messages
+
+    def run(script, *argv):
+        main = {"train.py": train.main, "generate.py": generate.main}[script]
+        code = messages.run_script(lambda: main([str(word) for word in argv]))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def rng(request):
+    """Random numbers that differ from test to test and not from run to run."""
+    return random.Random(request.node.name)

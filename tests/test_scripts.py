@@ -1,0 +1,217 @@
+"""The two scripts as a user meets them: texts on stdout, short Korean messages for every mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture
+def write(run_main, tiny_model_folder):
+    """Run generate.py on the tiny model."""
+
+    def run(*words):
+        return run_main(
+            "generate.py", f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--length=5", *words
+        )
+
+    return run
+
+
+def test_stdout_is_the_text_and_nothing_else(write):
+    code, out, err = write("--prompt=한국어", "--seed=3")
+    assert code == 0 and out.startswith("한국어") and "===" not in out
+    assert "cpu" in err and "씨앗: 3" in err
+    assert write("--prompt=한국어", "--seed=3")[1] == out
+
+
+def test_several_texts_have_a_heading_each(write):
+    _, out, _ = write("--prompt=하나", "--prompt=둘", "--num_return_sequences=3", "--batch_size=4")
+    headings = [line for line in out.splitlines() if line.startswith("===")]
+    assert headings == [f"=== {number}/6 ===" for number in range(1, 7)]
+    assert out.count("\n하나") == out.count("\n둘") == 3
+
+
+def test_greedy_texts_are_the_same_alone_and_in_a_batch(write, tmp_path):
+    prompts = ["오늘은", "비가 오는 날이면 늘 그렇듯이", "그"]
+    file = tmp_path / "앞글.txt"
+    file.write_bytes("\r\n".join(prompts).encode("cp949"))
+    alone = [write("--temperature=0", f"--prompt={prompt}")[1] for prompt in prompts]
+    together = write("--temperature=0", f"--prompt_file={file}")[1]
+    assert "".join(f"=== {number}/3 ===\n{text}" for number, text in enumerate(alone, 1)) == together
+
+
+def test_an_output_file_gets_a_line_for_each_text_and_keeps_its_own(write, tmp_path):
+    file = tmp_path / "out.jsonl"
+    for _ in range(2):
+        _, out, _ = write(
+            "--prompt=한국어", "--num_return_sequences=2", "--seed=7", "--top_k=9", f"--output_file={file}"
+        )
+    records = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert len(records) == 4 and records[:2] == records[2:]
+    for record in records:
+        assert record["prompt"] == "한국어" and record["seed"] == 7 and record["settings"]["top_k"] == 9
+        assert record["text"] in out
+
+
+def test_an_empty_prompt_starts_a_document(write):
+    assert write("--prompt=", "--seed=1")[0] == 0
+    assert write("--seed=1")[1] == write("--prompt=", "--seed=1")[1]
+
+
+def test_a_decomposed_prompt_is_composed_as_training_texts_are(write):
+    import unicodedata
+
+    decomposed = unicodedata.normalize("NFD", "한국어")
+    assert write(f"--prompt={decomposed}", "--seed=1")[1] == write("--prompt=한국어", "--seed=1")[1]
+
+
+def test_lengths_past_the_context_go_on_with_a_warning(write):
+    code, _, err = write(f"--prompt={'가나다라마 ' * 50}", "--length=100")
+    assert code == 0 and "문맥" in err
+    code, _, err = write("--prompt=가", "--length=100")
+    assert code == 0 and "문맥" in err
+    assert "문맥" not in write("--prompt=가")[2]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp949"])
+def test_a_terminal_that_cannot_show_a_character_gets_it_escaped(run_script, tiny_model_folder, encoding):
+    finished = run_script(
+        "generate.py", f"--model_name_or_path={tiny_model_folder}", "--prompt=한국어 😀", "--length=2", "--device=cpu",
+        env={"PYTHONIOENCODING": encoding}, text=False,
+    )  # fmt: skip
+    assert finished.returncode == 0
+    shown = "한국어" if encoding == "cp949" else r"\ud55c\uad6d\uc5b4"
+    assert finished.stdout.decode(encoding).startswith(rf"{shown} \U0001f600")
+
+
+def test_a_reader_that_leaves_early_ends_the_run_quietly(tiny_model_folder, tmp_path):
+    command = [
+        sys.executable, "generate.py", f"--model_name_or_path={tiny_model_folder}", "--prompt=한국어", "--length=2",
+        "--num_return_sequences=3", "--batch_size=1", "--device=cpu",
+    ]  # fmt: skip
+    pipe = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe.stdout.close()
+    stderr = pipe.communicate(timeout=120)[1]
+    assert pipe.returncode == 0
+    assert "Traceback" not in stderr and "BrokenPipe" not in stderr
+
+
+def test_ctrl_c_ends_with_a_message(tiny_model_folder):
+    command = [
+        sys.executable, "generate.py", f"--model_name_or_path={tiny_model_folder}", "--length=20", "--device=cpu",
+        "--num_return_sequences=1000000", "--batch_size=1",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(10):
+        assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Ctrl-C" in stderr and "Traceback" not in stderr
+
+
+def test_invalid_utf8_from_the_shell_is_refused(tiny_model_folder):
+    command = [sys.executable.encode(), b"generate.py", b"--model_name_or_path=x", b"--prompt=\xc7\xd1\xb1\xdb"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONUTF8": "1"})
+    assert finished.returncode == 2
+    assert "--prompt" in finished.stderr and "UTF-8" in finished.stderr
+
+
+def bad_datasets(folder):
+    """(words of train.py, exit code, words of the message) for each kind of bad input."""
+    files = {
+        "빈.txt": b"",
+        "빈칸.txt": b" \n\n\t\n",
+        "이진.txt": bytes(range(256)) * 9,
+        "열.csv": "제목,본문\n가,나\n".encode("cp949"),
+        "줄.jsonl": b'{"text": "a"}\n{"text": \n',
+        "배열.json": b"[1, 2]",
+        "깨진.parquet": b"PAR1",
+        "깨진.txt.gz": b"\x1f\x8b\x08\x00",
+        "그림.png": b"\x89PNG",
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [
+        ("없음.txt", 2, ["--dataset_path", "없음.txt"]),
+        ("그림.png", 2, ["--dataset_path", "그림.png"]),
+        ("빈.txt", 1, ["빈.txt", "글이 없습니다"]),
+        ("빈칸.txt", 1, ["빈칸.txt", "글이 없습니다"]),
+        ("이진.txt", 1, ["이진.txt", "바이트"]),
+        ("열.csv", 1, ["열.csv", "제목, 본문", "--text_column_name"]),
+        ("줄.jsonl", 1, ["줄.jsonl", "2번째 줄"]),
+        ("배열.json", 1, ["배열.json", "1번째 항목"]),
+        ("깨진.parquet", 1, ["깨진.parquet", "Parquet"]),
+        ("깨진.txt.gz", 1, ["깨진.txt.gz", "온전한지"]),
+    ]
+
+
+def test_every_bad_dataset_gets_a_short_message_and_nothing_is_written(tmp_path, run_main, tiny_model_folder):
+    for name, expected, words in bad_datasets(tmp_path):
+        code, out, err = run_main(
+            "train.py", f"--dataset_path={tmp_path / name}", f"--model_type={tiny_model_folder}",
+            f"--output_dir={tmp_path / 'out'}", f"--logging_dir={tmp_path / 'logs'}", "--do_train", "--device=cpu",
+        )  # fmt: skip
+        message = err[err.index("오류:") :]
+        assert (code, out) == (expected, ""), name
+        assert all(word in message for word in words), message
+        assert len(message.strip().splitlines()) <= 2
+        assert not (tmp_path / "out").exists() and not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "named"),
+    [
+        (["--do_train"], 2, "--dataset_path"),
+        (["--dataset_path=data/korean_texts.txt"], 2, "--do_train"),
+        (["--dataset_path=data/korean_texts.txt", "--do_train", "--output_dir=README.md"], 2, "--output_dir"),
+        (["--dataset_path=data/korean_texts.txt", "--do_train", "--model_type=./없음"], 2, "--model_type"),
+        (["--dataset_path=data/korean_texts.txt", "--do_train", "--model_type=gpt2-medium"], 1, "scratch-mini"),
+        (["--dataset_path=data/korean_texts.txt", "--do_train", "--device=xpu"], 2, "--device=xpu"),
+        (["--dataset_path=data/korean_texts.txt", "--do_train", "--load_best_model_at_end"], 2, "학습 설정"),
+    ],
+)
+def test_train_mistakes_are_named(words, code, named, tmp_path, run_main, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
+    if not any(word.startswith("--output_dir") for word in words):
+        words = [*words, f"--output_dir={tmp_path / 'out'}"]
+    got, out, err = run_main("train.py", *words)
+    assert (got, out) == (code, "") and named in err[err.index("오류:") :]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_dir_that_cannot_be_made_is_named(run_main, tiny_model_folder):
+    words = ["--dataset_path=data/korean_texts.txt", "--do_train", f"--model_type={tiny_model_folder}"]
+    code, _, err = run_main("train.py", *words, "--output_dir=/proc/gpt2-korean", "--device=cpu")
+    assert code in (1, 2) and "/proc" in err[err.index("오류:") :]
+
+
+@pytest.mark.parametrize("named", ["folder without config", "truncated"])
+def test_a_model_that_cannot_be_loaded_is_named(named, tmp_path, tiny_model_folder, run_main):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, folder)
+    if named == "truncated":
+        (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
+    else:
+        (folder / "config.json").unlink()
+    code, out, err = run_main("generate.py", f"--model_name_or_path={folder}")
+    assert (code, out) == (1, "")
+    assert str(folder) in err and "Traceback" not in err
+
+
+def test_a_wrong_flag_is_refused_in_less_than_a_second(run_script):
+    """No figure of time is asserted: it is quick because neither library is loaded."""
+    for script in ("train.py", "generate.py"):
+        finished = run_script("-X", "importtime", script, "--lenght=3")
+        assert finished.returncode == 2
+        imported = {line.rsplit("|", 1)[-1].strip() for line in finished.stderr.splitlines() if "|" in line}
+        assert not imported & {"torch", "transformers", "datasets"}

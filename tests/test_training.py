@@ -1,0 +1,174 @@
+"""Training through Trainer: exact evaluation, a last state that is always saved, and what a failed save leaves."""
+
+import json
+import math
+import resource
+
+import pytest
+import torch
+from conftest import ROOT
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+SAMPLE = ROOT / "data" / "korean_texts.txt"
+
+
+@pytest.fixture
+def small_corpus(tmp_path, sample_texts):
+    path = tmp_path / "글.txt"
+    path.write_text("\n\n".join(sample_texts[:12]), "utf-8")
+    return path
+
+
+@pytest.fixture
+def train_words(small_corpus, tiny_model_folder, tmp_path):
+    """The words of a short run on the tiny model, to which a test adds its own."""
+    return [
+        f"--dataset_path={small_corpus}", f"--model_type={tiny_model_folder}", f"--output_dir={tmp_path / 'out'}",
+        f"--logging_dir={tmp_path / 'logs'}", "--device=cpu", "--disable_tqdm",
+    ]  # fmt: skip
+
+
+def independent_bits_per_character(folder, texts, block_size):
+    """Bits per character by the definition, token by token with plain cross entropy."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    stream = [tokenizer.eos_token_id]
+    for text in texts:
+        stream += [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+    nats = 0.0
+    for start in range(0, len(stream) - 1, block_size - 1):
+        ids = torch.tensor(stream[start : start + block_size])
+        with torch.no_grad():
+            logits = model(ids[None]).logits[0, :-1]
+        nats += torch.nn.functional.cross_entropy(logits, ids[1:], reduction="sum").item()
+    return nats / math.log(2) / sum(map(len, texts)), nats / (len(stream) - 1)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_evaluation_is_exact_whatever_the_batch(
+    tiny_model_folder, tmp_path, small_corpus, sample_texts, run_main, batch
+):
+    code, out, _ = run_main(
+        "train.py", "--do_eval", f"--validation_file={small_corpus}", f"--model_type={tiny_model_folder}",
+        f"--output_dir={tmp_path / 'out'}", "--device=cpu", f"--per_device_eval_batch_size={batch}", "--block_size=32",
+        "--report_to=none", "--disable_tqdm",
+    )  # fmt: skip
+    assert code == 0
+    values = [float(line.rsplit(" ", 1)[1]) for line in out.splitlines()]
+    bits, loss = independent_bits_per_character(tiny_model_folder, sample_texts[:12], 32)
+    assert values == pytest.approx([loss, math.exp(loss), bits], rel=1e-4)
+
+
+def test_the_last_state_is_saved_as_a_checkpoint_and_as_the_model(train_words, tmp_path, run_main):
+    code, out, err = run_main(
+        "train.py", *train_words, "--do_train", "--max_steps=5", "--save_steps=3", "--logging_steps=1"
+    )
+    assert code == 0 and out == ""
+    folder = tmp_path / "out"
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-5"]
+    weights = [AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (folder, folder / "checkpoint-5")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    for path in (folder, folder / "checkpoint-3", folder / "checkpoint-5"):
+        assert (path / "generation_config.json").exists()
+        assert len(AutoTokenizer.from_pretrained(path)) == weights[0]["transformer.wte.weight"].shape[0]
+        assert pipeline("text-generation", str(path))("한국어", max_new_tokens=2)[0]["generated_text"]
+    assert list((tmp_path / "logs").glob("events.out.tfevents.*"))
+    for words in ("장치: cpu", "float32", "문서 12개", "글자당", "스텝", "generate.py"):
+        assert words in err
+
+
+def test_learning_lowers_the_loss_and_a_resumed_run_ends_where_an_unbroken_one_does(train_words, tmp_path, run_main):
+    run = [
+        "train.py",
+        *train_words,
+        "--do_train",
+        "--max_steps=12",
+        "--save_steps=6",
+        "--learning_rate=3e-3",
+        "--logging_steps=1",
+    ]
+    assert run_main(*run)[0] == 0
+    state = json.loads((tmp_path / "out/checkpoint-12/trainer_state.json").read_text())
+    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    assert sum(losses[-3:]) < sum(losses[:3]) - 0.5
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    for path in (tmp_path / "out/checkpoint-12").iterdir():
+        path.unlink()
+    assert run_main(*run)[0] == 2  # a run is there: say what is to become of it
+    code, _, err = run_main(*run, "--resume_from_checkpoint=auto", "--overwrite_output_dir")
+    assert code == 0 and "checkpoint-6" in err
+    resumed = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_overwriting_replaces_a_run_and_keeps_the_users_files(train_words, tmp_path, run_main):
+    run = ["train.py", *train_words, "--do_train", "--save_total_limit=2"]
+    assert run_main(*run, "--max_steps=4", "--save_steps=1")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
+    mine = tmp_path / "out" / "checkpoint-best" / "메모.txt"
+    mine.parent.mkdir()
+    mine.write_text("내 것")
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    # A mistake in the new command, found late, must not cost the old model.
+    assert run_main(*run, "--overwrite_output_dir", "--max_steps=2", "--block_size=99999")[0] == 2
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+    assert run_main(*run, "--overwrite_output_dir", "--max_steps=2")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-best"]
+    assert mine.read_text() == "내 것"
+
+
+def test_evaluation_during_training_is_logged_and_told_apart_from_training(train_words, tmp_path, run_main):
+    code, out, err = run_main(
+        "train.py", *train_words, "--do_train", "--do_eval", "--validation_split_percentage=20", "--max_steps=4",
+        "--eval_steps=2", "--save_steps=2", "--load_best_model_at_end", "--metric_for_best_model=bits_per_character",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "글자당 비트" in out and "평가 글: 문서 2개" in err and "학습 글: 문서 10개" in err
+    state = json.loads((tmp_path / "out/checkpoint-4/trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "eval_bits_per_character" in entry] == [2, 4]
+
+
+def test_a_corpus_of_one_sentence_still_trains(train_words, tmp_path, run_main):
+    (tmp_path / "글.txt").write_text("한 문장뿐이다.", "utf-8")
+    code, _, err = run_main("train.py", *train_words, "--do_train", "--warmup_steps=500")
+    assert code == 0
+    for words in ("한 블록보다 짧습니다", "--warmup_steps=500", "--save_steps=500"):
+        assert words in err
+    assert (tmp_path / "out" / "checkpoint-3" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("limit", [2_000, 60_000])
+def test_a_full_disk_ends_the_run_and_keeps_the_earlier_checkpoints(train_words, tmp_path, run_script, limit):
+    """A limit on the size of files stands in for the disk: the write fails in the same way, in the middle."""
+    run = ["train.py", *train_words, "--do_train", "--report_to=none", "--save_steps=2"]
+    assert run_script(*run, "--max_steps=2").returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+    def no_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    finished = run_script(*run, "--max_steps=4", "--resume_from_checkpoint=auto", preexec_fn=no_room)
+    assert finished.returncode == 1
+    assert "저장하지 못했습니다" in finished.stderr and "Traceback" not in finished.stderr
+    after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_stream_from_the_hub_trains(train_words, tmp_path, run_main, sample_texts):
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    rows = "\n".join(json.dumps({"text": text}) for text in sample_texts[:12])
+    (folder / "train.jsonl").write_text(rows, "utf-8")
+    run = [*train_words[1:], f"--dataset_name={folder}", "--do_train"]
+    assert run_main("train.py", *run, "--streaming")[0] == 2
+    code, _, err = run_main("train.py", *run, "--streaming", "--max_steps=3")
+    assert code == 0, err
+    assert (tmp_path / "out" / "checkpoint-3" / "model.safetensors").exists()
+
+
+def test_scratch_mini_trains_on_the_sample_without_a_download(tmp_path, run_main):
+    code, _, err = run_main(
+        "train.py", f"--dataset_path={SAMPLE}", "--model_type=scratch-mini", f"--output_dir={tmp_path / 'out'}",
+        "--do_train", "--max_steps=1", "--per_device_train_batch_size=1", "--device=cpu", "--report_to=none",
+    )  # fmt: skip
+    assert code == 0, err
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.n_layer == 4
