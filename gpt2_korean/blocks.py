@@ -6,7 +6,7 @@ predicts all tokens of a block but the first, and so every token of every docume
 predicted exactly once. The last block may be short; nothing is dropped.
 """
 
-from gpt2_korean.corpus import cached_dataset
+from gpt2_korean.corpus import cached_dataset, count_characters
 
 # Documents that are tokenised together: enough to keep all cores at work, few enough that a batch of the
 # longest ones stays small in memory.
@@ -64,10 +64,24 @@ def cut(token_lists, eos_token_id, block_size):
         yield stream
 
 
+def describe(name, documents, blocks):
+    """One line on a packed corpus; of an endless stream nothing can be counted."""
+    tokens = count_targets(blocks)
+    if tokens is None:
+        return f"{name}: 흘려 읽으므로 미리 세지 않습니다."
+    characters = count_characters(documents)
+    return (
+        f"{name}: 문서 {len(documents):,}개 · 글자 {characters:,}개 · 토큰 {tokens:,}개"
+        f"(글자당 {tokens / characters:.2f}개) · 블록 {len(blocks):,}개"
+    )
+
+
 def count_targets(blocks):
-    """How many tokens a model predicts in `blocks`: all but the first of each."""
+    """How many tokens a model predicts in `blocks`, all but the first of each; None for a stream."""
     import pyarrow.compute
 
+    if not hasattr(blocks, "num_rows"):
+        return None
     return pyarrow.compute.sum(pyarrow.compute.list_value_length(blocks.data["input_ids"])).as_py() - len(blocks)
 
 

@@ -122,11 +122,11 @@ def check_source_survives(model_type, output_dir):
         )
 
 
-def remove_earlier_run(output_dir):
-    """Delete the model and the checkpoints of `output_dir`, file by file: what a run did not write stays."""
+def remove_earlier_run(output_dir, keep):
+    """Delete the model and all checkpoints but `keep` of `output_dir`, file by file: what no run wrote stays."""
     output_dir = Path(output_dir)
     for path in output_dir.glob("checkpoint-*"):
-        if CHECKPOINT.fullmatch(path.name):
+        if CHECKPOINT.fullmatch(path.name) and path != Path(keep):
             remove_checkpoint(path)
     if has_weights(output_dir):
         remove_run_files(output_dir)

@@ -150,7 +150,7 @@ def hold_out(documents, percentage, seed):
 
 
 def describe_files(documents, files):
-    """Lines that tell what was read: the encoding of each file (or how many have which), and what was normalised."""
+    """What was read, a line each: the encoding of the file (or how many have which), and what was normalised."""
     table = documents.data.table.group_by(["file", "encoding"], use_threads=False)
     sums = table.aggregate([("composed", "sum"), ("line_ends", "sum"), ("controls", "sum")]).to_pydict()
     if len(files) == 1:
@@ -165,4 +165,4 @@ def describe_files(documents, files):
         (sum(sums["controls_sum"]), "제어 문자 {:,}개를 지움"),
     ]
     lines += [words.format(count) for count, words in changes if count]
-    return lines
+    return "\n".join(lines)

@@ -76,6 +76,12 @@ def describe_device(device):
     return device.type
 
 
+def describe_run(device, bf16, fp16, reason):
+    """One line: the device, the precision of training and why."""
+    precision = "bfloat16" if bf16 else "float16" if fp16 else "float32"
+    return f"장치: {describe_device(device)} · 정밀도: {precision} ({reason})"
+
+
 def load_ipex(device):
     """Import IPEX where it serves; return `(module or None, a line that says why or None)`.
 

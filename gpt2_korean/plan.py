@@ -1,35 +1,28 @@
-"""What a training run is about to do, said before its first step: figures, and what looks wrong in them.
+"""What a training run is about to do, said before its first step, and what looks wrong in it.
 
-Pure arithmetic over numbers; knows no dataset and no Trainer.
+Arithmetic over numbers; knows no model and no Trainer.
 """
 
 import math
 
 
 def total_steps(blocks, blocks_per_batch, accumulation, epochs, max_steps):
-    """How many optimizer steps Trainer will take over `blocks` blocks (None: a stream, max_steps decides)."""
+    """How many optimizer steps Trainer takes over `blocks` blocks; `max_steps` above 0 decides alone."""
     if max_steps > 0:
         return max_steps
     batches = math.ceil(blocks / blocks_per_batch)
     return math.ceil(epochs * math.ceil(batches / accumulation))
 
 
-def describe_text(name, documents, characters, tokens, blocks):
-    """One line on a tokenised corpus."""
-    return (
-        f"{name}: 문서 {documents:,}개 · 글자 {characters:,}개 · 토큰 {tokens:,}개"
-        f"(글자당 {tokens / characters:.2f}개) · 블록 {blocks:,}개"
-    )
-
-
 def describe_steps(steps, blocks_per_step, block_size):
     return f"학습: {steps:,}스텝 · 스텝마다 블록 {blocks_per_step:,}개 × {block_size:,}토큰"
 
 
-def plan_warnings(steps, warmup_steps, save_steps, tokens=None, block_size=None):
+def plan_warnings(steps, warmup_steps, save_steps, tokens, block_size):
     """What a user would want to know before waiting for hours: a list of sentences.
 
-    `warmup_steps` and `save_steps` below 1 are shares of the run, as in TrainingArguments.
+    `warmup_steps` and `save_steps` below 1 are shares of the run, as in TrainingArguments; None for
+    `save_steps` saves at other times than steps, None for `tokens` is an endless stream.
     """
     warnings = []
     if tokens is not None and tokens < block_size:
@@ -38,10 +31,10 @@ def plan_warnings(steps, warmup_steps, save_steps, tokens=None, block_size=None)
         )
     if warmup_steps >= max(steps, 1):
         warnings.append(
-            f"--warmup_steps={warmup_steps:g}이(가) 전체 {steps:,}스텝만큼 길어 학습률이 최댓값에 이르지 못합니다. "
+            f"--warmup_steps={warmup_steps:g}이(가) 전체 {steps:,}스텝 이상이라 학습률이 최댓값에 이르지 못합니다. "
             f"--warmup_steps={max(1, steps // 10)} 정도를 권합니다."
         )
-    if save_steps > steps:
+    if save_steps is not None and save_steps > steps:
         warnings.append(
             f"--save_steps={save_steps:g}이(가) 전체 {steps:,}스텝보다 길어 끝나기 전에는 저장되지 않습니다. "
             f"--save_steps={max(1, steps // 3)} 정도를 권합니다."

@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from gpt2_korean.blocks import collate, count_targets
-from gpt2_korean.checkpoints import drop_old_checkpoints, remove_checkpoint
+from gpt2_korean.checkpoints import drop_old_checkpoints, remove_checkpoint, remove_earlier_run
 from gpt2_korean.messages import UsageError, UserError, describe_os_error
 
 
@@ -33,6 +33,7 @@ class KoreanTrainer(Trainer):
     def __init__(self, *args, eval_characters=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.eval_characters = eval_characters
+        self.replaces_earlier_run = False
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """The summed loss (nats) of a batch, per block: what evaluation_loop averages over blocks."""
@@ -59,8 +60,18 @@ class KoreanTrainer(Trainer):
         }
 
     def _save_checkpoint(self, model, trial):
-        with _saving(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"):
+        output_dir = Path(self.args.output_dir)
+        checkpoint = output_dir / f"checkpoint-{self.state.global_step}"
+        # An earlier run gives way only once this one has a checkpoint to show: whatever ends it before,
+        # the old model is still there.
+        replaces = self.replaces_earlier_run and self.is_world_process_zero()
+        if replaces:
+            remove_checkpoint(checkpoint)
+        with _saving(checkpoint):
             super()._save_checkpoint(model, trial)
+        if replaces:
+            remove_earlier_run(output_dir, keep=checkpoint)
+        self.replaces_earlier_run = False
 
     def save_whole_model(self):
         """Save the model into output_dir itself: written beside, then moved, so that no half one ever stands there."""
@@ -192,7 +203,15 @@ def build_trainer(model, tokenizer, arguments, train_blocks, eval_blocks, eval_c
 def train(trainer, checkpoint=None):
     """Train to the end, from a checkpoint folder if one is given, and leave a whole model in output_dir itself.
 
-    Raises UserError where something cannot be saved.
+    A run from the start replaces what an earlier one left in output_dir, at its first save. Raises
+    UserError where something cannot be saved or the device's memory does not suffice.
     """
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.replaces_earlier_run = checkpoint is None
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "장치의 메모리가 모자랍니다. --per_device_train_batch_size를 줄이고 --gradient_accumulation_steps를 "
+            "그만큼 늘리거나,\n--gradient_checkpointing을 더하거나, --block_size를 줄이세요."
+        ) from error
     trainer.save_whole_model()

@@ -60,14 +60,14 @@ def test_only_what_a_run_writes_is_removed(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_text("내 것")
     (tmp_path / "model.safetensors").write_text("지난 모델")
-    checkpoints.remove_earlier_run(tmp_path)
+    checkpoints.remove_earlier_run(tmp_path, keep=tmp_path / "checkpoint-9")
     left = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     assert left == sorted([kept, *mine])
 
 
 def test_a_folder_with_no_model_loses_nothing(tmp_path):
     (tmp_path / "config.json").write_text("내 설정")
-    checkpoints.remove_earlier_run(tmp_path)
+    checkpoints.remove_earlier_run(tmp_path, keep=tmp_path / "checkpoint-9")
     assert (tmp_path / "config.json").exists()
 
 

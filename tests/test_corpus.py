@@ -50,11 +50,11 @@ def test_what_was_read_and_changed_is_told(tmp_path):
     documents = corpus.read_corpus(files)
     assert documents["text"] == ["가\n나", "다라", "각"]
     assert corpus.count_characters(documents) == 6
-    told = "\n".join(corpus.describe_files(documents, files))
+    told = corpus.describe_files(documents, files)
     for words in ("CP949 1개", "UTF-8 1개", "문서 1개를 NFC", "줄 끝 1개", "제어 문자 1개"):
         assert words in told
     alone = corpus.read_corpus(files[:1])
-    assert "a.txt: CP949" in corpus.describe_files(alone, files[:1])[0]
+    assert "a.txt: CP949" in corpus.describe_files(alone, files[:1])
 
 
 def test_a_second_reading_comes_from_the_cache_and_a_changed_file_does_not(tmp_path, monkeypatch):

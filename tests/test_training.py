@@ -100,7 +100,11 @@ def test_learning_lowers_the_loss_and_a_resumed_run_ends_where_an_unbroken_one_d
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_overwriting_replaces_a_run_and_keeps_the_users_files(train_words, tmp_path, run_main):
+def out_of_memory(*_):
+    raise torch.OutOfMemoryError("stands in for a device that is too small")
+
+
+def test_overwriting_replaces_a_run_and_keeps_the_users_files(train_words, tmp_path, run_main, monkeypatch):
     run = ["train.py", *train_words, "--do_train", "--save_total_limit=2"]
     assert run_main(*run, "--max_steps=4", "--save_steps=1")[0] == 0
     assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
@@ -108,9 +112,14 @@ def test_overwriting_replaces_a_run_and_keeps_the_users_files(train_words, tmp_p
     mine.parent.mkdir()
     mine.write_text("내 것")
     before = (tmp_path / "out" / "model.safetensors").read_bytes()
-    # A mistake in the new command, found late, must not cost the old model.
+    # What goes wrong before the new run has saved anything must not cost the old model.
     assert run_main(*run, "--overwrite_output_dir", "--max_steps=2", "--block_size=99999")[0] == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.Trainer.training_step", out_of_memory)
+        code, _, err = run_main(*run, "--overwrite_output_dir", "--max_steps=2")
+    assert code == 1 and "--gradient_checkpointing" in err and "--per_device_train_batch_size" in err
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-[0-9]")) == ["checkpoint-3", "checkpoint-4"]
     assert run_main(*run, "--overwrite_output_dir", "--max_steps=2")[0] == 0
     assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-best"]
     assert mine.read_text() == "내 것"
@@ -136,7 +145,7 @@ def test_a_corpus_of_one_sentence_still_trains(train_words, tmp_path, run_main):
     assert (tmp_path / "out" / "checkpoint-3" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("limit", [2_000, 60_000])
+@pytest.mark.parametrize("limit", [20_000, 250_000])
 def test_a_full_disk_ends_the_run_and_keeps_the_earlier_checkpoints(train_words, tmp_path, run_script, limit):
     """A limit on the size of files stands in for the disk: the write fails in the same way, in the middle."""
     run = ["train.py", *train_words, "--do_train", "--report_to=none", "--save_steps=2"]
