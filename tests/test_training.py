@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import resource
 
 import pytest
@@ -181,3 +182,21 @@ def test_scratch_mini_trains_on_the_sample_without_a_download(tmp_path, run_main
     )  # fmt: skip
     assert code == 0, err
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.n_layer == 4
+
+
+def test_the_announced_steps_are_those_taken(train_words, tmp_path, run_main, rng):
+    for _ in range(6):
+        flags = {
+            "per_device_train_batch_size": rng.randint(1, 9),
+            "gradient_accumulation_steps": rng.randint(1, 4),
+            "num_train_epochs": rng.choice([0.3, 1, 1.5]),
+        }
+        words = [f"--{name}={value}" for name, value in flags.items()]
+        code, _, err = run_main(
+            "train.py", *train_words, "--do_train", "--overwrite_output_dir", "--report_to=none", *words
+        )
+        assert code == 0
+        announced = int(re.search(r"학습: ([\d,]+)스텝", err).group(1))
+        last = max((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+        state = json.loads((last / "trainer_state.json").read_text())
+        assert announced == state["max_steps"] == state["global_step"], flags
