@@ -10,8 +10,8 @@ DEMO := fine_tuned_models/demo
 demo: $(VENV)/installed
 	$(VENV)/bin/python train.py --dataset_path="data/korean_texts.txt" --model_type="scratch-mini" \
 	  --output_dir="$(DEMO)" --overwrite_output_dir --logging_dir="logs/demo" --do_train \
-	  --block_size=128 --per_device_train_batch_size=4 --max_steps=800 --learning_rate=3e-3 --warmup_steps=50 \
-	  --logging_steps=100 --save_steps=400 --save_total_limit=1
+	  --block_size=128 --per_device_train_batch_size=2 --max_steps=1800 --learning_rate=1e-3 --warmup_steps=100 \
+	  --adam_beta2=0.99 --logging_steps=200 --save_steps=600 --save_total_limit=1
 	$(VENV)/bin/python generate.py --model_name_or_path="$(DEMO)" --prompt="오늘은" --num_return_sequences=5 \
 	  --length=60 --top_k=50 --top_p=0.95 --temperature=0.7 --repetition_penalty=1.2
 

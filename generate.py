@@ -28,6 +28,7 @@ def main(argv=None):
     from gpt2_korean.decoding import fit_prompt, generate_ids
     from gpt2_korean.model import context_length, load_pretrained
     from gpt2_korean.sampling import Sampling
+    from gpt2_korean.utf8 import build_tables
 
     transformers.utils.logging.disable_progress_bar()
     chosen = device.choose_device(options.device)
@@ -41,9 +42,10 @@ def main(argv=None):
         model = ipex.optimize(model, dtype=dtype, inplace=True)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     generator = torch.Generator(chosen).manual_seed(seed)
-    say(f"장치: {device.describe_device(chosen)} · 자료형: {str(dtype).removeprefix('torch.')} · 씨앗: {seed}")
+    say(f"장치: {device.describe_device(chosen)} · 자료형: {str(dtype).removeprefix('torch.')} · 시드: {seed}")
 
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.repetition_penalty)
+    whole_characters = None if options.allow_invalid_utf8 else build_tables(tokenizer, model.config.vocab_size, chosen)
     context = context_length(model.config)
     encoded = [encode_prompt(prompt, tokenizer) for prompt in prompts]
     longest = max(map(len, encoded))
@@ -62,6 +64,7 @@ def main(argv=None):
         "top_p": options.top_p,
         "temperature": options.temperature,
         "repetition_penalty": options.repetition_penalty,
+        "allow_invalid_utf8": options.allow_invalid_utf8,
         "device": chosen.type,
         "dtype": str(dtype).removeprefix("torch."),
     }
@@ -72,7 +75,7 @@ def main(argv=None):
         with tqdm(total=options.length, desc="글쓰기", unit="토큰", leave=False, disable=None) as progress:
             rows = generate_ids(
                 model, [encoded[index] for index in batch], options.length, sampling, tokenizer.eos_token_id,
-                context, generator, progress.update,
+                context, generator, progress.update, whole_characters,
             )  # fmt: skip
         for number, (index, new_ids) in enumerate(zip(batch, rows, strict=True), start + 1):
             text = complete_text(prompts[index], encoded[index], new_ids, tokenizer)

@@ -68,7 +68,7 @@ def describe(name, documents, blocks):
     """One line on a packed corpus; of an endless stream nothing can be counted."""
     tokens = count_targets(blocks)
     if tokens is None:
-        return f"{name}: 흘려 읽으므로 미리 세지 않습니다."
+        return f"{name}: 스트리밍이라 미리 세지 않습니다."
     characters = count_characters(documents)
     return (
         f"{name}: 문서 {len(documents):,}개 · 글자 {characters:,}개 · 토큰 {tokens:,}개"

@@ -160,7 +160,7 @@ def describe_files(documents, files):
         counts = ", ".join(f"{encoding.upper()} {sums['encoding'].count(encoding)}개" for encoding in encodings)
         lines = [f"파일 {len(files)}개: {counts}"]
     changes = [
-        (sum(sums["composed_sum"]), "문서 {:,}개를 NFC로 모음"),
+        (sum(sums["composed_sum"]), "문서 {:,}개를 NFC로 정규화"),
         (sum(sums["line_ends_sum"]), "줄 끝 {:,}개를 \\n으로 바꿈"),
         (sum(sums["controls_sum"]), "제어 문자 {:,}개를 지움"),
     ]

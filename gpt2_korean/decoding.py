@@ -13,30 +13,47 @@ from gpt2_korean.sampling import choose_token, next_token_scores
 
 
 @torch.inference_mode()
-def generate_ids(model, prompts, length, sampling, eos_token_id, context=None, generator=None, on_step=None):
+def generate_ids(model, prompts, length, sampling, eos_token_id, context=None, generator=None, on_step=None, utf8=None):
     """Up to `length` new token ids for each of `prompts`, a batch of non-empty id lists.
 
     context: the positions that the model has, None for no limit. A row that has filled them goes on
         from the newer half of its tokens, just as if it had been started on those.
     generator: a torch.Generator on the model's device.
     on_step: called without arguments after each step.
+    utf8: the Utf8Tables of the vocabulary, to write whole characters only; the prompts end on one.
 
     Returns a list of id lists; a row ends before its first `eos_token_id`.
     """
     device = next(model.parameters()).device
     windows = [torch.tensor(fit_prompt(prompt, length, context), device=device) for prompt in prompts]
-    columns = []
     finished = torch.zeros(len(windows), dtype=torch.bool, device=device)
+    states = torch.zeros(len(windows), dtype=torch.long, device=device)  # of the UTF-8 automaton
+    columns = []
+
+    def draw(logits, seen):
+        """The next token of each row, [batch], kept in `columns`; False once every row has ended."""
+        if utf8 is not None:
+            more = min(length - len(columns) - 1, 3)
+            logits = logits.masked_fill(~utf8.allowed[more, states], -torch.inf)
+        tokens = choose_token(next_token_scores(logits, seen, sampling), sampling, generator)
+        if utf8 is not None:
+            states.copy_(utf8.next_state[states, tokens])
+        columns.append(tokens)
+        finished.logical_or_(tokens == eos_token_id)
+        if on_step is not None:
+            on_step()
+        return not finished.all()
+
     while len(columns) < length and not finished.all():
         ids, mask = pad_left(windows)
         steps = length - len(columns)
         if context is not None:
             # The last token of a stretch is drawn but never read, so it needs no position.
             steps = min(steps, context - ids.shape[1] + 1)
-        stretch = _decode(model, ids, mask, steps, sampling, eos_token_id, finished, generator, on_step)
-        columns += stretch
-        windows = [torch.cat([window, new]) for window, new in zip(windows, torch.stack(stretch, 1), strict=True)]
-        windows = [_newer_half(window, context) for window in windows]
+        before = len(columns)
+        _decode(model, ids, mask, steps, draw, columns)
+        new = torch.stack(columns[before:], 1)
+        windows = [_newer_half(torch.cat([window, row]), context) for window, row in zip(windows, new, strict=True)]
     return [_until(row, eos_token_id) for row in torch.stack(columns, 1).tolist()]
 
 
@@ -59,15 +76,15 @@ def pad_left(windows):
     return ids, mask.long()
 
 
-def _decode(model, ids, mask, steps, sampling, eos_token_id, finished, generator, on_step):
-    """Draw up to `steps` tokens after `ids`; returns them as columns [batch] and updates `finished` in place."""
+def _decode(model, ids, mask, steps, draw, columns):
+    """Let `draw` choose up to `steps` tokens after `ids`, each fed to the model with the cache of those before."""
     batch, width = ids.shape
     accepted = inspect.signature(model.forward).parameters
     mask = torch.cat([mask, mask.new_ones(batch, steps)], 1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache, seen, columns = None, None, []
-    for step in range(steps):
-        start, end = (0, width) if step == 0 else (width + step - 1, width + step)
+    cache = seen = None
+    start, end = 0, width
+    for _ in range(steps):
         inputs = {"position_ids": positions[:, start:end], "logits_to_keep": 1}
         output = model(
             input_ids=ids,
@@ -80,14 +97,10 @@ def _decode(model, ids, mask, steps, sampling, eos_token_id, finished, generator
         if seen is None:
             seen = torch.zeros_like(logits, dtype=torch.bool)
         seen.scatter_(1, ids, True)
-        ids = choose_token(next_token_scores(logits, seen, sampling), sampling, generator)[:, None]
-        columns.append(ids[:, 0])
-        finished |= columns[-1] == eos_token_id
-        if on_step is not None:
-            on_step()
-        if finished.all():
+        if not draw(logits, seen):
             break
-    return columns
+        ids = columns[-1][:, None]
+        start, end = end, end + 1
 
 
 def _newer_half(window, context):

@@ -73,7 +73,7 @@ def _train_parser():
     )
     _add(data, "--dataset_name", text, "파일 대신 쓸 Hugging Face Hub 데이터 세트 이름")
     _add(data, "--dataset_config_name", text, "Hub 데이터 세트의 설정 이름 (예: 20231101.ko)")
-    _add_switch(data, "--streaming", "Hub 데이터 세트를 내려받지 않고 흘려 읽습니다. --max_steps가 필요합니다")
+    _add_switch(data, "--streaming", "Hub 데이터 세트를 내려받지 않고 스트리밍으로 읽습니다. --max_steps가 필요합니다")
     _add(data, "--text_column_name", text, "글이 들어 있는 열 이름", "text")
     _add(data, "--text_template", template, '여러 열을 한 글로 엮는 틀 (예: "질문: {Q}\\n답변: {A}")')
     _add(data, "--encoding", text, "파일의 문자 인코딩. 주지 않으면 UTF-8, UTF-16, CP949 순으로 알아냅니다")
@@ -116,13 +116,13 @@ def _train_parser():
     _add(training, "--per_device_eval_batch_size", integer(1), "장치마다 한 번에 평가할 블록 수", 8)
     _add(training, "--gradient_accumulation_steps", integer(1), "기울기를 모아 한 스텝으로 칠 횟수", 1)
     _add(training, "--num_train_epochs", number(above=0), "전체 글을 되풀이할 횟수", 3)
-    _add(training, "--max_steps", integer(-1), "학습할 스텝 수. 주면 --num_train_epochs보다 앞섭니다", -1)
+    _add(training, "--max_steps", integer(-1), "학습할 스텝 수. 주면 --num_train_epochs보다 우선합니다", -1)
     _add(training, "--learning_rate", number(above=0), "최대 학습률", 5e-5)
     _add(training, "--warmup_steps", number(0), "학습률을 끌어올릴 스텝 수. 1보다 작으면 전체의 비율", 0)
     _add(training, "--weight_decay", number(0), "가중치 감쇠", 0.0)
     _add(training, "--adam_epsilon", number(above=0), "AdamW의 엡실론", 1e-8)
     _add(training, "--max_grad_norm", number(0), "기울기 크기의 한도. 0이면 자르지 않습니다", 1.0)
-    _add(training, "--seed", integer(0, 2**32 - 1), "난수 씨앗", 42)
+    _add(training, "--seed", integer(0, 2**32 - 1), "난수 시드", 42)
 
     machine = parser.add_argument_group("장치")
     _add(machine, "--device", choice(*DEVICES), "auto, xpu, cuda, mps, cpu. auto는 이 순서로 있는 것", "auto")
@@ -131,7 +131,7 @@ def _train_parser():
     for name in ("bf16", "fp16"):
         machine.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
 
-    _add(parser, "--config", text, "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 명령줄의 값이 앞섭니다")
+    _add(parser, "--config", text, "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 명령줄의 값이 우선합니다")
     return parser
 
 
@@ -165,12 +165,13 @@ def _generate_parser():
     _add(sampling, "--top_p", number(above=0, maximum=1), "확률의 합이 p가 될 때까지의 후보에서만 고릅니다", 1.0)
     _add(sampling, "--temperature", number(0), "낮을수록 뻔하고 높을수록 다양합니다. 0이면 늘 가장 높은 것", 1.0)
     _add(sampling, "--repetition_penalty", number(above=0), "이미 나온 토큰을 누르는 정도. 1이면 누르지 않습니다", 1.0)
-    _add(sampling, "--seed", integer(0, 2**63 - 1), "난수 씨앗. 주지 않으면 새로 골라 알려 줍니다")
+    _add_switch(sampling, "--allow_invalid_utf8", "글자의 조각만 나와 깨지는 것(�)을 막지 않습니다")
+    _add(sampling, "--seed", integer(0, 2**63 - 1), "난수 시드. 주지 않으면 새로 골라 알려 줍니다")
 
     output = parser.add_argument_group("결과")
     _add(output, "--num_return_sequences", integer(1), "앞글마다 쓸 글의 수", 1)
     _add(output, "--batch_size", integer(1), "한 번에 함께 쓸 글의 수", 32)
-    _add(output, "--output_file", text, "결과를 한 줄에 하나씩 덧붙일 .jsonl 파일(앞글, 글, 씨앗, 설정)")
+    _add(output, "--output_file", text, "결과를 한 줄에 하나씩 덧붙일 .jsonl 파일(앞글, 글, 시드, 설정)")
     return parser
 
 
@@ -275,7 +276,7 @@ def _check_streaming(options):
     if not options.dataset_name:
         raise UsageError("--streaming은 --dataset_name과 함께 써야 합니다.")
     if options.do_train and options.max_steps < 1:
-        raise UsageError("--streaming에는 --max_steps가 필요합니다. 흘려 읽는 글은 끝을 미리 알 수 없습니다.")
+        raise UsageError("--streaming에는 --max_steps가 필요합니다. 스트리밍하는 글은 끝을 미리 알 수 없습니다.")
     if options.do_eval and not options.validation_file:
         raise UsageError("--streaming으로 평가하려면 --validation_file을 주세요.")
 

@@ -25,7 +25,7 @@ def write(run_main, tiny_model_folder):
 def test_stdout_is_the_text_and_nothing_else(write):
     code, out, err = write("--prompt=한국어", "--seed=3")
     assert code == 0 and out.startswith("한국어") and "===" not in out
-    assert "cpu" in err and "씨앗: 3" in err
+    assert "cpu" in err and "시드: 3" in err
     assert write("--prompt=한국어", "--seed=3")[1] == out
 
 

@@ -1,0 +1,127 @@
+"""The UTF-8 automaton over a vocabulary's bytes: which tokens keep a text valid, and where they lead.
+
+A byte-level vocabulary holds tokens that are parts of characters, and a model that draws one may go on
+with another that does not fit: the text then shows U+FFFD. The automaton below is the Unicode standard's
+table 3-7 (well-formed UTF-8 byte sequences), run over the bytes of every token from every state, once.
+Knows tokens and bytes; draws nothing.
+"""
+
+import json
+from dataclasses import dataclass
+
+import numpy
+import torch
+
+# States: how far a character has got. Its first byte decides the range of its second.
+START, ONE_LEFT, TWO_LEFT, THREE_LEFT, AFTER_E0, AFTER_ED, AFTER_EF, AFTER_EF_BF, AFTER_F0, AFTER_F4, INVALID = range(
+    11
+)
+STATES = INVALID  # the valid ones
+BYTES_LEFT = numpy.array([0, 1, 2, 3, 2, 2, 2, 1, 3, 3])
+
+
+@dataclass(frozen=True)
+class Utf8Tables:
+    """allowed: bool [4, states, vocab], by how many tokens may still follow (3 stands for more as well);
+    next_state: int64 [states, vocab]. Both on the model's device."""
+
+    allowed: torch.Tensor
+    next_state: torch.Tensor
+
+
+def byte_transitions():
+    """The automaton: uint8 [states + 1, 256], the state after each byte; INVALID stays invalid.
+
+    Table 3-7, but that U+FFFD (EF BF BD), the sign of a broken character, is not written either.
+    """
+    table = numpy.full((STATES + 1, 256), INVALID, numpy.uint8)
+
+    def lead(state, first, last, then):
+        table[state, first : last + 1] = then
+
+    lead(START, 0x00, 0x7F, START)
+    lead(START, 0xC2, 0xDF, ONE_LEFT)
+    lead(START, 0xE0, 0xE0, AFTER_E0)
+    lead(START, 0xE1, 0xEC, TWO_LEFT)
+    lead(START, 0xED, 0xED, AFTER_ED)
+    lead(START, 0xEE, 0xEE, TWO_LEFT)
+    lead(START, 0xEF, 0xEF, AFTER_EF)
+    lead(START, 0xF0, 0xF0, AFTER_F0)
+    lead(START, 0xF1, 0xF3, THREE_LEFT)
+    lead(START, 0xF4, 0xF4, AFTER_F4)
+    lead(ONE_LEFT, 0x80, 0xBF, START)
+    lead(TWO_LEFT, 0x80, 0xBF, ONE_LEFT)
+    lead(THREE_LEFT, 0x80, 0xBF, TWO_LEFT)
+    lead(AFTER_E0, 0xA0, 0xBF, ONE_LEFT)  # below: an overlong form
+    lead(AFTER_ED, 0x80, 0x9F, ONE_LEFT)  # above: a surrogate
+    lead(AFTER_EF, 0x80, 0xBF, ONE_LEFT)
+    lead(AFTER_EF, 0xBF, 0xBF, AFTER_EF_BF)
+    lead(AFTER_EF_BF, 0x80, 0xBF, START)
+    lead(AFTER_EF_BF, 0xBD, 0xBD, INVALID)
+    lead(AFTER_F0, 0x90, 0xBF, TWO_LEFT)  # below: an overlong form
+    lead(AFTER_F4, 0x80, 0x8F, TWO_LEFT)  # above: beyond U+10FFFF
+    return table
+
+
+def byte_alphabet():
+    """GPT-2's printable stand-in for each byte, `{character: byte}` (Radford et al. 2019, encoder.py's idea).
+
+    Printable Latin-1 stands for itself; the other bytes, in order, for the characters from U+0100 on.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
+
+
+def token_bytes(tokenizer):
+    """The bytes of each token, a list by id (None for a special token); None where they are not byte-level.
+
+    A vocabulary without a token for every single byte is none either: it could not always end a character.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or '"ByteLevel"' not in json.dumps(json.loads(backend.to_str())["decoder"]):
+        return None
+    alphabet = byte_alphabet()
+    pieces = [None] * len(tokenizer)
+    added = tokenizer.added_tokens_decoder
+    for token, index in tokenizer.get_vocab().items():
+        if index not in added:
+            pieces[index] = bytes(alphabet[character] for character in token)
+        elif not added[index].special:
+            pieces[index] = token.encode()
+    return pieces if {bytes([byte]) for byte in range(256)} <= set(pieces) else None
+
+
+def build_tables(tokenizer, vocab_size, device="cpu"):
+    """The Utf8Tables of a byte-level tokenizer, None for any other.
+
+    vocab_size: of the model's logits; ids beyond the tokenizer's are padding and never allowed. Special
+    tokens, the end of text above all, stand between characters only.
+    """
+    pieces = token_bytes(tokenizer)
+    if pieces is None:
+        return None
+    next_state = numpy.full((STATES, vocab_size), INVALID, numpy.uint8)
+    special = [index for index, piece in enumerate(pieces) if piece is None]
+    next_state[START, special] = START
+    _run_automaton(next_state, {index: piece for index, piece in enumerate(pieces) if piece})
+    valid = next_state != INVALID
+    left = numpy.append(BYTES_LEFT, 99)[next_state]
+    allowed = numpy.stack([valid & (left <= more) for more in range(4)])
+    next_state[~valid] = START  # never taken; any index will do
+    return Utf8Tables(torch.from_numpy(allowed).to(device), torch.from_numpy(next_state.astype(numpy.int64)).to(device))
+
+
+def _run_automaton(next_state, pieces):
+    """Fill `next_state` [states, vocab] for `pieces` {id: bytes}, a column of bytes at a time."""
+    transitions = byte_transitions()
+    ids = numpy.array(sorted(pieces, key=lambda index: len(pieces[index]), reverse=True))
+    lengths = numpy.array([len(pieces[index]) for index in ids])
+    columns = numpy.zeros((lengths[0], len(ids)), numpy.uint8)
+    for column, index in enumerate(ids):
+        columns[: lengths[column], column] = numpy.frombuffer(pieces[index], numpy.uint8)
+    states = numpy.repeat(numpy.arange(STATES, dtype=numpy.uint8)[:, None], len(ids), axis=1)
+    for position in range(lengths[0]):
+        longer = numpy.searchsorted(-lengths, -position)  # tokens with a byte at this position come first
+        states[:, :longer] = transitions[states[:, :longer], columns[position, :longer]]
+    next_state[:, ids] = states
