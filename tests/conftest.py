@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def isolated_caches(tmp_path_factory):
-    """Caches of this test run alone, and a Hub that answers at once that it is not there."""
-    home = tmp_path_factory.mktemp("hf_home")
-    os.environ.update(HF_HOME=str(home), HF_ENDPOINT="http://127.0.0.1:9", TOKENIZERS_PARALLELISM="true")
+# Caches of this test run alone, and a Hub that answers at once that it is not there. The libraries read
+# these when they are imported, so they are set before any test module is.
+CACHES = tempfile.TemporaryDirectory(prefix="gpt2-korean-tests-")
+os.environ.update(HF_HOME=CACHES.name, HF_ENDPOINT="http://127.0.0.1:9", TOKENIZERS_PARALLELISM="true")
 
 
 @pytest.fixture(scope="session")

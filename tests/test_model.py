@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,9 +129,9 @@ def test_a_cached_hub_model_loads_without_the_hub(tiny_model_folder):
     """The cache is laid out as huggingface_hub does it: a copied HF_HOME is one of the ways on."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    repository = f"{HF_HUB_CACHE}/models--owner--tiny"
-    shutil.copytree(tiny_model_folder, f"{repository}/snapshots/abc")
-    (tiny_model_folder.parent / "main").write_text("abc")
-    shutil.copytree(tiny_model_folder.parent, f"{repository}/refs", ignore=shutil.ignore_patterns("tiny"))
+    repository = Path(HF_HUB_CACHE) / "models--owner--tiny"
+    shutil.copytree(tiny_model_folder, repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
     model, _ = load_pretrained("owner/tiny", torch.float32)
     assert model.config.n_embd == 32
