@@ -37,6 +37,9 @@ def run_script(main):
     for stream in (sys.stdout, sys.stderr):
         # Text that an ASCII or CP949 terminal cannot show is escaped, never a crash.
         stream.reconfigure(errors="backslashreplace")
+    if not sys.stderr.isatty():
+        # Progress bars are redrawn in place; in the log of a batch job each drawing is a line more.
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
     try:
         return main()
     except UserError as error:

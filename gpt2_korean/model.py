@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gpt2_korean.messages import UserError
+from gpt2_korean.messages import UserError, say
 from gpt2_korean.vocabulary import train_tokenizer
 
 # Sizes that need no download. The demo's learns to write Korean words on two cores within 3 minutes: a
@@ -24,6 +24,7 @@ def load_model(model_type, texts, dtype):
         return load_pretrained(model_type, dtype)
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    say(f"{model_type}: 글에서 어휘를 배웁니다.")
     size = SCRATCH_SIZES[model_type]
     tokenizer = train_tokenizer(texts, size["vocab_size"], size["n_positions"])
     end = tokenizer.eos_token_id

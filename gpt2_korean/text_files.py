@@ -231,14 +231,14 @@ def _parquet_rows(path):
     import pyarrow
     import pyarrow.parquet
 
+    number = 0
     try:
-        table = pyarrow.parquet.ParquetFile(path)
-        number = 0
-        for batch in table.iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{number}번째 행", row
-    except (OSError, pyarrow.ArrowException) as error:
+        with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
+            for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{number}번째 행", row
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: Parquet 파일로 읽을 수 없습니다 ({str(error).splitlines()[0]}).") from None
 
 

@@ -106,8 +106,9 @@ def write_rows(path, rows):
     elif ".json" in path.name:
         data = json.dumps(rows, indent=1).encode()
     elif ".parquet" in path.name:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-        return
+        plain = path.with_name("plain")
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), plain)
+        data = plain.read_bytes()
     else:
         plain = path.with_name("plain")
         with open(plain, "w", encoding="cp949", newline="") as file:
@@ -119,7 +120,9 @@ def write_rows(path, rows):
     path.write_bytes(compress(data))
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.parquet", "a.jsonl.gz", "a.csv.xz"])
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.parquet", "a.jsonl.gz", "a.csv.xz", "a.parquet.gz"]
+)
 def test_every_format_gives_the_same_documents(tmp_path, name):
     path = tmp_path / name
     write_rows(path, ROWS)
