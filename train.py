@@ -31,7 +31,7 @@ def main(argv=None):
     import transformers
 
     from gpt2_korean import blocks, corpus, device, plan
-    from gpt2_korean.model import context_length, load_model
+    from gpt2_korean.model import context_length, load_model, replace_vocabulary
     from gpt2_korean.training import build_arguments, build_trainer, train
 
     transformers.utils.logging.disable_progress_bar()  # of its own: downloads show theirs all the same
@@ -62,8 +62,11 @@ def main(argv=None):
 
     # Weights are float32 whatever the precision: autocast computes in bfloat16 or float16, but AdamW's
     # small updates would be lost in them.
-    texts = corpus.texts_of(held_out if documents is None else documents)
-    model, tokenizer = load_model(source, texts, torch.float32)
+    model, tokenizer = load_model(
+        source, held_out if documents is None else documents, torch.float32, options.vocab_size
+    )
+    if options.do_train and start is None and source not in SCRATCH_SIZES:
+        tokenizer = replace_vocabulary(model, tokenizer, documents, options.tokenizer, options.vocab_size)
     context = context_length(model.config) or 1024
     block_size = options.block_size or context
     if block_size > context:

@@ -5,6 +5,7 @@ The table is cached by the datasets library under a fingerprint of the files and
 them, so that a second run on the same text starts at once. Knows nothing of tokens.
 """
 
+import math
 import random
 import re
 import unicodedata
@@ -123,10 +124,16 @@ def read_hub_dataset(name, config=None, *, streaming=False, column="text", templ
     return rows.map(to_documents, batched=True, remove_columns=columns)
 
 
-def texts_of(documents):
-    """Iterate over the texts of a Dataset, or over the first 10,000 of an endless IterableDataset."""
-    batches = documents.iter(1000) if hasattr(documents, "num_rows") else documents.take(10_000).iter(1000)
-    return (text for batch in batches for text in batch["text"])
+def sample_texts(documents, characters=50_000_000):
+    """The texts of a Dataset as a list, evenly chosen where they are longer than `characters` in all.
+
+    Of an endless IterableDataset, the first 10,000.
+    """
+    if not hasattr(documents, "num_rows"):
+        return [row["text"] for row in documents.take(10_000)]
+    step = math.ceil(count_characters(documents) / characters)
+    chosen = documents if step == 1 else documents.select(range(0, len(documents), step))
+    return [text for batch in chosen.iter(1000) for text in batch["text"]]
 
 
 def count_characters(documents):

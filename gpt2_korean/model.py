@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from gpt2_korean.messages import UserError, say
-from gpt2_korean.vocabulary import train_tokenizer
+from gpt2_korean.messages import UserError, say, warn
+from gpt2_korean.vocabulary import LEAST_TOKENS, carry_over, learn_tokenizer, should_replace, spent
 
 # Sizes that need no download. The demo's learns to write Korean words on two cores within 3 minutes: a
 # large vocabulary for its width, since a small corpus is learnt sooner by words than by their parts, and
@@ -15,8 +15,8 @@ SCRATCH_SIZES = {
 }
 
 
-def load_model(model_type, texts, dtype):
-    """`(model, tokenizer)` for training; `texts` (an iterable of str) is read for a scratch size alone.
+def load_model(model_type, documents, dtype, vocab_size=None):
+    """`(model, tokenizer)` for training; of `documents` a scratch size learns its vocabulary.
 
     Raises UserError where the model cannot be had.
     """
@@ -26,12 +26,63 @@ def load_model(model_type, texts, dtype):
 
     say(f"{model_type}: 글에서 어휘를 배웁니다.")
     size = SCRATCH_SIZES[model_type]
-    tokenizer = train_tokenizer(texts, size["vocab_size"], size["n_positions"])
+    tokenizer = learn_tokenizer(documents, vocab_size or size["vocab_size"], size["n_positions"])
     end = tokenizer.eos_token_id
     config = GPT2Config(**{**size, "vocab_size": len(tokenizer)}, bos_token_id=end, eos_token_id=end, pad_token_id=end)
     model = GPT2LMHeadModel(config).to(dtype)
     agree_on_special_tokens(model, tokenizer)
     return model, tokenizer
+
+
+def replace_vocabulary(model, tokenizer, documents, choice=None, vocab_size=None):
+    """The tokenizer to train with: the model's own, or another one to which `model` is then carried over.
+
+    choice: None (should_replace decides), "korean", "original", or the folder of a tokenizer. Raises
+    UserError for a tokenizer that cannot be loaded or carried over to.
+    """
+    from gpt2_korean.corpus import count_characters, sample_texts
+    from gpt2_korean.utf8 import token_bytes
+
+    sample = sample_texts(documents, characters=1_000_000)
+    if choice is None:
+        characters = count_characters(documents) if hasattr(documents, "num_rows") else None
+        choice = "korean" if should_replace(tokenizer, sample, characters) else "original"
+    if choice == "original":
+        return tokenizer
+    if choice == "korean":
+        say("글에서 한국어 어휘를 배웁니다.")
+        new = learn_tokenizer(documents, vocab_size or 32_000, tokenizer.model_max_length)
+        if len(new) < LEAST_TOKENS:
+            warn(f"글이 짧아 토큰을 {len(new):,}개밖에 배우지 못했으므로 모델의 원래 어휘를 씁니다.")
+            return tokenizer
+    else:
+        new = _other_tokenizer(choice, tokenizer.model_max_length)
+    if token_bytes(tokenizer) is None or token_bytes(new) is None:
+        raise UserError("--tokenizer: 바이트 단위 어휘끼리만 바꿀 수 있습니다. --tokenizer=original을 주세요.")
+    before = spent(tokenizer, sample)
+    copied, computed = carry_over(model, tokenizer, new)
+    agree_on_special_tokens(model, new)
+    say(
+        f"어휘: 글자당 {before:.2f} → {spent(new, sample):.2f}토큰 · 토큰 {len(new):,}개"
+        f"(그대로 옮김 {copied:,}개, 조각의 평균 {computed:,}개)"
+    )
+    return new
+
+
+def _other_tokenizer(path, context_length):
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=Path(path).exists())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다 ({str(error).splitlines()[0]})."
+        ) from None
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"--tokenizer={path}: 글의 끝을 나타내는 토큰(eos_token)이 없습니다.")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    tokenizer.model_max_length = context_length
+    return tokenizer
 
 
 def load_pretrained(source, dtype, flag="--model_type"):
@@ -51,7 +102,7 @@ def load_pretrained(source, dtype, flag="--model_type"):
         )
     except (SafetensorError, json.JSONDecodeError, EOFError) as error:
         raise UserError(f"{flag}={source}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other shapes
         raise UserError(f"{flag}={source}: 모델을 불러올 수 없습니다 ({str(error).splitlines()[0]}).") from None
     if loading["missing_keys"] or loading["mismatched_keys"]:
         wrong = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))

@@ -90,6 +90,18 @@ def _train_parser():
         "Hub 이름(gpt2, gpt2-large, skt/kogpt2-base-v2 등), 모델 폴더, 또는 내려받지 않는 scratch-mini",
         "gpt2-medium",
     )
+    _add(
+        model,
+        "--tokenizer",
+        text,
+        "korean(글에서 배운 어휘로 바꿈), original(모델의 것), 또는 토크나이저 폴더. 주지 않으면 알아서",
+    )
+    _add(
+        model,
+        "--vocab_size",
+        vocabulary_size,
+        "배울 어휘의 토큰 수, 128의 배수. 주지 않으면 32000(scratch-mini는 8192)",
+    )
 
     output = parser.add_argument_group("결과")
     _add(output, "--output_dir", text, "모델과 체크포인트를 둘 폴더", "fine_tuned_models/")
@@ -264,6 +276,10 @@ def _check_train_options(options):
         for name in ("validation_file", "eval_steps"):
             if getattr(options, name) is not None:
                 raise UsageError(f"--{name}은 --do_eval과 함께 써야 합니다. --do_eval을 더하세요.")
+    if options.tokenizer and options.model_type == "scratch-mini":
+        raise UsageError(
+            "--tokenizer는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 늘 글에서 어휘를 배웁니다."
+        )
     if options.streaming:
         _check_streaming(options)
     if getattr(options, "use_cpu", False):
@@ -279,6 +295,14 @@ def _check_streaming(options):
         raise UsageError("--streaming에는 --max_steps가 필요합니다. 스트리밍하는 글은 끝을 미리 알 수 없습니다.")
     if options.do_eval and not options.validation_file:
         raise UsageError("--streaming으로 평가하려면 --validation_file을 주세요.")
+
+
+def vocabulary_size(word):
+    """A multiple of 128 with room for the 256 bytes."""
+    size = integer(384)(word)
+    if size % 128:
+        raise argparse.ArgumentTypeError(f"{size}은(는) 128의 배수가 아닙니다. {size // 128 * 128 + 128}은 어떤가요?")
+    return size
 
 
 def text(word):

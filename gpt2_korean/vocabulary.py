@@ -1,20 +1,92 @@
-"""Documents → a byte-level BPE tokenizer of their own vocabulary.
+"""Documents → a byte-level BPE vocabulary of their own, and a model's embeddings carried over to it.
 
 Byte-level as GPT-2's (Radford et al. 2019, section 2.2): all 256 bytes are tokens, so every string can
 be written and none is unknown.
 """
 
+import os
+from pathlib import Path
+
 END_OF_TEXT = "<|endoftext|>"
+# The matrix units of every accelerator like a vocabulary of whole tiles; none is padded, since a
+# padding row could be generated.
+TILE = 128
+# A vocabulary that spends more tokens than this on a character is not one for Korean: GPT-2's own spends
+# 2.1, a Korean one of a few hundred tokens 1.2, of 32,000 tokens 0.4.
+TOKENS_PER_CHARACTER = 1.5
+# From how many characters on a vocabulary of one's own is the default: see benchmarks/RESULTS.md.
+ENOUGH_CHARACTERS = 2_000_000
+# Below this many tokens a text is too short to have taught any words.
+LEAST_TOKENS = 1024
+
+
+def should_replace(tokenizer, sample, characters):
+    """Whether a model's vocabulary gives way to one learnt from the corpus, where nobody said.
+
+    Only where it is byte-level, is not one for Korean, and the corpus (`characters` in all, None for an
+    endless one; `sample` a part of it) is large enough to teach both words and rows.
+    """
+    from gpt2_korean.utf8 import token_bytes
+
+    enough = characters is None or characters >= ENOUGH_CHARACTERS
+    return enough and token_bytes(tokenizer) is not None and spent(tokenizer, sample) > TOKENS_PER_CHARACTER
+
+
+def spent(tokenizer, texts):
+    """Tokens per character of `texts`, a list of str."""
+    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return sum(map(len, ids)) / sum(map(len, texts))
+
+
+def learn_tokenizer(documents, vocab_size, context_length):
+    """`train_tokenizer` on a sample of a Dataset's texts, kept in the datasets cache beside them.
+
+    What is learnt from an IterableDataset is not kept.
+    """
+    from datasets.fingerprint import Hasher
+    from transformers import PreTrainedTokenizerFast
+
+    from gpt2_korean.corpus import sample_texts
+
+    if not getattr(documents, "cache_files", None):
+        return train_tokenizer(sample_texts(documents), vocab_size, context_length)
+
+    name = Hasher.hash([documents._fingerprint, vocab_size, Path(__file__).read_bytes()])
+    kept = Path(documents.cache_files[0]["filename"]).with_name(f"tokenizer-{name}.json")
+    if kept.exists():
+        return _wrap(PreTrainedTokenizerFast, context_length, tokenizer_file=str(kept))
+    tokenizer = train_tokenizer(sample_texts(documents), vocab_size, context_length)
+    unfinished = kept.with_suffix(f".{os.getpid()}")
+    tokenizer.backend_tokenizer.save(str(unfinished))
+    os.replace(unfinished, kept)
+    return tokenizer
 
 
 def train_tokenizer(texts, vocab_size, context_length):
-    """Train a tokenizer of at most `vocab_size` tokens on an iterable of str.
+    """Train a tokenizer of at most `vocab_size` tokens, a multiple of 128, on a list of str.
 
-    A small corpus gives fewer: a pair of tokens is merged only where it occurs twice. `<|endoftext|>`
-    (id 0) is begin, end and padding alike. Returns a PreTrainedTokenizerFast.
+    A small corpus gives fewer, since a pair is merged only where it occurs twice: then the largest
+    multiple of 128 that it gives. `<|endoftext|>` (id 0) is begin, end and padding alike. The same texts
+    give the same tokenizer, a PreTrainedTokenizerFast.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
+
+    tokenizer = _train_bpe(texts, vocab_size)
+    size = tokenizer.get_vocab_size()
+    whole_tiles = size // TILE * TILE
+    if size > whole_tiles > 256:
+        # Merges are learnt in order, so the smaller vocabulary is the larger one's beginning.
+        tokenizer = _train_bpe(texts, whole_tiles)
+    return _wrap(PreTrainedTokenizerFast, context_length, tokenizer_object=tokenizer)
+
+
+def _wrap(kind, context_length, **source):
+    ends = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": END_OF_TEXT}
+    return kind(**source, **ends, model_max_length=context_length)
+
+
+def _train_bpe(texts, vocab_size):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -24,13 +96,40 @@ def train_tokenizer(texts, vocab_size, context_length):
         min_frequency=2,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        show_progress=True,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
-        pad_token=END_OF_TEXT,
-        model_max_length=context_length,
-    )
+    tokenizer.train_from_iterator(texts, trainer, length=len(texts))
+    return tokenizer
+
+
+def carry_over(model, old_tokenizer, new_tokenizer):
+    """Give `model` the vocabulary of `new_tokenizer`, each row of its embeddings built from the old ones.
+
+    A token of the same bytes keeps its row bit for bit; any other gets the mean of the rows of the
+    pieces into which the old tokenizer cuts its bytes. Both tokenizers are byte-level. Changes `model`
+    in place; returns (rows copied, rows computed).
+    """
+    import torch
+
+    old_ids = old_tokenizer.get_vocab()
+    cut = old_tokenizer.backend_tokenizer.model.tokenize
+    pieces = [None] * len(new_tokenizer)
+    for token, index in new_tokenizer.get_vocab().items():
+        if index == new_tokenizer.eos_token_id:
+            pieces[index] = [old_tokenizer.eos_token_id]
+        else:
+            pieces[index] = [old_ids[token]] if token in old_ids else [piece.id for piece in cut(token)]
+    old_rows = [embedding.weight.detach().clone() for embedding in _embeddings(model)]
+    model.resize_token_embeddings(len(new_tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        for old, embedding in zip(old_rows, _embeddings(model), strict=True):
+            rows = [old[ids[0]] if len(ids) == 1 else old[ids].mean(0) for ids in pieces]
+            embedding.weight.copy_(torch.stack(rows))
+    copied = sum(len(ids) == 1 for ids in pieces)
+    return copied, len(pieces) - copied
+
+
+def _embeddings(model):
+    """The input embeddings, and the output ones where they are not the same."""
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    return [inputs] if outputs is None or outputs.weight is inputs.weight else [inputs, outputs]

@@ -26,10 +26,10 @@ def sample_texts():
 
 @pytest.fixture(scope="session")
 def byte_tokenizer(sample_texts):
-    """A tokenizer as GPT-2's, with 600 tokens."""
+    """A tokenizer as GPT-2's, with 640 tokens."""
     from gpt2_korean.vocabulary import train_tokenizer
 
-    return train_tokenizer(sample_texts[:40], 600, 32)
+    return train_tokenizer(sample_texts[:40], 640, 32)
 
 
 def tiny_gpt2(vocab_size, seed=0, **changes):
@@ -42,6 +42,15 @@ def tiny_gpt2(vocab_size, seed=0, **changes):
     shape = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 32, "initializer_range": 0.5}
     ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     return GPT2LMHeadModel(GPT2Config(vocab_size=vocab_size, **{**shape, **ends, **changes})).eval()
+
+
+@pytest.fixture(scope="session")
+def english_tokenizer():
+    """A tokenizer as GPT-2's that knows English alone, and so spends over two tokens on a Korean character."""
+    from gpt2_korean.vocabulary import train_tokenizer
+
+    lines = (ROOT / "README.en.md").read_text("utf-8").splitlines()
+    return train_tokenizer([line for line in lines if line.isascii()], 640, 32)
 
 
 @pytest.fixture(scope="session")

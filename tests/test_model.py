@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_gpt2
+from conftest import ROOT, tiny_gpt2
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, pipeline
 
+from gpt2_korean.corpus import read_corpus
 from gpt2_korean.messages import UserError
 from gpt2_korean.model import load_model, load_pretrained
 
@@ -21,7 +22,7 @@ def assert_special_ids_agree(model, tokenizer):
 
 
 def test_a_scratch_size_needs_no_download_and_loads_anywhere(tmp_path, sample_texts):
-    model, tokenizer = load_model("scratch-mini", iter(sample_texts), torch.float32)
+    model, tokenizer = load_model("scratch-mini", read_corpus([ROOT / "data" / "korean_texts.txt"]), torch.float32)
     assert (model.config.n_layer, model.config.n_embd) == (4, 256)
     assert_special_ids_agree(model, tokenizer)
     model.save_pretrained(tmp_path)
@@ -108,7 +109,7 @@ def test_damaged_or_unfitting_weights_are_refused_by_name(tiny_model_folder, tmp
             weights.unlink()
         elif case == "other size":
             GPT2LMHeadModel(
-                GPT2Config(n_layer=3, n_embd=32, n_head=2, n_positions=32, vocab_size=600)
+                GPT2Config(n_layer=3, n_embd=32, n_head=2, n_positions=32, vocab_size=640)
             ).config.save_pretrained(folder)
         else:
             (folder / "config.json").write_text("{")
