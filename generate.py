@@ -21,16 +21,15 @@ def main(argv=None):
         warn(notice)
 
     import torch
-    import transformers
     from tqdm import tqdm
 
     from gpt2_korean import device
     from gpt2_korean.decoding import fit_prompt, generate_ids
-    from gpt2_korean.model import context_length, load_pretrained
+    from gpt2_korean.model import context_length, load_pretrained, show_downloads_only
     from gpt2_korean.sampling import Sampling
     from gpt2_korean.utf8 import build_tables
 
-    transformers.utils.logging.disable_progress_bar()
+    show_downloads_only()
     chosen = device.choose_device(options.device)
     dtype = device.choose_dtype(chosen, options.dtype)
     ipex, ipex_notice = device.load_ipex(chosen)

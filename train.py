@@ -31,10 +31,10 @@ def main(argv=None):
     import transformers
 
     from gpt2_korean import blocks, corpus, device, plan
-    from gpt2_korean.model import context_length, load_model, replace_vocabulary
+    from gpt2_korean.model import context_length, load_model, replace_vocabulary, show_downloads_only
     from gpt2_korean.training import build_arguments, build_trainer, train
 
-    transformers.utils.logging.disable_progress_bar()  # of its own: downloads show theirs all the same
+    show_downloads_only()
     chosen = device.choose_device(options.device)
     bf16, fp16, reason = device.choose_precision(chosen, options.bf16, options.fp16)
     say(device.describe_run(chosen, bf16, fp16, reason))

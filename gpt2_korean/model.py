@@ -111,6 +111,15 @@ def load_pretrained(source, dtype, flag="--model_type"):
     return model, tokenizer
 
 
+def show_downloads_only():
+    """Hide transformers' bars for loading and saving, which last moments, and keep the Hub's for downloads."""
+    import huggingface_hub.utils
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # hides the Hub's as well
+    huggingface_hub.utils.enable_progress_bars()
+
+
 def _must_use_cache(name, flag):
     """Whether a hub id must come from the cache, the Hub being out of reach.
 

@@ -94,7 +94,7 @@ def _train_parser():
         model,
         "--tokenizer",
         text,
-        "korean(글에서 배운 어휘로 바꿈), original(모델의 것), 또는 토크나이저 폴더. 주지 않으면 알아서",
+        "korean(글에서 배운 어휘로 바꿈), original(모델의 것), 또는 토크나이저 폴더. 주지 않으면 글의 양으로 정함",
     )
     _add(
         model,

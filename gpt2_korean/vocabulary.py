@@ -5,6 +5,7 @@ be written and none is unknown.
 """
 
 import os
+import sys
 from pathlib import Path
 
 END_OF_TEXT = "<|endoftext|>"
@@ -13,7 +14,7 @@ END_OF_TEXT = "<|endoftext|>"
 TILE = 128
 # A vocabulary that spends more tokens than this on a character is not one for Korean: GPT-2's own spends
 # 2.1, a Korean one of a few hundred tokens 1.2, of 32,000 tokens 0.4.
-TOKENS_PER_CHARACTER = 1.5
+TOKENS_PER_CHARACTER = 1.4
 # From how many characters on a vocabulary of one's own is the default: see benchmarks/RESULTS.md.
 ENOUGH_CHARACTERS = 2_000_000
 # Below this many tokens a text is too short to have taught any words.
@@ -96,7 +97,7 @@ def _train_bpe(texts, vocab_size):
         min_frequency=2,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=True,
+        show_progress=sys.stderr.isatty(),  # in a log it leaves nothing but blank lines
     )
     tokenizer.train_from_iterator(texts, trainer, length=len(texts))
     return tokenizer

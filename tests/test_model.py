@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, pipeline
 
 from gpt2_korean.corpus import read_corpus
 from gpt2_korean.messages import UserError
-from gpt2_korean.model import load_model, load_pretrained
+from gpt2_korean.model import load_model, load_pretrained, show_downloads_only
 
 
 def assert_special_ids_agree(model, tokenizer):
@@ -136,3 +136,12 @@ def test_a_cached_hub_model_loads_without_the_hub(tiny_model_folder):
     (repository / "refs" / "main").write_text("abc")
     model, _ = load_pretrained("owner/tiny", torch.float32)
     assert model.config.n_embd == 32
+
+
+def test_downloads_show_progress_and_loading_does_not():
+    import huggingface_hub.utils
+    import transformers
+
+    show_downloads_only()
+    assert not huggingface_hub.utils.are_progress_bars_disabled()
+    assert not transformers.utils.logging.is_progress_bar_enabled()
