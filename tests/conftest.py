@@ -13,10 +13,11 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 
-# Caches of this test run alone, and a Hub that answers at once that it is not there. The libraries read
-# these when they are imported, so they are set before any test module is.
+# Caches of this test run alone, a Hub that answers at once that it is not there, and one thread: in models
+# so small more of them only wait for each other, for minutes on a busy machine. The libraries read these
+# when they are imported, so they are set before any test module is.
 CACHES = tempfile.TemporaryDirectory(prefix="gpt2-korean-tests-")
-os.environ.update(HF_HOME=CACHES.name, HF_ENDPOINT="http://127.0.0.1:9", TOKENIZERS_PARALLELISM="true")
+os.environ.update(HF_HOME=CACHES.name, HF_ENDPOINT="http://127.0.0.1:9", OMP_NUM_THREADS="1")
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +38,6 @@ def tiny_gpt2(vocab_size, seed=0, **changes):
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    torch.set_num_threads(1)  # more threads than this only wait for each other in a model so small
     torch.manual_seed(seed)
     shape = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 32, "initializer_range": 0.5}
     ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
