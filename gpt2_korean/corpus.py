@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gpt2_korean import text_files
 from gpt2_korean.messages import UserError
-from gpt2_korean.text_files import column_renderer, detect_encoding, read_documents
+from gpt2_korean.text_files import column_renderer, detect_encoding, missing_column, read_documents
 
 LINE_END = re.compile("\r\n?")
 # Unicode's category Cc but for tab and line feed, the byte order mark where it is no mark, and lone
@@ -117,10 +117,7 @@ def read_hub_dataset(name, config=None, *, streaming=False, column="text", templ
     try:
         render(dict.fromkeys(columns))
     except KeyError as error:
-        raise UserError(
-            f"--dataset_name={name}: '{error.args[0]}' 열이 없습니다. 있는 열: {', '.join(columns)}\n"
-            "--text_column_name 또는 --text_template으로 알맞은 열을 고르세요."
-        ) from None
+        raise missing_column(f"--dataset_name={name}", error.args[0], columns) from None
     return rows.map(to_documents, batched=True, remove_columns=columns)
 
 

@@ -29,9 +29,7 @@ def load_model(model_type, documents, dtype, vocab_size=None):
     tokenizer = learn_tokenizer(documents, vocab_size or size["vocab_size"], size["n_positions"])
     end = tokenizer.eos_token_id
     config = GPT2Config(**{**size, "vocab_size": len(tokenizer)}, bos_token_id=end, eos_token_id=end, pad_token_id=end)
-    model = GPT2LMHeadModel(config).to(dtype)
-    agree_on_special_tokens(model, tokenizer)
-    return model, tokenizer
+    return GPT2LMHeadModel(config).to(dtype), tokenizer
 
 
 def replace_vocabulary(model, tokenizer, documents, choice=None, vocab_size=None):
@@ -43,12 +41,14 @@ def replace_vocabulary(model, tokenizer, documents, choice=None, vocab_size=None
     from gpt2_korean.corpus import count_characters, sample_texts
     from gpt2_korean.utf8 import token_bytes
 
+    if choice == "original":
+        return tokenizer
     sample = sample_texts(documents, characters=1_000_000)
     if choice is None:
         characters = count_characters(documents) if hasattr(documents, "num_rows") else None
-        choice = "korean" if should_replace(tokenizer, sample, characters) else "original"
-    if choice == "original":
-        return tokenizer
+        if not should_replace(tokenizer, sample, characters):
+            return tokenizer
+        choice = "korean"
     if choice == "korean":
         say("글에서 한국어 어휘를 배웁니다.")
         new = learn_tokenizer(documents, vocab_size or 32_000, tokenizer.model_max_length)

@@ -37,12 +37,10 @@ def parse_train_options(argv=None):
     parser = _train_parser()
     _add_trainer_flags(parser, trainer_flags)
     argv = list(sys.argv[1:] if argv is None else argv)
-    config = parser.parse(argv).config
-    if config is not None:
+    options = parser.parse(argv)
+    if options.config is not None:
         # What stands later on a command line wins, so the file's values go first.
-        options = parser.parse(_config_words(config, parser.flag_names()) + argv)
-    else:
-        options = parser.parse(argv)
+        options = parser.parse(_config_words(options.config, parser.flag_names()) + argv)
     _check_train_options(options)
     options.trainer_arguments = {name: value for name, value in vars(options).items() if name in trainer_flags}
     return options

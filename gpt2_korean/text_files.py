@@ -74,11 +74,15 @@ def read_documents(path, encoding, line_by_line=False, render=None):
         try:
             yield render(row)
         except KeyError as error:
-            columns = ", ".join(str(column) for column in row)
-            raise UserError(
-                f"{path}: {where}: '{error.args[0]}' 열이 없습니다. 있는 열: {columns}\n"
-                "--text_column_name 또는 --text_template으로 알맞은 열을 고르세요."
-            ) from None
+            raise missing_column(f"{path}: {where}", error.args[0], row) from None
+
+
+def missing_column(where, column, columns):
+    """The UserError for a column that is not among `columns`."""
+    return UserError(
+        f"{where}: '{column}' 열이 없습니다. 있는 열: {', '.join(map(str, columns))}\n"
+        "--text_column_name 또는 --text_template으로 알맞은 열을 고르세요."
+    )
 
 
 def detect_encoding(path, forced=None):

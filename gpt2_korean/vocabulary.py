@@ -45,17 +45,15 @@ def learn_tokenizer(documents, vocab_size, context_length):
     What is learnt from an IterableDataset is not kept.
     """
     from datasets.fingerprint import Hasher
-    from transformers import PreTrainedTokenizerFast
 
     from gpt2_korean.corpus import sample_texts
 
     if not getattr(documents, "cache_files", None):
         return train_tokenizer(sample_texts(documents), vocab_size, context_length)
-
     name = Hasher.hash([documents._fingerprint, vocab_size, Path(__file__).read_bytes()])
     kept = Path(documents.cache_files[0]["filename"]).with_name(f"tokenizer-{name}.json")
     if kept.exists():
-        return _wrap(PreTrainedTokenizerFast, context_length, tokenizer_file=str(kept))
+        return _wrap(context_length, tokenizer_file=str(kept))
     tokenizer = train_tokenizer(sample_texts(documents), vocab_size, context_length)
     unfinished = kept.with_suffix(f".{os.getpid()}")
     tokenizer.backend_tokenizer.save(str(unfinished))
@@ -70,20 +68,20 @@ def train_tokenizer(texts, vocab_size, context_length):
     multiple of 128 that it gives. `<|endoftext|>` (id 0) is begin, end and padding alike. The same texts
     give the same tokenizer, a PreTrainedTokenizerFast.
     """
-    from transformers import PreTrainedTokenizerFast
-
     tokenizer = _train_bpe(texts, vocab_size)
     size = tokenizer.get_vocab_size()
     whole_tiles = size // TILE * TILE
     if size > whole_tiles > 256:
         # Merges are learnt in order, so the smaller vocabulary is the larger one's beginning.
         tokenizer = _train_bpe(texts, whole_tiles)
-    return _wrap(PreTrainedTokenizerFast, context_length, tokenizer_object=tokenizer)
+    return _wrap(context_length, tokenizer_object=tokenizer)
 
 
-def _wrap(kind, context_length, **source):
+def _wrap(context_length, **source):
+    from transformers import PreTrainedTokenizerFast
+
     ends = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": END_OF_TEXT}
-    return kind(**source, **ends, model_max_length=context_length)
+    return PreTrainedTokenizerFast(**source, **ends, model_max_length=context_length)
 
 
 def _train_bpe(texts, vocab_size):
