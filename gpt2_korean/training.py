@@ -160,6 +160,9 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
         arguments.setdefault("eval_strategy", "steps")
     # The writer of its callback knows no other way to be told where; see TensorBoardCallback.
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(logging_dir)
+    if device.type == "xpu" and os.environ.get("WORLD_SIZE", "1") == "1":
+        # Where both are present TrainingArguments takes the XPU and accelerate the CUDA device.
+        os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "xpu")
     try:
         arguments = TrainingArguments(**arguments, remove_unused_columns=False)
     except (ValueError, TypeError) as error:
