@@ -1,60 +1,77 @@
-"""Prompt ids → new ids: the loop over a model's steps and its key-value cache.
+"""Prompt ids → new ids: the loop over a decoder's steps.
 
 Knows ids and tensors, no text and no tokenizer. A row's result does not depend on the other rows of its
 batch: padding stands on the left, masked, each row counts its own positions, and the repetition penalty
 sees a row's own tokens alone.
+
+Nothing in the loop waits for the device but the look at the new ids every few steps. Where the device has
+graphs, a step (the model, the sampling and their bookkeeping) is recorded once and then replayed whole.
 """
 
-import inspect
+from dataclasses import dataclass
 
 import torch
 
-from gpt2_korean.sampling import choose_token, next_token_scores
+from gpt2_korean.messages import warn
+from gpt2_korean.sampling import choose_token, penalize_and_ban
+
+
+@dataclass
+class _Rows:
+    """The rows of a batch as they grow, on the device: changed in place, so that a captured step sees them."""
+
+    history: torch.Tensor  # see sampling.py
+    written: torch.Tensor  # int64 [], how many tokens are new
+    states: torch.Tensor  # int64 [batch], of the UTF-8 automaton
+
+
+def generate_ids(*arguments, **keywords):
+    """What stream_ids yields, put together: a list of new ids for each prompt."""
+    chunks = list(stream_ids(*arguments, **keywords))
+    return [[index for chunk in row for index in chunk] for row in zip(*chunks, strict=True)]
 
 
 @torch.inference_mode()
-def generate_ids(model, prompts, length, sampling, eos_token_id, context=None, generator=None, on_step=None, utf8=None):
-    """Up to `length` new token ids for each of `prompts`, a batch of non-empty id lists.
+def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, every=1):
+    """Continue each of `prompts`, a batch of non-empty id lists, by up to `length` tokens.
 
-    context: the positions that the model has, None for no limit. A row that has filled them goes on
-        from the newer half of its tokens, just as if it had been started on those.
-    generator: a torch.Generator on the model's device.
-    on_step: called without arguments after each step.
+    Yields, every few steps, the new ids of each row, a list of lists; a row ends before its first
+    `eos_token_id` and has no more ids from then on. A row that has filled the model's context goes on from
+    the newer half of its tokens, just as if it had been started on those.
+
     utf8: the Utf8Tables of the vocabulary, to write whole characters only; the prompts end on one.
-
-    Returns a list of id lists; a row ends before its first `eos_token_id`.
+    every: after how many steps to look: each look waits for the device.
     """
-    device = next(model.parameters()).device
+    device, context = decoder.device, decoder.context
     windows = [torch.tensor(fit_prompt(prompt, length, context), device=device) for prompt in prompts]
-    finished = torch.zeros(len(windows), dtype=torch.bool, device=device)
-    states = torch.zeros(len(windows), dtype=torch.long, device=device)  # of the UTF-8 automaton
-    columns = []
-
-    def draw(logits, seen):
-        """The next token of each row, [batch], kept in `columns`; False once every row has ended."""
-        if utf8 is not None:
-            more = min(length - len(columns) - 1, 3)
-            logits = logits.masked_fill(~utf8.allowed[more, states], -torch.inf)
-        tokens = choose_token(next_token_scores(logits, seen, sampling), sampling, generator)
-        if utf8 is not None:
-            states.copy_(utf8.next_state[states, tokens])
-        columns.append(tokens)
-        finished.logical_or_(tokens == eos_token_id)
-        if on_step is not None:
-            on_step()
-        return not finished.all()
-
-    while len(columns) < length and not finished.all():
+    states = torch.zeros(len(windows), dtype=torch.long, device=device)
+    written = torch.zeros((), dtype=torch.long, device=device)
+    ended = [False] * len(windows)
+    done = 0
+    while done < length:
         ids, mask = pad_left(windows)
-        steps = length - len(columns)
+        width, steps = ids.shape[1], length - done
         if context is not None:
             # The last token of a stretch is drawn but never read, so it needs no position.
-            steps = min(steps, context - ids.shape[1] + 1)
-        before = len(columns)
-        _decode(model, ids, mask, steps, draw, columns)
-        new = torch.stack(columns[before:], 1)
-        windows = [_newer_half(torch.cat([window, row]), context) for window, row in zip(windows, new, strict=True)]
-    return [_until(row, eos_token_id) for row in torch.stack(columns, 1).tolist()]
+            steps = min(steps, context - width + 1)
+        unwritten = ids.new_full((len(windows), steps), -1)
+        rows = _Rows(torch.cat([unwritten, ids.where(mask == 1, -1)], 1), written, states)
+
+        def draw(logits, rows=rows):
+            _draw(logits, rows, length, sampling, eos_token_id, utf8)
+
+        looked = 0
+        for step in _steps(decoder, ids, mask, steps, rows, draw):
+            # The first token is shown as soon as it is there.
+            if step in (1, steps) or step % every == 0:
+                new = rows.history[:, looked - step :].tolist()
+                looked = step
+                yield [_until_end(row, index, ended, eos_token_id) for index, row in enumerate(new)]
+                if all(ended):
+                    return
+        done += steps
+        newest = [row[row >= 0] for row in rows.history]
+        windows = [row if context is None or len(row) <= context else row[-(context // 2) :] for row in newest]
 
 
 def fit_prompt(prompt, length, context):
@@ -65,10 +82,7 @@ def fit_prompt(prompt, length, context):
 
 
 def pad_left(windows):
-    """Rows (1-d id tensors) as ids and mask, both [batch, longest row], the rows flush right.
-
-    Padding repeats the row's first token: it is masked, and adds nothing to the set of tokens seen.
-    """
+    """Rows (1-d id tensors) as ids and mask, both [batch, longest row], the rows flush right."""
     longest = max(len(window) for window in windows)
     ids = torch.stack([torch.cat([window[:1].expand(longest - len(window)), window]) for window in windows])
     lengths = torch.tensor([len(window) for window in windows], device=ids.device)
@@ -76,36 +90,66 @@ def pad_left(windows):
     return ids, mask.long()
 
 
-def _decode(model, ids, mask, steps, draw, columns):
-    """Let `draw` choose up to `steps` tokens after `ids`, each fed to the model with the cache of those before."""
-    batch, width = ids.shape
-    accepted = inspect.signature(model.forward).parameters
-    mask = torch.cat([mask, mask.new_ones(batch, steps)], 1)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = seen = None
-    start, end = 0, width
-    for _ in range(steps):
-        inputs = {"position_ids": positions[:, start:end], "logits_to_keep": 1}
-        output = model(
-            input_ids=ids,
-            attention_mask=mask[:, :end],
-            past_key_values=cache,
-            use_cache=True,
-            **{name: value for name, value in inputs.items() if name in accepted},
-        )
-        cache, logits = output.past_key_values, output.logits[:, -1]
-        if seen is None:
-            seen = torch.zeros_like(logits, dtype=torch.bool)
-        seen.scatter_(1, ids, True)
-        if not draw(logits, seen):
-            break
-        ids = columns[-1][:, None]
-        start, end = end, end + 1
+def _steps(decoder, ids, mask, steps, rows, draw):
+    """Read `ids` and draw `steps` tokens into `rows`; yields how many of them are drawn (or submitted) so far."""
+    draw(decoder.start(ids, mask, steps - 1))
+    yield 1
+    replay = reach = None
+    for step in range(1, steps):
+        needed = decoder.reach(ids.shape[1] + step)
+
+        def advance(reach=needed):
+            draw(decoder.step(rows.history[:, -1], reach))
+
+        if not decoder.captures:
+            advance()
+        elif step == 1:
+            advance()  # as it is: libraries set themselves up in their first call, which no graph may record
+        else:
+            if reach != needed:
+                replay, reach = _capture(advance, decoder.device), needed
+            replay()
+        yield step + 1
 
 
-def _newer_half(window, context):
-    return window if context is None or len(window) <= context else window[-(context // 2) :]
+def _capture(step, device):
+    """Record what `step` submits to the device as a graph, without running it; returns what runs it.
+
+    Where the device's driver cannot record it, `step` itself is what runs it.
+    """
+    graph = torch.cuda.CUDAGraph() if device.type == "cuda" else torch.xpu.XPUGraph()
+    torch.accelerator.synchronize()
+    try:
+        with torch.Stream(device):
+            graph.capture_begin()
+            try:
+                step()
+            finally:
+                graph.capture_end()
+    except RuntimeError as error:
+        warn(f"이 장치에서는 한 단계를 그래프로 기록할 수 없어 느리게 씁니다 ({str(error).splitlines()[0]}).")
+        return step
+    return graph.replay
 
 
-def _until(ids, eos_token_id):
-    return ids[: ids.index(eos_token_id)] if eos_token_id in ids else ids
+def _draw(logits, rows, length, sampling, eos_token_id, utf8):
+    """Draw the next token of each row and take it into `rows`."""
+    if utf8 is not None:
+        more = (length - 1 - rows.written).clamp(max=3)
+        logits = logits.masked_fill(~utf8.allowed[more, rows.states], -torch.inf)
+    scores = penalize_and_ban(logits, rows.history, rows.written, sampling, eos_token_id)
+    tokens = choose_token(scores, sampling)
+    if utf8 is not None:
+        rows.states.copy_(utf8.next_state[rows.states, tokens])
+    rows.history.copy_(torch.cat([rows.history[:, 1:], tokens[:, None]], 1))
+    rows.written += 1
+
+
+def _until_end(ids, row, ended, eos_token_id):
+    """The ids of a row that stand before its end; notes in `ended` that it has come."""
+    if ended[row]:
+        return []
+    if eos_token_id in ids:
+        ended[row] = True
+        return ids[: ids.index(eos_token_id)]
+    return ids

@@ -1,4 +1,4 @@
-"""Prompt texts → ids, and new ids → the text that continues a prompt."""
+"""Prompt texts, from flags or a file, and their ids."""
 
 from pathlib import Path
 
@@ -22,20 +22,8 @@ def read_prompts(prompts, path=None):
     return [normalise(prompt)[0] for prompt in prompts or [""]]
 
 
-def encode_prompt(prompt, tokenizer):
+def encode_prompt(prompt, tokenizer, eos_token_id):
     """The ids of a prompt; an empty one starts where a document does, after the end-of-text token."""
-    return tokenizer(prompt, verbose=False)["input_ids"] or [tokenizer.eos_token_id]
-
-
-def complete_text(prompt, prompt_ids, new_ids, tokenizer):
-    """The prompt with its continuation.
-
-    Tokenizers that mark words' beginnings drop the first one's space, so the continuation is what the
-    whole has beyond the prompt.
-    """
-    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-    before = tokenizer.decode(prompt_ids, **options)
-    whole = tokenizer.decode(prompt_ids + new_ids, **options)
-    continuation = whole[len(before) :] if whole.startswith(before) else tokenizer.decode(new_ids, **options)
-    # A cut at the last token can leave a part of a character, which decodes to U+FFFD.
-    return prompt + continuation.rstrip("\ufffd")
+    encoded = tokenizer.encode(prompt)
+    # transformers' tokenizers give a list, tokenizers' own an Encoding.
+    return list(getattr(encoded, "ids", encoded)) or [eos_token_id]

@@ -1,8 +1,10 @@
 """Logits → next token: pure tensor functions over [batch, vocab]; no model, no text.
 
 Each function gives what the transformers processor of the same meaning gives, and `next_token_scores`
-applies them in the order of transformers' generate(): repetition penalty, temperature, top-k, top-p.
-What is ruled out becomes -inf.
+applies them in the order of transformers' generate(). What is ruled out becomes -inf.
+
+`history`, int64 [batch, width], holds each row's tokens so far, the newest last and -1 before the first:
+of a fixed width, so that a captured step can run over it.
 """
 
 from dataclasses import dataclass
@@ -14,65 +16,111 @@ import torch
 class Sampling:
     """How the next token is drawn; the defaults draw from the model's own distribution.
 
-    temperature 0 is greedy, top_k 0 and top_p 1 are off, repetition_penalty 1 is none.
+    temperature 0 is greedy; top_k 0, top_p 1, repetition_penalty 1, no_repeat_ngram_size 0 and
+    min_length 0 (in new tokens) are off; repetition_window 0 is no limit.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
+    repetition_window: int = 0
+    penalize_prompt: bool = True
+    no_repeat_ngram_size: int = 0
+    min_length: int = 0
 
 
-def penalize_repetition(logits, seen, penalty):
-    """Divide the positive logits of the tokens in `seen` (bool [batch, vocab]) by `penalty`, multiply the negative.
+def penalize_repetition(logits, history, penalty, new=None):
+    """Divide the positive logits of the tokens in `history` by `penalty`, multiply the negative.
 
-    Keskar et al. 2019, CTRL, section 4.1.
+    Keskar et al. 2019, CTRL, section 4.1. With `new`, int64 [], only the newest `new` tokens count.
     """
-    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+    counts = history >= 0
+    if new is not None:
+        age = torch.arange(history.shape[1] - 1, -1, -1, device=history.device)
+        counts = counts & (age < new)
+    # What does not count stands for the newest token, which does if any does: all that is written to one
+    # place is then the same, in whatever order the device writes it.
+    newest = counts.shape[1] - 1
+    ids = history.where(counts, history[:, newest:])
+    penalties = torch.where(counts[:, newest:], penalty, 1.0)
+    scores = logits.gather(1, ids)
+    return logits.scatter(1, ids, torch.where(scores < 0, scores * penalties, scores / penalties))
+
+
+def ban_repeated_ngrams(logits, history, size):
+    """Rule out the tokens that would write an n-gram of `size` tokens a second time (Paulus et al. 2017, 2.5).
+
+    A row in which nothing else is left keeps what it had.
+    """
+    if history.shape[1] < size:
+        return logits
+    starts = history.unfold(1, size, 1)  # every n-gram so far, [batch, n-grams, size]
+    newest = history[:, history.shape[1] - size + 1 :]
+    repeats = (starts[:, :, :-1] == newest[:, None]).all(-1) & (starts >= 0).all(-1)
+    ended_by = starts[:, :, -1].where(repeats, logits.shape[1])
+    banned = torch.zeros(len(logits), logits.shape[1] + 1, dtype=torch.bool, device=logits.device)
+    scores = logits.masked_fill(banned.scatter_(1, ended_by, True)[:, :-1], -torch.inf)
+    return scores.where(scores.isneginf().all(1, keepdim=True).logical_not(), logits)
 
 
 def keep_top_k(logits, k):
-    """Keep the `k` highest logits of each row and all that equal the lowest of them (Fan et al. 2018)."""
-    lowest = logits.topk(min(k, logits.shape[-1])).values[:, -1:]
-    return logits.masked_fill(logits < lowest, -torch.inf)
+    """The `k` highest logits of each row, highest first, and their ids, both [batch, k] (Fan et al. 2018)."""
+    return logits.topk(min(k, logits.shape[-1]))
 
 
 def keep_top_p(logits, p):
-    """Keep the fewest most likely tokens of each row whose probabilities sum to `p` or more.
+    """Of logits that fall along each row, keep the fewest whose probabilities sum to `p` or more.
 
     Nucleus sampling, Holtzman et al. 2020; at least one token stays.
     """
-    ascending, order = logits.sort(descending=False)
     # Summed from the least likely up, as transformers does it, so that rounding falls the same way.
-    drop = ascending.softmax(-1).cumsum(-1) <= 1 - p
-    drop[:, -1] = False
-    return logits.masked_fill(drop.scatter(-1, order, drop), -torch.inf)
+    drop = logits.flip(-1).softmax(-1).cumsum(-1).flip(-1) <= 1 - p
+    drop[:, 0] = False
+    return logits.masked_fill(drop, -torch.inf)
 
 
-def next_token_scores(logits, seen, sampling):
-    """Logits [batch, vocab] as sampling wants them: penalised, tempered and cut, in float32."""
+def penalize_and_ban(logits, history, written, sampling, eos_token_id):
+    """Logits [batch, vocab] in float32, less what the tokens so far speak against.
+
+    written: int64 [], how many tokens of `history` are new; the older ones are the prompt's.
+    """
     scores = logits.float()
     if sampling.repetition_penalty != 1:
-        scores = penalize_repetition(scores, seen, sampling.repetition_penalty)
-    if sampling.temperature == 0:
-        return scores
-    if sampling.temperature != 1:
-        scores = scores / sampling.temperature
-    if sampling.top_k > 0:
-        scores = keep_top_k(scores, sampling.top_k)
-    if sampling.top_p < 1:
-        scores = keep_top_p(scores, sampling.top_p)
+        counted = history[:, -sampling.repetition_window :]  # -0: all
+        new = None if sampling.penalize_prompt else written
+        scores = penalize_repetition(scores, counted, sampling.repetition_penalty, new)
+    if sampling.no_repeat_ngram_size > 0:
+        scores = ban_repeated_ngrams(scores, history, sampling.no_repeat_ngram_size)
+    if sampling.min_length > 0:
+        ends = torch.arange(scores.shape[1], device=scores.device) == eos_token_id
+        scores = scores.masked_fill(ends & (written < sampling.min_length), -torch.inf)
     return scores
 
 
-def choose_token(scores, sampling, generator=None):
+def candidates(scores, sampling):
+    """What is left to draw from: tempered and cut scores and their ids, both [batch, n]; ids None for all tokens."""
+    ids = None
+    if sampling.top_k > 0:
+        scores, ids = keep_top_k(scores, sampling.top_k)
+    elif sampling.top_p < 1:
+        scores, ids = scores.sort(descending=True)
+    if sampling.temperature != 1:
+        scores = scores / sampling.temperature
+    if sampling.top_p < 1:
+        scores = keep_top_p(scores, sampling.top_p)
+    return scores, ids
+
+
+def choose_token(scores, sampling):
     """The next token of each row, int64 [batch]: the highest score at temperature 0, else a random draw.
 
-    The draw divides the probabilities by exponential noise and takes the largest (the exponential race),
-    which is a multinomial draw that needs no word from the device.
+    The draw is an exponential race: the largest of probability / exponential noise, here in logarithms.
+    That is a multinomial draw which needs no word from the device. Its noise is the device's default
+    generator's, which a captured step advances; torch.manual_seed makes it repeat.
     """
     if sampling.temperature == 0:
         return scores.argmax(-1)
-    probabilities = scores.softmax(-1)
-    noise = torch.empty_like(probabilities).exponential_(generator=generator)
-    return (probabilities / noise).argmax(-1)
+    scores, ids = candidates(scores, sampling)
+    winners = (scores - torch.empty_like(scores).exponential_().log()).argmax(-1)
+    return winners if ids is None else ids.gather(1, winners[:, None])[:, 0]

@@ -6,7 +6,6 @@ table 3-7 (well-formed UTF-8 byte sequences), run over the bytes of every token 
 Knows tokens and bytes; draws nothing.
 """
 
-import json
 from dataclasses import dataclass
 
 import numpy
@@ -76,15 +75,17 @@ def byte_alphabet():
 def token_bytes(tokenizer):
     """The bytes of each token, a list by id (None for a special token); None where they are not byte-level.
 
-    A vocabulary without a token for every single byte is none either: it could not always end a character.
+    tokenizer: a tokenizers.Tokenizer, or one of transformers. A vocabulary without a token for every single
+    byte is none either: it could not always end a character.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or '"ByteLevel"' not in json.dumps(json.loads(backend.to_str())["decoder"]):
+    tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if "ByteLevel" not in str(getattr(tokenizer, "decoder", "")):
         return None
     alphabet = byte_alphabet()
-    pieces = [None] * len(tokenizer)
-    added = tokenizer.added_tokens_decoder
-    for token, index in tokenizer.get_vocab().items():
+    vocabulary = tokenizer.get_vocab()
+    pieces = [None] * (max(vocabulary.values()) + 1)
+    added = tokenizer.get_added_tokens_decoder()
+    for token, index in vocabulary.items():
         if index not in added:
             pieces[index] = bytes(alphabet[character] for character in token)
         elif not added[index].special:

@@ -4,16 +4,32 @@ import pytest
 import torch
 from conftest import tiny_gpt2
 
-from gpt2_korean.decoding import fit_prompt, generate_ids
+from gpt2_korean import linear
+from gpt2_korean.decoders import GPT2Decoder, LibraryDecoder
+from gpt2_korean.decoding import fit_prompt, generate_ids, stream_ids
 from gpt2_korean.sampling import Sampling
 
 VOCABULARY, CONTEXT = 300, 32
 GREEDY = Sampling(temperature=0, repetition_penalty=1.2)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def model():
     return tiny_gpt2(VOCABULARY)
+
+
+def gpt2_decoder(model, make_linear=linear.plain):
+    return GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), CPU, torch.float32, make_linear)
+
+
+@pytest.fixture(scope="module", params=["library", "plain", "packed"])
+def decoder(request, model):
+    if request.param == "library":
+        return LibraryDecoder(model)
+    if request.param == "packed" and not linear.packs(CPU, torch.float32, 2):
+        pytest.skip("PyTorch without oneDNN")
+    return gpt2_decoder(model, getattr(linear, request.param))
 
 
 def random_prompt(rng, longest=12):
@@ -29,27 +45,27 @@ def library_ids(model, prompt, length, eos_token_id=None):
     return output[0, len(prompt) :].tolist()
 
 
-def test_greedy_ids_equal_generate_alone_and_in_a_batch(model, rng):
-    prompts = [random_prompt(rng) for _ in range(40)]
-    reference = [library_ids(model, prompt, 16) for prompt in prompts]
-    alone = [generate_ids(model, [prompt], 16, GREEDY, -1, CONTEXT)[0] for prompt in prompts]
+def test_greedy_ids_equal_generate_alone_and_in_a_batch(model, decoder, rng):
+    prompts = [random_prompt(rng) for _ in range(200)]
+    reference = [library_ids(model, prompt, 8) for prompt in prompts]
+    alone = [generate_ids(decoder, [prompt], 8, GREEDY, -1)[0] for prompt in prompts]
     batched = [
-        row for start in (0, 20) for row in generate_ids(model, prompts[start : start + 20], 16, GREEDY, -1, CONTEXT)
+        row for start in range(0, 200, 40) for row in generate_ids(decoder, prompts[start : start + 40], 8, GREEDY, -1)
     ]
     assert alone == reference
     assert batched == reference
 
 
-def test_a_row_ends_before_its_end_of_text_while_others_go_on(model, rng):
+def test_a_row_ends_before_its_end_of_text_while_others_go_on(model, decoder, rng):
     prompts = [random_prompt(rng) for _ in range(10)]
     free = [library_ids(model, prompt, 12) for prompt in prompts]
     eos = free[0][5]
-    rows = generate_ids(model, prompts, 12, GREEDY, eos, CONTEXT)
+    rows = generate_ids(decoder, prompts, 12, GREEDY, eos, every=5)
     for row, ids in zip(rows, free, strict=True):
         assert row == (ids[: ids.index(eos)] if eos in ids else ids)
 
 
-def test_past_the_context_it_goes_on_as_if_started_on_the_newer_half(model, rng):
+def test_past_the_context_it_goes_on_as_if_started_on_the_newer_half(model, decoder, rng):
     for _ in range(5):
         prompt, length = random_prompt(rng), 3 * CONTEXT
         expected, window = [], prompt
@@ -57,13 +73,49 @@ def test_past_the_context_it_goes_on_as_if_started_on_the_newer_half(model, rng)
             # generate() reads CONTEXT positions and draws one token more than it reads.
             new = library_ids(model, window, min(length - len(expected), CONTEXT - len(window) + 1))
             expected, window = expected + new, (window + new)[-(CONTEXT // 2) :]
-        assert generate_ids(model, [prompt], length, GREEDY, -1, CONTEXT) == [expected]
+        assert generate_ids(decoder, [prompt], length, GREEDY, -1) == [expected]
 
 
-def test_rows_slide_on_by_their_own_length_in_a_batch(model, rng):
+def test_rows_slide_on_by_their_own_length_in_a_batch(decoder, rng):
     prompts = [random_prompt(rng, longest=CONTEXT) for _ in range(6)]
-    alone = [generate_ids(model, [prompt], 50, GREEDY, -1, CONTEXT)[0] for prompt in prompts]
-    assert generate_ids(model, prompts, 50, GREEDY, -1, CONTEXT) == alone
+    alone = [generate_ids(decoder, [prompt], 50, GREEDY, -1)[0] for prompt in prompts]
+    assert generate_ids(decoder, prompts, 50, GREEDY, -1) == alone
+
+
+def test_ids_come_every_few_steps_and_are_the_same(decoder, rng):
+    prompts = [random_prompt(rng) for _ in range(3)]
+    whole = generate_ids(decoder, prompts, 40, GREEDY, -1)
+    for every in (1, 3, 7):
+        chunks = list(stream_ids(decoder, prompts, 40, GREEDY, -1, every=every))
+        assert [[index for chunk in row for index in chunk] for row in zip(*chunks, strict=True)] == whole
+        assert len(chunks[0][0]) == 1 and max(len(chunk[0]) for chunk in chunks) <= every
+
+
+def test_int8_weights_give_nearly_the_same_logits(model):
+    if not linear.quantizes(CPU):
+        pytest.skip("PyTorch without oneDNN")
+    model = tiny_gpt2(VOCABULARY, initializer_range=0.1)
+    ids = torch.randint(1, VOCABULARY, (4, 20))
+    with torch.inference_mode():
+        expected = model(ids).logits[:, -1].log_softmax(-1)
+        ours = gpt2_decoder(model, linear.quantized).start(ids, torch.ones_like(ids), 0).log_softmax(-1)
+    assert 0 < (ours - expected).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("name", linear.ACTIVATIONS)
+@pytest.mark.parametrize("way", ["plain", "packed", "quantized"])
+def test_each_way_of_a_linear_layer_is_that_of_pytorch(way, name):
+    if way != "plain" and not linear.quantizes(CPU):
+        pytest.skip("PyTorch without oneDNN")
+    from transformers.activations import ACT2FN
+
+    torch.manual_seed(0)
+    weight, bias, x, residual = (torch.randn(*shape) for shape in ((24, 16), (24,), (5, 16), (5, 24)))
+    norm = (torch.randn(16), torch.randn(16), 1e-5)
+    normed = torch.nn.functional.layer_norm(x, (16,), *norm)
+    expected = ACT2FN[name](normed @ weight.T + bias) + residual
+    ours = getattr(linear, way)(weight, bias, norm, name)(x, residual)
+    torch.testing.assert_close(ours, expected, **({"rtol": 0, "atol": 0.2} if way == "quantized" else {}))
 
 
 def test_the_prompts_oldest_tokens_give_way(rng):
@@ -79,24 +131,13 @@ def test_the_prompts_oldest_tokens_give_way(rng):
     assert fit_prompt(list(range(99)), 5, None) == list(range(99))
 
 
-def test_a_seed_repeats_the_text_and_steps_are_reported(model):
-    steps = []
-    runs = [
-        generate_ids(
-            model,
-            [[1, 2], [3]],
-            9,
-            Sampling(top_k=20),
-            -1,
-            CONTEXT,
-            torch.Generator().manual_seed(seed),
-            lambda: steps.append(1),
-        )
-        for seed in (1, 1, 2)
-    ]
-    assert runs[0] == runs[1] != runs[2]
-    assert len(steps) == 27
-    assert all(len(row) == 9 for row in runs[0])
+def test_a_seed_repeats_the_text(decoder):
+    def write(seed):
+        torch.manual_seed(seed)
+        return generate_ids(decoder, [[1, 2], [3]], 9, Sampling(top_k=20), -1)
+
+    assert write(1) == write(1) != write(2)
+    assert all(len(row) == 9 for row in write(1))
 
 
 def test_other_architectures_generate_too(rng):
@@ -106,4 +147,5 @@ def test_other_architectures_generate_too(rng):
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     llama = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, initializer_range=0.5, **shape)).eval()
     prompts = [random_prompt(rng) for _ in range(8)]
-    assert generate_ids(llama, prompts, 10, GREEDY, -1, 64) == [library_ids(llama, prompt, 10) for prompt in prompts]
+    ours = generate_ids(LibraryDecoder(llama), prompts, 10, GREEDY, -1)
+    assert ours == [library_ids(llama, prompt, 10) for prompt in prompts]

@@ -86,14 +86,15 @@ def test_a_tokenizer_that_is_not_byte_level_is_kept_as_it_is(kogpt2_like, tmp_pa
 
 
 def test_generated_text_of_such_a_tokenizer_continues_the_prompt(kogpt2_like):
-    from gpt2_korean.prompts import complete_text, encode_prompt
+    from gpt2_korean.prompts import encode_prompt
+    from gpt2_korean.text_stream import TextStream
 
     _, tokenizer = load_pretrained(kogpt2_like, torch.float32)
     whole = "오늘은 날씨가 좋다"
     for prompt in ("오늘은", "오늘은 날씨가"):
-        ids = encode_prompt(prompt, tokenizer)
-        new_ids = tokenizer(whole)["input_ids"][len(ids) :]
-        assert complete_text(prompt, ids, new_ids, tokenizer) == whole
+        ids = encode_prompt(prompt, tokenizer, tokenizer.eos_token_id)
+        stream = TextStream(tokenizer, ids)
+        assert prompt + stream.push(tokenizer(whole)["input_ids"][len(ids) :]) + stream.close() == whole
 
 
 def test_damaged_or_unfitting_weights_are_refused_by_name(tiny_model_folder, tmp_path, rng):

@@ -5,6 +5,7 @@ import torch
 from conftest import ROOT, tiny_gpt2
 
 from gpt2_korean import utf8
+from gpt2_korean.decoders import LibraryDecoder
 from gpt2_korean.decoding import generate_ids
 from gpt2_korean.sampling import Sampling
 
@@ -134,13 +135,13 @@ def test_other_tokenizers_pass_through(sample_texts):
 def test_an_untrained_model_writes_whole_characters_alone(tokenizer, length):
     model = tiny_gpt2(len(tokenizer) + 5, initializer_range=0.02)
     tables = utf8.build_tables(tokenizer, len(tokenizer) + 5)
-    generator = torch.Generator().manual_seed(length)
-    wild = Sampling(temperature=1.5)
-    rows = generate_ids(model, [[0]] * 200, length, wild, tokenizer.eos_token_id, 32, generator, utf8=tables)
+    torch.manual_seed(length)
+    wild, decoder = Sampling(temperature=1.5), LibraryDecoder(model)
+    rows = generate_ids(decoder, [[0]] * 80, length, wild, tokenizer.eos_token_id, utf8=tables)
     texts = [tokenizer.decode(row, clean_up_tokenization_spaces=False) for row in rows]
     assert not any("\ufffd" in text for text in texts)
-    assert sum(map(len, rows)) > 150 * length  # and it does write
-    free = generate_ids(model, [[0]] * 200, length, wild, tokenizer.eos_token_id, 32, generator)
+    assert sum(map(len, rows)) > 60 * length  # and it does write
+    free = generate_ids(decoder, [[0]] * 80, length, wild, tokenizer.eos_token_id)
     assert any("\ufffd" in tokenizer.decode(row) for row in free)
 
 
@@ -156,6 +157,5 @@ def test_a_model_that_would_write_valid_text_is_left_alone(byte_tokenizer):
         model.lm_head.weight[others] = 0.0
     prompts = [[index] for index in whole[:20]]
     tables = utf8.build_tables(byte_tokenizer, len(byte_tokenizer))
-    assert generate_ids(model, prompts, 8, greedy, -1, 32, utf8=tables) == generate_ids(
-        model, prompts, 8, greedy, -1, 32
-    )
+    decoder = LibraryDecoder(model)
+    assert generate_ids(decoder, prompts, 8, greedy, -1, utf8=tables) == generate_ids(decoder, prompts, 8, greedy, -1)

@@ -1,0 +1,122 @@
+"""GPT-2's step in five Triton kernels a layer: what is small runs inside what reads the weights or the cache.
+
+For one row a step reads every weight once and computes next to nothing, so that its time goes where
+kernels begin and end: layer norm, bias, activation and residual get no kernel of their own here. Attention
+keeps the new key and value itself, for any number of rows. Triton comes with PyTorch's CUDA and XPU builds.
+"""
+
+import triton
+import triton.language as tl
+
+from gpt2_korean import linear
+
+TANH_GELU = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")
+
+
+@triton.jit
+def _linear_kernel(
+    x_ptr, weight_ptr, bias_ptr, norm_weight_ptr, norm_bias_ptr, residual_ptr, y_ptr, inputs, outputs, epsilon,
+    NORM: tl.constexpr, BIAS: tl.constexpr, GELU: tl.constexpr, RESIDUAL: tl.constexpr,
+    BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
+):  # fmt: skip
+    """BLOCK_OUT outputs of one row; BLOCK_IN covers all its inputs."""
+    outs = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    ins = tl.arange(0, BLOCK_IN)
+    wanted, valid = outs < outputs, ins < inputs
+    # First of all, the one read that takes long.
+    weight = tl.load(
+        weight_ptr + outs[:, None].to(tl.int64) * inputs + ins[None, :], wanted[:, None] & valid[None, :], 0.0
+    )
+    x = tl.load(x_ptr + ins, valid, 0.0).to(tl.float32)
+    if NORM:
+        centred = tl.where(valid, x - tl.sum(x, 0) / inputs, 0.0)
+        x = centred * tl.rsqrt(tl.sum(centred * centred, 0) / inputs + epsilon)
+        x = x * tl.load(norm_weight_ptr + ins, valid, 0.0).to(tl.float32)
+        x += tl.load(norm_bias_ptr + ins, valid, 0.0).to(tl.float32)
+    y = tl.sum(weight.to(tl.float32) * x[None, :], 1)
+    if BIAS:
+        y += tl.load(bias_ptr + outs, wanted, 0.0).to(tl.float32)
+    if GELU:  # 0.5 (1 + tanh z) is sigmoid 2z
+        y *= tl.sigmoid(2 * 0.7978845608028654 * (y + 0.044715 * y * y * y))
+    if RESIDUAL:
+        y += tl.load(residual_ptr + outs, wanted, 0.0).to(tl.float32)
+    tl.store(y_ptr + outs, y.to(y_ptr.dtype.element_ty), wanted)
+
+
+@triton.jit
+def _attention_kernel(
+    qkv_ptr, keys_ptr, values_ptr, first_ptr, next_ptr, y_ptr, slots, scale,
+    HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One head of one row: its query over the slots from `first` on and the new key, which goes to slot `next`."""
+    row, head = tl.program_id(0), tl.program_id(1)
+    dims = tl.arange(0, BLOCK_WIDTH)
+    real = dims < WIDTH
+    first, last = tl.load(first_ptr + row), tl.load(next_ptr)
+    new = qkv_ptr + row * 3 * HEADS * WIDTH + head * WIDTH + dims
+    q = tl.load(new, real, 0.0).to(tl.float32) * scale
+    new_key = tl.load(new + HEADS * WIDTH, real, 0.0)
+    new_value = tl.load(new + 2 * HEADS * WIDTH, real, 0.0)
+    # A softmax in one pass (Milakov and Gimelshein 2018) that begins with the new key.
+    highest = tl.sum(q * new_key.to(tl.float32), 0)
+    total = 1.0
+    y = new_value.to(tl.float32)
+    base = (row * HEADS + head).to(tl.int64) * slots * WIDTH
+    for begin in range(first // BLOCK * BLOCK, last, BLOCK):
+        at = begin + tl.arange(0, BLOCK)
+        inside = (at >= first) & (at < last)
+        places = base + at[:, None] * WIDTH + dims[None, :]
+        wanted = inside[:, None] & real[None, :]
+        keys = tl.load(keys_ptr + places, wanted, 0.0)
+        values = tl.load(values_ptr + places, wanted, 0.0)  # on its way while the scores are computed
+        scores = tl.where(inside, tl.sum(keys.to(tl.float32) * q[None, :], 1), float("-inf"))
+        new_highest = tl.maximum(highest, tl.max(scores, 0))
+        shrink = tl.exp(highest - new_highest)
+        weights = tl.exp(scores - new_highest)
+        total = total * shrink + tl.sum(weights, 0)
+        y = y * shrink + tl.sum(values.to(tl.float32) * weights[:, None], 0)
+        highest = new_highest
+    tl.store(keys_ptr + base + last * WIDTH + dims, new_key, real)
+    tl.store(values_ptr + base + last * WIDTH + dims, new_value, real)
+    tl.store(y_ptr + (row * HEADS + head) * WIDTH + dims, (y / total).to(y_ptr.dtype.element_ty), real)
+
+
+def fused(weight, bias, norm=None, activation=None):
+    """What linear.plain gives, by one kernel where x is a single row."""
+    many_rows = linear.plain(weight, bias, norm, activation)
+    if activation is not None and activation not in TANH_GELU:
+        return many_rows
+    outputs, inputs = weight.shape
+    norm_weight, norm_bias, epsilon = norm or (weight, weight, 0.0)
+    block_in = triton.next_power_of_2(inputs)
+    block_out = max(1, 4096 // block_in)  # about 16 weights a thread, all on their way at once
+
+    def run(x, residual=None):
+        if x.numel() != inputs:
+            return many_rows(x, residual)
+        y = x.new_empty(*x.shape[:-1], outputs)
+        _linear_kernel[(triton.cdiv(outputs, block_out),)](
+            x, weight, weight if bias is None else bias, norm_weight, norm_bias, x if residual is None else residual, y,
+            inputs, outputs, epsilon, NORM=norm is not None, BIAS=bias is not None, GELU=activation is not None,
+            RESIDUAL=residual is not None, BLOCK_OUT=block_out, BLOCK_IN=block_in, num_warps=8,
+        )  # fmt: skip
+        return y
+
+    return run
+
+
+def attend(qkv, keys, values, first, last, reach):
+    """Attention of one new token in each row, which it also puts into the cache.
+
+    qkv: [batch, 1, 3 × width], contiguous; keys, values: the cache, [batch, heads, slots, head width];
+    first: int64 [batch], each row's first slot that counts; last: int64 [1], the slot of the new token;
+    reach: about how many slots are in use, to choose a block size by. Returns [batch, 1, width].
+    """
+    batch, heads, slots, width = keys.shape
+    y = qkv.new_empty(batch, 1, heads * width)
+    block = min(max(triton.next_power_of_2(reach), 128), 512)
+    _attention_kernel[(batch, heads)](
+        qkv, keys, values, first, last, y, slots, width**-0.5, HEADS=heads, WIDTH=width,
+        BLOCK_WIDTH=triton.next_power_of_2(width), BLOCK=block, num_warps=8 if block == 128 else 16,
+    )  # fmt: skip
+    return y

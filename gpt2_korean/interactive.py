@@ -1,0 +1,65 @@
+"""Prompts typed one after another, each continued as it comes: a terminal's conversation with a model."""
+
+import contextlib
+import sys
+
+from gpt2_korean.messages import UserError, report, say
+
+HELP = """앞글을 치고 Enter를 누르면 이어 씁니다. 쓰는 동안 Ctrl-C를 누르면 그 글만 멈춥니다.
+  /again           같은 앞글로 다시 씁니다
+  /set             지금 설정을 봅니다
+  /set 이름 값     설정을 바꿉니다 (예: /set top_p 0.9)
+  /help            이 도움말
+  /quit            끝냅니다 (Ctrl-D도 같음)"""
+
+
+def converse(answer, settings, parse_setting):
+    """Read lines until /quit or the end of input, and give those that are no commands to `answer`.
+
+    settings: name → value, which `/set` changes.
+    parse_setting: (name, word) → value, or a UserError, which is shown.
+    """
+    with contextlib.suppress(ImportError):  # Windows has none
+        import readline  # noqa: F401  it gives input() line editing and history
+    terminal = sys.stdin.isatty()
+    if terminal:
+        say("앞글을 치고 Enter를 누르세요. /help는 도움말, /quit은 끝내기입니다.")
+    prompt = None
+    while True:
+        try:
+            line = input("\n앞글> " if terminal else "")
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            say("\n끝내려면 /quit을 치거나 Ctrl-D를 누르세요.")
+            continue
+        command, *words = line.split(maxsplit=2) if line.startswith("/") else ("",)
+        if command == "/quit":
+            return
+        if command == "/set":
+            try:
+                _set(words, settings, parse_setting)
+            except UserError as error:
+                report(error)
+            continue
+        if command == "/again" and prompt is None:
+            say("아직 쓴 글이 없습니다. 앞글을 먼저 치세요.")
+            continue
+        if command not in ("", "/again"):
+            say(HELP if command == "/help" else f"{command}: 그런 명령이 없습니다.\n{HELP}")
+            continue
+        if command == "":
+            prompt = line
+        try:
+            answer(prompt)
+        except KeyboardInterrupt:
+            say("\n(멈췄습니다)")
+
+
+def _set(words, settings, parse_setting):
+    if len(words) == 2:
+        settings[words[0]] = parse_setting(*words)
+    elif words:
+        raise UserError(f"/set {words[0]}: 값도 주세요 (예: /set top_p 0.9).")
+    for name in words[:1] or settings:
+        say(f"  {name} = {settings[name]}")

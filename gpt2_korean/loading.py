@@ -1,0 +1,158 @@
+"""A saved model → what writing needs of it: a decoder, the tokenizer, the end of a text.
+
+A GPT-2 in a folder is read by safetensors and tokenizers alone: importing transformers and building its
+model would take longer than reading the weights.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt2_korean import linear
+from gpt2_korean.decoders import GPT2Decoder, LibraryDecoder, is_supported, weight_shapes
+from gpt2_korean.device import load_ipex
+from gpt2_korean.messages import UsageError, UserError, say, warn
+from gpt2_korean.utf8 import build_tables
+
+FLAG = "--model_name_or_path"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """decoder: of decoders.py. tokenizer: of tokenizers, or of transformers where it has none of those.
+    utf8: the vocabulary's Utf8Tables, None where broken characters are allowed or cannot be told."""
+
+    decoder: object
+    tokenizer: object
+    eos_token_id: int
+    utf8: object
+
+
+def load(source, device, dtype, rows=1, quantize=None, allow_invalid_utf8=False):
+    """The LoadedModel of a model folder or a hub id, its weights in `dtype` on `device`.
+
+    rows: how many texts will be written at a time, to choose kernels by.
+    quantize: None, or "int8".
+
+    Raises UserError where the model cannot be had, UsageError where it cannot be quantised here.
+    """
+    ipex, notice = load_ipex(device)
+    if notice:
+        say(notice)
+    if quantize and not linear.quantizes(device):
+        raise UsageError(f"--quantize={quantize}: CPU에서만 쓸 수 있습니다. --device=cpu를 더하세요.")
+    read = _read_gpt2(Path(source)) if ipex is None else None
+    if read is not None:
+        config, tensors, tokenizer, eos_token_id = read
+        decoder = gpt2_decoder(config, tensors, device, dtype, rows, quantize)
+    else:
+        from gpt2_korean.model import load_pretrained
+
+        model, tokenizer = load_pretrained(source, dtype, FLAG)
+        eos_token_id = tokenizer.eos_token_id
+        tokenizer = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
+        config = model.config.to_dict()
+        if is_supported(config) and ipex is None and not hasattr(model, "peft_config"):
+            decoder = gpt2_decoder(config, model.state_dict(), device, dtype, rows, quantize)
+        elif quantize:
+            raise UsageError(f"--quantize={quantize}: 이 모델에는 쓸 수 없습니다. 이 플래그를 빼세요.")
+        else:
+            model = model.to(device).eval()
+            decoder = LibraryDecoder(model if ipex is None else ipex.optimize(model, dtype=dtype, inplace=True))
+    utf8 = None if allow_invalid_utf8 else build_tables(tokenizer, decoder.vocab_size, device)
+    return LoadedModel(decoder, tokenizer, eos_token_id, utf8)
+
+
+def _read_gpt2(folder):
+    """`(config, tensors, tokenizer, eos_token_id)` of a GPT-2's folder, None of anything else."""
+    if not folder.is_dir():
+        return None
+    config = _read_json(folder / "config.json")
+    if not is_supported(config) or not (folder / "tokenizer.json").exists():
+        return None
+    tensors = _read_weights(folder, config)
+    return tensors and (config, tensors, *_read_tokenizer(folder, config))
+
+
+def gpt2_decoder(config, tensors, device, dtype, rows, quantize):
+    make_linear, attend = linear.plain, None
+    if quantize:
+        make_linear = linear.quantized
+    elif device.type in ("cuda", "xpu"):
+        fused = _load_fused(device)
+        if fused is not None:
+            make_linear, attend = fused.fused, fused.attend
+    elif linear.packs(device, dtype, rows):
+        make_linear = linear.packed
+    return GPT2Decoder(config, tensors, device, dtype, make_linear, attend)
+
+
+def _load_fused(device):
+    """The Triton kernels, None where they cannot be compiled: without Triton, or without a C compiler."""
+    import torch
+
+    try:
+        from gpt2_korean import fused
+
+        cache = torch.zeros(1, 1, 1, 16, device=device)
+        zero = torch.zeros(1, dtype=torch.long, device=device)
+        fused.attend(torch.zeros(1, 1, 48, device=device), cache, cache, zero, zero, 1)
+        return fused
+    except Exception as error:  # whatever a compiler and a driver can raise
+        warn(f"Triton 커널을 쓸 수 없어 조금 느리게 씁니다 ({type(error).__name__}).")
+        return None
+
+
+def _read_weights(folder, config):
+    """Name → tensor, mapped from the files; None where there is no safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    index = folder / "model.safetensors.index.json"
+    names = {"model.safetensors"} if not index.exists() else set(_read_json(index)["weight_map"].values())
+    if not all((folder / name).exists() for name in names):
+        return None
+    tensors = {}
+    try:
+        for name in names:
+            tensors.update(load_file(folder / name))
+    except SafetensorError as error:
+        raise _damaged(folder, error) from None
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    wanted = weight_shapes(config)
+    wrong = [name for name, shape in wanted.items() if name not in tensors or tensors[name].shape != shape]
+    if wrong:
+        raise UserError(f"{FLAG}={folder}: 가중치가 config.json과 맞지 않습니다 ({wrong[0]} 등 {len(wrong)}개).")
+    return tensors
+
+
+def _read_tokenizer(folder, config):
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise _damaged(folder / "tokenizer.json", error) from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    settings = folder / "tokenizer_config.json"
+    token = _read_json(settings).get("eos_token") if settings.exists() else None
+    token = token["content"] if isinstance(token, dict) else token
+    eos = tokenizer.token_to_id(token) if token else None
+    if eos is None or eos >= config["vocab_size"]:
+        eos = config.get("eos_token_id")
+        eos = eos[0] if isinstance(eos, list) else eos
+    if eos is None or eos >= config["vocab_size"]:
+        raise UserError(f"{folder}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다.")
+    return tokenizer, eos
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path, error):
+    return UserError(f"{FLAG}={path}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).")

@@ -1,0 +1,55 @@
+"""New ids, a few at a time → the text they add, in whole characters, up to a stop text."""
+
+
+class TextStream:
+    """The text that continues a prompt, as its tokens come.
+
+    tokenizer: of transformers or of tokenizers; both decode ids.
+    stops: texts before the first of which the continuation ends.
+    """
+
+    def __init__(self, tokenizer, prompt_ids, stops=()):
+        self.tokenizer, self.stops = tokenizer, stops
+        # What a token adds can depend on those just before it: a space, the first bytes of a character. So
+        # ids are decoded together with the few before them whose text is known (the method of Hugging
+        # Face's text-generation-inference), not all anew each time.
+        self.ids = list(prompt_ids)
+        self.begin, self.known = 0, len(self.ids)
+        self.held = ""  # it may be the beginning of a stop text
+        self.ended = False
+
+    def push(self, new_ids):
+        """The text to show after `new_ids`; empty while a character or a stop text may be under way."""
+        if self.ended:
+            return ""
+        self.ids += new_ids
+        before = self._decode(self.ids[self.begin : self.known])
+        whole = self._decode(self.ids[self.begin :])
+        if whole.endswith("\ufffd"):
+            return ""
+        self.begin, self.known = self.known, len(self.ids)
+        return self._before_stop(whole[len(before) :])
+
+    def close(self):
+        """The rest of the text, when no more ids come; what is then no whole character never becomes one."""
+        if self.ended:
+            return ""
+        before = self._decode(self.ids[self.begin : self.known])
+        rest = self._decode(self.ids[self.begin :])[len(before) :].rstrip("\ufffd")
+        text = self._before_stop(rest) + self.held
+        self.ended = True
+        return text
+
+    def _decode(self, ids):
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _before_stop(self, text):
+        text = self.held + text
+        found = [place for place in map(text.find, self.stops) if place >= 0]
+        if found:
+            self.ended, self.held = True, ""
+            return text[: min(found)]
+        sizes = (size for stop in self.stops for size in range(1, len(stop)) if text.endswith(stop[:size]))
+        safe = len(text) - max(sizes, default=0)
+        self.held = text[safe:]
+        return text[:safe]

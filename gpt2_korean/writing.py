@@ -1,0 +1,77 @@
+"""Prompt texts → the texts that continue them, as they come: what generate.py and its sessions share."""
+
+from dataclasses import fields
+
+from gpt2_korean.decoding import fit_prompt, stream_ids
+from gpt2_korean.messages import warn
+from gpt2_korean.prompts import encode_prompt
+from gpt2_korean.sampling import Sampling
+from gpt2_korean.text_stream import TextStream
+
+# Steps between two looks at what is written. A look waits for an accelerator, which then waits for us;
+# several a second still seem continuous to a reader.
+LOOK_EVERY, LOOK_EVERY_IN_STREAM = 16, 4
+
+
+def stream_texts(model, prompts, settings, every=1):
+    """Continue `prompts`, a batch of str, by a LoadedModel.
+
+    settings: name → value, as options.SETTINGS names them.
+
+    Returns an iterator that yields, every few steps, how many steps they were and the new text of each row,
+    a list of str. A row's text ends with the document, before the first of the stop texts, or after `length`
+    tokens.
+    """
+    sampling = Sampling(**{field.name: settings[field.name] for field in fields(Sampling)})
+    encoded = [encode_prompt(prompt, model.tokenizer, model.eos_token_id) for prompt in prompts]
+    _warn_of_context(encoded, settings["length"], model.decoder.context)
+    streams = [TextStream(model.tokenizer, ids, settings["stop"] or ()) for ids in encoded]
+    every = every if model.decoder.captures else 1
+    return _push_chunks(
+        streams, stream_ids(model.decoder, encoded, settings["length"], sampling, model.eos_token_id, model.utf8, every)
+    )
+
+
+def _push_chunks(streams, chunks):
+    for chunk in chunks:
+        yield max(map(len, chunk)), [stream.push(ids) for stream, ids in zip(streams, chunk, strict=True)]
+        # A row without new ids has come to the end of its document.
+        if all(stream.ended or not ids for stream, ids in zip(streams, chunk, strict=True)):
+            break
+    yield 0, [stream.close() for stream in streams]
+
+
+def write_each(model, prompts, settings):
+    """Yield each prompt with an iterator over the pieces of its text, the prompt first."""
+
+    def pieces(prompt):
+        chunks = stream_texts(model, [prompt], settings, LOOK_EVERY_IN_STREAM)
+        yield prompt
+        for _, (new,) in chunks:
+            yield new
+
+    for prompt in prompts:
+        yield prompt, pieces(prompt)
+
+
+def write_batches(model, prompts, settings, batch_size, on_tokens):
+    """As write_each, `batch_size` texts at a time, each whole; calls `on_tokens` with the number of tokens done."""
+    for start in range(0, len(prompts), batch_size):
+        batch = prompts[start : start + batch_size]
+        texts, left = list(batch), settings["length"]
+        for steps, new in stream_texts(model, batch, settings, LOOK_EVERY):
+            texts = [text + more for text, more in zip(texts, new, strict=True)]
+            on_tokens(steps * len(batch))
+            left -= steps
+        on_tokens(left * len(batch))  # those that it needed less, all its texts having ended
+        for prompt, text in zip(batch, texts, strict=True):
+            yield prompt, [text]
+
+
+def _warn_of_context(encoded, length, context):
+    longest = max(map(len, encoded))
+    kept = max(len(fit_prompt(ids, length, context)) for ids in encoded)
+    if kept < longest:
+        warn(f"앞글이 모델의 문맥({context}토큰)에 비해 길어 앞쪽 {longest - kept}토큰은 빼고 이어 씁니다.")
+    elif context is not None and longest + length - 1 > context:
+        warn(f"글이 모델의 문맥({context}토큰)보다 길어지면 앞쪽부터 잊으며 이어 씁니다.")

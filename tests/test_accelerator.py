@@ -1,0 +1,75 @@
+"""On a GPU: a captured step and its kernels write what plain PyTorch writes. Skipped where there is none."""
+
+import pytest
+import torch
+from conftest import tiny_gpt2
+
+from gpt2_korean import device, linear
+from gpt2_korean.decoders import GPT2Decoder
+from gpt2_korean.decoding import generate_ids
+from gpt2_korean.sampling import Sampling
+
+GPU = torch.device(device.available_devices()[0])
+pytestmark = pytest.mark.skipif(GPU.type not in ("cuda", "xpu"), reason="no GPU with graphs here")
+VOCABULARY, CONTEXT = 301, 300
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_gpt2(VOCABULARY, n_positions=CONTEXT, n_embd=48, n_head=3)
+
+
+def decoder(model, captures, fused=None):
+    ways = (fused.fused, fused.attend) if fused else (linear.plain, None)
+    made = GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), GPU, torch.float32, *ways)
+    made.captures = captures
+    return made
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    pytest.importorskip("triton")
+    from gpt2_korean import fused
+
+    return fused
+
+
+def random_prompts(rng, number):
+    return [[rng.randint(1, VOCABULARY - 1) for _ in range(rng.randint(1, 40))] for _ in range(number)]
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_captured_steps_write_what_uncaptured_ones_do(model, kernels, rng, rows):
+    greedy = Sampling(temperature=0, repetition_penalty=1.2, no_repeat_ngram_size=3)
+    for _ in range(3):
+        prompts = random_prompts(rng, rows)
+        plain = generate_ids(decoder(model, captures=False), prompts, 700, greedy, -1)
+        for fused in (None, kernels):
+            assert generate_ids(decoder(model, True, fused), prompts, 700, greedy, -1, every=16) == plain
+
+
+def test_captured_draws_differ_from_step_to_step_and_a_seed_repeats_them(model, kernels):
+    def write(seed):
+        torch.manual_seed(seed)
+        made = decoder(model, True, kernels)
+        return generate_ids(made, [[1]] * 4, 200, Sampling(temperature=50.0, top_k=100), -1, every=16)
+
+    first = write(1)
+    assert first == write(1) != write(2)
+    assert len({tuple(row) for row in first}) == 4
+    assert all(len(set(row)) > 50 for row in first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("width", [48, 100])
+def test_the_linear_kernel_gives_what_pytorch_gives(kernels, dtype, width):
+    torch.manual_seed(0)
+    for outputs, activation in ((3 * width, None), (1001, "gelu_new")):
+        shapes = ((outputs, width), (outputs,), (1, width), (1, outputs), (width,), (width,))
+        weight, bias, x, residual, *norm = (torch.randn(*shape, device=GPU).to(dtype) for shape in shapes)
+        for norms in ((*norm, 1e-5), None):
+            ours = kernels.fused(weight, bias, norms, activation)(x, residual)
+            norms = norms and (norm[0].float(), norm[1].float(), 1e-5)
+            expected = linear.plain(weight.float(), bias.float(), norms, activation)
+            tolerance = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.2}[dtype]
+            torch.testing.assert_close(ours.float(), expected(x.float(), residual.float()), rtol=0.02, atol=tolerance)
