@@ -127,7 +127,9 @@ def convert_to_ctranslate2(source):
     folder = Path(tempfile.mkdtemp())
     source.save_pretrained(folder / "model")
     words = Tokenizer(models.WordLevel({f"t{index}": index for index in range(source.config.vocab_size)}))
-    PreTrainedTokenizerFast(tokenizer_object=words, bos_token="t0", eos_token="t0", unk_token="t0").save_pretrained(folder / "model")
+    PreTrainedTokenizerFast(tokenizer_object=words, bos_token="t0", eos_token="t0", unk_token="t0").save_pretrained(
+        folder / "model"
+    )
     TransformersConverter(str(folder / "model")).convert(str(folder / "converted"))
     return str(folder / "converted")
 

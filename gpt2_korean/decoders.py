@@ -11,8 +11,10 @@ import torch.nn.functional as F
 
 from gpt2_korean import linear
 
-# A captured step reads a fixed length of the cache; it is captured anew each time that length is used up.
-REACH = 128
+# A captured step reads a fixed length of the cache, and is captured anew once that is used up. PyTorch's
+# attention takes longer the longer that length is; the kernel of fused.py stops where the text does, and only
+# chooses its block size by whether all stands in its smaller block.
+REACH, SMALL_REACH = 256, 128
 
 
 def is_supported(config):
@@ -51,11 +53,13 @@ class GPT2Decoder:
         popped as it is taken, so that at no time much more than one copy stands in memory.
     make_linear: one of linear.py's functions, or fused.fused.
     attend: fused.attend, or None for PyTorch's attention.
+    captures: whether steps can be recorded as a graph: an accelerator then waits for its memory rather
+        than for the next kernel.
 
     Raises KeyError for a weight that is missing.
     """
 
-    def __init__(self, config, tensors, device, dtype, make_linear=linear.plain, attend=None):
+    def __init__(self, config, tensors, device, dtype, make_linear=linear.plain, attend=None, captures=False):
         def take(name):
             tensor = tensors.pop(name if name in tensors else f"transformer.{name}")
             return tensor.detach().to(device).to(dtype)  # the device casts faster than the processor beside it
@@ -69,8 +73,7 @@ class GPT2Decoder:
 
         self.device, self.dtype, self.attend = device, dtype, attend
         self.vocab_size, self.context = config["vocab_size"], config["n_positions"]
-        # An accelerator waits for the next kernel rather than for memory, unless all are submitted as one graph.
-        self.captures = device.type in ("cuda", "xpu")
+        self.captures, self.warm = captures, False  # warm: whether a step has been run
         self.heads = config["n_head"]
         self.tokens, self.positions = self._align(take("wte.weight")), take("wpe.weight")
         activation = config.get("activation_function", "gelu_new")
@@ -90,7 +93,7 @@ class GPT2Decoder:
 
     def _align(self, embeddings):
         """A GPU's matrix units take rows by the 8: GPT-2's 50,257 would halve the speed of the head."""
-        return F.pad(embeddings, (0, 0, 0, -len(embeddings) % 64)) if self.captures else embeddings
+        return embeddings if self.device.type == "cpu" else F.pad(embeddings, (0, 0, 0, -len(embeddings) % 64))
 
     def start(self, ids, mask, room):
         """Logits [batch, vocab] after `ids` [batch, n], flush right where `mask` is 1; then `room` steps may follow."""
@@ -113,7 +116,11 @@ class GPT2Decoder:
 
     def reach(self, slots):
         """How much of the cache a step reads that fills the last of `slots`."""
-        return -(-slots // REACH) * REACH if self.captures else slots
+        if not self.captures:
+            return slots
+        if self.attend is not None:
+            return SMALL_REACH if slots <= SMALL_REACH else len(self.slots)
+        return -(-slots // REACH) * REACH
 
     def step(self, tokens, reach):
         """Logits [batch, vocab] after one token more in each row, `tokens` [batch]; see `reach`."""

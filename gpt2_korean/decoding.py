@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gpt2_korean.messages import warn
+from gpt2_korean.device import new_graph
 from gpt2_korean.sampling import choose_token, penalize_and_ban
 
 
@@ -103,8 +103,9 @@ def _steps(decoder, ids, mask, steps, rows, draw):
 
         if not decoder.captures:
             advance()
-        elif step == 1:
+        elif reach != needed and not decoder.warm:
             advance()  # as it is: libraries set themselves up in their first call, which no graph may record
+            decoder.warm = True
         else:
             if reach != needed:
                 replay, reach = _capture(advance, decoder.device), needed
@@ -113,29 +114,21 @@ def _steps(decoder, ids, mask, steps, rows, draw):
 
 
 def _capture(step, device):
-    """Record what `step` submits to the device as a graph, without running it; returns what runs it.
-
-    Where the device's driver cannot record it, `step` itself is what runs it.
-    """
-    graph = torch.cuda.CUDAGraph() if device.type == "cuda" else torch.xpu.XPUGraph()
+    """Record what `step` submits to the device as a graph, without running it; returns what runs it."""
+    graph = new_graph(device)
     torch.accelerator.synchronize()
-    try:
-        with torch.Stream(device):
-            graph.capture_begin()
-            try:
-                step()
-            finally:
-                graph.capture_end()
-    except RuntimeError as error:
-        warn(f"이 장치에서는 한 단계를 그래프로 기록할 수 없어 느리게 씁니다 ({str(error).splitlines()[0]}).")
-        return step
+    with torch.Stream(device):
+        graph.capture_begin()
+        step()
+        graph.capture_end()
     return graph.replay
 
 
 def _draw(logits, rows, length, sampling, eos_token_id, utf8):
     """Draw the next token of each row and take it into `rows`."""
     if utf8 is not None:
-        more = (length - 1 - rows.written).clamp(max=3)
+        # One number for each row: a lone one would be fetched from the device to index by.
+        more = (length - 1 - rows.written).clamp(max=3).expand(len(logits))
         logits = logits.masked_fill(~utf8.allowed[more, rows.states], -torch.inf)
     scores = penalize_and_ban(logits, rows.history, rows.written, sampling, eos_token_id)
     tokens = choose_token(scores, sampling)

@@ -87,6 +87,28 @@ def describe_device(device):
     return device.type
 
 
+def new_graph(device):
+    """An empty graph of a device that has graphs: work that is recorded once and then submitted whole."""
+    return torch.cuda.CUDAGraph() if device.type == "cuda" else torch.xpu.XPUGraph()
+
+
+def has_graphs(device):
+    """Whether work on the device can be recorded as a graph: tried, since drivers differ."""
+    if device.type not in ("cuda", "xpu"):
+        return False
+    try:
+        number, graph = torch.zeros(1, device=device), new_graph(device)
+        torch.accelerator.synchronize()
+        with torch.Stream(device):
+            graph.capture_begin()
+            number += 1
+            graph.capture_end()
+        graph.replay()
+        return number.item() == 1
+    except (RuntimeError, AttributeError):  # an older PyTorch has no XPUGraph
+        return False
+
+
 def describe_run(device, bf16, fp16, reason):
     """One line: the device, the precision of training and why."""
     precision = "bfloat16" if bf16 else "float16" if fp16 else "float32"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpt2_korean import linear
 from gpt2_korean.decoders import GPT2Decoder, LibraryDecoder, is_supported, weight_shapes
-from gpt2_korean.device import load_ipex
+from gpt2_korean.device import has_graphs, load_ipex
 from gpt2_korean.messages import UsageError, UserError, say, warn
 from gpt2_korean.utf8 import build_tables
 
@@ -84,7 +84,7 @@ def gpt2_decoder(config, tensors, device, dtype, rows, quantize):
             make_linear, attend = fused.fused, fused.attend
     elif linear.packs(device, dtype, rows):
         make_linear = linear.packed
-    return GPT2Decoder(config, tensors, device, dtype, make_linear, attend)
+    return GPT2Decoder(config, tensors, device, dtype, make_linear, attend, has_graphs(device))
 
 
 def _load_fused(device):

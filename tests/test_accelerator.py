@@ -8,6 +8,7 @@ from gpt2_korean import device, linear
 from gpt2_korean.decoders import GPT2Decoder
 from gpt2_korean.decoding import generate_ids
 from gpt2_korean.sampling import Sampling
+from gpt2_korean.utf8 import build_tables
 
 GPU = torch.device(device.available_devices()[0])
 pytestmark = pytest.mark.skipif(GPU.type not in ("cuda", "xpu"), reason="no GPU with graphs here")
@@ -21,9 +22,7 @@ def model():
 
 def decoder(model, captures, fused=None):
     ways = (fused.fused, fused.attend) if fused else (linear.plain, None)
-    made = GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), GPU, torch.float32, *ways)
-    made.captures = captures
-    return made
+    return GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), GPU, torch.float32, *ways, captures)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +45,21 @@ def test_captured_steps_write_what_uncaptured_ones_do(model, kernels, rng, rows)
         plain = generate_ids(decoder(model, captures=False), prompts, 700, greedy, -1)
         for fused in (None, kernels):
             assert generate_ids(decoder(model, True, fused), prompts, 700, greedy, -1, every=16) == plain
+
+
+def test_captured_steps_write_whole_characters(model, kernels, byte_tokenizer):
+    wide = tiny_gpt2(len(byte_tokenizer), n_positions=CONTEXT, initializer_range=0.02)
+    tables = build_tables(byte_tokenizer, len(byte_tokenizer), GPU)
+    for fused in (None, kernels):
+        wild = Sampling(temperature=1.5, min_length=20, penalize_prompt=False, repetition_penalty=1.1)
+        rows = generate_ids(decoder(wide, True, fused), [[0]] * 100, 350, wild, 0, tables, every=16)
+        assert not any("\ufffd" in byte_tokenizer.decode(row) for row in rows)
+        assert min(map(len, rows)) >= 20
+
+
+def test_the_device_says_whether_it_has_graphs():
+    assert device.has_graphs(GPU)
+    assert not device.has_graphs(torch.device("cpu"))
 
 
 def test_captured_draws_differ_from_step_to_step_and_a_seed_repeats_them(model, kernels):
