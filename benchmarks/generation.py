@@ -49,6 +49,7 @@ def main():
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 5, 64])
     parser.add_argument("--length", nargs="+", type=int, default=[100, 900])
     parser.add_argument("--static", action="store_true", help="generate() with its static cache too, which compiles")
+    parser.add_argument("--ours_only", action="store_true", help="for what takes generate() minutes")
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
     torch.manual_seed(0)
@@ -60,6 +61,8 @@ def main():
     for name in arguments.dtype:
         dtype = choose_dtype(device, name)
         for what, kind, size, prepare in ways(source.eval(), device, dtype, arguments.static):
+            if arguments.ours_only and what != "generate.py":
+                continue
             for batch in arguments.batch:
                 write, started = prepare(batch), time.perf_counter()
                 write(2)
