@@ -22,6 +22,7 @@ from gpt2_korean.messages import UsageError
 from gpt2_korean.text_files import COLUMN
 from gpt2_korean.trainer_flags import read_trainer_flags
 
+REMOTE_CODE = "모델에 딸린 Python 코드를 실행합니다. 만든 이를 믿을 때만 주세요"
 # What an interactive session can change as it goes.
 SETTINGS = (
     "length", "min_length", "stop", "top_k", "top_p", "temperature", "repetition_penalty", "repetition_window",
@@ -115,6 +116,8 @@ def _train_parser():
         "배울 어휘의 토큰 수, 128의 배수. 주지 않으면 32000(scratch-mini는 8192)",
     )
 
+    _add_switch(model, "--trust_remote_code", REMOTE_CODE)
+
     output = parser.add_argument_group("결과")
     _add(output, "--output_dir", text, "모델과 체크포인트를 둘 폴더", "fine_tuned_models/")
     _add_switch(output, "--overwrite_output_dir", "그 폴더에 있는 지난 학습의 결과를 새 결과로 바꿉니다")
@@ -125,6 +128,12 @@ def _train_parser():
         "이어서 학습할 체크포인트 폴더. auto면 가장 새것",
         nargs="?",
         const="auto",
+    )
+    _add(
+        output,
+        "--max_hours",
+        number(above=0),
+        "이 시간이 지나면 체크포인트를 저장하고 코드 75로 멈춥니다. 1보다 작아도 됩니다",
     )
     _add(output, "--save_steps", number(above=0), "체크포인트를 저장할 간격(스텝). 1보다 작으면 전체의 비율", 500)
     _add(output, "--save_total_limit", integer(1), "남겨 둘 체크포인트 수. 주지 않으면 모두")
@@ -177,6 +186,8 @@ def _generate_parser():
         "auto",
     )
     _add(model, "--quantize", choice("int8"), "가중치를 8비트로 줄여 더 빠르게 씁니다(CPU의 GPT-2)")
+
+    _add_switch(model, "--trust_remote_code", REMOTE_CODE)
 
     prompt = parser.add_argument_group("앞글")
     prompt.add_argument(

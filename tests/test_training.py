@@ -13,22 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 SAMPLE = ROOT / "data" / "korean_texts.txt"
 
 
-@pytest.fixture
-def small_corpus(tmp_path, sample_texts):
-    path = tmp_path / "글.txt"
-    path.write_text("\n\n".join(sample_texts[:12]), "utf-8")
-    return path
-
-
-@pytest.fixture
-def train_words(small_corpus, tiny_model_folder, tmp_path):
-    """The words of a short run on the tiny model, to which a test adds its own."""
-    return [
-        f"--dataset_path={small_corpus}", f"--model_type={tiny_model_folder}", f"--output_dir={tmp_path / 'out'}",
-        f"--logging_dir={tmp_path / 'logs'}", "--device=cpu", "--disable_tqdm",
-    ]  # fmt: skip
-
-
 def independent_bits_per_character(folder, texts, block_size):
     """Bits per character by the definition, token by token with plain cross entropy."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
