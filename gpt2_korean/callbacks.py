@@ -29,6 +29,10 @@ class GoOnAndStop(TrainerCallback):
             # An evaluation may take longer than there is time: the run that goes on makes up for it.
             self.trainer.evaluation_due, control.should_evaluate = control.should_evaluate, False
 
+    def on_save(self, args, state, control, **kwargs):
+        if self.stop.agreed(args.device) and state.global_step < state.max_steps:
+            control.should_training_stop = True
+
     def on_epoch_end(self, args, state, control, **kwargs):
         if self.stop.reason and control.should_training_stop and state.epoch % 1:
             # Trainer takes an epoch that is left early for its end.

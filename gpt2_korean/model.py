@@ -89,7 +89,8 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False)
     """`(model, tokenizer)` of a model folder or a hub id, the weights in `dtype`.
 
     Python code that comes with the model runs only where `trust_remote_code`; pickled weights can run none
-    (transformers reads them with weights_only). Raises UserError that names `flag` where it is unreachable, incomplete or damaged.
+    (transformers reads them with weights_only). Raises UserError that names `flag` where the model is
+    unreachable, incomplete or damaged.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM

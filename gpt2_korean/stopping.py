@@ -87,6 +87,15 @@ def stop_requests(max_hours=None):
             signal.signal(number, handler)
 
 
+def ignore_in_worker(initialise, worker):
+    """Start a data loader's process deaf to what ends a run: a scheduler signals all processes, and the last
+    steps still need their batches. `initialise(worker)` is what its loader wants done besides, or None."""
+    for number in WORDS:
+        signal.signal(number, signal.SIG_IGN)
+    if initialise is not None:
+        initialise(worker)
+
+
 def _leave_native_code(reader, stop):
     """End the process on a signal that no Python handler could take, as long as there is nothing to save."""
     with open(reader, "rb", buffering=0) as numbers:

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from gpt2_korean import publish
 from gpt2_korean.blocks import count_targets
 from gpt2_korean.checkpoints import RESUME, STATE, read_json, remove_checkpoint, remove_earlier_run
 from gpt2_korean.messages import UserError, describe_os_error
-from gpt2_korean.stopping import StopRequest
+from gpt2_korean.stopping import StopRequest, ignore_in_worker
 
 
 class EvaluationStopped(Exception):
@@ -43,6 +44,11 @@ class KoreanTrainer(Trainer):
         self.evaluation_due = False
         self.saved_step = None
         self._staging = None
+
+    def _get_dataloader(self, *args, **kwargs):
+        loader = super()._get_dataloader(*args, **kwargs)
+        loader.worker_init_fn = partial(ignore_in_worker, loader.worker_init_fn)
+        return loader
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """The summed loss (nats) of a batch, per block: what evaluation_loop averages over blocks."""

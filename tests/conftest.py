@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -76,6 +77,31 @@ def train_words(small_corpus, tiny_model_folder, tmp_path):
         f"--dataset_path={small_corpus}", f"--model_type={tiny_model_folder}", f"--output_dir={tmp_path / 'out'}",
         f"--logging_dir={tmp_path / 'logs'}", "--device=cpu", "--disable_tqdm",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def at_training_step(monkeypatch):
+    """Call a function with the Trainer at a chosen call of Trainer.training_step, once."""
+
+    def arrange(call, function):
+        from transformers import Trainer
+
+        original, calls = Trainer.training_step, []
+
+        def step(self, *args, **kwargs):
+            calls.append(None)
+            if len(calls) == call:
+                function(self)
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(Trainer, "training_step", step)
+        return calls
+
+    return arrange
+
+
+def signal_self(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
 
 
 @pytest.fixture

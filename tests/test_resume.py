@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from conftest import signal_self
 from safetensors.torch import load_file
 from transformers import Trainer
 
@@ -19,29 +20,6 @@ def long_run(train_words):
         "--learning_rate=3e-3", "--logging_steps=5", "--save_steps=9", "--save_total_limit=1", "--report_to=none",
         "--overwrite_output_dir", "--resume_from_checkpoint=auto",
     ]  # fmt: skip
-
-
-@pytest.fixture
-def at_training_step(monkeypatch):
-    """Call a function at a chosen call of Trainer.training_step, once."""
-
-    def arrange(call, function):
-        original, calls = Trainer.training_step, []
-
-        def step(self, *args, **kwargs):
-            calls.append(None)
-            if len(calls) == call:
-                function()
-            return original(self, *args, **kwargs)
-
-        monkeypatch.setattr(Trainer, "training_step", step)
-        return calls
-
-    return arrange
-
-
-def signal_self(number=signal.SIGTERM):
-    os.kill(os.getpid(), number)
 
 
 def result(folder):
@@ -67,7 +45,7 @@ def test_a_run_stopped_twice_at_random_steps_ends_as_one_never_stopped(
     assert steps % 3 == 0 and steps >= 24
     for number in (signal.SIGTERM, signal.SIGUSR1):
         # Calls of training_step, two for each step, from where the last run stopped.
-        calls = at_training_step(rng.randint(1, steps - 2), lambda number=number: signal_self(number))
+        calls = at_training_step(rng.randint(1, steps - 2), lambda _, number=number: signal_self(number))
         code, _, err = run_main(*long_run)
         assert code == 75, err
         assert number.name in err and "--resume_from_checkpoint=auto" in err
