@@ -7,21 +7,23 @@ from gpt2_korean.lock import hold_output_dir
 from gpt2_korean.messages import UsageError, run_script, say, warn
 from gpt2_korean.model import SCRATCH_SIZES
 from gpt2_korean.options import parse_train_options
+from gpt2_korean.run_record import recorded
 from gpt2_korean.stopping import stop_requests
 from gpt2_korean.text_files import find_files
 
 
 def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
     options = parse_train_options(argv)
     with stop_requests(options.max_hours) as stop:
         if not options.do_train:
-            return run(options, stop)
+            return run(options, stop, {})
         check_output_dir(options.output_dir)
-        with hold_output_dir(options.output_dir):
-            return run(options, stop)
+        with hold_output_dir(options.output_dir), recorded(options.output_dir, argv, options) as record:
+            return run(options, stop, record)
 
 
-def run(options, stop):
+def run(options, stop, record):
     # Whatever the command line alone can show to be wrong is refused here, before torch and
     # transformers are imported, which takes seconds.
     train_files = find_files(options.dataset_path) if options.dataset_path else []
@@ -54,6 +56,10 @@ def run(options, stop):
         say(ipex_notice)
     arguments = training.build_arguments(options.trainer_arguments, chosen, bf16, fp16, options.logging_dir)
     transformers.set_seed(arguments.seed)
+    record.update(
+        device=device.describe_device(chosen), precision="bfloat16" if bf16 else "float16" if fp16 else "float32",
+        processes=arguments.world_size, seed=arguments.seed, resumed_from=start and start.name,
+    )  # fmt: skip
 
     # Documents: those to learn from, and those held out before anything is packed.
     columns = {"column": options.text_column_name, "template": options.text_template}
@@ -83,7 +89,7 @@ def run(options, stop):
     block_size = options.block_size or context
     if block_size > context:
         raise UsageError(f"--block_size={block_size}: 모델의 문맥 길이 {context}보다 길 수 없습니다.")
-    train_blocks = eval_blocks = eval_characters = provenance = None
+    train_blocks = eval_blocks = eval_characters = None
     if options.do_train:
         train_blocks = blocks.pack(documents, tokenizer, block_size)
         say(blocks.describe("학습 글", documents, train_blocks))
@@ -91,15 +97,14 @@ def run(options, stop):
             options.model_type, options.tokenizer, options.vocab_size, tokenizer, train_blocks, block_size,
             stream_name=f"{options.dataset_name}/{options.dataset_config_name}",
         )  # fmt: skip
-        if start is not None:
-            provenance = check_provenance(start, provenance)
+        record["provenance"] = provenance if start is None else check_provenance(start, provenance)
     if options.do_eval:
         eval_blocks, eval_characters = blocks.pack(held_out, tokenizer, block_size), corpus.count_characters(held_out)
         say(blocks.describe("평가 글", held_out, eval_blocks))
 
     trainer = training.build_trainer(
         model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, options.save_total_limit, stop,
-        provenance,
+        record,
     )  # fmt: skip
     if options.do_train:
         tokens, warmup = blocks.count_targets(train_blocks), arguments.warmup_steps

@@ -7,6 +7,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from gpt2_korean.checkpoints import drop_old_checkpoints
+from gpt2_korean.run_record import write_record
 
 
 class GoOnAndStop(TrainerCallback):
@@ -59,6 +60,23 @@ class KeepCheckpoints(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         if self.limit is not None and state.is_world_process_zero:
             drop_old_checkpoints(args.output_dir, self.limit, keep=state.best_model_checkpoint)
+
+
+class KeepRecord(TrainerCallback):
+    """Keep run.json up to date, so that a run that is killed has one too."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.on_save(args, state, control)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.note_progress()
+
+    def on_save(self, args, state, control, **kwargs):
+        self.trainer.note_progress()
+        write_record(args.output_dir, self.trainer.record)
 
 
 LOG_WORDS = {

@@ -1,6 +1,7 @@
 """Hub id | local folder | built-in scratch size → model and tokenizer, their special tokens in agreement."""
 
 import json
+import pickle
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say, warn
@@ -105,6 +106,8 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False)
         )
     except (SafetensorError, json.JSONDecodeError, EOFError) as error:
         raise UserError(f"{flag}={source}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).") from None
+    except pickle.UnpicklingError:
+        raise UserError(f"{flag}={source}: 가중치 파일에 가중치가 아닌 것이 들어 있어 열지 않았습니다.") from None
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other shapes
         if "trust_remote_code" in str(error):
             raise UserError(
@@ -177,6 +180,9 @@ def load_tokenizer(name, config, local_files_only=False, trust_remote_code=False
         )
         if written["pre_tokenizer"] != loaded["pre_tokenizer"]:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(name, local_files_only=local_files_only)
+    if isinstance(tokenizer.chat_template, dict):
+        # Each would be saved in a file of its name, which transformers refuses where it leads out of the folder.
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
     if tokenizer.eos_token_id is None or tokenizer.eos_token_id >= config.vocab_size:
         eos = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
         if eos is None or eos >= config.vocab_size:

@@ -16,6 +16,7 @@ from gpt2_korean import publish
 from gpt2_korean.blocks import count_targets
 from gpt2_korean.checkpoints import RESUME, STATE, read_json, remove_checkpoint, remove_earlier_run
 from gpt2_korean.messages import UserError, describe_os_error
+from gpt2_korean.run_record import write_card
 from gpt2_korean.stopping import StopRequest, ignore_in_worker
 
 
@@ -32,14 +33,14 @@ class KoreanTrainer(Trainer):
     of the evaluated documents.
 
     stop: asked at every evaluated batch; an evaluation that it cuts short is made up for by the run that goes on.
-    provenance: what the checkpoints are made from, saved in each (see provenance.py).
+    record: what is to be told of the run (see run_record.py); its `provenance` is saved in each checkpoint.
     """
 
-    def __init__(self, *args, eval_characters=None, stop=None, provenance=None, **kwargs):
+    def __init__(self, *args, eval_characters=None, stop=None, record=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.eval_characters = eval_characters
         self.stop = stop or StopRequest()
-        self.provenance = provenance or {}
+        self.record = record or {}
         self.replaces_earlier_run = False
         self.evaluation_due = False
         self.saved_step = None
@@ -106,6 +107,16 @@ class KoreanTrainer(Trainer):
                 self._tr_loss, None, self.model_wrapped, None, self.state.epoch, None, time.time()
             )
 
+    def note_progress(self):
+        """Add to the record how far the run has come."""
+        self.record["steps"] = {"done": self.state.global_step, "of": self.state.max_steps}
+        self.record["losses"] = self.state.log_history
+
+    def create_model_card(self, *args, **kwargs):
+        """Ours in place of the one that Trainer would write before it pushes to the Hub."""
+        if self.is_world_process_zero():
+            write_card(self.args.output_dir, self.record)
+
     def log(self, logs, start_time=None):
         for name in ("loss", "train_loss"):
             # In float16 a step that overflows is skipped and its loss filtered out; a loss of 0 means all were.
@@ -165,7 +176,7 @@ class KoreanTrainer(Trainer):
 
     def _save_resume(self, checkpoint, unlogged_loss):
         resume = {
-            **self.provenance,
+            **self.record.get("provenance", {}),
             "unlogged_loss": unlogged_loss,
             "logged_step": self._globalstep_last_logged,
             "evaluation_due": self.evaluation_due,
@@ -201,6 +212,7 @@ class KoreanTrainer(Trainer):
                 (output_dir / STATE).unlink(missing_ok=True)
                 # Without config.json a folder is no model; the state says that all before it is there.
                 publish.replace_files(folder, output_dir, last=("config.json", STATE))
+                self.create_model_card()
                 publish.tidy_staging_area(output_dir)
         if self.args.push_to_hub:
             self.push_to_hub()

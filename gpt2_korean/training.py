@@ -1,6 +1,7 @@
 """Blocks and a model → a Trainer; its run from the start or a checkpoint to the end or a stop."""
 
 import os
+import pickle
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
 from gpt2_korean.blocks import collate
-from gpt2_korean.callbacks import GoOnAndStop, KeepCheckpoints, LogLines, ProgressBar
+from gpt2_korean.callbacks import GoOnAndStop, KeepCheckpoints, KeepRecord, LogLines, ProgressBar
 from gpt2_korean.checkpoints import RESUME, STATE, read_json, trainer_state
 from gpt2_korean.messages import Stopped, UsageError, UserError
 from gpt2_korean.trainer import EvaluationStopped, KoreanTrainer
@@ -34,6 +35,9 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     if device.type == "xpu" and os.environ.get("WORLD_SIZE", "1") == "1":
         # Where both are present TrainingArguments takes the XPU and accelerate the CUDA device.
         os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "xpu")
+    if arguments.get("hub_token"):
+        # In the environment the Hub's client finds it, and Trainer does not save it in training_args.bin.
+        os.environ["HF_TOKEN"] = arguments.pop("hub_token")
     try:
         arguments = TrainingArguments(**arguments, remove_unused_columns=False)
     except (ValueError, TypeError) as error:
@@ -47,14 +51,14 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
 
 
 def build_trainer(
-    model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, save_total_limit, stop, provenance
+    model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, save_total_limit, stop, record
 ):
     """A KoreanTrainer over packed blocks (see blocks.py), either of them None where it is not needed.
 
     eval_characters: the length of the evaluated text.
     save_total_limit: how many checkpoints to keep, None for all.
     stop: a StopRequest; from here on it is asked at the end of each step and at each evaluated batch.
-    provenance: see provenance.py.
+    record: what is to be told of the run, see run_record.py; the trainer adds to it.
     """
     # GPT-2's class name does not tell transformers which loss is meant; it warns, then takes this one.
     model.loss_type = "ForCausalLM"
@@ -71,7 +75,7 @@ def build_trainer(
         callbacks=[KeepCheckpoints(save_total_limit)],
         eval_characters=eval_characters,
         stop=stop,
-        provenance=provenance,
+        record=record,
     )
     trainer.pop_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:  # absent where --disable_tqdm was given
@@ -97,6 +101,7 @@ def train(trainer, checkpoint=None):
     trainer.replaces_earlier_run = checkpoint is None
     stopping = GoOnAndStop(trainer, trainer.stop, checkpoint)
     trainer.add_callback(stopping)
+    trainer.add_callback(KeepRecord(trainer))
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except torch.OutOfMemoryError as error:
@@ -104,6 +109,8 @@ def train(trainer, checkpoint=None):
             "장치의 메모리가 모자랍니다. --per_device_train_batch_size를 줄이고 --gradient_accumulation_steps를 "
             "그만큼 늘리거나,\n--gradient_checkpointing을 더하거나, --block_size를 줄이세요."
         ) from error
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{checkpoint}: 옵티마이저의 상태가 아닌 것이 들어 있어 열지 않았습니다.") from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -127,6 +134,7 @@ def complete(trainer, checkpoint):
     trainer.state = TrainerState.load_from_json(str(checkpoint / STATE))
     if (read_json(checkpoint / RESUME) or {}).get("evaluation_due") and trainer.eval_dataset is not None:
         trainer._determine_best_metric(evaluate(trainer), None)
+    trainer.note_progress()
     trainer._find_best_checkpoint()
     if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
         trainer._load_best_model()
