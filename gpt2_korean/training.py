@@ -138,6 +138,7 @@ def complete(trainer, checkpoint):
     trainer._find_best_checkpoint()
     if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
         trainer._load_best_model()
+    trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)  # rotation may be due too
     trainer.save_whole_model()
 
 
