@@ -45,7 +45,7 @@ def run(options, stop, record):
 
     from gpt2_korean import blocks, corpus, device, plan, training
     from gpt2_korean.model import context_length, load_model, replace_vocabulary, show_downloads_only
-    from gpt2_korean.provenance import check_provenance, describe_provenance
+    from gpt2_korean.provenance import trace_provenance
 
     show_downloads_only()
     chosen = device.choose_device(options.device)
@@ -56,10 +56,8 @@ def run(options, stop, record):
         say(ipex_notice)
     arguments = training.build_arguments(options.trainer_arguments, chosen, bf16, fp16, options.logging_dir)
     transformers.set_seed(arguments.seed)
-    record.update(
-        device=device.describe_device(chosen), precision="bfloat16" if bf16 else "float16" if fp16 else "float32",
-        processes=arguments.world_size, seed=arguments.seed, resumed_from=start and start.name,
-    )  # fmt: skip
+    record.update(device=device.describe_device(chosen), precision=device.name_precision(bf16, fp16))
+    record.update(processes=arguments.world_size, seed=arguments.seed, resumed_from=start and start.name)
 
     # Documents: those to learn from, and those held out before anything is packed.
     columns = {"column": options.text_column_name, "template": options.text_template}
@@ -93,21 +91,20 @@ def run(options, stop, record):
     if options.do_train:
         train_blocks = blocks.pack(documents, tokenizer, block_size)
         say(blocks.describe("학습 글", documents, train_blocks))
-        provenance = describe_provenance(
-            options.model_type, options.tokenizer, options.vocab_size, tokenizer, train_blocks, block_size,
+        record["provenance"] = trace_provenance(
+            start, options.model_type, options.tokenizer, options.vocab_size, tokenizer, train_blocks, block_size,
             stream_name=f"{options.dataset_name}/{options.dataset_config_name}",
         )  # fmt: skip
-        record["provenance"] = provenance if start is None else check_provenance(start, provenance)
     if options.do_eval:
         eval_blocks, eval_characters = blocks.pack(held_out, tokenizer, block_size), corpus.count_characters(held_out)
         say(blocks.describe("평가 글", held_out, eval_blocks))
 
+    limit = options.save_total_limit
     trainer = training.build_trainer(
-        model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, options.save_total_limit, stop,
-        record,
-    )  # fmt: skip
+        model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, limit, stop, record
+    )
     if options.do_train:
-        tokens, warmup = blocks.count_targets(train_blocks), arguments.warmup_steps
+        tokens = blocks.count_targets(train_blocks)
         blocks_per_batch = arguments.train_batch_size * arguments.world_size
         accumulation, epochs = arguments.gradient_accumulation_steps, arguments.num_train_epochs
         steps = plan.total_steps(
@@ -119,7 +116,7 @@ def run(options, stop, record):
             say(f"이미 끝난 학습입니다: {options.output_dir} (더 하려면 --num_train_epochs나 --max_steps를 늘리세요)")
         else:
             save_steps = arguments.save_steps if arguments.save_strategy == "steps" else None
-            for warning in plan.plan_warnings(steps, warmup, save_steps, tokens, block_size):
+            for warning in plan.plan_warnings(steps, arguments.warmup_steps, save_steps, tokens, block_size):
                 warn(warning)
             training.train(trainer, start)
             say(f"저장했습니다: {options.output_dir}")

@@ -14,11 +14,17 @@ from gpt2_korean.messages import UserError
 FILE_BEGINNING = 2**20  # bytes of each file of weights that tell it from another
 
 
-def describe_provenance(model_type, tokenizer_choice, vocab_size, tokenizer, blocks, block_size, stream_name):
-    """A dict for JSON. `tokenizer_choice` and `vocab_size` as given on the command line; `stream_name` stands
-    for the contents of blocks that cannot be counted."""
+def trace_provenance(checkpoint, model_type, tokenizer_choice, vocab_size, tokenizer, blocks, block_size, stream_name):
+    """What a run is made from, a dict for JSON; where it goes on from `checkpoint` (else None), the checkpoint's too.
+
+    tokenizer_choice, vocab_size: as given on the command line.
+    stream_name: stands for the contents of blocks that cannot be counted.
+
+    Raises UserError that names what checkpoint and command line do not share. What the command line leaves
+    open is the checkpoint's own, and a checkpoint that says nothing of itself (Trainer's) is taken as it is.
+    """
     tokens = count_targets(blocks)
-    return {
+    now = {
         "started": time.time(),
         "model": _identify(model_type),
         "tokenizer": tokenizer_choice and _identify(tokenizer_choice),
@@ -27,28 +33,10 @@ def describe_provenance(model_type, tokenizer_choice, vocab_size, tokenizer, blo
         "block_size": block_size,
         "corpus": {"name": stream_name} if tokens is None else {"tokens": tokens, "hash": fingerprint(blocks)},
     }
-
-
-def check_provenance(checkpoint, now):
-    """Raise UserError that names what `checkpoint` and the run described by `now` do not share.
-
-    What the command line leaves open is the checkpoint's own, and one that says nothing of itself (Trainer's) is
-    taken as it is. Returns the provenance for the next checkpoints.
-    """
-    saved = read_json(Path(checkpoint) / RESUME)
+    saved = read_json(Path(checkpoint) / RESUME) if checkpoint is not None else None
     if saved is None or "corpus" not in saved:
         return now
-    differences = []
-    if not _same(saved["model"], now["model"]):
-        differences.append(("--model_type", saved["model"]["name"], now["model"]["name"]))
-    if now["tokenizer"] and not _same(saved["tokenizer"] or {"name": None}, now["tokenizer"]):
-        differences.append(("--tokenizer", (saved["tokenizer"] or {"name": "없음"})["name"], now["tokenizer"]["name"]))
-    if now["vocab_size"] not in (None, saved["vocab_size"]):
-        differences.append(("--vocab_size", saved["vocab_size"] or "없음", now["vocab_size"]))
-    if saved["block_size"] != now["block_size"]:
-        differences.append(("--block_size", saved["block_size"], now["block_size"]))
-    elif not differences and saved["corpus"] != now["corpus"]:
-        differences.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))
+    differences = _differences(saved, now)
     if differences:
         listed = ", ".join(f"{what}: 체크포인트는 {before}, 지금은 {after}" for what, before, after in differences)
         raise UserError(
@@ -56,6 +44,23 @@ def check_provenance(checkpoint, now):
             "그때와 같은 값을 주거나, 다른 --output_dir을 주거나, --resume_from_checkpoint를 빼고 새로 시작하세요."
         )
     return {**now, **{name: saved[name] for name in ("started", "tokenizer", "vocab_size")}}
+
+
+def _differences(saved, now):
+    """`(what, the checkpoint's, the run's)` for each thing in which they differ."""
+    none = {"name": "없음"}
+    found = []
+    if not _same(saved["model"], now["model"]):
+        found.append(("--model_type", saved["model"]["name"], now["model"]["name"]))
+    if now["tokenizer"] and not _same(saved["tokenizer"] or none, now["tokenizer"]):
+        found.append(("--tokenizer", (saved["tokenizer"] or none)["name"], now["tokenizer"]["name"]))
+    if now["vocab_size"] not in (None, saved["vocab_size"]):
+        found.append(("--vocab_size", saved["vocab_size"] or "없음", now["vocab_size"]))
+    if saved["block_size"] != now["block_size"]:
+        found.append(("--block_size", saved["block_size"], now["block_size"]))
+    elif not found and saved["corpus"] != now["corpus"]:
+        found.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))
+    return found
 
 
 def _words(corpus):
