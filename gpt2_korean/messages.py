@@ -11,7 +11,7 @@ import os
 import re
 import sys
 
-TOKEN = re.compile(r"\bhf_\w{8,}|(?<=://)[^/@\s]+(?=@)")  # a Hub token; the name and password in a URL
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/@\s]+(?=@)")  # a Hub token; the name and password in a URL
 
 
 class UserError(Exception):

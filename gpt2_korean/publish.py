@@ -21,9 +21,7 @@ def staging_area(output_dir):
 
 def clear_staging_area(output_dir):
     """Remove what a killed run left half-written or half-removed."""
-    area = Path(output_dir) / UNFINISHED
-    if area.is_dir():
-        shutil.rmtree(area)
+    shutil.rmtree(Path(output_dir) / UNFINISHED, ignore_errors=True)
 
 
 def tidy_staging_area(output_dir):

@@ -93,6 +93,11 @@ class KoreanTrainer(Trainer):
             self._save_checkpoint(model, trial)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
 
+    def _issue_warnings_after_load(self, load_result):
+        tied = getattr(self.model, "_tied_weights_keys", None) or ()  # saved once, under the other's name
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
+
     def go_on(self, checkpoint):
         """Take up what Trainer's own state lacks: the losses since the last log line, an evaluation cut short."""
         self.saved_step = self.state.global_step

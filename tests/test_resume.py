@@ -52,7 +52,7 @@ def test_a_run_stopped_twice_at_random_steps_ends_as_one_never_stopped(
         assert calls
         assert not (tmp_path / "out" / "config.json").exists()
     code, _, err = run_main(*long_run)
-    assert code == 0 and "이어서 학습합니다" in err
+    assert code == 0 and "이어서 학습합니다" in err and "missing keys" not in err
     assert_same(result(tmp_path / "out"), result(tmp_path / "unbroken"))
     assert not list((tmp_path / "out").glob("_*"))
 
@@ -133,7 +133,7 @@ def test_kill_9_at_any_moment_costs_at_most_one_save_interval(small_corpus, tiny
     import shutil
 
     shutil.copytree(tiny_model_folder, tmp_path / "model")
-    kills = os.environ.get("GPT2_KOREAN_KILLS", "3,4").split(",")
+    kills = os.environ.get("GPT2_KOREAN_KILLS", "2,3").split(",")
     finished = run_script("tests/crash_harness.py", tmp_path, *kills, timeout=3000)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert f"무작위 {kills[0]}번 죽임" in finished.stdout
