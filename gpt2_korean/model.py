@@ -93,13 +93,19 @@ def load_pretrained(source, dtype, flag="--model_type"):
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from gpt2_korean.lora import load_adapted, merge, read_adapter
+
     local_files_only = not Path(source).is_dir() and _must_use_cache(source, flag)
     try:
+        if not (Path(source) / "config.json").exists() and read_adapter(source) is not None:
+            model, tokenizer = load_adapted(source, flag)
+            return merge(model).to(dtype), tokenizer
         config = AutoConfig.from_pretrained(source, local_files_only=local_files_only)
         tokenizer = load_tokenizer(source, config, local_files_only)
         model, loading = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, output_loading_info=True, local_files_only=local_files_only
-        )
+            source, config=config, dtype=dtype, output_loading_info=True, local_files_only=local_files_only,
+            adapter_kwargs={"local_files_only": local_files_only},  # not handed on by itself
+        )  # fmt: skip
     except (SafetensorError, json.JSONDecodeError, EOFError) as error:
         raise UserError(f"{flag}={source}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).") from None
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other shapes

@@ -5,6 +5,7 @@ The only file that knows Trainer.
 
 import math
 import os
+import shutil
 import sys
 from contextlib import contextmanager
 from functools import partial
@@ -15,9 +16,11 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import unwrap_peft_model
 
+from gpt2_korean import lora
 from gpt2_korean.blocks import collate, count_targets
-from gpt2_korean.checkpoints import drop_old_checkpoints, remove_checkpoint, remove_earlier_run
+from gpt2_korean.checkpoints import ADAPTER, drop_old_checkpoints, remove_checkpoint, remove_earlier_run
 from gpt2_korean.messages import UsageError, UserError, describe_os_error
 
 
@@ -78,11 +81,13 @@ class KoreanTrainer(Trainer):
         output_dir = Path(self.args.output_dir)
         staging = output_dir / "checkpoint-last"
         with _saving(staging):
+            if lora.is_adapted(self.model):
+                self.save_model(str(staging / ADAPTER), _internal_call=True)
+                self.model = lora.merge(self.model)
             self.save_model(str(staging), _internal_call=True)
             if self.is_world_process_zero():
-                for path in staging.iterdir():
-                    os.replace(path, output_dir / path.name)
-                staging.rmdir()
+                shutil.copytree(staging, output_dir, dirs_exist_ok=True, copy_function=os.replace)
+                shutil.rmtree(staging)
         if self.args.push_to_hub:
             self.push_to_hub()
 
@@ -182,10 +187,11 @@ def build_trainer(model, tokenizer, arguments, train_blocks, eval_blocks, eval_c
     save_total_limit: how many checkpoints to keep, None for all.
     """
     # GPT-2's class name does not tell transformers which loss is meant; it warns, then takes this one.
-    model.loss_type = "ForCausalLM"
+    language_model = unwrap_peft_model(model)
+    language_model.loss_type = "ForCausalLM"
     # End-of-text stands between documents, and where it is the padding token too, transformers looks in
     # every batch for padding without a mask: a warning that is wrong here, and a stop of the device.
-    model.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
+    language_model.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
     trainer = KoreanTrainer(
         model=model,
         args=arguments,
