@@ -72,10 +72,8 @@ def main(argv=None):
             source, held_out if documents is None else documents, torch.float32, options.vocab_size
         )
     if options.do_train and start is None and source not in SCRATCH_SIZES:
-        own, tokenizer = (
-            tokenizer,
-            replace_vocabulary(model, tokenizer, documents, options.tokenizer, options.vocab_size),
-        )
+        own = tokenizer
+        tokenizer = replace_vocabulary(model, own, documents, options.tokenizer, options.vocab_size)
         if options.lora_rank:
             model = lora.adapt(model, options.lora_rank, options.lora_alpha, train_embeddings=tokenizer is not own)
     if options.lora_rank:

