@@ -70,7 +70,8 @@ def load_adapted(folder, flag):
 
     from gpt2_korean.model import agree_on_special_tokens, load_pretrained, load_tokenizer
 
-    source, _ = find_model(read_adapter(folder)["base_model_name_or_path"], f"{Path(folder) / CONFIG}의 바탕 모델")
+    base = read_adapter(folder).get("base_model_name_or_path") or ""
+    source, _ = find_model(base, f"{Path(folder) / CONFIG}의 바탕 모델")
     model, _ = load_pretrained(source, torch.float32, flag)
     with safe_open(Path(folder) / WEIGHTS, framework="pt") as file:
         embeddings = [name for name in file.keys() if "lora_" not in name]  # noqa: SIM118

@@ -27,7 +27,7 @@ set_rank_command() {
     rm -f "$STOPPED_FILE"
     if ((nodes * RANKS_PER_NODE > 1)); then
         torchrun=(torchrun --no-python --nnodes="$nodes" --nproc_per_node="$RANKS_PER_NODE")
-        # Ranks hear of a signal from torchrun alone, which by itself does not pass on SIGUSR1.
+        # Not every cluster signals the ranks themselves, and torchrun by itself would die of SIGUSR1.
         torchrun+=(--signals-to-handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
         if ((nodes > 1)); then
             # A port of each job's own, for jobs that share a node.
