@@ -4,6 +4,7 @@ import sys
 
 from gpt2_korean.checkpoints import check_output_dir, check_source_survives, find_model, find_starting_point
 from gpt2_korean.lock import hold_output_dir
+from gpt2_korean.lora import check_adapter
 from gpt2_korean.messages import UsageError, run_script, say, warn
 from gpt2_korean.model import SCRATCH_SIZES
 from gpt2_korean.options import parse_train_options
@@ -39,11 +40,13 @@ def run(options, stop, record):
             check_source_survives(source, options.output_dir)
     if notice:
         say(notice)
+    if options.do_train:
+        check_adapter(start, source, options.lora_rank, options.lora_alpha)
 
     import torch
     import transformers
 
-    from gpt2_korean import blocks, corpus, device, plan, training
+    from gpt2_korean import blocks, corpus, device, lora, plan, training
     from gpt2_korean.model import context_length, load_model, replace_vocabulary, show_downloads_only
     from gpt2_korean.provenance import trace_provenance
 
@@ -77,12 +80,20 @@ def run(options, stop, record):
 
     # Weights are float32 whatever the precision: autocast computes in bfloat16 or float16, but AdamW's
     # small updates would be lost in them.
-    model, tokenizer = load_model(
-        source, held_out if documents is None else documents, torch.float32, options.vocab_size,
-        options.trust_remote_code,
-    )  # fmt: skip
+    if start is not None and options.lora_rank:
+        model, tokenizer = lora.load_adapted(start, "--resume_from_checkpoint", options.trust_remote_code)
+    else:
+        model, tokenizer = load_model(
+            source, held_out if documents is None else documents, torch.float32, options.vocab_size,
+            options.trust_remote_code,
+        )  # fmt: skip
     if options.do_train and start is None and source not in SCRATCH_SIZES:
-        tokenizer = replace_vocabulary(model, tokenizer, documents, options.tokenizer, options.vocab_size)
+        own = tokenizer
+        tokenizer = replace_vocabulary(model, own, documents, options.tokenizer, options.vocab_size)
+        if options.lora_rank:
+            model = lora.adapt(model, options.lora_rank, options.lora_alpha, train_embeddings=tokenizer is not own)
+    if options.lora_rank:
+        say(lora.describe(model))
     context = context_length(model.config) or 1024
     block_size = options.block_size or context
     if block_size > context:

@@ -16,6 +16,7 @@ from gpt2_korean.publish import staging_area, tidy_staging_area
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
 RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: see provenance.py and training.py
+ADAPTER = "adapter"  # beside a model that LoRA trained: what was merged into it
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # model, or owner/model
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors")
 # All that Trainer, save_pretrained and train.py write into a folder of a model or checkpoint.
@@ -175,6 +176,7 @@ def remove_earlier_run(output_dir, keep):
             remove_checkpoint(path)
     if has_weights(output_dir):
         remove_run_files(output_dir)
+    remove_checkpoint(output_dir / ADAPTER)
 
 
 def drop_old_checkpoints(output_dir, limit, keep=None):
@@ -217,7 +219,7 @@ def find_model(name, flag="--model_name_or_path"):
     """
     path = Path(name)
     if path.is_dir():
-        if not (path / "config.json").exists():
+        if not any((path / name).exists() for name in ("config.json", "adapter_config.json")):
             inside = list_checkpoints(path)
             raise UserError(f"{flag}={name}: 모델 폴더가 아닙니다(config.json이 없음). {_existing(inside)}")
         missing = missing_weights(path)

@@ -65,7 +65,7 @@ def load(source, device, dtype, rows=1, quantize=None, allow_invalid_utf8=False,
 
 def _read_gpt2(folder):
     """`(config, tensors, tokenizer, eos_token_id)` of a GPT-2's folder, None of anything else."""
-    if not folder.is_dir():
+    if not (folder / "config.json").exists():  # a hub id, or an adapter
         return None
     config = _read_json(folder / "config.json")
     if not is_supported(config) or not (folder / "tokenizer.json").exists():

@@ -96,14 +96,20 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False)
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from gpt2_korean.lora import load_adapted, merge, read_adapter
+
     local_files_only = not Path(source).is_dir() and _must_use_cache(source, flag)
     access = {"local_files_only": local_files_only, "trust_remote_code": trust_remote_code}
     try:
+        if not (Path(source) / "config.json").exists() and read_adapter(source) is not None:
+            model, tokenizer = load_adapted(source, flag, trust_remote_code)
+            return merge(model).to(dtype), tokenizer
         config = AutoConfig.from_pretrained(source, **access)
         tokenizer = load_tokenizer(source, config, **access)
         model, loading = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, output_loading_info=True, **access
-        )
+            source, config=config, dtype=dtype, output_loading_info=True, **access,
+            adapter_kwargs={"local_files_only": local_files_only},  # not handed on by itself
+        )  # fmt: skip
     except (SafetensorError, json.JSONDecodeError, EOFError) as error:
         raise UserError(f"{flag}={source}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).") from None
     except pickle.UnpicklingError:

@@ -155,6 +155,8 @@ def _train_parser():
     _add(training, "--weight_decay", number(0), "가중치 감쇠", 0.0)
     _add(training, "--adam_epsilon", number(above=0), "AdamW의 엡실론", 1e-8)
     _add(training, "--max_grad_norm", number(0), "기울기 크기의 한도. 0이면 자르지 않습니다", 1.0)
+    _add(training, "--lora_rank", integer(0), "LoRA 어댑터의 계수. 주면 어댑터만 학습합니다. 0이면 모델 전체를 학습", 0)
+    _add(training, "--lora_alpha", integer(1), "어댑터의 세기(alpha / rank배로 더함). 주지 않으면 계수의 두 배")
     _add(training, "--seed", integer(0, 2**32 - 1), "난수 시드", 42)
 
     machine = parser.add_argument_group("장치")
@@ -311,6 +313,14 @@ def _check_train_options(options):
     if options.tokenizer and options.model_type == "scratch-mini":
         raise UsageError(
             "--tokenizer는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 늘 글에서 어휘를 배웁니다."
+        )
+    if options.lora_alpha and not options.lora_rank:
+        raise UsageError("--lora_alpha는 --lora_rank와 함께 써야 합니다. --lora_rank=16처럼 더하세요.")
+    if options.lora_rank and not options.do_train:
+        raise UsageError("--lora_rank는 --do_train과 함께 써야 합니다. 학습한 어댑터는 이 플래그 없이 열립니다.")
+    if options.lora_rank and options.model_type == "scratch-mini":
+        raise UsageError(
+            "--lora_rank는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 모든 가중치를 학습해야 합니다."
         )
     if options.streaming:
         _check_streaming(options)

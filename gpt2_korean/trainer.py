@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from torch import distributed
 from transformers import Trainer
 
-from gpt2_korean import publish
+from gpt2_korean import lora, publish
 from gpt2_korean.blocks import count_targets
-from gpt2_korean.checkpoints import RESUME, STATE, read_json, remove_checkpoint, remove_earlier_run
+from gpt2_korean.checkpoints import ADAPTER, RESUME, STATE, read_json, remove_checkpoint, remove_earlier_run
 from gpt2_korean.messages import UserError, describe_os_error
 from gpt2_korean.run_record import write_card
 from gpt2_korean.stopping import StopRequest, ignore_in_worker
@@ -210,6 +210,9 @@ class KoreanTrainer(Trainer):
         output_dir = Path(self.args.output_dir)
         with self._saving(output_dir):
             folder = self._make_staging_area() / "model"
+            if lora.is_adapted(self.model):
+                self.save_model(str(folder / ADAPTER), _internal_call=True)
+                self.model = lora.merge(self.model)
             self.save_model(str(folder), _internal_call=True)
             if self.is_world_process_zero():
                 self.state.save_to_json(str(folder / STATE))

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
+from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.blocks import collate
 from gpt2_korean.callbacks import GoOnAndStop, KeepCheckpoints, KeepRecord, LogLines, ProgressBar
@@ -61,10 +62,11 @@ def build_trainer(
     record: what is to be told of the run, see run_record.py; the trainer adds to it.
     """
     # GPT-2's class name does not tell transformers which loss is meant; it warns, then takes this one.
-    model.loss_type = "ForCausalLM"
+    language_model = unwrap_peft_model(model)
+    language_model.loss_type = "ForCausalLM"
     # End-of-text stands between documents, and where it is the padding token too, transformers looks in
     # every batch for padding without a mask: a warning that is wrong here, and a stop of the device.
-    model.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
+    language_model.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
     trainer = KoreanTrainer(
         model=model,
         args=arguments,
