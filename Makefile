@@ -21,6 +21,7 @@ test: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/shellcheck -x jobs/*.sh jobs/slurm.sbatch jobs/devcloud.pbs tests/slurm.sh
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

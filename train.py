@@ -2,17 +2,31 @@
 
 import sys
 
-from gpt2_korean.checkpoints import check_source_survives, find_model, find_starting_point
+from gpt2_korean.checkpoints import check_output_dir, check_source_survives, find_model, find_starting_point
+from gpt2_korean.lock import hold_output_dir
+from gpt2_korean.lora import check_adapter
 from gpt2_korean.messages import UsageError, run_script, say, warn
 from gpt2_korean.model import SCRATCH_SIZES
 from gpt2_korean.options import parse_train_options
+from gpt2_korean.run_record import recorded
+from gpt2_korean.stopping import stop_requests
 from gpt2_korean.text_files import find_files
 
 
 def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    options = parse_train_options(argv)
+    with stop_requests(options.max_hours) as stop:
+        if not options.do_train:
+            return run(options, stop, {})
+        check_output_dir(options.output_dir)
+        with hold_output_dir(options.output_dir), recorded(options.output_dir, argv, options) as record:
+            return run(options, stop, record)
+
+
+def run(options, stop, record):
     # Whatever the command line alone can show to be wrong is refused here, before torch and
     # transformers are imported, which takes seconds.
-    options = parse_train_options(argv)
     train_files = find_files(options.dataset_path) if options.dataset_path else []
     eval_files = find_files(options.validation_file, "--validation_file") if options.validation_file else []
     start, source, notice = None, options.model_type, None
@@ -26,13 +40,15 @@ def main(argv=None):
             check_source_survives(source, options.output_dir)
     if notice:
         say(notice)
+    if options.do_train:
+        check_adapter(start, source, options.lora_rank, options.lora_alpha)
 
     import torch
     import transformers
 
-    from gpt2_korean import blocks, corpus, device, plan
+    from gpt2_korean import blocks, corpus, device, lora, plan, training
     from gpt2_korean.model import context_length, load_model, replace_vocabulary, show_downloads_only
-    from gpt2_korean.training import build_arguments, build_trainer, train
+    from gpt2_korean.provenance import trace_provenance
 
     show_downloads_only()
     chosen = device.choose_device(options.device)
@@ -41,8 +57,10 @@ def main(argv=None):
     _, ipex_notice = device.load_ipex(chosen)
     if ipex_notice:
         say(ipex_notice)
-    arguments = build_arguments(options.trainer_arguments, chosen, bf16, fp16, options.logging_dir)
+    arguments = training.build_arguments(options.trainer_arguments, chosen, bf16, fp16, options.logging_dir)
     transformers.set_seed(arguments.seed)
+    record.update(device=device.describe_device(chosen), precision=device.name_precision(bf16, fp16))
+    record.update(processes=arguments.world_size, seed=arguments.seed, resumed_from=start and start.name)
 
     # Documents: those to learn from, and those held out before anything is packed.
     columns = {"column": options.text_column_name, "template": options.text_template}
@@ -62,11 +80,20 @@ def main(argv=None):
 
     # Weights are float32 whatever the precision: autocast computes in bfloat16 or float16, but AdamW's
     # small updates would be lost in them.
-    model, tokenizer = load_model(
-        source, held_out if documents is None else documents, torch.float32, options.vocab_size
-    )
+    if start is not None and options.lora_rank:
+        model, tokenizer = lora.load_adapted(start, "--resume_from_checkpoint", options.trust_remote_code)
+    else:
+        model, tokenizer = load_model(
+            source, held_out if documents is None else documents, torch.float32, options.vocab_size,
+            options.trust_remote_code,
+        )  # fmt: skip
     if options.do_train and start is None and source not in SCRATCH_SIZES:
-        tokenizer = replace_vocabulary(model, tokenizer, documents, options.tokenizer, options.vocab_size)
+        own = tokenizer
+        tokenizer = replace_vocabulary(model, own, documents, options.tokenizer, options.vocab_size)
+        if options.lora_rank:
+            model = lora.adapt(model, options.lora_rank, options.lora_alpha, train_embeddings=tokenizer is not own)
+    if options.lora_rank:
+        say(lora.describe(model))
     context = context_length(model.config) or 1024
     block_size = options.block_size or context
     if block_size > context:
@@ -75,29 +102,38 @@ def main(argv=None):
     if options.do_train:
         train_blocks = blocks.pack(documents, tokenizer, block_size)
         say(blocks.describe("학습 글", documents, train_blocks))
+        record["provenance"] = trace_provenance(
+            start, options.model_type, options.tokenizer, options.vocab_size, tokenizer, train_blocks, block_size,
+            stream_name=f"{options.dataset_name}/{options.dataset_config_name}",
+        )  # fmt: skip
     if options.do_eval:
         eval_blocks, eval_characters = blocks.pack(held_out, tokenizer, block_size), corpus.count_characters(held_out)
         say(blocks.describe("평가 글", held_out, eval_blocks))
 
-    trainer = build_trainer(
-        model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, options.save_total_limit
+    limit = options.save_total_limit
+    trainer = training.build_trainer(
+        model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, limit, stop, record
     )
     if options.do_train:
-        tokens, warmup = blocks.count_targets(train_blocks), arguments.warmup_steps
+        tokens = blocks.count_targets(train_blocks)
         blocks_per_batch = arguments.train_batch_size * arguments.world_size
         accumulation, epochs = arguments.gradient_accumulation_steps, arguments.num_train_epochs
         steps = plan.total_steps(
             getattr(train_blocks, "num_rows", None), blocks_per_batch, accumulation, epochs, arguments.max_steps
         )
         say(plan.describe_steps(steps, blocks_per_batch * accumulation, block_size))
-        save_steps = arguments.save_steps if arguments.save_strategy == "steps" else None
-        for warning in plan.plan_warnings(steps, warmup, save_steps, tokens, block_size):
-            warn(warning)
-        train(trainer, start)
-        say(f"저장했습니다: {options.output_dir}")
+        if training.is_finished(start, steps):
+            training.complete(trainer, start)
+            say(f"이미 끝난 학습입니다: {options.output_dir} (더 하려면 --num_train_epochs나 --max_steps를 늘리세요)")
+        else:
+            save_steps = arguments.save_steps if arguments.save_strategy == "steps" else None
+            for warning in plan.plan_warnings(steps, arguments.warmup_steps, save_steps, tokens, block_size):
+                warn(warning)
+            training.train(trainer, start)
+            say(f"저장했습니다: {options.output_dir}")
         say(f'써 보기: python generate.py --model_name_or_path="{options.output_dir}" --prompt="앞글"')
     if options.do_eval:
-        metrics = trainer.evaluate()
+        metrics = training.evaluate(trainer)
         if trainer.is_world_process_zero():
             print(f"손실(토큰당): {metrics['eval_loss']:.4f}")
             print(f"혼란도(토큰당): {metrics['eval_perplexity']:.2f}")

@@ -6,6 +6,8 @@ predicts all tokens of a block but the first, and so every token of every docume
 predicted exactly once. The last block may be short; nothing is dropped.
 """
 
+import hashlib
+
 from gpt2_korean.corpus import cached_dataset, count_characters
 
 # Documents that are tokenised together: enough to keep all cores at work, few enough that a batch of the
@@ -83,6 +85,16 @@ def count_targets(blocks):
     if not hasattr(blocks, "num_rows"):
         return None
     return pyarrow.compute.sum(pyarrow.compute.list_value_length(blocks.data["input_ids"])).as_py() - len(blocks)
+
+
+def fingerprint(blocks):
+    """A hash of the tokens of `blocks`: of all of them up to 20,000 blocks, of that many evenly chosen above."""
+    step = max(1, len(blocks) // 20_000)
+    digest = hashlib.sha256(str(len(blocks)).encode())
+    for table in blocks.select(range(0, len(blocks), step)).with_format("arrow").iter(1000):
+        for ids in table["input_ids"].chunks:
+            digest.update(ids.value_lengths().to_numpy().tobytes() + ids.flatten().to_numpy().tobytes())
+    return digest.hexdigest()
 
 
 def collate(blocks, pad_token_id):

@@ -6,11 +6,17 @@ Works on files alone; loads no model.
 import json
 import os
 import re
+import shutil
+import zipfile
 from pathlib import Path
 
 from gpt2_korean.messages import UsageError, UserError
+from gpt2_korean.publish import staging_area, tidy_staging_area
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+STATE = "trainer_state.json"
+RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: see provenance.py and training.py
+ADAPTER = "adapter"  # beside a model that LoRA trained: what was merged into it
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # model, or owner/model
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors")
 # All that Trainer, save_pretrained and train.py write into a folder of a model or checkpoint.
@@ -29,7 +35,8 @@ RUN_FILES = (
     "merges.txt",
     "chat_template.jinja",
     "training_args.bin",
-    "trainer_state.json",
+    STATE,
+    RESUME,
     "optimizer*.pt",
     "optimizer*.bin",
     "scheduler.pt",
@@ -46,6 +53,18 @@ def list_checkpoints(folder):
     return sorted(named, key=step_of)
 
 
+def whole_checkpoints(folder):
+    """The checkpoints of `folder` that training can go on from, the newest last.
+
+    The newest is the last of the run that started last: names alone would prefer an earlier, longer run.
+    """
+
+    def age(checkpoint):
+        return (read_json(checkpoint / RESUME) or {}).get("started", 0), trainer_state(checkpoint)["global_step"]
+
+    return sorted(filter(is_resumable, list_checkpoints(folder)), key=age)
+
+
 def step_of(checkpoint):
     return int(CHECKPOINT.fullmatch(Path(checkpoint).name).group(1))
 
@@ -55,35 +74,52 @@ def has_weights(folder):
 
 
 def is_resumable(checkpoint):
-    """Whether a checkpoint is whole: Trainer writes trainer_state.json last, and the weights can be opened."""
+    """Whether a checkpoint is whole: Trainer writes trainer_state.json last, and every file can be opened."""
+    states = (path for pattern in ("*.pt", "*.pth") for path in Path(checkpoint).glob(pattern))
+    return (
+        trainer_state(checkpoint) is not None
+        and missing_weights(checkpoint) is None
+        and all(map(zipfile.is_zipfile, states))  # torch's format, whose directory stands at the end
+    )
+
+
+def missing_weights(folder):
+    """The name of a file of weights that `folder` lacks or that was cut off, None where all are there."""
     from safetensors import SafetensorError, safe_open
 
-    if trainer_state(checkpoint) is None:
-        return False
-    try:
-        for path in Path(checkpoint).glob("*.safetensors"):
+    folder = Path(folder)
+    for index in folder.glob("*.index.json"):
+        content = read_json(index)
+        if content is None:
+            return index.name
+        for name in sorted(set(content["weight_map"].values())):
+            if not (folder / name).exists():
+                return name
+    for path in folder.glob("*.safetensors"):
+        try:
             with safe_open(path, framework="numpy"):  # checks the header against the file's size
                 pass
-    except (SafetensorError, OSError):
-        return False
-    return has_weights(checkpoint)
+        except (SafetensorError, OSError):
+            return path.name
+    return None if has_weights(folder) else "model.safetensors"
 
 
 def trainer_state(checkpoint):
     """The content of trainer_state.json, None where it is missing or broken."""
+    state = read_json(Path(checkpoint) / STATE)
+    return state if isinstance(state, dict) and "global_step" in state else None
+
+
+def read_json(path):
+    """The content of a JSON file, None where it is missing or broken."""
     try:
-        return json.loads((Path(checkpoint) / "trainer_state.json").read_text("utf-8"))
+        return json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def find_starting_point(output_dir, overwrite, resume):
-    """The checkpoint a training run goes on from, or None for a fresh start.
-
-    `resume` is None, "auto" (the newest whole checkpoint of `output_dir`, if there is one) or a folder.
-    Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
-    is to become of it, and for one that cannot be written.
-    """
+def check_output_dir(output_dir):
+    """Raise UsageError where `output_dir` is no folder or cannot be written."""
     output_dir = Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise UsageError(f"--output_dir={output_dir}: 폴더가 아니라 파일입니다. 다른 경로를 주세요.")
@@ -92,9 +128,19 @@ def find_starting_point(output_dir, overwrite, resume):
         raise UsageError(
             f"--output_dir={output_dir}: {existing}에 쓸 수 없습니다. 권한을 확인하거나 다른 경로를 주세요."
         )
+
+
+def find_starting_point(output_dir, overwrite, resume):
+    """The checkpoint a training run goes on from, or None for a fresh start.
+
+    `resume` is None, "auto" (the newest whole checkpoint of `output_dir`, if there is one) or a folder.
+    Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
+    is to become of it. With "auto", `overwrite` decides only where there is nothing to go on from.
+    """
+    output_dir = Path(output_dir)
     checkpoints = list_checkpoints(output_dir)
     if resume in ("auto", "true", "True"):
-        whole = [path for path in checkpoints if is_resumable(path)]
+        whole = whole_checkpoints(output_dir)
         if whole:
             return whole[-1]
     elif resume not in (None, "false", "False"):
@@ -130,20 +176,28 @@ def remove_earlier_run(output_dir, keep):
             remove_checkpoint(path)
     if has_weights(output_dir):
         remove_run_files(output_dir)
+    remove_checkpoint(output_dir / ADAPTER)
 
 
 def drop_old_checkpoints(output_dir, limit, keep=None):
-    """Delete all but the newest `limit` checkpoints and `keep` (a folder, or None)."""
-    for path in list_checkpoints(output_dir)[:-limit]:
+    """Delete all but the newest `limit` whole checkpoints and `keep` (a folder, or None)."""
+    for path in whole_checkpoints(output_dir)[:-limit]:
         if keep is None or path.resolve() != Path(keep).resolve():
             remove_checkpoint(path)
 
 
 def remove_checkpoint(folder):
-    """Delete a checkpoint; its folder stays only where a file in it is not a run's."""
-    remove_run_files(folder)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    """Delete a checkpoint, at once for all who look; its folder stays only where a file in it is not a run's."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.is_dir() and all(map(_is_run_file, folder.iterdir())):
+        removed = staging_area(folder.parent) / f"removed-{folder.name}"
+        shutil.rmtree(removed, ignore_errors=True)
+        os.rename(folder, removed)
+        shutil.rmtree(removed, ignore_errors=True)  # what is left of it goes at the next start
+        tidy_staging_area(folder.parent)
+    else:
+        remove_run_files(folder)
 
 
 def remove_run_files(folder):
@@ -151,6 +205,10 @@ def remove_run_files(folder):
     for pattern in RUN_FILES:
         for path in Path(folder).glob(pattern):
             path.unlink()
+
+
+def _is_run_file(path):
+    return path.is_file() and any(path.match(pattern) for pattern in RUN_FILES)
 
 
 def find_model(name, flag="--model_name_or_path"):
@@ -161,9 +219,13 @@ def find_model(name, flag="--model_name_or_path"):
     """
     path = Path(name)
     if path.is_dir():
-        if not (path / "config.json").exists():
+        if not any((path / name).exists() for name in ("config.json", "adapter_config.json")):
             inside = list_checkpoints(path)
             raise UserError(f"{flag}={name}: 모델 폴더가 아닙니다(config.json이 없음). {_existing(inside)}")
+        missing = missing_weights(path)
+        if missing:
+            beside = [other for other in whole_checkpoints(path.parent) if other != path]
+            raise UserError(f"{flag}={name}: 쓰다 만 모델입니다({missing}이 없거나 잘림). {_existing(beside)}")
         return path, None
     if path.is_file():
         raise UsageError(f"{flag}={name}: 파일이 아니라 모델이 든 폴더를 주세요.")

@@ -109,10 +109,13 @@ def has_graphs(device):
         return False
 
 
+def name_precision(bf16, fp16):
+    return "bfloat16" if bf16 else "float16" if fp16 else "float32"
+
+
 def describe_run(device, bf16, fp16, reason):
     """One line: the device, the precision of training and why."""
-    precision = "bfloat16" if bf16 else "float16" if fp16 else "float32"
-    return f"장치: {describe_device(device)} · 정밀도: {precision} ({reason})"
+    return f"장치: {describe_device(device)} · 정밀도: {name_precision(bf16, fp16)} ({reason})"
 
 
 def load_ipex(device):

@@ -28,7 +28,7 @@ class LoadedModel:
     utf8: object
 
 
-def load(source, device, dtype, rows=1, quantize=None, allow_invalid_utf8=False):
+def load(source, device, dtype, rows=1, quantize=None, allow_invalid_utf8=False, trust_remote_code=False):
     """The LoadedModel of a model folder or a hub id, its weights in `dtype` on `device`.
 
     rows: how many texts will be written at a time, to choose kernels by.
@@ -48,7 +48,7 @@ def load(source, device, dtype, rows=1, quantize=None, allow_invalid_utf8=False)
     else:
         from gpt2_korean.model import load_pretrained
 
-        model, tokenizer = load_pretrained(source, dtype, FLAG)
+        model, tokenizer = load_pretrained(source, dtype, FLAG, trust_remote_code)
         eos_token_id = tokenizer.eos_token_id
         tokenizer = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
         config = model.config.to_dict()
@@ -65,7 +65,7 @@ def load(source, device, dtype, rows=1, quantize=None, allow_invalid_utf8=False)
 
 def _read_gpt2(folder):
     """`(config, tensors, tokenizer, eos_token_id)` of a GPT-2's folder, None of anything else."""
-    if not folder.is_dir():
+    if not (folder / "config.json").exists():  # a hub id, or an adapter
         return None
     config = _read_json(folder / "config.json")
     if not is_supported(config) or not (folder / "tokenizer.json").exists():

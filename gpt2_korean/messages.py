@@ -2,12 +2,16 @@
 
 Results belong to stdout; everything here goes to stderr. A mistake a user can make is raised as
 `UserError` (exit code 1) or `UsageError` (2: the command line itself is wrong) with a Korean message
-of one or two lines; anything else is a bug and keeps its traceback.
+of one or two lines; anything else is a bug and keeps its traceback. A run that was asked to stop and can
+go on later ends with `Stopped` (75).
 """
 
 import errno
 import os
+import re
 import sys
+
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/@\s]+(?=@)")  # a Hub token; the name and password in a URL
 
 
 class UserError(Exception):
@@ -22,10 +26,16 @@ class UsageError(UserError):
     exit_code = 2
 
 
+class Stopped(BaseException):
+    """The run was asked to stop; the same command goes on. No Exception, so that no library takes it for its own."""
+
+    exit_code = 75
+
+
 def say(message):
     """Print one message on stderr; with several ranks only the first one speaks."""
     if os.environ.get("RANK", "0") == "0":
-        print(message, file=sys.stderr, flush=True)
+        print(hide_secrets(str(message)), file=sys.stderr, flush=True)
 
 
 def warn(message):
@@ -33,7 +43,7 @@ def warn(message):
 
 
 def run_script(main):
-    """Run `main()` and turn what a user can cause into a message and an exit code (0, 1 or 2)."""
+    """Run `main()` and turn what a user can cause into a message and an exit code (0, 1, 2 or 75)."""
     for stream in (sys.stdout, sys.stderr):
         # Text that an ASCII or CP949 terminal cannot show is escaped, never a crash.
         stream.reconfigure(errors="backslashreplace")
@@ -45,6 +55,9 @@ def run_script(main):
     except UserError as error:
         report(error)
         return error.exit_code
+    except Stopped as stopped:
+        say(stopped)
+        return stopped.exit_code
     except KeyboardInterrupt:
         report("Ctrl-C로 멈췄습니다. 이미 저장된 체크포인트와 결과는 그대로 있습니다.")
         return 1
@@ -55,7 +68,15 @@ def run_script(main):
 
 def report(error):
     # Every rank reports its own error: the first rank may not be the one that failed.
-    print(f"오류: {error}", file=sys.stderr, flush=True)
+    print(hide_secrets(f"오류: {error}"), file=sys.stderr, flush=True)
+
+
+def hide_secrets(text):
+    """`text` without Hub tokens and passwords."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if os.environ.get(name):
+            text = text.replace(os.environ[name], "***")
+    return TOKEN.sub("***", text)
 
 
 def describe_os_error(error):

@@ -1,6 +1,7 @@
 """Hub id | local folder | built-in scratch size → model and tokenizer, their special tokens in agreement."""
 
 import json
+import pickle
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say, warn
@@ -15,13 +16,13 @@ SCRATCH_SIZES = {
 }
 
 
-def load_model(model_type, documents, dtype, vocab_size=None):
+def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=False):
     """`(model, tokenizer)` for training; of `documents` a scratch size learns its vocabulary.
 
     Raises UserError where the model cannot be had.
     """
     if model_type not in SCRATCH_SIZES:
-        return load_pretrained(model_type, dtype)
+        return load_pretrained(model_type, dtype, trust_remote_code=trust_remote_code)
     from transformers import GPT2Config, GPT2LMHeadModel
 
     say(f"{model_type}: 글에서 어휘를 배웁니다.")
@@ -73,7 +74,7 @@ def _other_tokenizer(path, context_length):
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=Path(path).exists())
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=Path(path).exists(), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다 ({str(error).splitlines()[0]})."
@@ -85,24 +86,40 @@ def _other_tokenizer(path, context_length):
     return tokenizer
 
 
-def load_pretrained(source, dtype, flag="--model_type"):
+def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False):
     """`(model, tokenizer)` of a model folder or a hub id, the weights in `dtype`.
 
-    Raises UserError that names `flag` where it is unreachable, incomplete or damaged.
+    Python code that comes with the model runs only where `trust_remote_code`; pickled weights can run none
+    (transformers reads them with weights_only). Raises UserError that names `flag` where the model is
+    unreachable, incomplete or damaged.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from gpt2_korean.lora import load_adapted, merge, read_adapter
+
     local_files_only = not Path(source).is_dir() and _must_use_cache(source, flag)
+    access = {"local_files_only": local_files_only, "trust_remote_code": trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=local_files_only)
-        tokenizer = load_tokenizer(source, config, local_files_only)
+        if not (Path(source) / "config.json").exists() and read_adapter(source) is not None:
+            model, tokenizer = load_adapted(source, flag, trust_remote_code)
+            return merge(model).to(dtype), tokenizer
+        config = AutoConfig.from_pretrained(source, **access)
+        tokenizer = load_tokenizer(source, config, **access)
         model, loading = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, output_loading_info=True, local_files_only=local_files_only
-        )
+            source, config=config, dtype=dtype, output_loading_info=True, **access,
+            adapter_kwargs={"local_files_only": local_files_only},  # not handed on by itself
+        )  # fmt: skip
     except (SafetensorError, json.JSONDecodeError, EOFError) as error:
         raise UserError(f"{flag}={source}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).") from None
+    except pickle.UnpicklingError:
+        raise UserError(f"{flag}={source}: 가중치 파일에 가중치가 아닌 것이 들어 있어 열지 않았습니다.") from None
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other shapes
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{flag}={source}: 모델에 딸린 Python 코드를 실행해야 하는 모델입니다.\n"
+                "만든 이를 믿는다면 그 코드를 읽어 본 뒤 --trust_remote_code를 더하세요."
+            ) from None
         raise UserError(f"{flag}={source}: 모델을 불러올 수 없습니다 ({str(error).splitlines()[0]}).") from None
     if loading["missing_keys"] or loading["mismatched_keys"]:
         wrong = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
@@ -147,7 +164,7 @@ def _must_use_cache(name, flag):
         ) from None
 
 
-def load_tokenizer(name, config, local_files_only=False):
+def load_tokenizer(name, config, local_files_only=False, trust_remote_code=False):
     """The tokenizer of `name` with an end-of-text token inside the model's vocabulary.
 
     transformers 5 rebuilds the tokenizer of any GPT-2 config by GPT-2's own rules, whatever its
@@ -157,7 +174,9 @@ def load_tokenizer(name, config, local_files_only=False):
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.utils import cached_file
 
-    tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
+    tokenizer = AutoTokenizer.from_pretrained(
+        name, local_files_only=local_files_only, trust_remote_code=trust_remote_code
+    )
     file = cached_file(
         name, "tokenizer.json", local_files_only=local_files_only, _raise_exceptions_for_missing_entries=False
     )
@@ -167,6 +186,9 @@ def load_tokenizer(name, config, local_files_only=False):
         )
         if written["pre_tokenizer"] != loaded["pre_tokenizer"]:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(name, local_files_only=local_files_only)
+    if isinstance(tokenizer.chat_template, dict):
+        # Each would be saved in a file of its name, which transformers refuses where it leads out of the folder.
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
     if tokenizer.eos_token_id is None or tokenizer.eos_token_id >= config.vocab_size:
         eos = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
         if eos is None or eos >= config.vocab_size:

@@ -22,6 +22,7 @@ from gpt2_korean.messages import UsageError
 from gpt2_korean.text_files import COLUMN
 from gpt2_korean.trainer_flags import read_trainer_flags
 
+REMOTE_CODE = "모델에 딸린 Python 코드를 실행합니다. 만든 이를 믿을 때만 주세요"
 # What an interactive session can change as it goes.
 SETTINGS = (
     "length", "min_length", "stop", "top_k", "top_p", "temperature", "repetition_penalty", "repetition_window",
@@ -115,6 +116,8 @@ def _train_parser():
         "배울 어휘의 토큰 수, 128의 배수. 주지 않으면 32000(scratch-mini는 8192)",
     )
 
+    _add_switch(model, "--trust_remote_code", REMOTE_CODE)
+
     output = parser.add_argument_group("결과")
     _add(output, "--output_dir", text, "모델과 체크포인트를 둘 폴더", "fine_tuned_models/")
     _add_switch(output, "--overwrite_output_dir", "그 폴더에 있는 지난 학습의 결과를 새 결과로 바꿉니다")
@@ -125,6 +128,12 @@ def _train_parser():
         "이어서 학습할 체크포인트 폴더. auto면 가장 새것",
         nargs="?",
         const="auto",
+    )
+    _add(
+        output,
+        "--max_hours",
+        number(above=0),
+        "이 시간이 지나면 체크포인트를 저장하고 코드 75로 멈춥니다. 1보다 작아도 됩니다",
     )
     _add(output, "--save_steps", number(above=0), "체크포인트를 저장할 간격(스텝). 1보다 작으면 전체의 비율", 500)
     _add(output, "--save_total_limit", integer(1), "남겨 둘 체크포인트 수. 주지 않으면 모두")
@@ -146,6 +155,8 @@ def _train_parser():
     _add(training, "--weight_decay", number(0), "가중치 감쇠", 0.0)
     _add(training, "--adam_epsilon", number(above=0), "AdamW의 엡실론", 1e-8)
     _add(training, "--max_grad_norm", number(0), "기울기 크기의 한도. 0이면 자르지 않습니다", 1.0)
+    _add(training, "--lora_rank", integer(0), "LoRA 어댑터의 계수. 주면 어댑터만 학습합니다. 0이면 모델 전체를 학습", 0)
+    _add(training, "--lora_alpha", integer(1), "어댑터의 세기(alpha / rank배로 더함). 주지 않으면 계수의 두 배")
     _add(training, "--seed", integer(0, 2**32 - 1), "난수 시드", 42)
 
     machine = parser.add_argument_group("장치")
@@ -177,6 +188,8 @@ def _generate_parser():
         "auto",
     )
     _add(model, "--quantize", choice("int8"), "가중치를 8비트로 줄여 더 빠르게 씁니다(CPU의 GPT-2)")
+
+    _add_switch(model, "--trust_remote_code", REMOTE_CODE)
 
     prompt = parser.add_argument_group("앞글")
     prompt.add_argument(
@@ -300,6 +313,14 @@ def _check_train_options(options):
     if options.tokenizer and options.model_type == "scratch-mini":
         raise UsageError(
             "--tokenizer는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 늘 글에서 어휘를 배웁니다."
+        )
+    if options.lora_alpha and not options.lora_rank:
+        raise UsageError("--lora_alpha는 --lora_rank와 함께 써야 합니다. --lora_rank=16처럼 더하세요.")
+    if options.lora_rank and not options.do_train:
+        raise UsageError("--lora_rank는 --do_train과 함께 써야 합니다. 학습한 어댑터는 이 플래그 없이 열립니다.")
+    if options.lora_rank and options.model_type == "scratch-mini":
+        raise UsageError(
+            "--lora_rank는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 모든 가중치를 학습해야 합니다."
         )
     if options.streaming:
         _check_streaming(options)

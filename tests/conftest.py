@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -63,13 +64,54 @@ def tiny_model_folder(tmp_path_factory, byte_tokenizer):
 
 
 @pytest.fixture
+def small_corpus(tmp_path, sample_texts):
+    path = tmp_path / "글.txt"
+    path.write_text("\n\n".join(sample_texts[:12]), "utf-8")
+    return path
+
+
+@pytest.fixture
+def train_words(small_corpus, tiny_model_folder, tmp_path):
+    """The words of a short run on the tiny model, to which a test adds its own."""
+    return [
+        f"--dataset_path={small_corpus}", f"--model_type={tiny_model_folder}", f"--output_dir={tmp_path / 'out'}",
+        f"--logging_dir={tmp_path / 'logs'}", "--device=cpu", "--disable_tqdm",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def at_training_step(monkeypatch):
+    """Call a function with the Trainer at a chosen call of Trainer.training_step, once."""
+
+    def arrange(call, function):
+        from transformers import Trainer
+
+        original, calls = Trainer.training_step, []
+
+        def step(self, *args, **kwargs):
+            calls.append(None)
+            if len(calls) == call:
+                function(self)
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(Trainer, "training_step", step)
+        return calls
+
+    return arrange
+
+
+def signal_self(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
+
+
+@pytest.fixture
 def run_script():
     """Run train.py or generate.py as a user does; returns the finished process with text output."""
 
     def run(*command, stdin=None, env=None, text=True, **keywords):
         return subprocess.run(
             [sys.executable, *map(str, command)], cwd=keywords.pop("cwd", ROOT), env={**os.environ, **(env or {})},
-            capture_output=True, text=text, timeout=300, **keywords,
+            capture_output=True, text=text, timeout=keywords.pop("timeout", 300), **keywords,
         )  # fmt: skip
 
     return run

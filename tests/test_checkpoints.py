@@ -96,7 +96,7 @@ def test_an_output_dir_that_is_a_file_is_refused(tmp_path):
     path = tmp_path / "file"
     path.write_text("내 것")
     with pytest.raises(UsageError, match="--output_dir"):
-        checkpoints.find_starting_point(path, True, None)
+        checkpoints.check_output_dir(path)
 
 
 def test_a_missing_checkpoint_names_those_beside_it(tmp_path):

@@ -13,22 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 SAMPLE = ROOT / "data" / "korean_texts.txt"
 
 
-@pytest.fixture
-def small_corpus(tmp_path, sample_texts):
-    path = tmp_path / "글.txt"
-    path.write_text("\n\n".join(sample_texts[:12]), "utf-8")
-    return path
-
-
-@pytest.fixture
-def train_words(small_corpus, tiny_model_folder, tmp_path):
-    """The words of a short run on the tiny model, to which a test adds its own."""
-    return [
-        f"--dataset_path={small_corpus}", f"--model_type={tiny_model_folder}", f"--output_dir={tmp_path / 'out'}",
-        f"--logging_dir={tmp_path / 'logs'}", "--device=cpu", "--disable_tqdm",
-    ]  # fmt: skip
-
-
 def independent_bits_per_character(folder, texts, block_size):
     """Bits per character by the definition, token by token with plain cross entropy."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
@@ -151,7 +135,12 @@ def test_a_full_disk_ends_the_run_and_keeps_the_earlier_checkpoints(train_words,
     """A limit on the size of files stands in for the disk: the write fails in the same way, in the middle."""
     run = ["train.py", *train_words, "--do_train", "--report_to=none", "--save_steps=2"]
     assert run_script(*run, "--max_steps=2").returncode == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+    def saved():
+        record = tmp_path / "out" / "run.json"  # tells of the last run, however it ended
+        return {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file() and path != record}
+
+    before = saved()
 
     def no_room():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -159,8 +148,8 @@ def test_a_full_disk_ends_the_run_and_keeps_the_earlier_checkpoints(train_words,
     finished = run_script(*run, "--max_steps=4", "--resume_from_checkpoint=auto", preexec_fn=no_room)
     assert finished.returncode == 1
     assert "저장하지 못했습니다" in finished.stderr and "Traceback" not in finished.stderr
-    after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert after == before
+    assert saved() == before
+    assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["exit_code"] == 1
 
 
 def test_a_stream_from_the_hub_trains(train_words, tmp_path, run_main, sample_texts):

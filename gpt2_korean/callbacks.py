@@ -1,0 +1,106 @@
+"""What happens at Trainer's events: going on, stopping, keeping checkpoints and the record, log lines."""
+
+import sys
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+from transformers.trainer_callback import ProgressCallback
+
+from gpt2_korean.checkpoints import drop_old_checkpoints
+from gpt2_korean.run_record import write_record
+
+
+class GoOnAndStop(TrainerCallback):
+    """Take up `checkpoint` (None: a first start) where it ends, and end at a step's end, with a checkpoint,
+    once a StopRequest says so on any rank.
+
+    `stopped` tells afterwards whether something was left to do.
+    """
+
+    def __init__(self, trainer, stop, checkpoint):
+        self.trainer, self.stop, self.checkpoint, self.stopped = trainer, stop, checkpoint, False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.checkpoint is not None:
+            self.trainer.go_on(self.checkpoint)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.stop.agreed(args.device) and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+            # An evaluation may take longer than there is time: the run that goes on makes up for it.
+            self.trainer.evaluation_due, control.should_evaluate = control.should_evaluate, False
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.stop.agreed(args.device) and state.global_step < state.max_steps:
+            control.should_training_stop = True
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.stop.reason and control.should_training_stop and state.epoch % 1:
+            # Trainer takes an epoch that is left early for its end.
+            control.should_log = control.should_evaluate = control.should_save = False
+
+    def on_train_end(self, args, state, control, **kwargs):
+        unfinished = state.global_step < state.max_steps or self.trainer.evaluation_due
+        self.stopped = self.stop.reason is not None and unfinished
+
+
+class KeepCheckpoints(TrainerCallback):
+    """Save at the last step whatever the interval, and keep the newest `limit` checkpoints (None: all).
+
+    Trainer's own rotation deletes whole folders, by age, of any name that begins with checkpoint-.
+    """
+
+    def __init__(self, limit):
+        self.limit = limit
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps:
+            control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.limit is not None and state.is_world_process_zero:
+            drop_old_checkpoints(args.output_dir, self.limit, keep=state.best_model_checkpoint)
+
+
+class KeepRecord(TrainerCallback):
+    """Keep run.json up to date, so that a run that is killed has one too."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.on_save(args, state, control)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.note_progress()
+
+    def on_save(self, args, state, control, **kwargs):
+        self.trainer.note_progress()
+        write_record(args.output_dir, self.trainer.record)
+
+
+LOG_WORDS = {
+    "loss": "손실",
+    "grad_norm": "기울기 크기",
+    "learning_rate": "학습률",
+    "epoch": "에폭",
+    "eval_loss": "평가 손실",
+    "eval_perplexity": "혼란도",
+    "eval_bits_per_character": "글자당 비트",
+}
+
+
+class LogLines(TrainerCallback):
+    """A line on stderr for each log entry: Trainer's own go to stdout, which is for results."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        known = [f"{word} {float(logs[name]):.4g}" for name, word in LOG_WORDS.items() if name in logs]
+        if len(known) > 1 and state.is_world_process_zero:
+            tqdm.write(f"[{state.global_step}/{state.max_steps}] " + " · ".join(known), file=sys.stderr)
+
+
+class ProgressBar(ProgressCallback):
+    """Trainer's progress bar without its log lines."""
+
+    def on_log(self, *args, **kwargs):
+        pass

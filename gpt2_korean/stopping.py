@@ -1,0 +1,107 @@
+"""Signals and --max_hours → one question, asked where a run can stop without losing anything.
+
+Until training begins there is nothing to save and a signal ends the run at once. From then on it is only
+noted; training asks at the end of each step, and all ranks get the same answer.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+
+from gpt2_korean.messages import Stopped
+
+# SIGALRM is the end of --max_hours: so it is honoured wherever a signal is.
+WORDS = {
+    signal.SIGTERM: "SIGTERM 신호를 받아",
+    signal.SIGUSR1: "SIGUSR1 신호를 받아",
+    signal.SIGINT: "Ctrl-C로",
+    signal.SIGALRM: "--max_hours의 시간이 다 되어",
+}
+# Native code (learning a vocabulary takes a minute) lets no Python handler run before it returns.
+PATIENCE_SECONDS = 2
+
+
+class StopRequest:
+    """Whether this run was asked to stop: `reason` says by what, None while it was not."""
+
+    def __init__(self):
+        self.reason = None
+        self.nothing_to_save = True
+        self._process = os.getpid()
+        self._interrupted = False
+
+    def receive(self, number, _frame):
+        if os.getpid() != self._process:
+            return  # a worker that was forked from us: it stops when we do
+        if number == signal.SIGINT:
+            if self._interrupted:
+                os._exit(130)
+            self._interrupted = True
+        self.reason = self.reason or WORDS[number]
+        if self.nothing_to_save:
+            self.nothing_to_save = False  # a second signal must not disturb the way out
+            raise Stopped(f"{self.reason} 멈췄습니다. 학습을 시작하기 전이라 저장할 것은 없습니다.")
+        if number == signal.SIGINT:
+            os.write(2, "\n하던 스텝을 마치고 저장한 뒤 멈춥니다. 바로 끝내려면 Ctrl-C를 한 번 더 누르세요.\n".encode())
+
+    def hold_back(self):
+        """From here on signals are only noted: whoever calls this asks `agreed` in good time."""
+        signal.set_wakeup_fd(-1)
+        self.nothing_to_save = False
+
+    def agreed(self, device="cpu"):
+        """Whether any rank was asked to stop. With several ranks all must call this together."""
+        import torch
+        from torch import distributed
+
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return self.reason is not None
+        asked = torch.tensor(int(self.reason is not None), device=device)
+        distributed.all_reduce(asked, distributed.ReduceOp.MAX)
+        if asked.item() and self.reason is None:
+            self.reason = "다른 프로세스가 멈추라는 신호를 받아"
+        return bool(asked.item())
+
+
+@contextlib.contextmanager
+def stop_requests(max_hours=None):
+    """Yield a StopRequest that SIGTERM, SIGUSR1, SIGINT and the end of `max_hours` (None: no end) fill in."""
+    stop = StopRequest()
+    previous = {number: signal.signal(number, stop.receive) for number in WORDS}
+    if max_hours is not None:
+        signal.setitimer(signal.ITIMER_REAL, max_hours * 3600)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_leave_native_code, args=(reader, stop), daemon=True).start()
+    try:
+        yield stop
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.set_wakeup_fd(-1)
+        os.close(writer)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def ignore_in_worker(initialise, worker):
+    """Start a data loader's process deaf to what ends a run: a scheduler signals all processes, and the last
+    steps still need their batches. `initialise(worker)` is what its loader wants done besides, or None."""
+    for number in WORDS:
+        signal.signal(number, signal.SIG_IGN)
+    if initialise is not None:
+        initialise(worker)
+
+
+def _leave_native_code(reader, stop):
+    """End the process on a signal that no Python handler could take, as long as there is nothing to save."""
+    with open(reader, "rb", buffering=0) as numbers:
+        while byte := numbers.read(1):
+            if byte[0] in WORDS and stop.nothing_to_save:
+                time.sleep(PATIENCE_SECONDS)
+                if stop.nothing_to_save:
+                    print(f"{WORDS[byte[0]]} 멈췄습니다.", file=sys.stderr, flush=True)
+                    os._exit(Stopped.exit_code)

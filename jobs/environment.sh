@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# What slurm.sbatch and devcloud.pbs share: sourced from the repository's folder. Fit the first part to your cluster.
+
+# The Python that requirements.txt was installed into; here also belong `module load` lines.
+if [[ -f .venv/bin/activate ]]; then
+    # shellcheck disable=SC1091
+    source .venv/bin/activate
+fi
+
+# How many times a job goes on by itself before a person should look at it.
+export MAX_RESTARTS=${MAX_RESTARTS:-100}
+# Ranks on each node: one for each XPU or GPU, one where there is neither.
+export RANKS_PER_NODE=${RANKS_PER_NODE:-$(python -c 'import torch; print(max(1, torch.accelerator.device_count()))')}
+
+# From a signal on, torchrun waits this many seconds for the ranks to save; its own default is 30.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-3600}
+
+# set_rank_command NODES FIRST_NODE JOB_NUMBER [train.py's flags]: the words that each node is to run, in the
+# array rank_command, and the file that tells whether a rank stopped to go on later, in STOPPED_FILE.
+set_rank_command() {
+    local nodes=$1 first_node=$2 job=$3 torchrun=()
+    shift 3
+    # torchrun ends with 1 whatever a rank ended with, and with 1 too when it is signalled itself: that a
+    # rank stopped (75) is therefore noted in a file, which all nodes see, by rank.sh.
+    export STOPPED_FILE=$PWD/logs/stopped-$job
+    mkdir -p logs
+    rm -f "$STOPPED_FILE"
+    if ((nodes * RANKS_PER_NODE > 1)); then
+        torchrun=(torchrun --no-python --nnodes="$nodes" --nproc_per_node="$RANKS_PER_NODE")
+        # Not every cluster signals the ranks themselves, and torchrun by itself would die of SIGUSR1.
+        torchrun+=(--signals-to-handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
+        if ((nodes > 1)); then
+            # A port of each job's own, for jobs that share a node.
+            torchrun+=(--rdzv_backend=c10d --rdzv_id="$job" --rdzv_endpoint="$first_node:$((20000 + job % 10000))")
+        else
+            torchrun+=(--standalone)
+        fi
+    fi
+    # What the user gives comes later, and so wins.
+    # shellcheck disable=SC2034
+    rank_command=("${torchrun[@]}" bash jobs/rank.sh python train.py --resume_from_checkpoint=auto "$@")
+}
+
+# rank_stopped: whether a rank of the command that has just ended stopped to go on later; forgets it again.
+rank_stopped() {
+    [[ -e $STOPPED_FILE ]] && rm -f "$STOPPED_FILE"
+}

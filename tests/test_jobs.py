@@ -1,0 +1,191 @@
+"""The batch scripts run until the training is done: stopped with 75 they start again, with the same arguments.
+
+sbatch, srun, scontrol, qsub and qstat are stubs here, and train.py is one that stops as it is told to;
+tests/slurm.sh runs a real Slurm.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+SCRIPTS = sorted(path for path in (ROOT / "jobs").iterdir() if path.suffix in (".sh", ".sbatch", ".pbs"))
+
+# Each run writes down its arguments, then ends with the next of the codes in `codes`; "wait" waits for a signal.
+TRAIN = """
+import json, os, signal, sys, time
+from pathlib import Path
+rank, stopped = os.environ.get("RANK", "0"), []
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, lambda *_: stopped.append(1))
+runs = Path("runs-" + rank)
+done = runs.read_text().splitlines() if runs.exists() else []
+runs.write_text("\\n".join([*done, json.dumps(sys.argv[1:])]))
+Path("pid-" + rank).write_text(str(os.getpid()))
+code = Path("codes").read_text().split()[len(done)]
+while code == "wait" and not stopped:
+    time.sleep(0.02)
+sys.exit(75 if code == "wait" else int(code))
+"""
+STUBS = {
+    "python": f'exec {sys.executable} "$@"',
+    "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
+    "srun": 'while [[ $1 == --* ]]; do shift; done; echo $$ >srun.pid; exec "$@"',
+    # As Slurm does it, a requeued job is killed at once.
+    "scontrol": 'if [[ $1 == show ]]; then echo "$3"; else echo "$@" >>requeued; kill -9 "$PPID"; fi',
+    # The variables without a value come from the environment; the new job is described in a file.
+    "qsub": f'exec {sys.executable} qsub.py "$@"',
+    "qstat": r"printf 'Job Id: 7.server\n    queue = gpuq\n    Resource_List.nodes = 2:g\n\tpu:ppn=2\n    '; "
+    r"printf 'Resource_List.walltime = 01:00:00\n'",
+    # Runs each node's command here: one is enough to see what it is.
+    "mpirun": 'printf "%s\\n" "$@" >mpirun.words',
+}
+QSUB = """
+import json, os, sys
+words = sys.argv[1:]
+names = words[words.index("-v") + 1].split(",")
+json.dump({"words": words, "variables": {name: os.environ[name] for name in names}}, open("submitted", "w"))
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "qsub.py").write_text(QSUB)
+    (tmp_path / "nodefile").write_text("here\nhere\n")
+    (tmp_path / "bin").mkdir()
+    for name, body in STUBS.items():
+        (tmp_path / "bin" / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    return tmp_path
+
+
+@pytest.fixture
+def start(project):
+    """Start a batch script as the batch system would."""
+
+    def run(script, *arguments, **variables):
+        environment = {
+            **os.environ, "PATH": f"{project / 'bin'}:{os.environ['PATH']}", "RANKS_PER_NODE": "1",
+            "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "here", "SLURM_NNODES": "1",
+            "PBS_JOBID": "7.server", "PBS_O_WORKDIR": str(project), "PBS_NODEFILE": str(project / "nodefile"),
+            **variables,
+        }  # fmt: skip
+        return subprocess.Popen(
+            ["bash", f"jobs/{script}", *arguments], cwd=project, env=environment, stderr=subprocess.PIPE, text=True
+        )
+
+    return run
+
+
+def runs(project, rank=0):
+    return [json.loads(line) for line in (project / f"runs-{rank}").read_text().splitlines()]
+
+
+def finish(process):
+    """`(exit code, stderr)` of a script."""
+    stderr = process.communicate(timeout=60)[1]
+    return process.returncode, stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_the_scripts_are_bash(script):
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+
+
+WORDS = ["--dataset_path=글 하나.txt", "--text_template=질문: {Q}\\n'답변': \"{A}\"", "--do_train", ""]
+
+
+def test_slurm_requeues_the_same_job_until_it_is_done(project, start):
+    (project / "codes").write_text("75 75 0")
+    for restarts in range(3):
+        code, _ = finish(start("slurm.sbatch", *WORDS, SLURM_RESTART_COUNT=str(restarts)))
+        assert code == (0 if restarts == 2 else -signal.SIGKILL)
+    assert (project / "requeued").read_text() == "requeue 7\n" * 2
+    assert runs(project) == [["--resume_from_checkpoint=auto", *WORDS]] * 3
+    assert list((project / "logs").iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 130])
+def test_only_a_stopped_training_is_started_again(project, start, code):
+    (project / "codes").write_text(f"{code} {code}")
+    assert finish(start("slurm.sbatch"))[0] == code
+    assert finish(start("devcloud.pbs"))[0] == code
+    assert not (project / "requeued").exists() and not (project / "submitted").exists()
+
+
+def test_the_limit_of_restarts_ends_the_chain(project, start):
+    (project / "codes").write_text("75 75 75")
+    code, stderr = finish(start("slurm.sbatch", SLURM_RESTART_COUNT="3", MAX_RESTARTS="3"))
+    assert code == 75 and "MAX_RESTARTS=3" in stderr
+    code, stderr = finish(start("devcloud.pbs", RESTART_COUNT="3", MAX_RESTARTS="3"))
+    assert code == 75 and "MAX_RESTARTS=3" in stderr
+    assert not (project / "requeued").exists() and not (project / "submitted").exists()
+
+
+@pytest.mark.parametrize("script", ["slurm.sbatch", "devcloud.pbs"])
+def test_a_cancelled_job_stays_cancelled(project, start, script):
+    """scancel and qdel signal every process of a job, the script's shell too."""
+    (project / "codes").write_text("wait")
+    process = start(script)
+    for pid in (process.pid, *wait_for(project, ranks=1)):
+        os.kill(pid, signal.SIGTERM)
+    code, stderr = finish(process)
+    assert code == 75 and "다시 제출하면" in stderr
+    assert not (project / "requeued").exists() and not (project / "submitted").exists()
+
+
+def wait_for(project, ranks):
+    """The pids of the ranks, once each has set itself up for signals."""
+    deadline = time.monotonic() + 60
+    files = [project / f"pid-{rank}" for rank in range(ranks)]
+    while not all(file.exists() and file.read_text() for file in files):
+        assert time.monotonic() < deadline, "a rank did not start"
+        time.sleep(0.02)
+    return [int(file.read_text()) for file in files]
+
+
+def test_pbs_submits_itself_again_with_the_same_arguments_and_resources(project, start):
+    (project / "codes").write_text("75 75 0")
+    written = """--dataset_path="글 하나.txt" --text_template='질문: {Q}' --do_train"""
+    variables = {"TRAIN_ARGS": written}
+    for _ in range(2):
+        assert finish(start("devcloud.pbs", **variables))[0] == 0
+        submitted = json.loads((project / "submitted").read_text())
+        (project / "submitted").unlink()
+        words, variables = submitted["words"], submitted["variables"]
+        assert words[-1] == "jobs/devcloud.pbs"
+        assert words[:6] == ["-l", "walltime=01:00:00", "-l", "nodes=2:gpu:ppn=2", "-q", "gpuq"]
+    assert variables["RESTART_COUNT"] == "2" and variables["TRAIN_ARGS"] == written
+    assert finish(start("devcloud.pbs", **variables))[0] == 0
+    assert not (project / "submitted").exists()
+    given = ["--dataset_path=글 하나.txt", "--text_template=질문: {Q}", "--do_train"]
+    # An hour less a tenth of it.
+    assert runs(project) == [["--resume_from_checkpoint=auto", "--max_hours=0.9", *given]] * 3
+
+
+def test_pbs_starts_torchrun_on_each_of_several_nodes(project, start):
+    (project / "nodefile").write_text("first\nfirst\nsecond\nsecond\n")
+    assert finish(start("devcloud.pbs", TRAIN_ARGS="--do_train", RANKS_PER_NODE="4"))[0] == 0
+    words = (project / "mpirun.words").read_text().split()
+    assert words[:4] == ["-n", "2", "-ppn", "1"]
+    for word in ("--nnodes=2", "--nproc_per_node=4", "--rdzv_endpoint=first:20007", "--do_train"):
+        assert word in words
+
+
+def test_a_signal_to_torchrun_stops_every_rank_and_requeues(project, start):
+    """torchrun is real here: it is told by Slurm, tells its ranks, waits for them, and ends with 1."""
+    (project / "codes").write_text("wait")
+    process = start("slurm.sbatch", RANKS_PER_NODE="2")
+    wait_for(project, ranks=2)
+    os.kill(int((project / "srun.pid").read_text()), signal.SIGUSR1)
+    code, stderr = finish(process)
+    assert code == -signal.SIGKILL, stderr
+    assert (project / "requeued").read_text() == "requeue 7\n"
