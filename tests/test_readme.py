@@ -87,4 +87,5 @@ def test_readme_lists_every_flag_and_its_default():
                 assert row, f"{readme}: {flag}"
                 if not (action.default is None or action.default is False):
                     shown = " ".join(action.default) if isinstance(action.default, list) else str(action.default)
+                    shown = "true" if action.default is True else shown
                     assert f"`{shown}`" in row.group(), row.group()
