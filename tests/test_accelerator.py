@@ -76,10 +76,11 @@ def test_captured_draws_differ_from_step_to_step_and_a_seed_repeats_them(model, 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("width", [48, 100])
-def test_the_linear_kernel_gives_what_pytorch_gives(kernels, dtype, width):
+@pytest.mark.parametrize("rows", [1, 6])
+def test_the_linear_kernels_give_what_pytorch_gives(kernels, dtype, width, rows):
     torch.manual_seed(0)
     for outputs, activation in ((3 * width, None), (1001, "gelu_new")):
-        shapes = ((outputs, width), (outputs,), (1, width), (1, outputs), (width,), (width,))
+        shapes = ((outputs, width), (outputs,), (rows, width), (rows, outputs), (width,), (width,))
         weight, bias, x, residual, *norm = (torch.randn(*shape, device=GPU).to(dtype) for shape in shapes)
         for norms in ((*norm, 1e-5), None):
             ours = kernels.fused(weight, bias, norms, activation)(x, residual)
