@@ -34,7 +34,7 @@ def main(argv=None):
     batch_size = 1 if streams or options.interactive else min(options.batch_size, len(jobs))
 
     chosen = device.choose_device(options.device)
-    dtype = device.choose_dtype(chosen, options.dtype)
+    dtype = device.choose_dtype(chosen, options.dtype, options.quantize)
     trusted = options.trust_remote_code
     model = load(source, chosen, dtype, batch_size, options.quantize, options.allow_invalid_utf8, trusted)
     seed = secrets.randbits(32) if options.seed is None else options.seed

@@ -21,6 +21,10 @@ CACHES = tempfile.TemporaryDirectory(prefix="gpt2-korean-tests-")
 os.environ.update(HF_HOME=CACHES.name, HF_ENDPOINT="http://127.0.0.1:9", OMP_NUM_THREADS="1")
 
 
+# A shell's background job ignores Ctrl-C, and so would every program that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def sample_texts():
     return (ROOT / "data" / "korean_texts.txt").read_text("utf-8").strip().split("\n\n")

@@ -60,6 +60,7 @@ def test_a_cpu_and_an_old_cuda_device_stay_at_float32(monkeypatch):
     # Writing reads weight by weight, so there a CPU that computes in bfloat16 does.
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     assert device.choose_dtype(torch.device("cpu"), "auto") == torch.bfloat16
+    assert device.choose_dtype(torch.device("cpu"), "auto", quantize="int8") == torch.float32
     assert device.choose_precision(torch.device("cpu"))[:2] == (False, False)
     assert device.choose_dtype(torch.device("cpu"), "bfloat16") == torch.bfloat16
 
