@@ -4,8 +4,8 @@ import secrets
 import sys
 
 from gpt2_korean.checkpoints import find_model
+from gpt2_korean.generate_options import SETTINGS, parse_generate_options, parse_setting
 from gpt2_korean.messages import run_script, say, warn
-from gpt2_korean.options import SETTINGS, parse_generate_options, parse_setting
 from gpt2_korean.prompts import read_prompts
 
 

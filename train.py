@@ -7,10 +7,10 @@ from gpt2_korean.lock import hold_output_dir
 from gpt2_korean.lora import check_adapter
 from gpt2_korean.messages import UsageError, run_script, say, warn
 from gpt2_korean.model import SCRATCH_SIZES
-from gpt2_korean.options import parse_train_options
 from gpt2_korean.run_record import recorded
 from gpt2_korean.stopping import stop_requests
 from gpt2_korean.text_files import find_files
+from gpt2_korean.train_options import parse_train_options
 
 
 def main(argv=None):

@@ -9,6 +9,10 @@ import math
 
 from gpt2_korean.messages import UsageError
 
+# What both scripts have.
+DEVICES = ("auto", "xpu", "cuda", "mps", "cpu")
+REMOTE_CODE = "모델에 딸린 Python 코드를 실행합니다. 만든 이를 믿을 때만 주세요"
+
 
 class KoreanHelp(argparse.HelpFormatter):
     """Help with a Korean usage line and one column wide enough for the longest flag."""
@@ -140,3 +144,35 @@ def _range_words(minimum, maximum, above=None):
     if maximum is not None:
         words.append(f"{maximum:g} 이하인")
     return ", ".join(words) or "유한한"
+
+
+def add_flag(group, flag, kind, help_text, default=None, **keywords):
+    """A flag with a value of a `kind` (a function of the word), its default named in its help."""
+    if default not in (None, argparse.SUPPRESS):
+        shown = " ".join(default) if isinstance(default, list) else default
+        help_text += f" (기본값: {shown})"
+    group.add_argument(flag, type=kind, default=default, help=help_text, metavar="값", **keywords)
+
+
+def add_switch(group, flag, help_text, default=False):
+    """A flag that is true by itself and takes true or false."""
+    group.add_argument(flag, nargs="?", const=True, type=boolean, default=default, help=help_text, metavar="true|false")
+
+
+def text(word):
+    """A value that is valid Unicode: bytes of another encoding reach us as lone surrogates."""
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(
+            f"{error.start + 1}번째 글자가 올바른 UTF-8이 아닙니다. 터미널의 문자 인코딩을 UTF-8로 맞추세요."
+        ) from None
+    return word
+
+
+def escaped_text(word):
+    r"""A text in which `\n` and `\t` mean what they say."""
+    word = text(word).replace("\\n", "\n").replace("\\t", "\t")
+    if not word:
+        raise argparse.ArgumentTypeError("빈 글은 줄 수 없습니다.")
+    return word

@@ -16,7 +16,7 @@ LOOK_EVERY, LOOK_EVERY_IN_STREAM = 16, 4
 def stream_texts(model, prompts, settings, every=1):
     """Continue `prompts`, a batch of str, by a LoadedModel.
 
-    settings: name → value, as options.SETTINGS names them.
+    settings: name → value, as generate_options.SETTINGS names them.
 
     Returns an iterator that yields, every few steps, how many steps they were and the new text of each row,
     a list of str. A row's text ends with the document, before the first of the stop texts, or after `length`

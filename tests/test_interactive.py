@@ -10,8 +10,8 @@ import time
 import pytest
 from conftest import ROOT
 
+from gpt2_korean.generate_options import SETTINGS, parse_setting
 from gpt2_korean.interactive import converse
-from gpt2_korean.options import SETTINGS, parse_setting
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_ctrl_c_stops_a_text_or_a_line_and_not_the_session(session):
 
 
 def test_every_setting_is_a_flag_of_the_kind_it_starts_with(run_main):
-    from gpt2_korean.options import parse_generate_options
+    from gpt2_korean.generate_options import parse_generate_options
 
     options = parse_generate_options(["--model_name_or_path=x"])
     assert all(hasattr(options, name) for name in SETTINGS)

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
+from gpt2_korean.generate_options import parse_generate_options
 from gpt2_korean.messages import UsageError
-from gpt2_korean.options import parse_generate_options, parse_train_options
+from gpt2_korean.train_options import parse_train_options
 from gpt2_korean.trainer_flags import read_trainer_flags
 
 TRAIN = ["--do_train", "--dataset_path=data/korean_texts.txt"]
