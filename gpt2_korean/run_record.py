@@ -21,7 +21,7 @@ from gpt2_korean.publish import write_file
 RECORD = "run.json"
 CARD = "README.md"
 CARD_MARK = "<!-- gpt2-korean이 쓴 파일입니다. 고쳐서 간직하려면 이 줄을 지우세요. -->"
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors")
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "tokenizers", "safetensors")
 LOGGED = ("step", "epoch", "loss", "eval_loss", "eval_perplexity", "eval_bits_per_character")
 LICENSES = dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"), "mit")
 SECRET = re.compile(r"(--)?[\w-]*(token|secret|password|api[_-]key)")  # a flag or name whose value is one
