@@ -46,8 +46,9 @@ def load(source, device, dtype, rows=1, quantize=None, allow_invalid_utf8=False,
         config, tensors, tokenizer, eos_token_id = read
         decoder = gpt2_decoder(config, tensors, device, dtype, rows, quantize)
     else:
-        from gpt2_korean.model import load_pretrained
+        from gpt2_korean.model import load_pretrained, show_downloads_only
 
+        show_downloads_only()
         model, tokenizer = load_pretrained(source, dtype, FLAG, trust_remote_code)
         eos_token_id = tokenizer.eos_token_id
         tokenizer = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
@@ -74,7 +75,8 @@ def _read_gpt2(folder):
     return tensors and (config, tensors, *_read_tokenizer(folder, config))
 
 
-def gpt2_decoder(config, tensors, device, dtype, rows, quantize):
+def gpt2_decoder(config, tensors, device, dtype, rows, quantize=None):
+    """A GPT2Decoder with the kernels that are fastest for `rows` rows on this device; see load and GPT2Decoder."""
     make_linear, attend = linear.plain, None
     if quantize:
         make_linear = linear.quantized
