@@ -8,7 +8,7 @@ from gpt2_korean.lora import check_adapter
 from gpt2_korean.messages import UsageError, run_script, say, warn
 from gpt2_korean.model import SCRATCH_SIZES
 from gpt2_korean.run_record import recorded
-from gpt2_korean.stopping import stop_requests
+from gpt2_korean.stopping import leave_together, stop_requests
 from gpt2_korean.text_files import find_files
 from gpt2_korean.train_options import parse_train_options
 
@@ -138,6 +138,7 @@ def run(options, stop, record):
             print(f"손실(토큰당): {metrics['eval_loss']:.4f}")
             print(f"혼란도(토큰당): {metrics['eval_perplexity']:.2f}")
             print(f"글자당 비트: {metrics['eval_bits_per_character']:.4f}")
+    leave_together()
     return 0
 
 

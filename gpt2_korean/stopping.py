@@ -87,6 +87,15 @@ def stop_requests(max_hours=None):
             signal.signal(number, handler)
 
 
+def leave_together():
+    """Wait for all ranks and take leave: a rank that ends while another still listens to it makes that one abort."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def ignore_in_worker(initialise, worker):
     """Start a data loader's process deaf to what ends a run: a scheduler signals all processes, and the last
     steps still need their batches. `initialise(worker)` is what its loader wants done besides, or None."""

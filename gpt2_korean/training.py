@@ -14,6 +14,7 @@ from gpt2_korean.blocks import collate
 from gpt2_korean.callbacks import GoOnAndStop, KeepCheckpoints, KeepRecord, LogLines, ProgressBar
 from gpt2_korean.checkpoints import RESUME, STATE, read_json, trainer_state
 from gpt2_korean.messages import Stopped, UsageError, UserError
+from gpt2_korean.stopping import leave_together
 from gpt2_korean.trainer import EvaluationStopped, KoreanTrainer
 
 
@@ -121,6 +122,7 @@ def train(trainer, checkpoint=None):
             "메모리가 모자라면 그 수를 줄이고, --resume_from_checkpoint=auto를 넣어 다시 실행하세요."
         ) from error
     if stopping.stopped:
+        leave_together()
         raise Stopped(
             f"{trainer.stop.reason} {trainer.state.global_step}스텝에서 멈추고 체크포인트를 저장했습니다.\n"
             "같은 명령에 --resume_from_checkpoint=auto를 넣어(이미 있으면 그대로) 다시 실행하면 이어집니다."
@@ -149,6 +151,7 @@ def evaluate(trainer):
     try:
         return trainer.evaluate()
     except EvaluationStopped:
+        leave_together()
         raise Stopped(f"{trainer.stop.reason} 평가를 마치지 않고 멈췄습니다. 같은 명령이 다시 평가합니다.") from None
 
 
