@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -114,9 +115,11 @@ def train(trainer, checkpoint=None):
         ) from error
     except pickle.UnpicklingError as error:
         raise UserError(f"{checkpoint}: 옵티마이저의 상태가 아닌 것이 들어 있어 열지 않았습니다.") from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError) as error:
+        # Found out by a signal (RuntimeError) or by reading what the process no longer sends, whichever is first.
+        if not (isinstance(error, ConnectionError) or "DataLoader worker" in str(error)):
             raise
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise again, wherever we are
         raise UserError(
             "글을 읽는 프로세스(--dataloader_num_workers)가 죽었습니다. 앞서 저장된 체크포인트는 그대로 있습니다.\n"
             "메모리가 모자라면 그 수를 줄이고, --resume_from_checkpoint=auto를 넣어 다시 실행하세요."

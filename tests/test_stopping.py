@@ -57,6 +57,7 @@ def test_a_signal_while_native_code_runs_is_honoured_too():
         "with stop_requests() as stop:\n    print('ready', flush=True)\n"
         "    hashlib.pbkdf2_hmac('sha256', b'x', b'y', 2**31 - 1)\n"
     )
+    time.sleep(0.5)  # until it is in there
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75 and "SIGTERM" in err and "Traceback" not in err
@@ -221,7 +222,7 @@ def test_generate_refuses_a_half_checkpoint(tiny_model_folder, tmp_path, run_mai
     assert len(err[err.index("오류:") :].strip().splitlines()) <= 2
 
 
-TWO_RANKS = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--rdzv_backend=c10d"]
+TWO_RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
 def test_two_ranks_stop_together_when_one_is_signalled_and_go_on(run, tmp_path, run_script):
