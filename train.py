@@ -49,6 +49,7 @@ def run(options, stop, record):
     from gpt2_korean import blocks, corpus, device, lora, plan, training
     from gpt2_korean.model import context_length, load_model, replace_vocabulary, show_downloads_only
     from gpt2_korean.provenance import trace_provenance
+    from gpt2_korean.throughput import flops_per_token
 
     show_downloads_only()
     chosen = device.choose_device(options.device)
@@ -110,18 +111,32 @@ def run(options, stop, record):
         eval_blocks, eval_characters = blocks.pack(held_out, tokenizer, block_size), corpus.count_characters(held_out)
         say(blocks.describe("평가 글", held_out, eval_blocks))
 
-    limit = options.save_total_limit
-    trainer = training.build_trainer(
-        model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, limit, stop, record
-    )
+    tokens_per_character = compilation = None
     if options.do_train:
         tokens = blocks.count_targets(train_blocks)
+        if tokens is not None:
+            tokens_per_character = tokens / corpus.count_characters(documents)
         blocks_per_batch = arguments.train_batch_size * arguments.world_size
         accumulation, epochs = arguments.gradient_accumulation_steps, arguments.num_train_epochs
         steps = plan.total_steps(
             getattr(train_blocks, "num_rows", None), blocks_per_batch, accumulation, epochs, arguments.max_steps
         )
         say(plan.describe_steps(steps, blocks_per_batch * accumulation, block_size))
+        flops = steps * blocks_per_batch * accumulation * block_size * flops_per_token(model, block_size)
+        compilation, reason = plan.choose_compilation(
+            options.torch_compile, device.can_compile(chosen), flops,
+            options.trainer_arguments.get("torch_compile_backend"), options.trainer_arguments.get("torch_compile_mode"),
+        )  # fmt: skip
+        if reason:
+            say(f"컴파일: {'하지 않음' if compilation is None else '함'} ({reason})")
+
+    stepping = training.speed_up(model, arguments, block_size, compilation, options.device_graphs)
+    limit = options.save_total_limit
+    trainer = training.build_trainer(
+        model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, limit, stop, record,
+        tokens_per_character=tokens_per_character, **stepping,
+    )  # fmt: skip
+    if options.do_train:
         if training.is_finished(start, steps):
             training.complete(trainer, start)
             say(f"이미 끝난 학습입니다: {options.output_dir} (더 하려면 --num_train_epochs나 --max_steps를 늘리세요)")

@@ -110,3 +110,11 @@ def collate(blocks, pad_token_id):
         "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad_token_id),
         "labels": pad_sequence(rows, batch_first=True, padding_value=-100),
     }
+
+
+def fill_up(batch, rows, length):
+    """`batch` with each tensor [rows, length]: what is added holds no labels, and nothing real attends to it."""
+    from torch.nn.functional import pad
+
+    missing = (0, length - batch["labels"].shape[1], 0, rows - batch["labels"].shape[0])
+    return {name: pad(tensor, missing, value=-100 if name == "labels" else 0) for name, tensor in batch.items()}

@@ -1,6 +1,7 @@
 """What happens at Trainer's events: going on, stopping, keeping checkpoints and the record, log lines."""
 
 import sys
+import time
 
 from tqdm import tqdm
 from transformers import TrainerCallback
@@ -84,23 +85,45 @@ LOG_WORDS = {
     "grad_norm": "기울기 크기",
     "learning_rate": "학습률",
     "epoch": "에폭",
+    "tokens_per_second": "초당 토큰",
+    "train_tokens_per_second": "전체 초당 토큰",
+    "train_mfu": "MFU",
     "eval_loss": "평가 손실",
     "eval_perplexity": "혼란도",
     "eval_bits_per_character": "글자당 비트",
 }
 
 
+def _brief(name, number):
+    if name == "train_mfu":
+        return f"{number:.1%}"
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+
+
 class LogLines(TrainerCallback):
     """A line on stderr for each log entry: Trainer's own go to stdout, which is for results."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        known = [f"{word} {float(logs[name]):.4g}" for name, word in LOG_WORDS.items() if name in logs]
+        known = [f"{word} {_brief(name, float(logs[name]))}" for name, word in LOG_WORDS.items() if name in logs]
         if len(known) > 1 and state.is_world_process_zero:
             tqdm.write(f"[{state.global_step}/{state.max_steps}] " + " · ".join(known), file=sys.stderr)
 
 
 class ProgressBar(ProgressCallback):
-    """Trainer's progress bar without its log lines."""
+    """Trainer's progress bar with speed and loss in place of its log lines.
+
+    To read the loss is to wait for the device, so that is done once a second at most.
+    """
+
+    def __init__(self, trainer):
+        super().__init__()
+        self.trainer, self.shown = trainer, 0.0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        super().on_step_end(args, state, control, **kwargs)
+        if state.is_world_process_zero and time.monotonic() - self.shown > 1:
+            self.training_bar.set_postfix_str(" · ".join(self.trainer.describe_progress()))
+            self.shown = time.monotonic()
 
     def on_log(self, *args, **kwargs):
         pass

@@ -6,8 +6,11 @@ imported beside another it ends the whole program, so its version is looked up b
 
 import contextlib
 import importlib
+import os
+import shutil
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 
 import torch
 
@@ -109,6 +112,12 @@ def has_graphs(device):
         return number.item() == 1
     except (RuntimeError, AttributeError):  # an older PyTorch has no XPUGraph
         return False
+
+
+def can_compile(device):
+    """Whether torch.compile can make kernels for the device: it needs Triton, and Triton a C compiler."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    return device.type in ("cuda", "xpu") and find_spec("triton") is not None and compiler is not None
 
 
 def name_precision(bf16, fp16):

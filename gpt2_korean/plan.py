@@ -5,6 +5,10 @@ Arithmetic over numbers; knows no model and no Trainer.
 
 import math
 
+# Where the seconds of compiling are won back, in floating-point operations of a run: measured on an H100
+# (benchmarks/RESULTS.md). On a slower device they are won back sooner.
+WORTH_COMPILING = 1.2e16
+
 
 def total_steps(blocks, blocks_per_batch, accumulation, epochs, max_steps):
     """How many optimizer steps Trainer takes over `blocks` blocks; `max_steps` above 0 decides alone."""
@@ -16,6 +20,23 @@ def total_steps(blocks, blocks_per_batch, accumulation, epochs, max_steps):
 
 def describe_steps(steps, blocks_per_step, block_size):
     return f"학습: {steps:,}스텝 · 스텝마다 블록 {blocks_per_step:,}개 × {block_size:,}토큰"
+
+
+def choose_compilation(wanted, possible, flops, backend=None, mode=None):
+    """`(torch.compile's keyword arguments, or None for no compilation, why or None)`.
+
+    wanted: the flag's value, None where it was not given. flops: of the whole run, in floating-point operations.
+    """
+    how = {"backend": backend or "inductor", "mode": mode}
+    if wanted is not None:
+        return how if wanted else None, f"--torch_compile={str(wanted).lower()}"
+    if backend or mode:
+        return how, "--torch_compile_backend" if backend else "--torch_compile_mode"
+    if not possible:
+        return None, None
+    if flops < WORTH_COMPILING:
+        return None, "짧은 학습이라 컴파일하는 시간이 더 듦"
+    return how, "긴 학습"
 
 
 def plan_warnings(steps, warmup_steps, save_steps, tokens, block_size):

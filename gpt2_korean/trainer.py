@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import distributed
-from transformers import Trainer
+from torch.utils.data import ConcatDataset
 
 from gpt2_korean import lora, publish
 from gpt2_korean.blocks import count_targets
 from gpt2_korean.checkpoints import ADAPTER, RESUME, STATE, read_json, remove_checkpoint, remove_earlier_run
 from gpt2_korean.messages import UserError, describe_os_error
 from gpt2_korean.run_record import write_card
+from gpt2_korean.stepping import SteppingTrainer
 from gpt2_korean.stopping import StopRequest, ignore_in_worker
 
 
@@ -24,7 +25,7 @@ class EvaluationStopped(Exception):
     """The run was asked to stop while it evaluated."""
 
 
-class KoreanTrainer(Trainer):
+class KoreanTrainer(SteppingTrainer):
     """A Trainer that evaluates exactly, over all tokens and by characters, and leaves no half checkpoint.
 
     Trainer's own eval_loss is a mean over blocks, in which a short block weighs as much as a full one,
@@ -59,18 +60,27 @@ class KoreanTrainer(Trainer):
         targets = (inputs["labels"][:, 1:] != -100).sum()
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, inputs)
-        return loss.detach().float() * targets / len(inputs["labels"]), None, None
+        nats = torch.where(targets > 0, loss.detach().float() * targets, 0.0)  # a mean over no targets is NaN
+        return nats / len(inputs["labels"]), None, None
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        # Where the ranks' shares are uneven accelerate gives some blocks twice; blocks without a target even them.
+        blocks = self.eval_dataset if eval_dataset is None else eval_dataset
+        missing = -len(blocks) % (self.args.eval_batch_size * self.args.world_size) if self.args.world_size > 1 else 0
+        if missing:
+            blocks = ConcatDataset([blocks, [{"input_ids": blocks[0]["input_ids"][:1]}] * missing])
+        return super().get_eval_dataloader(blocks)
 
     def evaluate(self, *args, **kwargs):
         # A data loader draws a seed wherever it starts; evaluation must not move what training draws.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), self.meter.paused():
             metrics = super().evaluate(*args, **kwargs)
         self.evaluation_due = False
         return metrics
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        nats = output.metrics.pop(f"{metric_key_prefix}_loss") * len(self.eval_dataset)
+        nats = output.metrics.pop(f"{metric_key_prefix}_loss") * len(dataloader.dataset)
         output.metrics.update(
             {f"{metric_key_prefix}_{name}": value for name, value in self._eval_metrics(nats).items()}
         )
@@ -144,7 +154,7 @@ class KoreanTrainer(Trainer):
             raise self._diverged()
         output_dir, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         unlogged_loss = self.accelerator.gather(self._tr_loss).mean().item()
-        with self._saving(output_dir / name):
+        with self._saving(output_dir / name), self.meter.paused():
             self._staging = self._make_staging_area()
             super()._save_checkpoint(model, trial)
             checkpoint, self._staging = self._staging / name, None

@@ -14,9 +14,15 @@ from transformers.trainer_utils import unwrap_peft_model
 from gpt2_korean.blocks import collate
 from gpt2_korean.callbacks import GoOnAndStop, KeepCheckpoints, KeepRecord, LogLines, ProgressBar
 from gpt2_korean.checkpoints import RESUME, STATE, read_json, trainer_state
+from gpt2_korean.device import has_graphs
+from gpt2_korean.fast_forward import can_be_fast, use_fast_forward
 from gpt2_korean.messages import Stopped, UsageError, UserError
 from gpt2_korean.stopping import leave_together
 from gpt2_korean.trainer import EvaluationStopped, KoreanTrainer
+
+# Flags of TrainingArguments that are ours to carry out: see speed_up. Trainer would compile the whole model, which
+# takes several times as long, anew for each shape of a batch.
+COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 
 
 def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
@@ -26,8 +32,10 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     device than we did.
     """
     arguments = {**trainer_arguments, "bf16": bf16, "fp16": fp16, "use_cpu": device.type == "cpu"}
-    for ours in ("resume_from_checkpoint", "save_total_limit", "enable_jit_checkpoint"):
+    for ours in ("resume_from_checkpoint", "save_total_limit", "enable_jit_checkpoint", *COMPILATION):
         arguments.pop(ours, None)
+    # All weights of a language model have gradients in every pass; to look for others costs time.
+    arguments.setdefault("ddp_find_unused_parameters", False)
     # Trainer would replace a loss that is not finite by the mean of the others and go on; in float16 the
     # step of such a loss is skipped, and that is right.
     arguments.setdefault("logging_nan_inf_filter", fp16)
@@ -53,8 +61,35 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     return arguments
 
 
+def speed_up(model, arguments, block_size, compilation=None, device_graphs=True):
+    """Have `model` train fast; returns how KoreanTrainer is to step it, as its keyword arguments.
+
+    compilation: torch.compile's keyword arguments, None for no compilation. device_graphs: record each step,
+    where the device can. Raises UsageError for a backend or mode that torch.compile does not know.
+    """
+    language_model = unwrap_peft_model(model)
+    # Whole modules are what FSDP gathers and DataParallel copies; and both call transformers' own forward.
+    split = arguments.fsdp or arguments.deepspeed or arguments.n_gpu > 1
+    if split or not can_be_fast(language_model):
+        if compilation is not None:
+            language_model.compile(**compilation)
+        return {}
+    try:
+        use_fast_forward(language_model, compilation and partial(torch.compile, dynamic=False, **compilation))
+    except RuntimeError as error:
+        raise UsageError(f"--torch_compile_backend, --torch_compile_mode: {str(error).splitlines()[0]}") from None
+    recorded = (
+        device_graphs
+        and has_graphs(arguments.device)
+        # What they do between the passes, or in the middle of one, no graph can hold.
+        and not (arguments.fp16 or arguments.gradient_checkpointing)
+        and (compilation or {}).get("mode") not in ("reduce-overhead", "max-autotune")  # graphs of their own
+    )
+    return {"full_length": block_size if compilation or recorded else None, "recorded": recorded}
+
+
 def build_trainer(
-    model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, save_total_limit, stop, record
+    model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, save_total_limit, stop, record, **stepping
 ):
     """A KoreanTrainer over packed blocks (see blocks.py), either of them None where it is not needed.
 
@@ -62,6 +97,7 @@ def build_trainer(
     save_total_limit: how many checkpoints to keep, None for all.
     stop: a StopRequest; from here on it is asked at the end of each step and at each evaluated batch.
     record: what is to be told of the run, see run_record.py; the trainer adds to it.
+    stepping: see KoreanTrainer and speed_up.
     """
     # GPT-2's class name does not tell transformers which loss is meant; it warns, then takes this one.
     language_model = unwrap_peft_model(model)
@@ -80,10 +116,11 @@ def build_trainer(
         eval_characters=eval_characters,
         stop=stop,
         record=record,
+        **stepping,
     )
     trainer.pop_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:  # absent where --disable_tqdm was given
-        trainer.add_callback(ProgressBar())
+        trainer.add_callback(ProgressBar(trainer))
     trainer.add_callback(LogLines())
     stop.hold_back()
     return trainer
@@ -116,6 +153,11 @@ def train(trainer, checkpoint=None):
     except pickle.UnpicklingError as error:
         raise UserError(f"{checkpoint}: 옵티마이저의 상태가 아닌 것이 들어 있어 열지 않았습니다.") from error
     except (RuntimeError, ConnectionError) as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise UserError(
+                f"커널을 컴파일하지 못했습니다({str(error).strip().splitlines()[0]}).\n"
+                "--torch_compile=false를 더하면 컴파일하지 않고 학습합니다."
+            ) from error
         # Found out by a signal (RuntimeError) or by reading what the process no longer sends, whichever is first.
         if not (isinstance(error, ConnectionError) or "DataLoader worker" in str(error)):
             raise

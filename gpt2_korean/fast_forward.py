@@ -1,0 +1,66 @@
+"""GPT-2's forward pass as training computes it: its own modules and weights, a faster way through them.
+
+transformers' goes through general code: an activation of eight kernels, masks, and all logits in float32 to
+compute the loss from. The weights, the dropout and the formulas are the same here, and so is what is saved.
+A layer ends with the next one's layer norm, so that a compiler can join the two.
+"""
+
+from types import MethodType
+
+import torch
+from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+
+from gpt2_korean import loss
+
+TANH_GELU = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")
+
+
+def can_be_fast(model):
+    """Whether `model` is a GPT-2 that this file knows the way through."""
+    return model.config.model_type == "gpt2" and not model.config.add_cross_attention and hasattr(model, "lm_head")
+
+
+def use_fast_forward(model, compiler=None):
+    """Replace the forward of a GPT2LMHeadModel by one that, given labels, returns the loss alone.
+
+    compiler: what compiles a function for the shape of the batches in training, None for no compilation.
+    Evaluation meets many shapes and goes the same way uncompiled.
+    """
+    ways = _layer, loss.softmax_in_place
+    ways_in_training = ways if compiler is None else tuple(map(compiler, ways))
+    if model.config.activation_function in TANH_GELU:
+        for block in model.transformer.h:
+            block.mlp.act = torch.nn.GELU(approximate="tanh")
+
+    def forward(self, input_ids=None, labels=None, num_items_in_batch=None, **keywords):
+        """num_items_in_batch: how many labels the mean is over, where a batch is a part of a step's."""
+        if labels is None:
+            return type(self).forward(self, input_ids=input_ids, **keywords)
+        layer, softmax_in_place = ways_in_training if self.training else ways
+        hidden_states = _last_hidden_states(self.transformer, input_ids, layer)
+        total = loss.summed_loss(hidden_states, self.lm_head.weight, labels, softmax_in_place)
+        items = (labels[:, 1:] != loss.IGNORED).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+        return CausalLMOutputWithCrossAttentions(loss=total / items)
+
+    model.forward = MethodType(forward, model)
+
+
+def _last_hidden_states(body, input_ids, layer):
+    """[batch, length, width] of `body`, a GPT2Model."""
+    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+    residual = body.drop(body.wte(input_ids) + body.wpe(positions))
+    normalized = body.h[0].ln_1(residual)
+    next_norms = [*(block.ln_1 for block in body.h[1:]), body.ln_f]
+    for block, next_norm in zip(body.h, next_norms, strict=True):
+        if body.training and block.gradient_checkpointing:
+            # The function that gradient_checkpointing_enable() chose.
+            residual, normalized = block._gradient_checkpointing_func(layer, block, next_norm, residual, normalized)
+        else:
+            residual, normalized = layer(block, next_norm, residual, normalized)
+    return normalized
+
+
+def _layer(block, next_norm, residual, normalized):
+    residual = residual + block.attn(normalized)[0]
+    residual = residual + block.mlp(block.ln_2(residual))
+    return residual, next_norm(residual)

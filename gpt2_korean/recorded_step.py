@@ -1,0 +1,94 @@
+"""The forward and backward pass of a batch, recorded as a graph of the device and replayed.
+
+A pass submits over a thousand small pieces of work, and a processor that submits them one by one is slower
+than a fast GPU that does them. Recorded, the pass is submitted whole. The batches must all be of one shape.
+"""
+
+import contextlib
+
+import torch
+import torch.distributed
+
+from gpt2_korean.device import new_graph
+
+WARM_UP = 3  # passes as they are: libraries and compilers set themselves up in the first ones
+BUCKET = 2**24  # numbers that ranks exchange at a time
+
+
+class RecordedStep:
+    """Calls what it is given, `pass_(inputs, items)`, which computes a loss and its gradients, and returns the loss.
+
+    A step of the optimizer may be several passes, whose gradients add up. Two graphs are recorded: of a pass
+    that finds no gradients and makes them, and of one that adds to those that the first made.
+    """
+
+    def __init__(self, parameters, device):
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self.device = device
+        self.passes = 0
+        self.graphs = {}
+        self.gradients = None
+
+    def __call__(self, pass_, inputs, items):
+        """inputs: the tensors of a batch by name; items: [], how many labels the loss is a mean over."""
+        self.passes += 1
+        current = self.parameters[0].grad
+        ours = self.gradients is not None and current is self.gradients[0]
+        if self.passes <= WARM_UP or not (current is None or ours):
+            return pass_(inputs, items)
+        if not self.graphs:
+            self.inputs, self.items = {name: tensor.clone() for name, tensor in inputs.items()}, items.clone()
+        for name, tensor in inputs.items():
+            self.inputs[name].copy_(tensor, non_blocking=True)
+        self.items.copy_(items, non_blocking=True)
+        if ours not in self.graphs:
+            self.graphs[ours] = self._record(pass_)
+        graph, loss = self.graphs[ours]
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            parameter.grad = gradient
+        graph.replay()
+        return loss.clone()
+
+    def _record(self, pass_):
+        graph = new_graph(self.device)
+        torch.accelerator.synchronize()
+        torch.accelerator.empty_cache()  # what the passes before it used is used no more
+        pool = [graph.pool() for graph, _ in self.graphs.values()]
+        with torch.Stream(self.device):
+            graph.capture_begin(*pool)
+            try:
+                loss = pass_(self.inputs, self.items)
+            except BaseException:
+                with contextlib.suppress(RuntimeError):
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        if self.gradients is None:
+            self.gradients = [parameter.grad for parameter in self.parameters]
+        return graph, loss
+
+
+def start_alike(model):
+    """Give all ranks the first one's weights, as DistributedDataParallel does."""
+    for tensor in model.state_dict().values():
+        torch.distributed.broadcast(tensor, 0)
+
+
+def average_over_ranks(parameters):
+    """Replace the gradients of `parameters` by their mean over all ranks, as DistributedDataParallel does."""
+    bucket, size = [], 0
+    for gradient in (parameter.grad for parameter in parameters if parameter.grad is not None):
+        bucket.append(gradient)
+        size += gradient.numel()
+        if size >= BUCKET:
+            _average(bucket)
+            bucket, size = [], 0
+    if bucket:
+        _average(bucket)
+
+
+def _average(gradients):
+    together = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    torch.distributed.all_reduce(together)
+    parts = together.div_(torch.distributed.get_world_size()).split([gradient.numel() for gradient in gradients])
+    torch._foreach_copy_(gradients, [part.view_as(to) for part, to in zip(parts, gradients, strict=True)])
