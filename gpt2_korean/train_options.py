@@ -144,7 +144,7 @@ def _train_parser():
     add_switch(machine, "--fp16", "float16 혼합 정밀도", default=None)
     add_switch(machine, "--torch_compile", "커널을 컴파일합니다. 주지 않으면 학습이 길 때 GPU에서 켭니다", default=None)
     add_switch(
-        machine, "--device_graphs", "GPU에서 한 단계를 기록해 되풀이합니다. 끄려면 --no_device_graphs", default=True
+        machine, "--device_graphs", "GPU에서 한 단계를 기록해 되풀이합니다. 주지 않으면 CUDA에서 켭니다", default=None
     )
     add_switch(machine, "--auto_find_batch_size", "메모리가 모자라면 한 번에 학습할 블록을 줄이고 그만큼 더 모읍니다")
     for name in ("bf16", "fp16", "torch_compile", "device_graphs"):

@@ -61,11 +61,11 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     return arguments
 
 
-def speed_up(model, arguments, block_size, compilation=None, device_graphs=True):
+def speed_up(model, arguments, block_size, compilation=None, device_graphs=None):
     """Have `model` train fast; returns how KoreanTrainer is to step it, as its keyword arguments.
 
-    compilation: torch.compile's keyword arguments, None for no compilation. device_graphs: record each step,
-    where the device can. Raises UsageError for a backend or mode that torch.compile does not know.
+    compilation: torch.compile's keyword arguments, None for no compilation. device_graphs: record each step where
+    the device can; None is for CUDA alone, since no XPU has shown yet that dropout differs when it replays. Raises UsageError for a backend or mode that torch.compile does not know.
     """
     language_model = unwrap_peft_model(model)
     # Whole modules are what FSDP gathers and DataParallel copies; and both call transformers' own forward.
@@ -79,7 +79,7 @@ def speed_up(model, arguments, block_size, compilation=None, device_graphs=True)
     except RuntimeError as error:
         raise UsageError(f"--torch_compile_backend, --torch_compile_mode: {str(error).splitlines()[0]}") from None
     recorded = (
-        device_graphs
+        (arguments.device.type == "cuda" if device_graphs is None else device_graphs)
         and has_graphs(arguments.device)
         # What they do between the passes, or in the middle of one, no graph can hold.
         and not (arguments.fp16 or arguments.gradient_checkpointing)

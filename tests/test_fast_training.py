@@ -269,6 +269,7 @@ TWO_RANKS = (
     "from gpt2_korean.messages import run_script\n"
     "if sys.argv.pop(1) == 'recorded':\n"  # as on GPUs that have graphs, but for the replay
     "    training.has_graphs, recorded_step.WARM_UP = lambda device: True, 10**9\n"
+    "    sys.argv.append('--device_graphs')\n"
     "sys.exit(run_script(train.main))\n"
 )
 
