@@ -65,7 +65,8 @@ def speed_up(model, arguments, block_size, compilation=None, device_graphs=None)
     """Have `model` train fast; returns how KoreanTrainer is to step it, as its keyword arguments.
 
     compilation: torch.compile's keyword arguments, None for no compilation. device_graphs: record each step where
-    the device can; None is for CUDA alone, since no XPU has shown yet that dropout differs when it replays. Raises UsageError for a backend or mode that torch.compile does not know.
+    the device can; None is for CUDA alone, since no XPU has shown yet that dropout differs when it replays.
+    Raises UsageError for a backend or mode that torch.compile does not know.
     """
     language_model = unwrap_peft_model(model)
     # Whole modules are what FSDP gathers and DataParallel copies; and both call transformers' own forward.
