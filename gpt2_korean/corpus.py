@@ -134,7 +134,8 @@ def sample_texts(documents, characters=50_000_000):
 
 
 def count_characters(documents):
-    return sum(documents["characters"])
+    """The length of all `documents`, None for a stream."""
+    return sum(documents["characters"]) if hasattr(documents, "num_rows") else None
 
 
 def hold_out(documents, percentage, seed):

@@ -36,8 +36,8 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
     """Continue each of `prompts`, a batch of non-empty id lists, by up to `length` tokens.
 
     Yields, every few steps, the new ids of each row, a list of lists; a row ends before its first
-    `eos_token_id` and has no more ids from then on. A row that has filled the model's context goes on from
-    the newer half of its tokens, just as if it had been started on those.
+    `eos_token_id` (None: it never ends) and has no more ids from then on. A row that has filled the model's
+    context goes on from the newer half of its tokens, just as if it had been started on those.
 
     utf8: the Utf8Tables of the vocabulary, to write whole characters only; the prompts end on one.
     every: after how many steps to look: each look waits for the device.

@@ -57,10 +57,10 @@ def replace_files(folder, target, last=()):
     _sync_path(target)
 
 
-def write_file(path, text):
-    """Write `path` (UTF-8) so that it holds the old text or the new one, whatever happens."""
+def write_file(path, content):
+    """Write `path` (a str as UTF-8, or bytes) so that it holds the old content or the new one, whatever happens."""
     beside = staging_area(path.parent) / path.name
-    beside.write_text(text, "utf-8")
+    beside.write_bytes(content.encode() if isinstance(content, str) else content)
     _sync_path(beside)
     os.replace(beside, path)
     tidy_staging_area(path.parent)
