@@ -7,6 +7,8 @@ from gpt2_korean.lock import hold_output_dir
 from gpt2_korean.lora import check_adapter
 from gpt2_korean.messages import UsageError, run_script, say, warn
 from gpt2_korean.model import SCRATCH_SIZES
+from gpt2_korean.prompts import read_prompts
+from gpt2_korean.report import describe_run, results
 from gpt2_korean.run_record import recorded
 from gpt2_korean.stopping import leave_together, stop_requests
 from gpt2_korean.text_files import find_files
@@ -29,6 +31,7 @@ def run(options, stop, record):
     # transformers are imported, which takes seconds.
     train_files = find_files(options.dataset_path) if options.dataset_path else []
     eval_files = find_files(options.validation_file, "--validation_file") if options.validation_file else []
+    prompts = read_prompts(None, options.sample_prompts, "--sample_prompts") if options.sample_prompts else None
     start, source, notice = None, options.model_type, None
     if options.do_train:
         start = find_starting_point(options.output_dir, options.overwrite_output_dir, options.resume_from_checkpoint)
@@ -46,7 +49,7 @@ def run(options, stop, record):
     import torch
     import transformers
 
-    from gpt2_korean import blocks, corpus, device, lora, plan, training
+    from gpt2_korean import blocks, corpus, curve, device, evaluation, lora, plan, samples, training
     from gpt2_korean.model import context_length, load_model, replace_vocabulary, show_downloads_only
     from gpt2_korean.provenance import trace_provenance
     from gpt2_korean.throughput import flops_per_token
@@ -113,16 +116,11 @@ def run(options, stop, record):
 
     tokens_per_character = compilation = None
     if options.do_train:
-        tokens = blocks.count_targets(train_blocks)
-        if tokens is not None:
-            tokens_per_character = tokens / corpus.count_characters(documents)
-        blocks_per_batch = arguments.train_batch_size * arguments.world_size
-        accumulation, epochs = arguments.gradient_accumulation_steps, arguments.num_train_epochs
-        steps = plan.total_steps(
-            getattr(train_blocks, "num_rows", None), blocks_per_batch, accumulation, epochs, arguments.max_steps
-        )
-        say(plan.describe_steps(steps, blocks_per_batch * accumulation, block_size))
-        flops = steps * blocks_per_batch * accumulation * block_size * flops_per_token(model, block_size)
+        tokens, characters = blocks.count_targets(train_blocks), corpus.count_characters(documents)
+        tokens_per_character = characters and tokens / characters
+        steps, blocks_per_step = training.count_steps(arguments, train_blocks)
+        say(plan.describe_steps(steps, blocks_per_step, block_size))
+        flops = steps * blocks_per_step * block_size * flops_per_token(model, block_size)
         compilation, reason = plan.choose_compilation(
             options.torch_compile, device.can_compile(chosen), flops,
             options.trainer_arguments.get("torch_compile_backend"), options.trainer_arguments.get("torch_compile_mode"),
@@ -137,22 +135,24 @@ def run(options, stop, record):
         tokens_per_character=tokens_per_character, **stepping,
     )  # fmt: skip
     if options.do_train:
-        if training.is_finished(start, steps):
+        read = curve.Corpus(characters, tokens, blocks_per_step * (block_size - 1))
+        training.show_progress(trainer, read, prompts or samples.PROMPTS)
+        if training.is_finished(start, steps, options.early_stopping_patience):
             training.complete(trainer, start)
-            say(f"이미 끝난 학습입니다: {options.output_dir} (더 하려면 --num_train_epochs나 --max_steps를 늘리세요)")
+            more = "--num_train_epochs, --max_steps, --early_stopping_patience"
+            say(f"이미 끝난 학습입니다: {options.output_dir} (더 하려면 {more}를 늘리세요)")
         else:
             save_steps = arguments.save_steps if arguments.save_strategy == "steps" else None
             for warning in plan.plan_warnings(steps, arguments.warmup_steps, save_steps, tokens, block_size):
                 warn(warning)
-            training.train(trainer, start)
-            say(f"저장했습니다: {options.output_dir}")
-        say(f'써 보기: python generate.py --model_name_or_path="{options.output_dir}" --prompt="앞글"')
+            training.train(trainer, start, options.early_stopping_patience, options.early_stopping_threshold)
     if options.do_eval:
-        metrics = training.evaluate(trainer)
+        metrics = evaluation.evaluate(trainer)
+        texts = () if options.do_train else evaluation.measure_texts(trainer, held_out)
         if trainer.is_world_process_zero():
-            print(f"손실(토큰당): {metrics['eval_loss']:.4f}")
-            print(f"혼란도(토큰당): {metrics['eval_perplexity']:.2f}")
-            print(f"글자당 비트: {metrics['eval_bits_per_character']:.4f}")
+            print(results(metrics, *texts))
+    if options.do_train:
+        say(describe_run(trainer.state.log_history, trainer.model_step(), options.output_dir))
     leave_together()
     return 0
 

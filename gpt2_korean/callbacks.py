@@ -1,14 +1,21 @@
-"""What happens at Trainer's events: going on, stopping, keeping checkpoints and the record, log lines."""
+"""What happens at Trainer's events: going on, stopping, keeping checkpoints and the record, what a person sees."""
 
 import sys
 import time
+from pathlib import Path
 
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import unwrap_peft_model
 
-from gpt2_korean.checkpoints import drop_old_checkpoints
+from gpt2_korean.checkpoints import CURVE, drop_old_checkpoints
+from gpt2_korean.curve import curve_of, draw, is_worth_drawing
+from gpt2_korean.messages import say, warn
+from gpt2_korean.publish import write_file
+from gpt2_korean.report import shorten
 from gpt2_korean.run_record import write_record
+from gpt2_korean.samples import as_markdown, continue_prompts, writing
 
 
 class GoOnAndStop(TrainerCallback):
@@ -46,7 +53,7 @@ class GoOnAndStop(TrainerCallback):
 
 
 class KeepCheckpoints(TrainerCallback):
-    """Save at the last step whatever the interval, and keep the newest `limit` checkpoints (None: all).
+    """Save and log at the last step whatever the interval, and keep the newest `limit` checkpoints (None: all).
 
     Trainer's own rotation deletes whole folders, by age, of any name that begins with checkpoint-.
     """
@@ -56,11 +63,32 @@ class KeepCheckpoints(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step >= state.max_steps:
-            control.should_save = True
+            control.should_save = control.should_log = True
 
     def on_save(self, args, state, control, **kwargs):
-        if self.limit is not None and state.is_world_process_zero:
+        if state.is_world_process_zero:
             drop_old_checkpoints(args.output_dir, self.limit, keep=state.best_model_checkpoint)
+
+
+class StopEarly(EarlyStoppingCallback):
+    """transformers' early stopping, which also saves where it stops and counts on in a run that goes on."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.early_stopping_patience_counter = count_stalls(vars(state))
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        ending = control.should_training_stop
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        if control.should_training_stop and not ending:
+            control.should_save = control.should_log = True
+            stalls = self.early_stopping_patience_counter
+            say(f"평가가 {stalls}번 이어서 나아지지 않아 {state.global_step:,}스텝에서 일찍 마칩니다.")
+
+
+def count_stalls(state):
+    """How many evaluations in a row had brought nothing new when a Trainer's state (a dict) was saved."""
+    saved = (state.get("stateful_callbacks") or {}).get(StopEarly.__name__, {})
+    return saved.get("attributes", {}).get("early_stopping_patience_counter", 0)
 
 
 class KeepRecord(TrainerCallback):
@@ -127,3 +155,55 @@ class ProgressBar(ProgressCallback):
 
     def on_log(self, *args, **kwargs):
         pass
+
+
+class WriteSamples(TrainerCallback):
+    """Have the model continue `prompts` at each evaluation: a text panel for each in TensorBoard, a line on stderr."""
+
+    def __init__(self, trainer, prompts):
+        self.trainer, self.prompts = trainer, prompts
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        # Sharded weights would need all ranks to write.
+        sharded = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
+        if not self.prompts or not state.is_world_process_zero or sharded:
+            return
+        try:
+            with writing(unwrap_peft_model(self.trainer.model), self.trainer.processing_class) as loaded:
+                texts = continue_prompts(loaded, self.prompts)
+        except Exception as error:  # hours of training are worth more than a look at them
+            self.prompts = ()
+            warn(f"학습하는 모델로 글을 써 보일 수 없습니다 ({type(error).__name__}: {error}).")
+            return
+        panels = {}
+        for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True), 1):
+            panels[f"eval_sample_{number}"] = as_markdown(prompt, text)
+            tqdm.write(f"  {shorten(f'{prompt} | {text}', 100)}", file=sys.stderr)
+        # Not Trainer.log, which would keep them in every checkpoint.
+        self.trainer.callback_handler.on_log(args, state, control, panels)
+
+
+class DrawCurve(TrainerCallback):
+    """Draw the curve anew at every save and evaluation; what goes wrong there is told once and harms nothing.
+
+    corpus: of curve.py.
+    """
+
+    def __init__(self, trainer, corpus):
+        self.trainer, self.corpus, self.drawn = trainer, corpus, None
+
+    def on_save(self, args, state, control, **kwargs):
+        # Until this run has saved something, the picture is that of the run before it.
+        if self.corpus is None or not state.is_world_process_zero or self.trainer.replaces_earlier_run:
+            return
+        try:
+            curve = curve_of(state.log_history, self.corpus)
+            if is_worth_drawing(curve) and curve != self.drawn:
+                with self.trainer.meter.paused():
+                    write_file(Path(args.output_dir) / CURVE, draw(curve))
+                self.drawn = curve
+        except Exception as error:
+            self.corpus = None
+            warn(f"{CURVE}를 그릴 수 없습니다 ({type(error).__name__}: {error}).")
+
+    on_evaluate = on_save

@@ -18,6 +18,7 @@ STATE = "trainer_state.json"
 RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: see provenance.py and training.py
 ADAPTER = "adapter"  # beside a model that LoRA trained: what was merged into it
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # model, or owner/model
+CURVE = "training_curve.png"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors")
 # All that Trainer, save_pretrained and train.py write into a folder of a model or checkpoint.
 RUN_FILES = (
@@ -37,6 +38,7 @@ RUN_FILES = (
     "training_args.bin",
     STATE,
     RESUME,
+    CURVE,
     "optimizer*.pt",
     "optimizer*.bin",
     "scheduler.pt",
@@ -176,13 +178,21 @@ def remove_earlier_run(output_dir, keep):
             remove_checkpoint(path)
     if has_weights(output_dir):
         remove_run_files(output_dir)
+    (output_dir / CURVE).unlink(missing_ok=True)  # a run that was stopped leaves one beside no model
     remove_checkpoint(output_dir / ADAPTER)
 
 
 def drop_old_checkpoints(output_dir, limit, keep=None):
-    """Delete all but the newest `limit` whole checkpoints and `keep` (a folder, or None)."""
-    for path in whole_checkpoints(output_dir)[:-limit]:
-        if keep is None or path.resolve() != Path(keep).resolve():
+    """Delete all but the newest `limit` whole checkpoints (None: all of them) and `keep` (a folder, or None).
+
+    One that was saved only for being the best so far does not count: it goes once it is neither that nor the newest.
+    """
+    whole = whole_checkpoints(output_dir)
+    wanted = [path for path in whole if not (read_json(path / RESUME) or {}).get("only_best")]
+    kept = [*(wanted if limit is None else wanted[-limit:]), *whole[-1:], *([keep] if keep else [])]
+    kept = {Path(path).resolve() for path in kept}
+    for path in whole:
+        if path.resolve() not in kept:
             remove_checkpoint(path)
 
 

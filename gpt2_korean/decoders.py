@@ -161,7 +161,8 @@ class LibraryDecoder:
         self.device = next(model.parameters()).device
         self.vocab_size = model.config.vocab_size
         self.context = getattr(model.config, "max_position_embeddings", None)
-        self.accepted = inspect.signature(model.forward).parameters
+        # Its class's: in training the model's own forward may be another, which hands the rest on.
+        self.accepted = inspect.signature(type(model).forward).parameters
 
     def start(self, ids, mask, room):
         """As GPT2Decoder.start."""

@@ -24,6 +24,8 @@ from gpt2_korean.messages import UsageError
 from gpt2_korean.text_files import COLUMN
 from gpt2_korean.trainer_flags import read_trainer_flags
 
+METRICS = ("bits_per_character", "loss", "perplexity")
+
 
 def parse_train_options(argv=None):
     """The options of train.py.
@@ -42,6 +44,7 @@ def parse_train_options(argv=None):
         # What stands later on a command line wins, so the file's values go first.
         options = parser.parse(config_words(options.config, parser.flag_names()) + argv)
     _check_train_options(options)
+    _choose_best_by_bits(options)
     options.trainer_arguments = {name: value for name, value in vars(options).items() if name in trainer_flags}
     return options
 
@@ -122,6 +125,23 @@ def _train_parser():
     add_switch(training, "--do_train", "학습합니다")
     add_switch(training, "--do_eval", "떼어 둔 문서로 평가합니다(손실, 혼란도, 글자당 비트)")
     add_flag(training, "--eval_steps", number(above=0), "학습하는 동안 평가할 간격(스텝). --do_eval과 함께")
+    add_flag(training, "--sample_prompts", text, "평가할 때마다 모델이 이어 써 보일 앞글이 한 줄에 하나씩 든 파일")
+    add_flag(
+        training,
+        "--early_stopping_patience",
+        integer(1),
+        "평가가 이만큼 이어서 나아지지 않으면 일찍 마칩니다. --eval_steps와 함께",
+    )
+    add_flag(training, "--early_stopping_threshold", number(0), "이보다 많이 낮아져야 나아진 것으로 칩니다", 0.0)
+    add_switch(
+        training,
+        "--load_best_model_at_end",
+        "글자당 비트가 가장 낮았던 모델을 결과로 남깁니다. --early_stopping_patience를 주면 켭니다",
+        default=None,
+    )
+    training.add_argument(
+        "--no_load_best_model_at_end", dest="load_best_model_at_end", action="store_false", help=argparse.SUPPRESS
+    )
     add_flag(training, "--per_device_train_batch_size", integer(1), "장치마다 한 번에 학습할 블록 수", 8)
     add_flag(training, "--per_device_eval_batch_size", integer(1), "장치마다 한 번에 평가할 블록 수", 8)
     add_flag(training, "--gradient_accumulation_steps", integer(1), "기울기를 모아 한 스텝으로 칠 횟수", 1)
@@ -190,9 +210,11 @@ def _check_train_options(options):
     if options.bf16 and options.fp16:
         raise UsageError("--bf16과 --fp16은 함께 쓸 수 없습니다. 하나만 주세요.")
     if not options.do_eval:
-        for name in ("validation_file", "eval_steps"):
+        for name in ("validation_file", "eval_steps", "sample_prompts"):
             if getattr(options, name) is not None:
-                raise UsageError(f"--{name}은 --do_eval과 함께 써야 합니다. --do_eval을 더하세요.")
+                raise UsageError(f"--{name}에는 평가가 필요합니다. --do_eval을 더하세요.")
+    if options.sample_prompts and not options.do_train:
+        raise UsageError("--sample_prompts는 --do_train과 함께 써야 합니다. 학습한 모델은 generate.py로 써 보세요.")
     if options.tokenizer and options.model_type == "scratch-mini":
         raise UsageError(
             "--tokenizer는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 늘 글에서 어휘를 배웁니다."
@@ -211,6 +233,37 @@ def _check_train_options(options):
         if options.device not in ("auto", "cpu"):
             raise UsageError(f"--use_cpu와 --device={options.device}는 함께 쓸 수 없습니다. 하나만 주세요.")
         options.device = "cpu"
+
+
+def _choose_best_by_bits(options):
+    """Settle what --early_stopping_patience and --load_best_model_at_end leave open; raise what they lack."""
+    strategy = getattr(options, "eval_strategy", "no" if options.eval_steps is None else "steps")
+    evaluates = options.do_train and options.do_eval and strategy != "no"
+    wanted = ("early_stopping_patience", "load_best_model_at_end")
+    given = [f"--{name}" for name in wanted if getattr(options, name)]
+    if given and not evaluates:
+        raise UsageError(
+            f"{given[0]}에는 학습하는 동안의 평가가 필요합니다. --do_train --do_eval --eval_steps=100처럼 더하세요."
+        )
+    if given and getattr(options, "save_strategy", "steps") == "no":
+        raise UsageError(f"{given[0]}에는 체크포인트가 필요합니다. --save_strategy=no를 빼세요.")
+    if options.early_stopping_threshold and not options.early_stopping_patience:
+        raise UsageError(
+            "--early_stopping_threshold는 --early_stopping_patience와 함께 써야 합니다. "
+            "--early_stopping_patience=3처럼 더하세요."
+        )
+    if options.load_best_model_at_end is None:
+        options.load_best_model_at_end = options.early_stopping_patience is not None
+    if given or getattr(options, "save_strategy", "steps") == "best":
+        options.metric_for_best_model = getattr(options, "metric_for_best_model", METRICS[0])
+    if getattr(options, "metric_for_best_model", None) is not None:
+        metric = options.metric_for_best_model.removeprefix("eval_")
+        if metric not in METRICS:
+            raise UsageError(
+                f"--metric_for_best_model={options.metric_for_best_model}: {', '.join(METRICS)} 가운데 하나여야 합니다."
+            )
+        options.metric_for_best_model = f"eval_{metric}"
+        options.greater_is_better = False  # of all of them; transformers knows it of losses alone
 
 
 def _check_streaming(options):

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import distributed
 from torch.utils.data import ConcatDataset
+from transformers.trainer_utils import SaveStrategy
 
 from gpt2_korean import lora, publish
 from gpt2_korean.blocks import count_targets
@@ -23,6 +24,10 @@ from gpt2_korean.stopping import StopRequest, ignore_in_worker
 
 class EvaluationStopped(Exception):
     """The run was asked to stop while it evaluated."""
+
+
+class NothingToTrain(Exception):
+    """The evaluation that the run before this one left undone has ended the training."""
 
 
 class KoreanTrainer(SteppingTrainer):
@@ -45,6 +50,8 @@ class KoreanTrainer(SteppingTrainer):
         self.replaces_earlier_run = False
         self.evaluation_due = False
         self.saved_step = None
+        self.evaluated = {}  # step → metrics, of this process and the weights as they are
+        self._saves_only_best = self._holds_best = False
         self._staging = None
 
     def _get_dataloader(self, *args, **kwargs):
@@ -74,7 +81,7 @@ class KoreanTrainer(SteppingTrainer):
     def evaluate(self, *args, **kwargs):
         # A data loader draws a seed wherever it starts; evaluation must not move what training draws.
         with torch.random.fork_rng(devices=[]), self.meter.paused():
-            metrics = super().evaluate(*args, **kwargs)
+            metrics = self.evaluated[self.state.global_step] = super().evaluate(*args, **kwargs)
         self.evaluation_due = False
         return metrics
 
@@ -103,6 +110,25 @@ class KoreanTrainer(SteppingTrainer):
             self._save_checkpoint(model, trial)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
 
+    def _determine_best_metric(self, metrics, trial):
+        """Have a new best saved whatever the interval, if it is to be loaded at the end.
+
+        Returns whether --save_strategy=best is to save: the last state too, as a run that has ended has it.
+        """
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best and self.args.load_best_model_at_end and not self.control.should_save:
+            self.control.should_save = True
+            self._saves_only_best = self.args.save_strategy != SaveStrategy.BEST
+        return is_best or self.control.should_training_stop
+
+    def _load_best_model(self):
+        super()._load_best_model()
+        self._holds_best = True
+
+    def model_step(self):
+        """After how many steps the model was as it is now."""
+        return self.state.best_global_step if self._holds_best else self.state.global_step
+
     def _issue_warnings_after_load(self, load_result):
         tied = getattr(self.model, "_tied_weights_keys", None) or ()  # saved once, under the other's name
         load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
@@ -121,6 +147,8 @@ class KoreanTrainer(SteppingTrainer):
             self._maybe_log_save_evaluate(
                 self._tr_loss, None, self.model_wrapped, None, self.state.epoch, None, time.time()
             )
+            if self.control.should_training_stop:
+                raise NothingToTrain  # Trainer would take one step more
 
     def note_progress(self):
         """Add to the record how far the run has come."""
@@ -167,7 +195,7 @@ class KoreanTrainer(SteppingTrainer):
             if self.args.should_save:
                 self._publish(checkpoint, output_dir / name)
             self._wait_for_all_ranks()
-        self.replaces_earlier_run = False
+        self.replaces_earlier_run = self._saves_only_best = False
         self.saved_step = self.state.global_step
         if self.args.push_to_hub:
             super()._push_from_checkpoint(str(output_dir / name))
@@ -195,6 +223,7 @@ class KoreanTrainer(SteppingTrainer):
             "unlogged_loss": unlogged_loss,
             "logged_step": self._globalstep_last_logged,
             "evaluation_due": self.evaluation_due,
+            "only_best": self._saves_only_best,  # no interval asked for it: see drop_old_checkpoints
         }
         (checkpoint / RESUME).write_text(json.dumps(resume, ensure_ascii=False, indent=1), "utf-8")
 
@@ -223,6 +252,7 @@ class KoreanTrainer(SteppingTrainer):
             if lora.is_adapted(self.model):
                 self.save_model(str(folder / ADAPTER), _internal_call=True)
                 self.model = lora.merge(self.model)
+                self.evaluated.clear()  # merged weights round a little otherwise
             self.save_model(str(folder), _internal_call=True)
             if self.is_world_process_zero():
                 self.state.save_to_json(str(folder / STATE))

@@ -12,13 +12,25 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.blocks import collate
-from gpt2_korean.callbacks import GoOnAndStop, KeepCheckpoints, KeepRecord, LogLines, ProgressBar
+from gpt2_korean.callbacks import (
+    DrawCurve,
+    GoOnAndStop,
+    KeepCheckpoints,
+    KeepRecord,
+    LogLines,
+    ProgressBar,
+    StopEarly,
+    WriteSamples,
+    count_stalls,
+)
 from gpt2_korean.checkpoints import RESUME, STATE, read_json, trainer_state
 from gpt2_korean.device import has_graphs
+from gpt2_korean.evaluation import evaluate
 from gpt2_korean.fast_forward import can_be_fast, use_fast_forward
 from gpt2_korean.messages import Stopped, UsageError, UserError
+from gpt2_korean.plan import total_steps
 from gpt2_korean.stopping import leave_together
-from gpt2_korean.trainer import EvaluationStopped, KoreanTrainer
+from gpt2_korean.trainer import KoreanTrainer, NothingToTrain
 
 # Flags of TrainingArguments that are ours to carry out: see speed_up. Trainer would compile the whole model, which
 # takes several times as long, anew for each shape of a batch.
@@ -41,6 +53,10 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     arguments.setdefault("logging_nan_inf_filter", fp16)
     if arguments.get("eval_steps") is not None:
         arguments.setdefault("eval_strategy", "steps")
+    # A run shorter than --logging_steps has a curve too, from its first step to its last.
+    arguments.setdefault("logging_first_step", True)
+    # transformers wants the intervals of saving and evaluating to agree for this; ours saves a new best at once.
+    load_best = arguments.pop("load_best_model_at_end", False)
     # The writer of its callback knows no other way to be told where; see TensorBoardCallback.
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(logging_dir)
     if device.type == "xpu" and os.environ.get("WORLD_SIZE", "1") == "1":
@@ -53,6 +69,7 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
         arguments = TrainingArguments(**arguments, remove_unused_columns=False)
     except (ValueError, TypeError) as error:
         raise UsageError(f"학습 설정이 맞지 않습니다: {error}") from None
+    arguments.load_best_model_at_end = load_best
     if arguments.device.type != device.type:
         raise UsageError(
             f"--device={device.type}: transformers는 {arguments.device.type}을(를) 고릅니다. "
@@ -127,13 +144,35 @@ def build_trainer(
     return trainer
 
 
-def is_finished(checkpoint, steps):
-    """Whether a run of `steps` steps has nothing left to do after `checkpoint` (None: there is none)."""
-    return checkpoint is not None and trainer_state(checkpoint)["global_step"] >= steps
+def count_steps(arguments, train_blocks):
+    """How many steps a run takes, and how many blocks a step reads on all devices together."""
+    batch, accumulation = arguments.train_batch_size * arguments.world_size, arguments.gradient_accumulation_steps
+    blocks = getattr(train_blocks, "num_rows", None)
+    steps = total_steps(blocks, batch, accumulation, arguments.num_train_epochs, arguments.max_steps)
+    return steps, batch * accumulation
 
 
-def train(trainer, checkpoint=None):
+def is_finished(checkpoint, steps, patience=None):
+    """Whether a run of `steps` steps has nothing left to do after `checkpoint` (None: there is none).
+
+    patience: after how many evaluations that bring nothing new it ends early, None for never.
+    """
+    if checkpoint is None:
+        return False
+    state = trainer_state(checkpoint)
+    return state["global_step"] >= steps or (patience is not None and count_stalls(state) >= patience)
+
+
+def show_progress(trainer, corpus, prompts):
+    """Let a person see what `trainer` learns: the curve (corpus: see curve.py), and texts that go on from `prompts`."""
+    trainer.add_callback(WriteSamples(trainer, prompts))
+    trainer.add_callback(DrawCurve(trainer, corpus))
+
+
+def train(trainer, checkpoint=None, patience=None, threshold=0.0):
     """Train to the end, from a checkpoint folder if one is given, and leave a whole model in output_dir itself.
+
+    patience: end early after so many evaluations in a row that are not better by more than `threshold`.
 
     A run from the start replaces what an earlier one left in output_dir, at its first save. Raises
     Stopped once it was asked to stop and has saved a checkpoint, UserError where something cannot be saved
@@ -141,11 +180,16 @@ def train(trainer, checkpoint=None):
     """
     _check_same_start(trainer, checkpoint)
     trainer.replaces_earlier_run = checkpoint is None
+    if patience is not None:
+        trainer.add_callback(StopEarly(patience, threshold))
     stopping = GoOnAndStop(trainer, trainer.stop, checkpoint)
     trainer.add_callback(stopping)
     trainer.add_callback(KeepRecord(trainer))
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except NothingToTrain:
+        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+        _load_best(trainer)
     except torch.OutOfMemoryError as error:
         raise UserError(
             "장치의 메모리가 모자랍니다. --per_device_train_batch_size를 줄이고 --gradient_accumulation_steps를 "
@@ -177,28 +221,29 @@ def train(trainer, checkpoint=None):
 
 
 def complete(trainer, checkpoint):
-    """Do what a run that ended right after its last checkpoint left undone: at most, save the whole model."""
-    state = trainer_state(Path(trainer.args.output_dir))
-    if state and state["global_step"] == trainer_state(checkpoint)["global_step"]:
-        return
-    trainer.state = TrainerState.load_from_json(str(checkpoint / STATE))
-    if (read_json(checkpoint / RESUME) or {}).get("evaluation_due") and trainer.eval_dataset is not None:
+    """Do what a run that ended right after its last checkpoint left undone: at most, save the whole model.
+
+    `trainer` then holds the model and the state of the run's end.
+    """
+    output_dir = Path(trainer.args.output_dir)
+    saved = trainer_state(output_dir)
+    whole = bool(saved) and saved["global_step"] == trainer_state(checkpoint)["global_step"]
+    trainer.state = TrainerState.load_from_json(str((output_dir if whole else checkpoint) / STATE))
+    due = not whole and (read_json(checkpoint / RESUME) or {}).get("evaluation_due")
+    if due and trainer.eval_dataset is not None:
         trainer._determine_best_metric(evaluate(trainer), None)
+    _load_best(trainer)
+    if whole:
+        return
     trainer.note_progress()
-    trainer._find_best_checkpoint()
-    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
-        trainer._load_best_model()
     trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)  # rotation may be due too
     trainer.save_whole_model()
 
 
-def evaluate(trainer):
-    """The metrics of the held-out blocks. Raises Stopped once the run was asked to stop."""
-    try:
-        return trainer.evaluate()
-    except EvaluationStopped:
-        leave_together()
-        raise Stopped(f"{trainer.stop.reason} 평가를 마치지 않고 멈췄습니다. 같은 명령이 다시 평가합니다.") from None
+def _load_best(trainer):
+    trainer._find_best_checkpoint()
+    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
+        trainer._load_best_model()
 
 
 def _check_same_start(trainer, checkpoint):

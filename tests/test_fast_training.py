@@ -300,8 +300,8 @@ def test_two_ranks_learn_and_measure_what_one_process_does(
         start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", tmp_path / "ranks.py", way]
         finished = run_script(*start, *words, "--per_device_train_batch_size=2")
         assert finished.returncode == 0, finished.stderr
-        figures = [float(line.rsplit(" ", 1)[1]) for line in finished.stdout.splitlines()]
-        assert figures == pytest.approx([float(line.rsplit(" ", 1)[1]) for line in alone.splitlines()], rel=1e-4)
+        together, by_itself = (json.loads(out.splitlines()[-1]) for out in (finished.stdout, alone))
+        assert together == pytest.approx(by_itself, rel=1e-4)
         found = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
         for name, weight in expected.items():
             torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5, msg=f"{way}: {name}")

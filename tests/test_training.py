@@ -38,9 +38,14 @@ def test_evaluation_is_exact_whatever_the_batch(
         "--report_to=none", "--disable_tqdm",
     )  # fmt: skip
     assert code == 0
-    values = [float(line.rsplit(" ", 1)[1]) for line in out.splitlines()]
     bits, loss = independent_bits_per_character(tiny_model_folder, sample_texts[:12], 32)
-    assert values == pytest.approx([loss, math.exp(loss), bits], rel=1e-4)
+    expected = [loss, math.exp(loss), 2**bits, bits]
+    *rows, last = out.splitlines()
+    shown = dict(re.split(" {2,}", row)[:2] for row in rows[:4])
+    assert list(shown) == ["손실(토큰당)", "혼란도(토큰당)", "혼란도(글자당)", "글자당 비트"]
+    assert [float(value) for value in shown.values()] == pytest.approx(expected, rel=1e-4)
+    names = ("loss", "perplexity", "perplexity_per_character", "bits_per_character")
+    assert [json.loads(last)[name] for name in names] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_last_state_is_saved_as_a_checkpoint_and_as_the_model(train_words, tmp_path, run_main):
@@ -162,6 +167,7 @@ def test_a_stream_from_the_hub_trains(train_words, tmp_path, run_main, sample_te
     code, _, err = run_main("train.py", *run, "--streaming", "--max_steps=3")
     assert code == 0, err
     assert (tmp_path / "out" / "checkpoint-3" / "model.safetensors").exists()
+    assert (tmp_path / "out" / "training_curve.png").exists()  # in tokens, since nobody has counted the characters
 
 
 def test_scratch_mini_trains_on_the_sample_without_a_download(tmp_path, run_main):
