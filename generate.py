@@ -1,12 +1,16 @@
 """Continue a prompt with a trained model: argv → options → device → model → ids → text on stdout."""
 
 import secrets
+import shlex
 import sys
+from functools import partial
 
 from gpt2_korean.checkpoints import find_model
-from gpt2_korean.generate_options import SETTINGS, parse_generate_options, parse_setting
+from gpt2_korean.conversation import fill, put_after_turns
+from gpt2_korean.generate_options import SETTINGS, parse_generate_options, parse_setting, to_words
 from gpt2_korean.messages import run_script, say, warn
 from gpt2_korean.prompts import read_prompts
+from gpt2_korean.serve import open_port
 
 
 def main(argv=None):
@@ -19,6 +23,7 @@ def main(argv=None):
         warn(notice)
     if options.output_file:
         open(options.output_file, "a", encoding="utf-8").close()  # refused now, not when the text is written
+    port = open_port(options.host, options.port) if options.serve else None
 
     import torch
     from tqdm import tqdm
@@ -27,11 +32,14 @@ def main(argv=None):
     from gpt2_korean.interactive import converse
     from gpt2_korean.loading import load
     from gpt2_korean.results import keep, show
-    from gpt2_korean.writing import write_batches, write_each
+    from gpt2_korean.serve import serve
+    from gpt2_korean.writing import fits, write_batches, write_each
 
+    template = options.prompt_template
     jobs = [prompt for prompt in prompts for _ in range(options.num_return_sequences)]
+    filled = [fill(template, prompt) for prompt in jobs]
     streams = options.stream if options.stream is not None else len(jobs) == 1 and sys.stdout.isatty()
-    batch_size = 1 if streams or options.interactive else min(options.batch_size, len(jobs))
+    batch_size = 1 if streams or options.interactive or options.serve else min(options.batch_size, len(jobs))
 
     chosen = device.choose_device(options.device)
     dtype = device.choose_dtype(chosen, options.dtype, options.quantize)
@@ -42,21 +50,35 @@ def main(argv=None):
     say(f"장치: {device.describe_device(chosen)} · 자료형: {device.name_dtype(dtype)} · 시드: {seed}")
 
     settings = {name: getattr(options, name) for name in SETTINGS}
-    about = {name: getattr(options, name) for name in ("allow_invalid_utf8", "quantize")}
+    about = {name: getattr(options, name) for name in ("allow_invalid_utf8", "quantize", "prompt_template")}
     about |= {"model_name_or_path": str(source), "device": chosen.type, "dtype": device.name_dtype(dtype)}
 
+    if options.serve:
+
+        def command(values):
+            return shlex.join(["python", "generate.py", *to_words({**vars(options), **values})])
+
+        serve(port, model, settings, template, command, prompts[0], options.seed)
+        return 0
+
     def put_out(prompt, pieces, heading=""):
-        """Show a text, and keep it if that is wanted; False where nobody would have it."""
-        text, reading = show(pieces, heading, to_end=bool(options.output_file))
+        """Show a text, and keep it if that is wanted; returns it and whether anybody would have one more."""
+        opening = "" if template else prompt
+        text, reading = show(pieces, heading + opening, to_end=bool(options.output_file), strip=bool(template))
         if options.output_file:
-            keep(options.output_file, prompt, text, seed, {**about, **settings})
-        return reading or bool(options.output_file)
+            whole = text.strip() if template else prompt + text
+            keep(options.output_file, prompt, whole, seed, {**about, **settings})
+        return text, reading or bool(options.output_file)
 
     if options.interactive:
 
-        def answer(line):
-            for prompt, pieces in write_each(model, read_prompts([line] * options.num_return_sequences), settings):
-                put_out(prompt, pieces)
+        def answer(line, turns):
+            [prompt] = read_prompts([line])
+            room = partial(fits, model, length=settings["length"])
+            whole = put_after_turns(template, turns, fill(template, prompt), room)
+            for pieces in write_each(model, [whole] * options.num_return_sequences, settings):
+                text, _ = put_out(prompt, pieces)
+            return text
 
         converse(answer, settings, parse_setting)
         return 0
@@ -64,12 +86,12 @@ def main(argv=None):
     shown = True if streams else None  # None: where stderr is a terminal
     with tqdm(total=len(jobs) * options.length, desc="글쓰기", unit="토큰", leave=False, disable=shown) as progress:
         if streams:
-            texts = write_each(model, jobs, settings)
+            texts = write_each(model, filled, settings)
         else:
-            texts = write_batches(model, jobs, settings, batch_size, progress.update)
-        for number, (prompt, pieces) in enumerate(texts, 1):
+            texts = write_batches(model, filled, settings, batch_size, progress.update)
+        for number, (prompt, pieces) in enumerate(zip(jobs, texts, strict=True), 1):
             heading = f"=== {number}/{len(jobs)} ===\n" if len(jobs) > 1 else ""
-            if not put_out(prompt, pieces, heading):
+            if not put_out(prompt, pieces, heading)[1]:
                 say("출력을 읽는 쪽이 먼저 닫혀 여기서 멈춥니다.")
                 return 0
     return 0

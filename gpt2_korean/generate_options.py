@@ -1,6 +1,8 @@
 """The flags of generate.py, their defaults and their validation; imports no torch, so that refusals come at once."""
 
+import argparse
 import sys
+import unicodedata
 
 from gpt2_korean.argument_parser import (
     DEVICES,
@@ -14,6 +16,7 @@ from gpt2_korean.argument_parser import (
     number,
     text,
 )
+from gpt2_korean.conversation import PROMPT
 from gpt2_korean.messages import UsageError
 
 # What an interactive session can change as it goes.
@@ -21,6 +24,9 @@ SETTINGS = (
     "length", "min_length", "stop", "top_k", "top_p", "temperature", "repetition_penalty", "repetition_window",
     "penalize_prompt", "no_repeat_ngram_size",
 )  # fmt: skip
+# What --serve takes for itself, and what a page has no use for.
+SERVING = ("serve", "host", "port")
+NOT_SERVED = ("interactive", "prompt_file", "output_file")
 
 
 def parse_generate_options(argv=None):
@@ -32,14 +38,47 @@ def parse_generate_options(argv=None):
         raise UsageError("--prompt와 --prompt_file은 함께 쓸 수 없습니다. 하나만 주세요.")
     if options.interactive and (options.prompt or options.prompt_file):
         raise UsageError("--interactive에서는 앞글을 직접 치므로 --prompt나 --prompt_file을 함께 쓸 수 없습니다.")
+    if options.interactive and options.prompt_template and options.num_return_sequences > 1:
+        raise UsageError("--num_return_sequences는 --interactive의 대화(--prompt_template)에서는 1이어야 합니다.")
+    if options.serve:
+        _check_serving(options)
     return options
 
 
-def parse_setting(name, word):
-    """The value of `/set name word` in an interactive session. Raises UsageError."""
-    if name not in SETTINGS:
-        raise UsageError(f"{name}: 그런 설정이 없습니다. 바꿀 수 있는 것: {', '.join(SETTINGS)}")
+def _check_serving(options):
+    for name in NOT_SERVED:
+        if getattr(options, name):
+            raise UsageError(f"--serve와 --{name}은(는) 함께 쓸 수 없습니다. 하나만 주세요.")
+    if options.num_return_sequences > 1 or len(options.prompt or []) > 1:
+        raise UsageError("--serve에는 --prompt를 하나만 주고 --num_return_sequences를 빼세요. 글은 한 편씩 씁니다.")
+
+
+def parse_setting(name, word, names=SETTINGS):
+    """The value of `/set name word` in an interactive session; `names` may be set. Raises UsageError."""
+    if name not in names:
+        raise UsageError(f"{name}: 그런 설정이 없습니다. 바꿀 수 있는 것: {', '.join(names)}")
     return getattr(_generate_parser().parse([f"--{name}={word}"]), name)
+
+
+def describe_settings(names):
+    """The help of each flag of `names`, name → str."""
+    actions = {action.dest: action for action in _generate_parser()._actions}
+    return {name: actions[name].help for name in names}
+
+
+def to_words(values):
+    """The words of a command line that give `values` (name → value), less the defaults: what parsing undoes."""
+    words = []
+    for action in _generate_parser()._actions:
+        value = values.get(action.dest, action.default)
+        if value == action.default or action.dest in SERVING:
+            continue
+        for word in value if isinstance(value, list) else [value]:
+            word = str(word).lower() if isinstance(word, bool) else str(word)
+            if action.type in (escaped_text, prompt_template):
+                word = word.replace("\n", "\\n").replace("\t", "\\t")
+            words.append(f"--{action.dest}={word}")
+    return words
 
 
 def _generate_parser():
@@ -68,6 +107,12 @@ def _generate_parser():
         "--prompt", type=text, action="append", help="이어 쓸 글의 앞부분. 여러 번 줄 수 있습니다 (기본값: 빈 글)"
     )
     add_flag(prompt, "--prompt_file", text, "앞글이 한 줄에 하나씩 든 파일")
+    add_flag(
+        prompt,
+        "--prompt_template",
+        prompt_template,
+        r'앞글을 넣을 틀 (예: "질문: {prompt}\n답변:"). 답만 보이고, --interactive와 --serve에서는 대화가 이어집니다',
+    )
 
     sampling = parser.add_argument_group("샘플링")
     add_flag(sampling, "--length", integer(1), "새로 쓸 토큰 수", 100)
@@ -94,4 +139,17 @@ def _generate_parser():
     add_flag(output, "--num_return_sequences", integer(1), "앞글마다 쓸 글의 수", 1)
     add_flag(output, "--batch_size", integer(1), "한 번에 함께 쓸 글의 수", 32)
     add_flag(output, "--output_file", text, "결과를 한 줄에 하나씩 덧붙일 .jsonl 파일(앞글, 글, 시드, 설정)")
+
+    page = parser.add_argument_group("화면")
+    add_switch(page, "--serve", "브라우저로 글을 쓰는 화면을 엽니다. 다른 플래그는 화면의 처음 값이 됩니다")
+    add_flag(page, "--host", text, "화면을 열 주소. 기본값은 이 컴퓨터에서만 닿습니다", "127.0.0.1")
+    add_flag(page, "--port", integer(0, 65535), "화면을 열 포트. 0이면 비어 있는 것", 7860)
     return parser
+
+
+def prompt_template(word):
+    r"""A template with `{prompt}` in it; `\n` and `\t` mean what they say."""
+    word = unicodedata.normalize("NFC", escaped_text(word))  # as prompts and training texts are
+    if PROMPT not in word:
+        raise argparse.ArgumentTypeError(f'{word!r}: "질문: {PROMPT}"처럼 앞글이 들어갈 자리에 {PROMPT}를 쓰세요.')
+    return word

@@ -7,6 +7,7 @@ from gpt2_korean.messages import UserError, report, say
 
 HELP = """앞글을 치고 Enter를 누르면 이어 씁니다. 쓰는 동안 Ctrl-C를 누르면 그 글만 멈춥니다.
   /again           같은 앞글로 다시 씁니다
+  /new             앞의 대화를 잊고 새로 시작합니다(--prompt_template을 주었을 때)
   /set             지금 설정을 봅니다
   /set 이름 값     설정을 바꿉니다 (예: /set top_p 0.9)
   /help            이 도움말
@@ -16,6 +17,8 @@ HELP = """앞글을 치고 Enter를 누르면 이어 씁니다. 쓰는 동안 Ct
 def converse(answer, settings, parse_setting):
     """Read lines until /quit or the end of input, and give those that are no commands to `answer`.
 
+    answer: (prompt, turns) → the text that it showed; turns are the (prompt, text) pairs so far, without
+        those that were broken off or written again.
     settings: name → value, which `/set` changes.
     parse_setting: (name, word) → value, or a UserError, which is shown.
     """
@@ -24,7 +27,7 @@ def converse(answer, settings, parse_setting):
     terminal = sys.stdin.isatty()
     if terminal:
         say("앞글을 치고 Enter를 누르세요. /help는 도움말, /quit은 끝내기입니다.")
-    prompt = None
+    prompt, before, turns = None, [], []
     while True:
         try:
             line = input("\n앞글> " if terminal else "")
@@ -42,6 +45,10 @@ def converse(answer, settings, parse_setting):
             except UserError as error:
                 report(error)
             continue
+        if command == "/new":
+            prompt, before, turns = None, [], []
+            say("새로 시작합니다.")
+            continue
         if command == "/again" and prompt is None:
             say("아직 쓴 글이 없습니다. 앞글을 먼저 치세요.")
             continue
@@ -49,9 +56,10 @@ def converse(answer, settings, parse_setting):
             say(HELP if command == "/help" else f"{command}: 그런 명령이 없습니다.\n{HELP}")
             continue
         if command == "":
-            prompt = line
+            prompt, before = line, turns
+        turns = before
         try:
-            answer(prompt)
+            turns = [*before, (prompt, answer(prompt, before))]
         except KeyboardInterrupt:
             say("\n(멈췄습니다)")
 

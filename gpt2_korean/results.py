@@ -5,15 +5,16 @@ import os
 import sys
 
 
-def show(pieces, heading="", to_end=False):
-    """Print the pieces of a text as they come; returns `(text, whether anybody still reads)`.
+def show(pieces, opening="", to_end=False, strip=False):
+    """Print `opening` and the pieces of a text as they come; returns `(text, whether anybody still reads)`.
 
-    With `to_end` the text is finished even when its reader has left (`| head -1`).
+    With `to_end` the text is finished even when its reader has left (`| head -1`). With `strip` the
+    white space that it begins with is not shown.
     """
-    text, reading = "", print_piece(heading)
+    text, reading = "", print_piece(opening)
     for piece in pieces:
+        reading = reading and print_piece(piece.lstrip() if strip and not text.strip() else piece)
         text += piece
-        reading = reading and print_piece(piece)
         if not (reading or to_end):
             return text, False
     return text, reading and print_piece("\n")

@@ -13,10 +13,11 @@ from gpt2_korean.text_stream import TextStream
 LOOK_EVERY, LOOK_EVERY_IN_STREAM = 16, 4
 
 
-def stream_texts(model, prompts, settings, every=1):
+def stream_texts(model, prompts, settings, every=1, tell=warn):
     """Continue `prompts`, a batch of str, by a LoadedModel.
 
     settings: name → value, as generate_options.SETTINGS names them.
+    tell: gets the line that says so where the model's context is too short for all of a text, at once.
 
     Returns an iterator that yields, every few steps, how many steps they were and the new text of each row,
     a list of str. A row's text ends with the document, before the first of the stop texts, or after `length`
@@ -24,7 +25,7 @@ def stream_texts(model, prompts, settings, every=1):
     """
     sampling = Sampling(**{field.name: settings[field.name] for field in fields(Sampling)})
     encoded = [encode_prompt(prompt, model.tokenizer, model.eos_token_id) for prompt in prompts]
-    _warn_of_context(encoded, settings["length"], model.decoder.context)
+    _tell_of_context(encoded, settings["length"], model.decoder.context, tell)
     streams = [TextStream(model.tokenizer, ids, settings["stop"] or ()) for ids in encoded]
     every = every if model.decoder.captures else 1
     return _push_chunks(
@@ -41,37 +42,37 @@ def _push_chunks(streams, chunks):
     yield 0, [stream.close() for stream in streams]
 
 
+def fits(model, prompt, length):
+    """Whether `prompt` and `length` tokens more stand in the model's context together."""
+    context = model.decoder.context
+    ids = encode_prompt(prompt, model.tokenizer, model.eos_token_id)
+    return context is None or len(fit_prompt(ids, length, context)) == len(ids)
+
+
 def write_each(model, prompts, settings):
-    """Yield each prompt with an iterator over the pieces of its text, the prompt first."""
-
-    def pieces(prompt):
-        chunks = stream_texts(model, [prompt], settings, LOOK_EVERY_IN_STREAM)
-        yield prompt
-        for _, (new,) in chunks:
-            yield new
-
+    """Yield for each prompt an iterator over the pieces of the text that continues it."""
     for prompt in prompts:
-        yield prompt, pieces(prompt)
+        yield (new for _, (new,) in stream_texts(model, [prompt], settings, LOOK_EVERY_IN_STREAM))
 
 
 def write_batches(model, prompts, settings, batch_size, on_tokens):
-    """As write_each, `batch_size` texts at a time, each whole; calls `on_tokens` with the number of tokens done."""
+    """As write_each, `batch_size` texts at a time, each in one piece; calls `on_tokens` with the tokens done."""
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
-        texts, left = list(batch), settings["length"]
+        texts, left = [""] * len(batch), settings["length"]
         for steps, new in stream_texts(model, batch, settings, LOOK_EVERY):
             texts = [text + more for text, more in zip(texts, new, strict=True)]
             on_tokens(steps * len(batch))
             left -= steps
         on_tokens(left * len(batch))  # those that it needed less, all its texts having ended
-        for prompt, text in zip(batch, texts, strict=True):
-            yield prompt, [text]
+        for text in texts:
+            yield [text]
 
 
-def _warn_of_context(encoded, length, context):
+def _tell_of_context(encoded, length, context, tell):
     longest = max(map(len, encoded))
     kept = max(len(fit_prompt(ids, length, context)) for ids in encoded)
     if kept < longest:
-        warn(f"앞글이 모델의 문맥({context}토큰)에 비해 길어 앞쪽 {longest - kept}토큰은 빼고 이어 씁니다.")
+        tell(f"앞글이 모델의 문맥({context}토큰)에 비해 길어 앞쪽 {longest - kept}토큰은 빼고 이어 씁니다.")
     elif context is not None and longest + length - 1 > context:
-        warn(f"글이 모델의 문맥({context}토큰)보다 길어지면 앞쪽부터 잊으며 이어 씁니다.")
+        tell(f"글이 모델의 문맥({context}토큰)보다 길어지면 앞쪽부터 잊으며 이어 씁니다.")

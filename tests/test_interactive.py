@@ -15,10 +15,17 @@ from gpt2_korean.interactive import converse
 
 
 @pytest.fixture
-def session(monkeypatch, capsys):
+def remembered():
+    """The turns that each prompt of the session was given with."""
+    return []
+
+
+@pytest.fixture
+def session(monkeypatch, capsys, remembered):
     """Run lines through converse; returns what was asked to be continued, the settings and stderr."""
 
     def run(*lines):
+        remembered.clear()
         waiting, asked, settings = iter(lines), [], {"top_p": 1.0, "length": 100, "stop": None}
 
         def read(prompt=""):
@@ -27,10 +34,12 @@ def session(monkeypatch, capsys):
                 raise line
             return line
 
-        def answer(prompt):
+        def answer(prompt, turns):
             asked.append(prompt)
+            remembered.append(list(turns))
             if prompt == "멈출 글":
                 raise KeyboardInterrupt
+            return f"답 {len(asked)}"
 
         monkeypatch.setattr("builtins.input", read)
         converse(answer, settings, parse_setting)
@@ -62,6 +71,17 @@ def test_what_is_no_command_is_said_so_with_the_help(session):
 def test_ctrl_c_stops_a_text_or_a_line_and_not_the_session(session):
     asked, _, shown = session("멈출 글", KeyboardInterrupt(), "가")
     assert asked == ["멈출 글", "가"] and "멈췄습니다" in shown and "/quit" in shown
+
+
+def test_a_conversation_is_remembered_until_it_is_begun_anew(session, remembered):
+    session("가", "나", "/again", "다", "/new", "/again", "라")
+    first, second = ("가", "답 1"), ("나", "답 3")  # the answer that was written again is forgotten
+    assert remembered == [[], [first], [first], [first, second], []]
+
+
+def test_an_answer_that_was_broken_off_is_not_remembered(session, remembered):
+    session("가", "멈출 글", "/again", "나")
+    assert remembered[-1] == [("가", "답 1")]
 
 
 def test_every_setting_is_a_flag_of_the_kind_it_starts_with(run_main):

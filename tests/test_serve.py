@@ -1,0 +1,262 @@
+"""The page of generate.py --serve: what it answers over loopback, and how it feels in a real browser."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from conftest import ROOT, tiny_gpt2
+
+from gpt2_korean import serve
+from gpt2_korean.generate_options import SETTINGS, parse_generate_options, to_words
+from gpt2_korean.messages import UsageError
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory, byte_tokenizer):
+    """A model with a context long enough to write for minutes."""
+    folder = tmp_path_factory.mktemp("models") / "long"
+    tiny_gpt2(len(byte_tokenizer), n_positions=256).save_pretrained(folder)
+    byte_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def open_page(model_folder):
+    """A function that opens the page with flags, in a thread of this process; returns its port."""
+    import torch
+
+    from gpt2_korean.loading import load
+
+    model = load(model_folder, torch.device("cpu"), torch.float32)
+    servers = []
+
+    def start(*words):
+        options = parse_generate_options([f"--model_name_or_path={model_folder}", "--device=cpu", *words])
+
+        def command(values):
+            return shlex.join(["python", "generate.py", *to_words({**vars(options), **values})])
+
+        listener = serve.open_port("127.0.0.1", 0)
+        settings = {name: getattr(options, name) for name in SETTINGS}
+        server = serve.build_server("127.0.0.1", model, settings, options.prompt_template, command, "", options.seed)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        servers.append((server, thread))
+        return listener.getsockname()[1]
+
+    yield start
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def port(open_page):
+    """Of a page whose texts never end before their length, so that one can be broken off for sure."""
+    return open_page("--dtype=float32", "--length=20", "--top_k=0", "--min_length=1000")
+
+
+def post(port, path, body, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"Content-Type": "application/json", **headers}
+    connection.request("POST", path, json.dumps(body) if isinstance(body, dict) else body, headers)
+    return connection.getresponse()
+
+
+def ask(port, path, **body):
+    """`(status, events)`"""
+    answer = post(port, path, body)
+    return answer.status, [json.loads(line) for line in answer.read().decode().splitlines()]
+
+
+def written(events):
+    return "".join(event.get("text", "") for event in events)
+
+
+@pytest.mark.parametrize("prompt", ["오늘은", "", "\"따옴표\"와 '$HOME'\n- 둘째 줄\\n"])
+def test_the_command_that_is_shown_writes_the_same_text(port, run_main, prompt):
+    changed = {"length": "30", "temperature": "0.9", "repetition_penalty": "1.3", "top_p": "0.95", "top_k": "40"}
+    status, events = ask(port, "/write", prompt=prompt, settings=changed)
+    assert status == 200 and written(events)
+    python, script, *words = shlex.split(events[0]["command"])
+    assert python == "python" and f"--seed={events[0]['seed']}" in words
+    code, out, _ = run_main(script, *words)
+    assert (code, out) == (0, prompt + written(events) + "\n")
+
+
+def test_a_seed_repeats_a_text_and_no_seed_is_a_new_one(port):
+    texts = [written(ask(port, "/write", prompt="가", seed=seed)[1]) for seed in ("7", "7", None, None)]
+    assert texts[0] == texts[1] and len(set(texts)) == 3
+
+
+def test_text_comes_in_whole_characters_while_it_is_written(port):
+    _, events = ask(port, "/write", prompt="한국어")
+    pieces = [event["text"] for event in events[1:] if event["text"]]
+    assert len(pieces) > 3 and "\ufffd" not in "".join(pieces)
+
+
+def test_suggestions_differ_and_go_on_where_the_text_ends(port):
+    for prompt in ("오늘은", "오늘은 "):
+        _, events = ask(port, "/suggest", prompt=prompt)
+        suggestions = events[-1]["suggestions"]
+        assert len(suggestions) == len(set(suggestions)) <= serve.SUGGESTIONS
+        assert all(text.strip() and "\n" not in text for text in suggestions)
+    assert ask(port, "/suggest", prompt="오늘은")[1][-1]["suggestions"]
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"prompt": "가", "settings": {"length": "1001"}}, "length"),
+        ({"prompt": "가", "settings": {"length": "0"}}, "--length"),
+        ({"prompt": "가", "settings": {"top_p": "nan"}}, "--top_p"),
+        ({"prompt": "가", "settings": {"min_length": "999999"}}, "min_length"),
+        ({"prompt": "가", "settings": {"output_file": "x"}}, "output_file"),
+        ({"prompt": "가", "seed": "-1"}, "--seed"),
+        ({"prompt": "가" * 20_001}, "20,000"),
+        ({"prompt": "가", "turns": [["나", "다" * 20_000]]}, "20,000"),
+        ({"prompt": "가", "turns": [["나"]]}, "읽을 수 없는"),
+        ({"settings": {}}, "읽을 수 없는"),
+        (b'{"prompt": "\\ud800"}', "읽을 수 없는"),
+        (b"[" * 100_000, "읽을 수 없는"),
+        (b" " * 2_000_000, "20,000"),
+    ],
+)
+def test_requests_past_the_limits_are_refused_whoever_sends_them(port, body, named):
+    for path in ("/write", "/suggest"):
+        try:
+            answer = post(port, path, body)
+        except (BrokenPipeError, ConnectionResetError):  # refused before all of it was sent
+            continue
+        assert answer.status == 400 and named in json.loads(answer.read())["error"]
+
+
+def test_a_length_given_as_a_flag_is_a_limit_that_may_be_reached(open_page):
+    longer = open_page("--length=1200")
+    assert ask(longer, "/write", prompt="가", settings={"length": "1201"})[0] == 400
+    assert ask(longer, "/suggest", prompt="가")[0] == 200
+
+
+def test_other_sites_get_no_answer(port):
+    assert post(port, "/write", b'{"prompt": "a"}', **{"Content-Type": "text/plain"}).status == 400
+    assert post(port, "/write", {"prompt": "가"}, Host="evil.example").status == 400
+    policy = post(port, "/settings", {}).getheader("Content-Security-Policy")
+    assert "default-src 'self'" in policy
+
+
+def test_hanging_up_ends_the_work_and_the_next_in_line_goes_on(port, monkeypatch):
+    """One text at a time: a second request is told that it waits, and is served once the first has hung up."""
+    from gpt2_korean import writing
+
+    steps = []
+    original = writing._push_chunks
+
+    def counted(streams, chunks):
+        for chunk in original(streams, chunks):
+            steps.append(len(streams))
+            yield chunk
+
+    monkeypatch.setattr(writing, "_push_chunks", counted)
+    first = post(port, "/write", {"prompt": "가", "settings": {"length": "1000"}})
+    assert "seed" in json.loads(first.readline()) and "text" in json.loads(first.readline())
+    second = post(port, "/suggest", {"prompt": "나"})
+    assert json.loads(second.readline()) == {"waiting": 1}
+    first.close()
+    assert json.loads(second.read().splitlines()[-1])["suggestions"] is not None
+    assert 0 < steps.count(1) < 1000  # the first was not written to its end
+    worked = len(steps)
+    time.sleep(0.2)
+    assert len(steps) == worked
+
+
+def test_more_than_a_line_of_waiting_requests_is_turned_away(port, monkeypatch):
+    monkeypatch.setattr(serve, "MOST_WAITING", 2)
+    waiting = [post(port, "/write", {"prompt": "가", "settings": {"length": "1000"}}) for _ in range(3)]
+    assert [json.loads(answer.readline()).get("waiting") for answer in waiting] == [None, 1, 2]
+    assert "너무 많습니다" in ask(port, "/write", prompt="가")[1][0]["error"]
+    for answer in waiting:
+        answer.close()
+    for _ in range(100):  # a moment until all three are known to have left
+        events = ask(port, "/write", prompt="가")[1]
+        if written(events):
+            return
+    pytest.fail("the line did not empty")
+
+
+def test_a_conversation_goes_on_from_the_turns_that_the_page_keeps(open_page, run_main, model_folder):
+    page = open_page("--dtype=float32", "--temperature=0", "--length=8", "--prompt_template=Q{prompt}A")
+    _, events = ask(page, "/write", prompt="나", turns=[["가", " 답"]])
+    words = [f"--model_name_or_path={model_folder}", "--device=cpu", "--dtype=float32", "--temperature=0", "--length=8"]
+    assert run_main("generate.py", *words, "--prompt=Q가A 답\nQ나A")[1] == f"Q가A 답\nQ나A{written(events)}\n"
+    assert ask(page, "/suggest", prompt="나", turns=[["가", " 답"]])[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--interactive"], "--interactive"),
+        (["--prompt_file=x"], "--prompt_file"),
+        (["--output_file=x"], "--output_file"),
+        (["--num_return_sequences=2"], "--num_return_sequences"),
+        (["--prompt=가", "--prompt=나"], "--prompt"),
+        (["--port=70000"], "--port"),
+    ],
+)
+def test_flags_that_a_page_has_no_use_for_are_refused(words, named):
+    with pytest.raises(UsageError, match=named):
+        parse_generate_options(["--model_name_or_path=x", "--serve", *words])
+
+
+def test_a_port_in_use_and_a_host_that_is_not_here_are_named(run_main, model_folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = [f"--model_name_or_path={model_folder}", "--serve"]
+        code, _, err = run_main("generate.py", *words, f"--port={taken.getsockname()[1]}")
+        assert code == 2 and "이미 쓰이는 포트" in err
+    code, _, err = run_main("generate.py", *words, "--host=192.0.2.1", "--port=0")
+    assert code == 2 and "--host=192.0.2.1" in err
+
+
+def test_missing_packages_are_named_with_the_command_that_installs_them(run_main, model_folder, monkeypatch):
+    monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None)
+    code, _, err = run_main("generate.py", f"--model_name_or_path={model_folder}", "--serve")
+    assert code == 1 and "pip install -r requirements-serve.txt" in err and len(err.splitlines()) == 1
+
+
+@contextlib.contextmanager
+def served(model_folder, *words):
+    """generate.py --serve as a user starts it: `(process, the lines of stderr so far, port)`."""
+    command = [sys.executable, "generate.py", f"--model_name_or_path={model_folder}", "--serve", "--port=0", *words]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        said = []
+        while not (said and (address := re.search(r"http://\S+:(\d+)", said[-1]))):
+            said.append(process.stderr.readline())
+            assert said[-1], said
+        yield process, said, int(address.group(1))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
+def test_ctrl_c_ends_the_page_though_a_text_is_being_written(model_folder):
+    with served(model_folder, "--device=cpu", "--host=0.0.0.0") as (process, said, port):
+        assert any("암호가 없습니다" in line for line in said)
+        answer = post(port, "/write", {"prompt": "가", "settings": {"length": "1000"}}, Host="a-name-of-this-computer")
+        answer.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Ctrl-C" in err and "Traceback" not in err and out == ""
