@@ -28,7 +28,7 @@ $(VENV)/installed: requirements.txt
 	$(VENV)/bin/pip install --quiet -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-serve.txt
 	$(VENV)/bin/pip install --quiet -r requirements-dev.txt
 	touch $@
 

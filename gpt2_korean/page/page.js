@@ -29,7 +29,7 @@ $("seed-words").append(start.seed.words);
 $("seed").value = start.seed.value ?? "";
 $("fixed").checked = start.seed.value !== null;
 $("seed").oninput = () => ($("fixed").checked = $("seed").value !== "");
-field.value = start.prompt;
+field.value ||= start.prompt; // one may have begun to type
 field.maxLength = start.characters;
 if (start.chat) {
   field.rows = 3;
@@ -69,8 +69,8 @@ async function write(prompt, earlier) {
   work = new AbortController();
   const signal = work.signal;
   lock(true);
-  let text = "", words = "쓰는 중입니다.", failed = false;
-  $("status").textContent = words;
+  let text = "", words = "", failed = false;
+  $("status").textContent = "쓰는 중입니다.";
   const seed = $("fixed").checked ? $("seed").value : null;
   for await (const event of ask("write", { prompt, turns: earlier, settings: settings(), seed }, signal)) {
     if (event.error) [words, failed] = [event.error, true];
@@ -79,7 +79,7 @@ async function write(prompt, earlier) {
       $("seed").value = event.seed;
       $("command").textContent = event.command;
       $("sharing").hidden = false;
-      words = event.notice ?? "";
+      words = event.notice ?? "다 썼습니다.";
       $("status").textContent = "쓰는 중입니다.";
     }
     if (event.text) show((text += event.text));
@@ -157,13 +157,13 @@ function showSuggestions(texts) {
   chosen = 0;
   $("suggestions").replaceChildren(...texts.map((text) => {
     const button = document.createElement("button");
-    button.textContent = text;
+    button.textContent = text.trim();
     button.role = "option";
     button.tabIndex = -1;
-    button.onclick = () => take(button);
+    button.onclick = () => take(text);
     return button;
   }));
-  $("keys").hidden = texts.length === 0;
+  $("keys").classList.toggle("none", texts.length === 0);
   choose(0);
 }
 
@@ -173,10 +173,10 @@ function choose(index) {
   buttons.forEach((button, place) => (button.ariaSelected = place === chosen));
 }
 
-function take(button) {
+function take(text) {
   field.blur(); // ends the syllable that is being composed, which would be typed once more behind what we put in
   field.focus();
-  field.setRangeText(button.textContent, field.value.length, field.value.length, "end");
+  field.setRangeText(text, field.value.length, field.value.length, "end");
   field.scrollTop = field.scrollHeight;
   field.dispatchEvent(new Event("input"));
 }
@@ -194,6 +194,6 @@ field.onkeydown = (event) => {
     field.readOnly ? work.abort() : hideSuggestions();
   } else if (event.key === "Tab" && suggested.length) {
     event.preventDefault();
-    event.shiftKey ? choose(chosen + 1) : take(suggested[chosen]);
+    event.shiftKey ? choose(chosen + 1) : suggested[chosen].click();
   }
 };
