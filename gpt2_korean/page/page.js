@@ -71,6 +71,7 @@ async function write(prompt, earlier) {
   lock(true);
   let text = "", words = "", failed = false;
   $("status").textContent = "쓰는 중입니다.";
+  const drawing = setInterval(() => show(text), 50); // a fast model writes faster than a browser draws
   const seed = $("fixed").checked ? $("seed").value : null;
   for await (const event of ask("write", { prompt, turns: earlier, settings: settings(), seed }, signal)) {
     if (event.error) [words, failed] = [event.error, true];
@@ -82,8 +83,10 @@ async function write(prompt, earlier) {
       words = event.notice ?? "다 썼습니다.";
       $("status").textContent = "쓰는 중입니다.";
     }
-    if (event.text) show((text += event.text));
+    text += event.text ?? "";
   }
+  clearInterval(drawing);
+  show(text);
   turns = failed ? earlier : [...earlier, [prompt, text]];
   lock(false);
   $("status").textContent = signal.aborted ? "멈췄습니다." : words;
