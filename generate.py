@@ -10,7 +10,6 @@ from gpt2_korean.conversation import fill, put_after_turns
 from gpt2_korean.generate_options import SETTINGS, parse_generate_options, parse_setting, to_words
 from gpt2_korean.messages import run_script, say, warn
 from gpt2_korean.prompts import read_prompts
-from gpt2_korean.serve import open_port
 
 
 def main(argv=None):
@@ -23,7 +22,10 @@ def main(argv=None):
         warn(notice)
     if options.output_file:
         open(options.output_file, "a", encoding="utf-8").close()  # refused now, not when the text is written
-    port = open_port(options.host, options.port) if options.serve else None
+    if options.serve:
+        from gpt2_korean.serve import open_port, serve
+
+        port = open_port(options.host, options.port)
 
     import torch
     from tqdm import tqdm
@@ -32,7 +34,6 @@ def main(argv=None):
     from gpt2_korean.interactive import converse
     from gpt2_korean.loading import load
     from gpt2_korean.results import keep, show
-    from gpt2_korean.serve import serve
     from gpt2_korean.writing import fits, write_batches, write_each
 
     template = options.prompt_template
