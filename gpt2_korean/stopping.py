@@ -99,8 +99,13 @@ def leave_together():
 def ignore_in_worker(initialise, worker):
     """Start a data loader's process deaf to what ends a run: a scheduler signals all processes, and the last
     steps still need their batches. `initialise(worker)` is what its loader wants done besides, or None."""
+    from tqdm import tqdm
+
     for number in WORDS:
         signal.signal(number, signal.SIG_IGN)
+    # All processes share the lock of the progress bars. One that ended while it held it, as in clearing away a bar
+    # that it has from us, would leave us waiting for ever.
+    tqdm.set_lock(threading.RLock())
     if initialise is not None:
         initialise(worker)
 

@@ -185,6 +185,24 @@ def test_a_signal_to_all_processes_of_a_job_leaves_the_loader_alive(run, tmp_pat
     assert checkpoints.is_resumable(tmp_path / "out" / "checkpoint-3")
 
 
+def test_a_loader_process_that_dies_with_the_lock_of_the_bars_holds_nobody_up():
+    """Such a process is forked as the loader's are, takes the lock and is killed."""
+    script = (
+        "import multiprocessing, os, signal, sys, time\n"
+        "from tqdm import tqdm\nfrom gpt2_korean.stopping import ignore_in_worker\n"
+        "def work():\n"
+        "    ignore_in_worker(None, 0)\n"
+        "    tqdm.get_lock().acquire()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "tqdm.write('before')\n"
+        "worker = multiprocessing.get_context('fork').Process(target=work)\n"
+        "worker.start()\nworker.join()\n"
+        "tqdm.write(f'after {worker.exitcode}')\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert finished.stdout == "before\nafter -9\n", finished.stderr
+
+
 def test_two_runs_in_one_output_dir_are_told_apart_and_a_dead_one_holds_nothing(run, tmp_path, run_main):
     holder = start_python(
         "import os, time\nos.environ['PBS_JOBID'] = '4711.pbs-host.example'\n"
