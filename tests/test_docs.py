@@ -21,8 +21,10 @@ def test_every_message_of_the_troubleshooting_tables_is_in_the_program():
         )
         source += "\0".join(value for value in constants if isinstance(value, str)) + "\0"
     rows = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
-    messages = re.findall(r"^\| `([^`]+)` \|", rows, re.MULTILINE)
-    assert len(messages) > 30
+    for name, heading in (("README.md", "## 종료 코드와 오류"), ("README.en.md", "## Exit codes and errors")):
+        rows += (ROOT / name).read_text("utf-8").split(heading)[1].split("\n## ")[0]
+    messages = re.findall(r"^\| `([^`]+)` [(|]", rows, re.MULTILINE)
+    assert len(messages) > 40
     assert [message for message in messages if message not in source] == []
 
 
