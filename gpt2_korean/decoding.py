@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gpt2_korean.device import new_graph
+from gpt2_korean.device import record_graph
 from gpt2_korean.sampling import choose_token, penalize_and_ban
 
 
@@ -108,20 +108,9 @@ def _steps(decoder, ids, mask, steps, rows, draw):
             decoder.warm = True
         else:
             if reach != needed:
-                replay, reach = _capture(advance, decoder.device), needed
+                replay, reach = record_graph(advance, decoder.device)[0].replay, needed
             replay()
         yield step + 1
-
-
-def _capture(step, device):
-    """Record what `step` submits to the device as a graph, without running it; returns what runs it."""
-    graph = new_graph(device)
-    torch.accelerator.synchronize()
-    with torch.Stream(device):
-        graph.capture_begin()
-        step()
-        graph.capture_end()
-    return graph.replay
 
 
 def _draw(logits, rows, length, sampling, eos_token_id, utf8):

@@ -97,18 +97,32 @@ def new_graph(device):
     return torch.cuda.CUDAGraph() if device.type == "cuda" else torch.xpu.XPUGraph()
 
 
+def record_graph(work, device, *pool):
+    """`(graph, what work() returned)`: what `work` submits to the device, recorded as a graph without being done.
+
+    pool: the pool() of another graph, to share its memory.
+    """
+    graph = new_graph(device)
+    torch.accelerator.synchronize()
+    with torch.Stream(device):
+        graph.capture_begin(*pool)
+        try:
+            result = work()
+        except BaseException:
+            with contextlib.suppress(RuntimeError):
+                graph.capture_end()
+            raise
+        graph.capture_end()
+    return graph, result
+
+
 def has_graphs(device):
     """Whether work on the device can be recorded as a graph: tried, since drivers differ."""
     if device.type not in ("cuda", "xpu"):
         return False
     try:
-        number, graph = torch.zeros(1, device=device), new_graph(device)
-        torch.accelerator.synchronize()
-        with torch.Stream(device):
-            graph.capture_begin()
-            number += 1
-            graph.capture_end()
-        graph.replay()
+        number = torch.zeros(1, device=device)
+        record_graph(lambda: number.add_(1), device)[0].replay()
         return number.item() == 1
     except (RuntimeError, AttributeError):  # an older PyTorch has no XPUGraph
         return False

@@ -11,8 +11,7 @@ import torch
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
 from gpt2_korean import loss
-
-TANH_GELU = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")
+from gpt2_korean.linear import TANH_GELU
 
 
 def can_be_fast(model):

@@ -13,8 +13,6 @@ import triton.language as tl
 
 from gpt2_korean import linear
 
-TANH_GELU = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")
-
 
 @triton.jit
 def _linear_kernel(
@@ -100,7 +98,7 @@ def _attention_kernel(
 
 def fused(weight, bias, norm=None, activation=None):
     """What linear.plain gives, by one kernel where x is a single row."""
-    if activation is not None and activation not in TANH_GELU:
+    if activation is not None and activation not in linear.TANH_GELU:
         return linear.plain(weight, bias, norm, activation)
     many_rows = linear.plain(weight, bias, None, activation)
     outputs, inputs = weight.shape

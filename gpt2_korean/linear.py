@@ -12,10 +12,9 @@ import torch.nn.functional as F
 
 # transformers' names of them → (PyTorch's function, oneDNN's name, oneDNN's algorithm)
 _TANH = (partial(F.gelu, approximate="tanh"), "gelu", "tanh")
+TANH_GELU = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")  # one function under three names
 ACTIVATIONS = {
-    "gelu_new": _TANH,
-    "gelu_fast": _TANH,
-    "gelu_pytorch_tanh": _TANH,
+    **dict.fromkeys(TANH_GELU, _TANH),
     "gelu": (F.gelu, "gelu", "none"),
     "relu": (F.relu, "relu", ""),
 }

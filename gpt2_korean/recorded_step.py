@@ -4,12 +4,12 @@ A pass submits over a thousand small pieces of work, and a processor that submit
 than a fast GPU that does them. Recorded, the pass is submitted whole. The batches must all be of one shape.
 """
 
-import contextlib
+from functools import partial
 
 import torch
 import torch.distributed
 
-from gpt2_korean.device import new_graph
+from gpt2_korean.device import record_graph
 
 WARM_UP = 3  # passes as they are: libraries and compilers set themselves up in the first ones
 BUCKET = 2**24  # numbers that ranks exchange at a time
@@ -50,22 +50,12 @@ class RecordedStep:
         return loss.clone()
 
     def _record(self, pass_):
-        graph = new_graph(self.device)
-        torch.accelerator.synchronize()
         torch.accelerator.empty_cache()  # what the passes before it used is used no more
         pool = [graph.pool() for graph, _ in self.graphs.values()]
-        with torch.Stream(self.device):
-            graph.capture_begin(*pool)
-            try:
-                loss = pass_(self.inputs, self.items)
-            except BaseException:
-                with contextlib.suppress(RuntimeError):
-                    graph.capture_end()
-                raise
-            graph.capture_end()
+        recorded = record_graph(partial(pass_, self.inputs, self.items), self.device, *pool)
         if self.gradients is None:
             self.gradients = [parameter.grad for parameter in self.parameters]
-        return graph, loss
+        return recorded
 
 
 def start_alike(model):

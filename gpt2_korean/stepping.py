@@ -1,7 +1,7 @@
 """How Trainer steps: batches of one shape, recorded passes, ranks, memory that runs out, and the speed of it all."""
 
 import math
-from functools import partial
+from functools import cache, partial
 
 from transformers import Trainer
 
@@ -26,6 +26,7 @@ class SteppingTrainer(Trainer):
         self.tokens_per_character, self.full_length = tokens_per_character, full_length
         self.blocks_per_step = self._train_batch_size * self.args.gradient_accumulation_steps
         self.meter = TokenMeter()
+        self.flops_per_token = cache(partial(flops_per_token, self.model))  # asked of at every pass
         self.recorded_step = RecordedStep(self.model.parameters(), self.args.device) if recorded else None
         if recorded and self.args.world_size > 1:
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
@@ -57,7 +58,7 @@ class SteppingTrainer(Trainer):
             )
 
     def floating_point_ops(self, inputs):
-        return flops_per_token(self.model, inputs["input_ids"].shape[1]) * inputs["input_ids"].numel()
+        return self.flops_per_token(inputs["input_ids"].shape[1]) * inputs["input_ids"].numel()
 
     def log(self, logs, start_time=None):
         speeds = {}
@@ -73,7 +74,7 @@ class SteppingTrainer(Trainer):
         peak = peak_flops(describe_device(self.args.device))
         if peak is None or tokens_per_second is None or not self.full_length:
             return None
-        flops = flops_per_token(self.model, self.full_length) * tokens_per_second
+        flops = self.flops_per_token(self.full_length) * tokens_per_second
         return flops / (peak * self.args.world_size)
 
     def describe_progress(self):

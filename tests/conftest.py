@@ -49,6 +49,13 @@ def tiny_gpt2(vocab_size, seed=0, **changes):
     return GPT2LMHeadModel(GPT2Config(vocab_size=vocab_size, **{**shape, **ends, **changes})).eval()
 
 
+def save_tiny_gpt2(folder, tokenizer, **changes):
+    """A folder with a tiny_gpt2 and its tokenizer."""
+    tiny_gpt2(len(tokenizer), **changes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def english_tokenizer():
     """A tokenizer as GPT-2's that knows English alone, and so spends over two tokens on a Korean character."""
@@ -61,10 +68,7 @@ def english_tokenizer():
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory, byte_tokenizer):
     """A saved model of about the least size that trains."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_gpt2(len(byte_tokenizer), initializer_range=0.02).save_pretrained(folder)
-    byte_tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny_gpt2(tmp_path_factory.mktemp("models") / "tiny", byte_tokenizer, initializer_range=0.02)
 
 
 @pytest.fixture

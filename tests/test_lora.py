@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import tiny_gpt2
+from conftest import save_tiny_gpt2, tiny_gpt2
 from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -31,9 +31,7 @@ def train_words(tmp_path, tiny_model_folder, sample_texts):
 @pytest.fixture
 def new_words(train_words, tmp_path, english_tokenizer, monkeypatch):
     """The same from an English model, which gets a Korean vocabulary, as small as the corpus is here."""
-    folder = tmp_path / "english"
-    tiny_gpt2(len(english_tokenizer), seed=1, initializer_range=0.02).save_pretrained(folder)
-    english_tokenizer.save_pretrained(folder)
+    folder = save_tiny_gpt2(tmp_path / "english", english_tokenizer, seed=1, initializer_range=0.02)
     monkeypatch.setattr(model, "LEAST_TOKENS", 384)
     monkeypatch.setattr(vocabulary, "ENOUGH_CHARACTERS", 100)
     return [*train_words, f"--model_type={folder}", "--vocab_size=384"]

@@ -15,7 +15,7 @@ import threading
 import time
 
 import pytest
-from conftest import ROOT, tiny_gpt2
+from conftest import ROOT, save_tiny_gpt2
 
 from gpt2_korean import serve
 from gpt2_korean.corpus import normalise
@@ -28,10 +28,7 @@ pytest.importorskip("starlette", reason="requirements-serve.txt is not installed
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory, byte_tokenizer):
     """A model with a context long enough to write for minutes."""
-    folder = tmp_path_factory.mktemp("models") / "long"
-    tiny_gpt2(len(byte_tokenizer), n_positions=256).save_pretrained(folder)
-    byte_tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny_gpt2(tmp_path_factory.mktemp("models") / "long", byte_tokenizer, n_positions=256)
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +304,10 @@ class Page:
     def type(self, *words):
         self.part("text").send_keys(*words)
 
+    def enter(self, name, words):
+        self.part(name).clear()
+        self.part(name).send_keys(words)
+
     def press(self, name):
         self.part(name).click()
 
@@ -425,15 +426,13 @@ def test_a_wait_for_others_and_a_refusal_are_told(browser, endless_port):
     first = post(endless_port, "/write", {"prompt": "가"})
     first.readline()
     page.press("suggesting")
-    page.part("length").clear()
-    page.part("length").send_keys("5")
+    page.enter("length", "5")
     page.type("오늘은")
     page.press("write")
     page.status("1개를 기다립니다")
     first.close()
     page.status("다 썼습니다")
-    page.part("length").clear()
-    page.part("length").send_keys("1000001")
+    page.enter("length", "1000001")
     page.press("write")
     page.status("1,000,000까지")
 

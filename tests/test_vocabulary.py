@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import ROOT, tiny_gpt2
+from conftest import ROOT, save_tiny_gpt2, tiny_gpt2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt2_korean import vocabulary
@@ -18,10 +18,7 @@ def documents():
 
 @pytest.fixture
 def english_folder(english_tokenizer, tmp_path):
-    folder = tmp_path / "english"
-    tiny_gpt2(len(english_tokenizer)).save_pretrained(folder)
-    english_tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny_gpt2(tmp_path / "english", english_tokenizer)
 
 
 @pytest.mark.parametrize("tied", [True, False])
