@@ -50,7 +50,13 @@ def run(options, stop, record):
     import transformers
 
     from gpt2_korean import blocks, corpus, curve, device, evaluation, lora, plan, samples, training
-    from gpt2_korean.model import context_length, load_model, replace_vocabulary, show_downloads_only
+    from gpt2_korean.model import (
+        choose_tokenizer,
+        context_length,
+        load_model,
+        replace_vocabulary,
+        show_downloads_only,
+    )
     from gpt2_korean.provenance import trace_provenance
     from gpt2_korean.throughput import flops_per_token
 
@@ -91,35 +97,42 @@ def run(options, stop, record):
             source, held_out if documents is None else documents, torch.float32, options.vocab_size,
             options.trust_remote_code,
         )  # fmt: skip
+    own = tokenizer
     if options.do_train and start is None and source not in SCRATCH_SIZES:
-        own = tokenizer
-        tokenizer = replace_vocabulary(model, own, documents, options.tokenizer, options.vocab_size)
-        if options.lora_rank:
-            model = lora.adapt(model, options.lora_rank, options.lora_alpha, train_embeddings=tokenizer is not own)
-    if options.lora_rank:
-        say(lora.describe(model))
+        tokenizer = choose_tokenizer(own, documents, options.tokenizer, options.vocab_size)
+    replaced = tokenizer is not own
     context = context_length(model.config) or 1024
     block_size = options.block_size or context
     if block_size > context:
         raise UsageError(f"--block_size={block_size}: 모델의 문맥 길이 {context}보다 길 수 없습니다.")
-    train_blocks = eval_blocks = eval_characters = None
+    train_blocks = eval_blocks = eval_characters = embedding_learning_rate = None
     if options.do_train:
         train_blocks = blocks.pack(documents, tokenizer, block_size)
         say(blocks.describe("학습 글", documents, train_blocks))
+        embedding_learning_rate = plan.choose_embedding_learning_rate(
+            options.embedding_learning_rate, replaced, arguments.learning_rate, arguments.optim.value
+        )
         record["provenance"] = trace_provenance(
-            start, options.model_type, options.tokenizer, options.vocab_size, tokenizer, train_blocks, block_size,
-            stream_name=f"{options.dataset_name}/{options.dataset_config_name}",
+            start, options.model_type, options.tokenizer, options.vocab_size, embedding_learning_rate, tokenizer,
+            train_blocks, block_size, stream_name=f"{options.dataset_name}/{options.dataset_config_name}",
         )  # fmt: skip
+        embedding_learning_rate = record["provenance"]["embedding_learning_rate"]  # a checkpoint's own, if it goes on
+        if replaced:
+            replace_vocabulary(model, own, tokenizer, documents, train_blocks)
+        if options.lora_rank and start is None:
+            model = lora.adapt(model, options.lora_rank, options.lora_alpha, train_embeddings=replaced)
     if options.do_eval:
         eval_blocks, eval_characters = blocks.pack(held_out, tokenizer, block_size), corpus.count_characters(held_out)
         say(blocks.describe("평가 글", held_out, eval_blocks))
+    if options.lora_rank:
+        say(lora.describe(model))
 
     tokens_per_character = compilation = None
     if options.do_train:
         tokens, characters = blocks.count_targets(train_blocks), corpus.count_characters(documents)
         tokens_per_character = characters and tokens / characters
         steps, blocks_per_step = training.count_steps(arguments, train_blocks)
-        say(plan.describe_steps(steps, blocks_per_step, block_size))
+        say(plan.describe_steps(steps, blocks_per_step, block_size, arguments.learning_rate, embedding_learning_rate))
         flops = steps * blocks_per_step * block_size * flops_per_token(model, block_size)
         compilation, reason = plan.choose_compilation(
             options.torch_compile, device.can_compile(chosen), flops,
@@ -132,7 +145,7 @@ def run(options, stop, record):
     limit = options.save_total_limit
     trainer = training.build_trainer(
         model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, limit, stop, record,
-        tokens_per_character=tokens_per_character, **stepping,
+        tokens_per_character=tokens_per_character, embedding_learning_rate=embedding_learning_rate, **stepping,
     )  # fmt: skip
     if options.do_train:
         read = curve.Corpus(characters, tokens, blocks_per_step * (block_size - 1))

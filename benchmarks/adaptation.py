@@ -1,92 +1,135 @@
-"""Which vocabulary and which start turn an English GPT-2 into a Korean one soonest?
+"""Which start turns an English GPT-2 into a Korean one soonest?
 
-Every method gets the same English model, the same seconds and the same held-out documents, and is told
-apart by bits per character, which does not depend on the tokenizer. Where GPT-2's weights cannot be
-downloaded, an English start is trained first, for a while, on English text.
+Every way begins with the same English model and is told apart by bits per character on documents held out, which do
+not depend on the tokenizer: after the same seconds of training, then after the same characters read. Where
+GPT-2's weights cannot be downloaded, an English start is trained first, for a while, on English text.
 
-    python benchmarks/adaptation.py --korean reviews.txt.xz --english books.txt.xz --gpt2_tokenizer folder
-    python benchmarks/adaptation.py --korean reviews.txt.xz --source_model gpt2-medium
+    python benchmarks/adaptation.py --korean=reviews.txt.xz --english=books.txt.xz --gpt2_tokenizer=FOLDER
+    python benchmarks/adaptation.py --korean=reviews.txt.xz --source_model=gpt2-medium
+
+    original   GPT-2's own tokenizer
+    ours       a Korean vocabulary as train.py carries the model over to it, the embeddings with their own learning rate
+    aligned    the same, but one learning rate for all weights
+    mean       a Korean vocabulary, each row the mean of the old pieces' rows
+    random     a Korean vocabulary, the rows random with GPT-2's mean and spread
+    scratch    a Korean vocabulary and no English start
+
+Training is train.py's own (fast_forward.py, recorded_step.py), not compiled, in bfloat16, the learning rate rising
+for a twentieth and falling to 0. Preparing the embeddings is on the clock. Each result is the best of three
+evaluations along the way, since a small corpus is learnt by heart before the time is up; its mean over the seeds.
 """
 
 import argparse
 import copy
-import json
 import lzma
 import math
 import random
+import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch.nn.functional import embedding_bag
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
-
+from gpt2_korean import embeddings
 from gpt2_korean.blocks import cut
+from gpt2_korean.decoding import generate_ids
+from gpt2_korean.device import has_graphs
+from gpt2_korean.fast_forward import use_fast_forward
+from gpt2_korean.loading import gpt2_decoder
 from gpt2_korean.model import load_pretrained
-from gpt2_korean.vocabulary import carry_over, train_tokenizer
+from gpt2_korean.plan import NEW_EMBEDDINGS
+from gpt2_korean.recorded_step import RecordedStep
+from gpt2_korean.sampling import Sampling
+from gpt2_korean.stepping import split_off
+from gpt2_korean.vocabulary import train_tokenizer
 
-METHODS = ("original", "mean", "random", "scratch", "mean_scaled", "mean_noise", "embeddings_first")
-HELD_OUT_CHARACTERS = 200_000
+METHODS = ("original", "ours", "aligned", "mean", "random", "scratch")
+HELD_OUT_CHARACTERS = 100_000
 
 
 def main():
+    options = parse()
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    documents, held_out = korean_documents(options.korean)
+    start, old = english_start(options, device)
+    print(f"{device}, torch {torch.__version__}, {start.num_parameters() / 1e6:.0f} M parameters", flush=True)
+    for megabytes, seconds in zip(options.megabytes, options.seconds, strict=True):
+        texts = take(documents, megabytes * 1e6)
+        korean = korean_tokenizer(texts, options)
+        print(f"\n{sum(map(len, texts)):,} characters, {len(korean):,} tokens in the vocabulary", flush=True)
+        compare(start, old, korean, texts, held_out, seconds, options, device)
+
+
+def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--korean", required=True, help="one document a line, .txt or .txt.xz")
     parser.add_argument("--english", help="text of the English start, .txt or .txt.xz")
+    parser.add_argument("--english_also", help="a text of which a hundredth is mixed into it, as the web would")
     parser.add_argument("--gpt2_tokenizer", help="folder with GPT-2's vocab.json and merges.txt")
     parser.add_argument("--source_model", help="a GPT-2 to adapt instead of an English start made here")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--english_seconds", type=float, default=120)
-    parser.add_argument("--seconds", type=float, default=30, help="of training for each method")
     parser.add_argument("--megabytes", type=float, nargs="+", default=[0.3, 5, 1000], help="corpus sizes, UTF-8")
-    parser.add_argument("--methods", nargs="+", default=METHODS[:4], choices=METHODS)
+    parser.add_argument("--seconds", type=float, nargs="+", default=[10, 20, 60], help="of training, for each size")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--vocab_size", type=int, default=32_000)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning_rate", type=float, default=6e-4)
-    options = parser.parse_args()
+    parser.add_argument("--keep", type=Path, help="folder in which to keep the Korean tokenizers for the next run")
+    return parser.parse_args()
 
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    documents = [line for line in read(options.korean).split("\n") if line.strip()]
+
+def compare(start, old, korean, texts, held_out, seconds, options, device):
+    """Print what each method comes to, after the same time and after the same characters."""
+    tokenizers = {"old": old, "new": korean}
+    blocks = {name: packed(texts, each, options.context, device) for name, each in tokenizers.items()}
+    tests = {name: packed(held_out, each, options.context, device) for name, each in tokenizers.items()}
+    characters, test_characters = sum(map(len, texts)), sum(map(len, held_out))
+    print("| method | what is equal | bits per character | ± | before | steps | characters read | written a second |")
+    print("|---|---|---|---|---|---|---|---|")
+
+    def report(method, equal, done):
+        name = "old" if method == "original" else "new"
+        bits, before, read = [], None, None
+        for seed in range(options.seeds):
+            torch.manual_seed(seed)
+            begin = time.perf_counter()
+            model, embedding_learning_rate = prepare(method, start, old, korean, blocks["new"])
+            spent = time.perf_counter() - begin
+            measure = partial(bits_per_character, model, tests[name], test_characters)
+            before = before or measure()
+            steps, best = train(model, blocks[name], partial(done, spent), options, embedding_learning_rate, measure)
+            read = int(steps * options.batch / len(blocks[name]) * characters)
+            bits.append(best)
+        speed = f"{characters_per_second(model, tokenizers[name]):,.0f}" if equal == "time" else ""
+        spread = f"{(max(bits) - min(bits)) / 2:.3f}"
+        row = (method, equal, f"{statistics.mean(bits):.3f}", spread, f"{before:.2f}", steps, f"{read:,}", speed)
+        print(f"| {' | '.join(map(str, row))} |", flush=True)
+        return read
+
+    read = {m: report(m, "time", lambda spent, _, taken: (spent + taken) / seconds) for m in options.methods}
+    if "original" not in read:
+        return
+    for method in options.methods[1:]:
+        whole = max(1, round(read["original"] / characters * len(blocks["new"]) / options.batch))
+        report(method, "characters", lambda _, steps, __, whole=whole: steps / whole)
+
+
+def korean_documents(path):
+    """Those to learn from, in a random order, and those held out."""
+    documents = [line for line in read(path).split("\n") if line.strip()]
     random.Random(0).shuffle(documents)
-    held_out = take(documents, characters=HELD_OUT_CHARACTERS)
-    documents = documents[len(held_out) :]
-    if options.source_model:
-        start, tokenizer = load_pretrained(options.source_model, torch.float32)
-        start.to(device)
-    else:
-        tokenizer = GPT2Tokenizer.from_pretrained(options.gpt2_tokenizer)
-        start = english_start(options, tokenizer, device)
-    print(f"{device}, torch {torch.__version__}, {start.num_parameters() / 1e6:.0f} M parameters", flush=True)
-    for megabytes in options.megabytes:
-        texts = take(documents, size=megabytes * 1e6)
-        korean = train_tokenizer(texts, options.vocab_size, options.context)
-        streams = {name: packed(texts, t, options.context, device) for name, t in (("old", tokenizer), ("new", korean))}
-        tests = {
-            name: packed(held_out, t, options.context, device) for name, t in (("old", tokenizer), ("new", korean))
-        }
-        characters = sum(map(len, texts)), sum(map(len, held_out))
-        print(
-            f"\n{megabytes} MB asked, {characters[0]:,} characters, {len(korean):,} tokens in the vocabulary",
-            flush=True,
-        )
-        for method in options.methods:
-            results = []
-            for seed in range(options.seeds):
-                torch.manual_seed(seed)
-                model, frozen = prepare(method, start, tokenizer, korean)
-                name = "old" if method == "original" else "new"
-                result = adapt(model, streams[name], tests[name], characters, frozen, options)
-                results.append(result)
-            bits = [result["bits_per_character"] for result in results]
-            record = {"megabytes": megabytes, "method": method, "bits": bits, "last": results[-1]}
-            spread = f" ± {(max(bits) - min(bits)) / 2:.3f}" if len(bits) > 1 else ""
-            print(f"{method:18} {sum(bits) / len(bits):.3f}{spread}  {json.dumps(record)}", flush=True)
+    held_out = take(documents, HELD_OUT_CHARACTERS, len)
+    return documents[len(held_out) :], held_out
 
 
 def read(path):
@@ -95,145 +138,153 @@ def read(path):
         return file.read()
 
 
-def take(documents, size=math.inf, characters=math.inf):
-    """The first documents that fill `size` bytes or `characters` characters."""
+def take(documents, size, measure=lambda document: len(document.encode())):
+    """The first documents that fill `size`, in bytes unless measured otherwise."""
     taken = []
     for document in documents:
-        if size <= 0 or characters <= 0:
+        if size <= 0:
             break
         taken.append(document)
-        size -= len(document.encode())
-        characters -= len(document)
+        size -= measure(document)
     return taken
+
+
+def korean_tokenizer(texts, options):
+    kept = options.keep and options.keep / f"{len(texts)}-{options.vocab_size}.json"
+    if kept and kept.exists():
+        ends = dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|endoftext|>")
+        return PreTrainedTokenizerFast(tokenizer_file=str(kept), **ends)
+    tokenizer = train_tokenizer(texts, options.vocab_size, options.context)
+    if kept:
+        options.keep.mkdir(parents=True, exist_ok=True)
+        tokenizer.backend_tokenizer.save(str(kept))
+    return tokenizer
 
 
 def packed(texts, tokenizer, context, device):
     """Blocks of the texts as one int32 tensor [blocks, context]; the short rest is padded with -100."""
-    rows = []
-    for start in range(0, len(texts), 10_000):
-        ids = tokenizer(texts[start : start + 10_000], add_special_tokens=False, verbose=False)["input_ids"]
-        for block in cut(ids, tokenizer.eos_token_id, context):
-            rows.append(block + [-100] * (context - len(block)))
+    batches = (texts[start : start + 10_000] for start in range(0, len(texts), 10_000))
+    ids = (ids for batch in batches for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"])
+    rows = [block + [-100] * (context - len(block)) for block in cut(ids, tokenizer.eos_token_id, context)]
     return torch.tensor(rows, dtype=torch.int32, device=device)
 
 
-def english_start(options, tokenizer, device):
-    """A GPT-2 trained on the English text for the seconds asked."""
+def english_start(options, device):
+    """`(model, tokenizer)`: what was given, or a GPT-2 trained on the English text for the seconds asked."""
+    if options.source_model:
+        model, tokenizer = load_pretrained(options.source_model, torch.float32)
+        return model.to(device), tokenizer
+    tokenizer = GPT2Tokenizer.from_pretrained(options.gpt2_tokenizer)
     shape = {"n_layer": options.layers, "n_embd": options.width, "n_head": options.width // 64}
     ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=len(tokenizer), n_positions=options.context, **shape, **ends)
     model = GPT2LMHeadModel(config).to(device)
     text = read(options.english)[:60_000_000]
-    blocks = packed(
-        [text[start : start + 20_000] for start in range(0, len(text), 20_000)], tokenizer, options.context, device
-    )
-    history = train(model, blocks, options.english_seconds, options)
-    print(f"English start: {history['steps']} steps, loss {history['loss']:.3f}", flush=True)
-    return model
+    parts = [text[start : start + 20_000] for start in range(0, len(text), 20_000)]
+    if options.english_also:
+        also = read(options.english_also)[: len(text) // 100]
+        parts += [also[start : start + 2_000] for start in range(0, len(also), 2_000)]
+    blocks = packed(parts, tokenizer, options.context, device)
+    steps, _ = train(model, blocks, lambda _, taken: taken / options.english_seconds, options)
+    test = blocks[: len(blocks) // 100]
+    loss = bits_per_character(model, test, (test[:, 1:] != -100).sum().item()) * math.log(2)
+    print(f"English start: {steps} steps, loss {loss:.3f} on what it has read", flush=True)
+    return model, tokenizer
 
 
-def prepare(method, start, tokenizer, korean):
-    """`(model, parameters to train in the first quarter or None)` for a method."""
+def prepare(method, start, old, korean, blocks):
+    """`(model, the embeddings' own learning rate or None)` for a method."""
+    config = copy.deepcopy(start.config)
     if method == "scratch":
-        config = copy.deepcopy(start.config)
-        config.vocab_size = len(korean)
-        config.bos_token_id = config.eos_token_id = korean.eos_token_id
+        config.vocab_size, config.bos_token_id, config.eos_token_id = len(korean), 0, 0
         return GPT2LMHeadModel(config).to(start.device), None
-    model = copy.deepcopy(start)
+    model = GPT2LMHeadModel(config).to(start.device)
+    model.load_state_dict(start.state_dict())
     if method == "original":
         return model, None
-    old = start.transformer.wte.weight.detach()
-    carry_over(model, tokenizer, korean)
-    weight = model.transformer.wte.weight
-    with torch.no_grad():
-        if method == "random":
-            weight.copy_(torch.randn_like(weight) * old.std(0) + old.mean(0))
-        elif method == "mean_noise":
-            weight.add_(torch.randn_like(weight) * old.std(0) * 0.3)
-        elif method == "mean_scaled":
-            # The mean of many rows shrinks towards the centre: give each row GPT-2's distance from it.
-            centre = old.mean(0)
-            distance = (weight - centre).norm(dim=1, keepdim=True)
-            weight.copy_(centre + (weight - centre) / distance.clamp(min=1e-6) * (old - centre).norm(dim=1).mean())
-    return model, [weight] if method == "embeddings_first" else None
+    if method in ("ours", "aligned"):
+        ids = blocks.flatten()
+        embeddings.carry_over(model, old, korean, ids[ids >= 0][:16_000_000].long())
+        return model, NEW_EMBEDDINGS if method == "ours" else None
+    rows = model.transformer.wte.weight.detach().clone()
+    model.resize_token_embeddings(len(korean), mean_resizing=False)
+    weight = model.transformer.wte.weight.detach()
+    if method == "random":
+        weight.copy_(torch.randn_like(weight) * rows.std(0) + rows.mean(0))
+    else:
+        pieces = embeddings.find_pieces(old, korean)
+        lengths = torch.tensor(list(map(len, pieces)))
+        flat = torch.tensor([index for ids in pieces for index in ids])
+        weight.copy_(embedding_bag(flat.to(rows.device), rows, (lengths.cumsum(0) - lengths).to(rows.device)))
+    return model, None
 
 
-def train(model, blocks, seconds, options, first=None, watch=lambda: None):
-    """Train for `seconds`, the learning rate falling with the clock; `watch` runs eight times, off the clock.
+def train(model, blocks, done, options, embedding_learning_rate=None, measure=None):
+    """Train until done(steps, seconds) reaches 1, measuring three times off the clock; `(steps, the best measured)`."""
+    use_fast_forward(model)
+    peak, device, best = options.learning_rate, blocks.device, math.inf
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.01, fused=True)
+    if embedding_learning_rate is not None:
+        split_off(optimizer, [model.transformer.wte.weight], embedding_learning_rate)
+    for group in optimizer.param_groups:
+        group["peak"] = group["lr"]
 
-    first: the parameters trained in the first quarter, None for all.
-    """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=0.01, fused=True)
-    order, steps, spent, watched = [], 0, 0.0, 0
-    model.train()
-    if first is not None:
-        for parameter in model.parameters():
-            parameter.requires_grad_(any(parameter is kept for kept in first))
-    while spent < seconds:
-        begin = time.perf_counter()
-        share = spent / seconds
-        if first is not None and share >= 0.25:
-            model.requires_grad_(True)
-            first = None
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * min(1, share / 0.05 + 0.01) * (1 - share)
-        if len(order) < options.batch:
-            order = torch.randperm(len(blocks), device=blocks.device).repeat(max(1, -(-options.batch // len(blocks))))
-        batch, order = blocks[order[: options.batch]].long(), order[options.batch :]
-        with torch.autocast(blocks.device.type, torch.bfloat16):
-            loss = mean_loss(model, batch)
+    def pass_(inputs, items):
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = model(**inputs, num_items_in_batch=items).loss
         loss.backward()
+        return loss.detach()
+
+    step = RecordedStep(model.parameters(), device) if has_graphs(device) else lambda pass_, *inputs: pass_(*inputs)
+    model.train()
+    order, steps, spent, marks = [], 0, 0.0, [0.5, 0.75, 1.0]
+    while (share := done(steps, spent)) < 1:
+        begin = time.perf_counter()
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * min(1, share / 0.05 + 0.01) * (1 - share)
+        if len(order) < options.batch:
+            order = torch.randperm(len(blocks), device=device).repeat(max(1, -(-options.batch // len(blocks))))
+        labels, order = blocks[order[: options.batch]].long(), order[options.batch :]
+        loss = step(pass_, {"input_ids": labels.clamp(min=0), "labels": labels}, (labels[:, 1:] != -100).sum())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         steps += 1
-        last = loss.item()  # waits for the device, so that the clock is right
+        if steps % 4 == 0:
+            loss.item()  # waits for the device, so that the clock is right
         spent += time.perf_counter() - begin
-        if spent / seconds * 8 >= watched + 1:
-            watched += 1
-            watch()
-    return {"steps": steps, "loss": last}
-
-
-def mean_loss(model, batch):
-    logits = model(batch.clamp(min=0)).logits[:, :-1]
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten(), ignore_index=-100)
+        while measure and marks and done(steps, spent) >= marks[0]:
+            marks.pop(0)
+            best = min(best, measure())
+    return steps, min(best, measure()) if measure and marks else best
 
 
 @torch.no_grad()
 def bits_per_character(model, blocks, characters):
+    """The summed -log2 p of all tokens of `blocks`, end-of-text tokens included, over the characters of their text."""
+    use_fast_forward(model)
     model.eval()
     nats = 0.0
-    for batch in blocks.split(32):
-        targets = (batch[:, 1:] != -100).sum()
+    for labels in blocks.long().split(64):
         with torch.autocast(blocks.device.type, torch.bfloat16):
-            nats += (mean_loss(model, batch.long()) * targets).item()
+            nats += model(input_ids=labels.clamp(min=0), labels=labels, num_items_in_batch=1).loss.item()
     model.train()
     return nats / math.log(2) / characters
 
 
-def adapt(model, blocks, test, characters, first, options):
-    """Train and report the best of eight evaluations: a small corpus is learnt by heart before the time is up."""
-    history = []
-    before = bits_per_character(model, test, characters[1])
-    run = train(
-        model,
-        blocks,
-        options.seconds,
-        options,
-        first,
-        lambda: history.append(bits_per_character(model, test, characters[1])),
-    )
-    tokens = (blocks[:, 1:] != -100).sum().item()
-    seen = run["steps"] * options.batch / len(blocks) * characters[0]
-    return {
-        "bits_per_character": min(history),
-        "before": round(before, 3),
-        "history": [round(bits, 3) for bits in history],
-        "tokens_per_character": round(tokens / characters[0], 3),
-        "characters_seen": int(seen),
-    }
+def characters_per_second(model, tokenizer, rows=5, length=100):
+    """How many characters generate.py's loop writes, five texts at a time."""
+    dtype = torch.float32 if model.device.type == "cpu" else torch.bfloat16
+    tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    decoder = gpt2_decoder(model.config.to_dict(), tensors, model.device, dtype, rows, None)
+    prompts, sampling = [[tokenizer.eos_token_id]] * rows, Sampling(top_k=50)
+    length = min(length, model.config.n_positions - 1)
+    generate_ids(decoder, prompts, length, sampling, None, every=16)
+    begin = time.perf_counter()
+    written = generate_ids(decoder, prompts, length, sampling, None, every=16)
+    seconds = time.perf_counter() - begin
+    return sum(len(tokenizer.decode(ids, skip_special_tokens=True)) for ids in written) / seconds
 
 
 if __name__ == "__main__":

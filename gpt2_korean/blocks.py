@@ -7,6 +7,7 @@ predicted exactly once. The last block may be short; nothing is dropped.
 """
 
 import hashlib
+import math
 
 from gpt2_korean.corpus import cached_dataset, count_characters
 
@@ -85,6 +86,17 @@ def count_targets(blocks):
     if not hasattr(blocks, "num_rows"):
         return None
     return pyarrow.compute.sum(pyarrow.compute.list_value_length(blocks.data["input_ids"])).as_py() - len(blocks)
+
+
+def token_stream(blocks, limit):
+    """About `limit` tokens in their order, int64 [n]: of blocks evenly chosen, or the first 2,000 of a stream."""
+    import torch
+
+    if not hasattr(blocks, "num_rows"):
+        return torch.cat([block["input_ids"] for block in blocks.take(2000)]).long()
+    step = math.ceil(count_targets(blocks) / limit)
+    chosen = blocks.select(range(0, len(blocks), step)).with_format("arrow")[:]["input_ids"]
+    return torch.from_numpy(chosen.combine_chunks().flatten().to_numpy().astype("int64"))
 
 
 def fingerprint(blocks):

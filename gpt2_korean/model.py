@@ -4,8 +4,12 @@ import json
 import pickle
 from pathlib import Path
 
+from gpt2_korean.blocks import token_stream
+from gpt2_korean.corpus import count_characters, sample_texts
 from gpt2_korean.messages import UserError, say, warn
-from gpt2_korean.vocabulary import LEAST_TOKENS, carry_over, learn_tokenizer, should_replace, spent
+from gpt2_korean.vocabulary import LEAST_TOKENS, learn_tokenizer, should_replace, spent
+
+COUNTED_TOKENS = 16_000_000  # of a corpus, to learn from how its tokens are used: more would only take time
 
 # Sizes that need no download. The demo's learns to write Korean words on two cores within 3 minutes: a
 # large vocabulary for its width, since a small corpus is learnt sooner by words than by their parts, and
@@ -33,21 +37,19 @@ def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=
     return GPT2LMHeadModel(config).to(dtype), tokenizer
 
 
-def replace_vocabulary(model, tokenizer, documents, choice=None, vocab_size=None):
-    """The tokenizer to train with: the model's own, or another one to which `model` is then carried over.
+def choose_tokenizer(tokenizer, documents, choice=None, vocab_size=None):
+    """The tokenizer to train with: a model's own, or another one to which the model is then to be carried over.
 
     choice: None (should_replace decides), "korean", "original", or the folder of a tokenizer. Raises
     UserError for a tokenizer that cannot be loaded or carried over to.
     """
-    from gpt2_korean.corpus import count_characters, sample_texts
     from gpt2_korean.utf8 import token_bytes
 
     if choice == "original":
         return tokenizer
-    sample = sample_texts(documents, characters=1_000_000)
     if choice is None:
         characters = count_characters(documents) if hasattr(documents, "num_rows") else None
-        if not should_replace(tokenizer, sample, characters):
+        if not should_replace(tokenizer, _sample(documents), characters):
             return tokenizer
         choice = "korean"
     if choice == "korean":
@@ -60,14 +62,24 @@ def replace_vocabulary(model, tokenizer, documents, choice=None, vocab_size=None
         new = _other_tokenizer(choice, tokenizer.model_max_length)
     if token_bytes(tokenizer) is None or token_bytes(new) is None:
         raise UserError("--tokenizer: 바이트 단위 어휘끼리만 바꿀 수 있습니다. --tokenizer=original을 주세요.")
-    before = spent(tokenizer, sample)
-    copied, computed = carry_over(model, tokenizer, new)
-    agree_on_special_tokens(model, new)
-    say(
-        f"어휘: 글자당 {before:.2f} → {spent(new, sample):.2f}토큰 · 토큰 {len(new):,}개"
-        f"(그대로 옮김 {copied:,}개, 조각의 평균 {computed:,}개)"
-    )
     return new
+
+
+def replace_vocabulary(model, old, new, documents, blocks):
+    """Carry `model` over from the tokenizer `old` to `new`, by which `documents` are packed into `blocks`."""
+    from gpt2_korean.embeddings import carry_over
+
+    copied, computed = carry_over(model, old, new, token_stream(blocks, COUNTED_TOKENS))
+    agree_on_special_tokens(model, new)
+    sample = _sample(documents)
+    say(
+        f"어휘: 글자당 {spent(old, sample):.2f} → {spent(new, sample):.2f}토큰 · 토큰 {len(new):,}개"
+        f"(그대로 옮김 {copied:,}개, 조각과 쓰임에서 계산 {computed:,}개)"
+    )
+
+
+def _sample(documents):
+    return sample_texts(documents, characters=1_000_000)
 
 
 def _other_tokenizer(path, context_length):

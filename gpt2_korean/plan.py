@@ -8,6 +8,9 @@ import math
 # Where the seconds of compiling are won back, in floating-point operations of a run: measured on an H100
 # (benchmarks/RESULTS.md). On a slower device they are won back sooner.
 WORTH_COMPILING = 1.2e16
+# The peak learning rate of new embeddings under Adam, whose steps are as long whatever the size of the model: the
+# best of those measured, with 5e-5 for the other weights as with 6e-4 (benchmarks/RESULTS.md).
+NEW_EMBEDDINGS = 2e-3
 
 
 def total_steps(blocks, blocks_per_batch, accumulation, epochs, max_steps):
@@ -18,8 +21,10 @@ def total_steps(blocks, blocks_per_batch, accumulation, epochs, max_steps):
     return math.ceil(epochs * math.ceil(batches / accumulation))
 
 
-def describe_steps(steps, blocks_per_step, block_size):
-    return f"학습: {steps:,}스텝 · 스텝마다 블록 {blocks_per_step:,}개 × {block_size:,}토큰"
+def describe_steps(steps, blocks_per_step, block_size, learning_rate, embedding_learning_rate):
+    own = "" if embedding_learning_rate is None else f"(임베딩 {embedding_learning_rate:g})"
+    each = f"스텝마다 블록 {blocks_per_step:,}개 × {block_size:,}토큰"
+    return f"학습: {steps:,}스텝 · {each} · 학습률 {learning_rate:g}{own}"
 
 
 def choose_compilation(wanted, possible, flops, backend=None, mode=None):
@@ -37,6 +42,17 @@ def choose_compilation(wanted, possible, flops, backend=None, mode=None):
     if flops < WORTH_COMPILING:
         return None, "짧은 학습이라 컴파일하는 시간이 더 듦"
     return how, "긴 학습"
+
+
+def choose_embedding_learning_rate(wanted, replaced, learning_rate, optimizer):
+    """The embeddings' own peak learning rate, None for the one of all weights.
+
+    wanted: the flag's value, None where it was not given. replaced: whether the vocabulary is new, so that its rows
+    have further to go than weights that have been trained before. optimizer: its name in TrainingArguments.
+    """
+    if wanted is not None or not replaced or "adam" not in optimizer:
+        return wanted
+    return max(learning_rate, NEW_EMBEDDINGS)
 
 
 def plan_warnings(steps, warmup_steps, save_steps, tokens, block_size):

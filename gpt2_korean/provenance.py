@@ -14,10 +14,13 @@ from gpt2_korean.messages import UserError
 FILE_BEGINNING = 2**20  # bytes of each file of weights that tell it from another
 
 
-def trace_provenance(checkpoint, model_type, tokenizer_choice, vocab_size, tokenizer, blocks, block_size, stream_name):
+def trace_provenance(
+    checkpoint, model_type, tokenizer_choice, vocab_size, embedding_learning_rate, tokenizer, blocks, block_size,
+    stream_name,
+):  # fmt: skip
     """What a run is made from, a dict for JSON; where it goes on from `checkpoint` (else None), the checkpoint's too.
 
-    tokenizer_choice, vocab_size: as given on the command line.
+    tokenizer_choice, vocab_size: as given on the command line. embedding_learning_rate: as build_trainer takes it.
     stream_name: stands for the contents of blocks that cannot be counted.
 
     Raises UserError that names what checkpoint and command line do not share. What the command line leaves
@@ -29,6 +32,7 @@ def trace_provenance(checkpoint, model_type, tokenizer_choice, vocab_size, token
         "model": _identify(model_type),
         "tokenizer": tokenizer_choice and _identify(tokenizer_choice),
         "vocab_size": vocab_size,
+        "embedding_learning_rate": embedding_learning_rate,
         "vocabulary": {"tokens": len(tokenizer), "hash": _hash(str(vocabulary_of(tokenizer)).encode())},
         "block_size": block_size,
         "corpus": {"name": stream_name} if tokens is None else {"tokens": tokens, "hash": fingerprint(blocks)},
@@ -43,7 +47,8 @@ def trace_provenance(checkpoint, model_type, tokenizer_choice, vocab_size, token
             f"{checkpoint}: 다른 학습의 체크포인트라 이어 갈 수 없습니다({listed}).\n"
             "그때와 같은 값을 주거나, 다른 --output_dir을 주거나, --resume_from_checkpoint를 빼고 새로 시작하세요."
         )
-    return {**now, **{name: saved[name] for name in ("started", "tokenizer", "vocab_size")}}
+    kept = ("started", "tokenizer", "vocab_size", "embedding_learning_rate")
+    return {**now, **{name: saved.get(name) for name in kept}}
 
 
 def _differences(saved, now):
@@ -56,6 +61,9 @@ def _differences(saved, now):
         found.append(("--tokenizer", (saved["tokenizer"] or none)["name"], now["tokenizer"]["name"]))
     if now["vocab_size"] not in (None, saved["vocab_size"]):
         found.append(("--vocab_size", saved["vocab_size"] or "없음", now["vocab_size"]))
+    if now["embedding_learning_rate"] not in (None, saved.get("embedding_learning_rate")):
+        before = saved.get("embedding_learning_rate") or "없음"
+        found.append(("--embedding_learning_rate", before, now["embedding_learning_rate"]))
     if saved["block_size"] != now["block_size"]:
         found.append(("--block_size", saved["block_size"], now["block_size"]))
     elif not found and saved["corpus"] != now["corpus"]:

@@ -19,10 +19,14 @@ class SteppingTrainer(Trainer):
     full_length: fill each batch up to the same number of blocks of this length, as compiled and recorded steps need.
     recorded: replay each pass as a graph of the device. Several ranks then average their gradients here, since the
     hooks of DistributedDataParallel stand in the way of a recording.
+    embedding_learning_rate: the embeddings' own peak, None for the one of all weights.
     """
 
-    def __init__(self, *args, tokens_per_character=None, full_length=None, recorded=False, **kwargs):
+    def __init__(
+        self, *args, tokens_per_character=None, full_length=None, recorded=False, embedding_learning_rate=None, **kwargs
+    ):
         super().__init__(*args, **kwargs)
+        self.embedding_learning_rate = embedding_learning_rate
         self.tokens_per_character, self.full_length = tokens_per_character, full_length
         self.blocks_per_step = self._train_batch_size * self.args.gradient_accumulation_steps
         self.meter = TokenMeter()
@@ -31,6 +35,15 @@ class SteppingTrainer(Trainer):
         if recorded and self.args.world_size > 1:
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
             start_alike(self.model)
+
+    def create_optimizer(self, model=None):
+        made = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if made and self.embedding_learning_rate is not None:
+            split_off(
+                optimizer, _embedding_weights(self.model if model is None else model), self.embedding_learning_rate
+            )
+        return optimizer
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
@@ -87,3 +100,18 @@ class SteppingTrainer(Trainer):
             if self.tokens_per_character is not None:
                 words.append(f"글자당 비트 {loss / math.log(2) * self.tokens_per_character:.3f}")
         return words
+
+
+def split_off(optimizer, parameters, learning_rate):
+    """Give those of `parameters` that the optimizer trains groups of their own, last, with this learning rate."""
+    wanted = {id(parameter) for parameter in parameters}
+    for group in list(optimizer.param_groups):
+        chosen = [parameter for parameter in group["params"] if id(parameter) in wanted]
+        if chosen:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in wanted]
+            optimizer.add_param_group({**group, "params": chosen, "lr": learning_rate})
+
+
+def _embedding_weights(model):
+    layers = model.get_input_embeddings(), model.get_output_embeddings()
+    return [layer.weight for layer in layers if layer is not None]

@@ -148,6 +148,12 @@ def _train_parser():
     add_flag(training, "--num_train_epochs", number(above=0), "전체 글을 되풀이할 횟수", 3)
     add_flag(training, "--max_steps", integer(-1), "학습할 스텝 수. 주면 --num_train_epochs보다 우선합니다", -1)
     add_flag(training, "--learning_rate", number(above=0), "최대 학습률", 5e-5)
+    add_flag(
+        training,
+        "--embedding_learning_rate",
+        number(above=0),
+        "임베딩만의 최대 학습률. 주지 않으면 어휘를 새로 바꿀 때 0.002, 아니면 --learning_rate와 같음",
+    )
     add_flag(training, "--warmup_steps", number(0), "학습률을 끌어올릴 스텝 수. 1보다 작으면 전체의 비율", 0)
     add_flag(training, "--weight_decay", number(0), "가중치 감쇠", 0.0)
     add_flag(training, "--adam_epsilon", number(above=0), "AdamW의 엡실론", 1e-8)

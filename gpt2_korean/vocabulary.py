@@ -1,4 +1,4 @@
-"""Documents → a byte-level BPE vocabulary of their own, and a model's embeddings carried over to it.
+"""Documents → a byte-level BPE vocabulary of their own.
 
 Byte-level as GPT-2's (Radford et al. 2019, section 2.2): all 256 bytes are tokens, so every string can
 be written and none is unknown.
@@ -99,36 +99,3 @@ def _train_bpe(texts, vocab_size):
     )
     tokenizer.train_from_iterator(texts, trainer, length=len(texts))
     return tokenizer
-
-
-def carry_over(model, old_tokenizer, new_tokenizer):
-    """Give `model` the vocabulary of `new_tokenizer`, each row of its embeddings built from the old ones.
-
-    A token of the same bytes keeps its row bit for bit; any other gets the mean of the rows of the
-    pieces into which the old tokenizer cuts its bytes. Both tokenizers are byte-level. Changes `model`
-    in place; returns (rows copied, rows computed).
-    """
-    import torch
-
-    old_ids = old_tokenizer.get_vocab()
-    cut = old_tokenizer.backend_tokenizer.model.tokenize
-    pieces = [None] * len(new_tokenizer)
-    for token, index in new_tokenizer.get_vocab().items():
-        if index == new_tokenizer.eos_token_id:
-            pieces[index] = [old_tokenizer.eos_token_id]
-        else:
-            pieces[index] = [old_ids[token]] if token in old_ids else [piece.id for piece in cut(token)]
-    old_rows = [embedding.weight.detach().clone() for embedding in _embeddings(model)]
-    model.resize_token_embeddings(len(new_tokenizer), mean_resizing=False)
-    with torch.no_grad():
-        for old, embedding in zip(old_rows, _embeddings(model), strict=True):
-            rows = [old[ids[0]] if len(ids) == 1 else old[ids].mean(0) for ids in pieces]
-            embedding.weight.copy_(torch.stack(rows))
-    copied = sum(len(ids) == 1 for ids in pieces)
-    return copied, len(pieces) - copied
-
-
-def _embeddings(model):
-    """The input embeddings, and the output ones where they are not the same."""
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    return [inputs] if outputs is None or outputs.weight is inputs.weight else [inputs, outputs]
