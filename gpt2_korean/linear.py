@@ -27,23 +27,24 @@ def plain(weight, bias, norm=None, activation=None):
     return _around(lambda x: F.linear(x, weight, bias), norm, activation)
 
 
-def packs(device, dtype, rows):
-    """Whether oneDNN packs weights of `dtype` on this machine, and reads them faster so.
-
-    A single row in float32 is as fast as the memory already.
-    """
+def packs(device, dtype):
+    """Whether oneDNN packs weights of `dtype` on this machine, and reads them faster so."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    if dtype == torch.float32:
-        return rows > 1
-    return dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def packed(weight, bias, norm=None, activation=None):
     """oneDNN's own layout of the weight, made once instead of at every call (what torch.compile's freezing does)."""
     weight = torch.ops.mkldnn._reorder_linear_weight(weight)
     _, name, algorithm = ACTIVATIONS[activation] if activation else (None, "none", "")
-    return _around(lambda x: torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm), norm, None)
+
+    def product(x):
+        rows = x.reshape(-1, x.shape[-1])
+        y = torch.ops.mkldnn._linear_pointwise(_fill_up(rows), weight, bias, name, [], algorithm)
+        return y[: len(rows)].view(*x.shape[:-1], -1)
+
+    return _around(product, norm, None)
 
 
 def quantizes(device):
