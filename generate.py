@@ -45,7 +45,7 @@ def main(argv=None):
     chosen = device.choose_device(options.device)
     dtype = device.choose_dtype(chosen, options.dtype, options.quantize)
     trusted = options.trust_remote_code
-    model = load(source, chosen, dtype, batch_size, options.quantize, options.allow_invalid_utf8, trusted)
+    model = load(source, chosen, dtype, options.quantize, options.allow_invalid_utf8, trusted)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     torch.manual_seed(seed)
     say(f"장치: {device.describe_device(chosen)} · 자료형: {device.name_dtype(dtype)} · 시드: {seed}")

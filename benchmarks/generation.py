@@ -114,7 +114,7 @@ def by_library(model, batch, **keywords):
 
 
 def by_us(source, device, dtype, batch, quantize=None):
-    decoder = gpt2_decoder(source.config.to_dict(), dict(source.state_dict()), device, dtype, batch, quantize)
+    decoder = gpt2_decoder(source.config.to_dict(), dict(source.state_dict()), device, dtype, quantize)
     ids = random_prompts(batch, source.config.vocab_size).tolist()
 
     def write(length):
@@ -157,7 +157,7 @@ def compare_losses(folder, device, dtypes, text, rows=16):
     """Print what a text costs in bits per character, token after token through the very steps that write."""
     for dtype in dict.fromkeys(choose_dtype(device, name) for name in ["float32", *dtypes]):
         for quantize in (None, "int8") if device.type == "cpu" else (None,):
-            model = load(folder, device, dtype, rows, quantize)
+            model = load(folder, device, dtype, quantize)
             context = model.decoder.context
             ids = torch.tensor(model.tokenizer.encode(text).ids[: rows * context], device=device)
             ids = ids[: len(ids) // rows * rows].view(rows, -1)

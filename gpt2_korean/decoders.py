@@ -136,15 +136,14 @@ class GPT2Decoder:
         batch, new = ids.shape
         positions = (slots - self.first[:, None]).clamp(min=0)
         x = F.embedding(ids, self.tokens) + F.embedding(positions, self.positions)
-        for (to_qkv, attention_out, mlp_in, mlp_out), (keys, values) in zip(self.layers, self.cache, strict=True):
+        for (to_qkv, attention_out, mlp_in, mlp_out), cache in zip(self.layers, self.cache, strict=True):
             qkv = to_qkv(x)
             if self.attend is not None and new == 1:
-                y = self.attend(qkv, keys, values, self.first, slots, reach)
+                y = self.attend(qkv, *cache, self.first, slots, reach)
             else:
-                q, k, v = qkv.view(batch, new, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-                keys.index_copy_(2, slots, k)
-                values.index_copy_(2, slots, v)
-                y = F.scaled_dot_product_attention(q, keys[:, :, :reach], values[:, :, :reach], **attention)
+                qkv = qkv.view(batch, new, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+                cache.index_copy_(3, slots, qkv[1:])
+                y = F.scaled_dot_product_attention(qkv[0], *cache[:, :, :, :reach], **attention)
                 y = y.transpose(1, 2).reshape(batch, new, -1)
             x = attention_out(y, x)
             x = mlp_out(mlp_in(x), x)

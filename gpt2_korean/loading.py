@@ -28,10 +28,9 @@ class LoadedModel:
     utf8: object
 
 
-def load(source, device, dtype, rows=1, quantize=None, allow_invalid_utf8=False, trust_remote_code=False):
+def load(source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False):
     """The LoadedModel of a model folder or a hub id, its weights in `dtype` on `device`.
 
-    rows: how many texts will be written at a time, to choose kernels by.
     quantize: None, or "int8".
 
     Raises UserError where the model cannot be had, UsageError where it cannot be quantised here.
@@ -44,7 +43,7 @@ def load(source, device, dtype, rows=1, quantize=None, allow_invalid_utf8=False,
     read = _read_gpt2(Path(source)) if ipex is None else None
     if read is not None:
         config, tensors, tokenizer, eos_token_id = read
-        decoder = gpt2_decoder(config, tensors, device, dtype, rows, quantize)
+        decoder = gpt2_decoder(config, tensors, device, dtype, quantize)
     else:
         from gpt2_korean.model import load_pretrained, show_downloads_only
 
@@ -54,7 +53,7 @@ def load(source, device, dtype, rows=1, quantize=None, allow_invalid_utf8=False,
         tokenizer = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
         config = model.config.to_dict()
         if is_supported(config) and ipex is None and not hasattr(model, "peft_config"):
-            decoder = gpt2_decoder(config, model.state_dict(), device, dtype, rows, quantize)
+            decoder = gpt2_decoder(config, model.state_dict(), device, dtype, quantize)
         elif quantize:
             raise UsageError(f"--quantize={quantize}: 이 모델에는 쓸 수 없습니다. 이 플래그를 빼세요.")
         else:
@@ -75,8 +74,8 @@ def _read_gpt2(folder):
     return tensors and (config, tensors, *_read_tokenizer(folder, config))
 
 
-def gpt2_decoder(config, tensors, device, dtype, rows, quantize=None):
-    """A GPT2Decoder with the kernels that are fastest for `rows` rows on this device; see load and GPT2Decoder."""
+def gpt2_decoder(config, tensors, device, dtype, quantize=None):
+    """A GPT2Decoder with the kernels that are fastest on this device; see load and GPT2Decoder."""
     make_linear, attend = linear.plain, None
     if quantize:
         make_linear = linear.quantized
@@ -84,7 +83,7 @@ def gpt2_decoder(config, tensors, device, dtype, rows, quantize=None):
         fused = _load_fused(device)
         if fused is not None:
             make_linear, attend = fused.fused, fused.attend
-    elif linear.packs(device, dtype, rows):
+    elif linear.packs(device, dtype):
         make_linear = linear.packed
     return GPT2Decoder(config, tensors, device, dtype, make_linear, attend, has_graphs(device))
 
