@@ -121,8 +121,8 @@ def read_hub_dataset(name, config=None, *, streaming=False, column="text", templ
     return rows.map(to_documents, batched=True, remove_columns=columns)
 
 
-def sample_texts(documents, characters=50_000_000):
-    """The texts of a Dataset as a list, evenly chosen where they are longer than `characters` in all.
+def sample_texts(documents, characters):
+    """The texts of a Dataset as a list, evenly chosen where they are longer than about `characters` in all.
 
     Of an endless IterableDataset, the first 10,000.
     """

@@ -135,9 +135,9 @@ class GPT2Decoder:
     def _forward(self, ids, slots, reach, attention):
         batch, new = ids.shape
         positions = (slots - self.first[:, None]).clamp(min=0)
-        x = F.embedding(ids, self.tokens) + F.embedding(positions, self.positions)
+        x, added = F.embedding(ids, self.tokens), F.embedding(positions, self.positions)
         for (to_qkv, attention_out, mlp_in, mlp_out), cache in zip(self.layers, self.cache, strict=True):
-            qkv = to_qkv(x)
+            qkv, x = to_qkv(x, added)
             if self.attend is not None and new == 1:
                 y = self.attend(qkv, *cache, self.first, slots, reach)
             else:
@@ -145,9 +145,9 @@ class GPT2Decoder:
                 cache.index_copy_(3, slots, qkv[1:])
                 y = F.scaled_dot_product_attention(qkv[0], *cache[:, :, :, :reach], **attention)
                 y = y.transpose(1, 2).reshape(batch, new, -1)
-            x = attention_out(y, x)
-            x = mlp_out(mlp_in(x), x)
-        return self.head(x[:, -1])[:, : self.vocab_size]
+            inner, x = mlp_in(x, attention_out(y))
+            added = mlp_out(inner)
+        return self.head(x[:, -1], added[:, -1])[0][:, : self.vocab_size]
 
 
 class LibraryDecoder:

@@ -2,7 +2,8 @@
 
 For one row a step reads every weight once and computes next to nothing, so that its time goes where
 kernels begin and end: there are five a layer, and layer norm, bias, activation and residual get none of
-their own. More rows are the matrix units' business, with a layer norm that takes half of PyTorch's time.
+their own. More rows are the matrix units' business, between which one kernel adds to the residual stream
+and normalises it.
 Attention keeps the new key and value itself, for any number of rows. Triton comes with PyTorch's CUDA and
 XPU builds.
 """
@@ -16,8 +17,8 @@ from gpt2_korean import linear
 
 @triton.jit
 def _linear_kernel(
-    x_ptr, weight_ptr, bias_ptr, norm_weight_ptr, norm_bias_ptr, residual_ptr, y_ptr, inputs, outputs, epsilon,
-    NORM: tl.constexpr, BIAS: tl.constexpr, GELU: tl.constexpr, RESIDUAL: tl.constexpr,
+    x_ptr, added_ptr, weight_ptr, bias_ptr, norm_weight_ptr, norm_bias_ptr, y_ptr, sum_ptr, inputs, outputs, epsilon,
+    ADDED: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr, GELU: tl.constexpr,
     BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
 ):  # fmt: skip
     """BLOCK_OUT outputs of one row; BLOCK_IN covers all its inputs."""
@@ -29,6 +30,9 @@ def _linear_kernel(
         weight_ptr + outs[:, None].to(tl.int64) * inputs + ins[None, :], wanted[:, None] & valid[None, :], 0.0
     )
     x = tl.load(x_ptr + ins, valid, 0.0).to(tl.float32)
+    if ADDED:  # every program needs the sum, one keeps it
+        x += tl.load(added_ptr + ins, valid, 0.0).to(tl.float32)
+        tl.store(sum_ptr + ins, x.to(sum_ptr.dtype.element_ty), valid & (tl.program_id(0) == 0))
     if NORM:
         centred = tl.where(valid, x - tl.sum(x, 0) / inputs, 0.0)
         x = centred * tl.rsqrt(tl.sum(centred * centred, 0) / inputs + epsilon)
@@ -39,18 +43,21 @@ def _linear_kernel(
         y += tl.load(bias_ptr + outs, wanted, 0.0).to(tl.float32)
     if GELU:  # 0.5 (1 + tanh z) is sigmoid 2z
         y *= tl.sigmoid(2 * 0.7978845608028654 * (y + 0.044715 * y * y * y))
-    if RESIDUAL:
-        y += tl.load(residual_ptr + outs, wanted, 0.0).to(tl.float32)
     tl.store(y_ptr + outs, y.to(y_ptr.dtype.element_ty), wanted)
 
 
 @triton.jit
-def _norm_kernel(x_ptr, weight_ptr, bias_ptr, y_ptr, inputs, epsilon, BLOCK_IN: tl.constexpr):
-    """Layer norm of one row."""
+def _norm_kernel(
+    x_ptr, added_ptr, weight_ptr, bias_ptr, y_ptr, sum_ptr, inputs, epsilon, ADDED: tl.constexpr, BLOCK_IN: tl.constexpr
+):
+    """Layer norm of one row, or of the sum of two, which is kept."""
     ins = tl.arange(0, BLOCK_IN)
     valid = ins < inputs
     start = tl.program_id(0) * inputs
     x = tl.load(x_ptr + start + ins, valid, 0.0).to(tl.float32)
+    if ADDED:
+        x += tl.load(added_ptr + start + ins, valid, 0.0).to(tl.float32)
+        tl.store(sum_ptr + start + ins, x.to(sum_ptr.dtype.element_ty), valid)
     weight = tl.load(weight_ptr + ins, valid, 0.0).to(tl.float32)
     bias = tl.load(bias_ptr + ins, valid, 0.0).to(tl.float32)
     centred = tl.where(valid, x - tl.sum(x, 0) / inputs, 0.0)
@@ -100,32 +107,51 @@ def fused(weight, bias, norm=None, activation=None):
     """What linear.plain gives, by one kernel where x is a single row."""
     if activation is not None and activation not in linear.TANH_GELU:
         return linear.plain(weight, bias, norm, activation)
-    many_rows = linear.plain(weight, bias, None, activation)
+    many_rows = _product_and_gelu(weight, bias) if activation else linear.plain(weight, bias)
     outputs, inputs = weight.shape
     norm_weight, norm_bias, epsilon = norm or (weight, weight, 0.0)
     block_in = triton.next_power_of_2(inputs)
     block_out = max(1, 4096 // block_in)  # about 16 weights a thread, all on their way at once
 
-    def run(x, residual=None):
+    def run(x, added=None):
         if x.numel() != inputs:
-            return many_rows(x if norm is None else _normalise(x, *norm), residual)
-        y = x.new_empty(*x.shape[:-1], outputs)
+            if norm is None:
+                return many_rows(x)
+            y, x = _normalise(x, added, *norm)
+            return many_rows(y), x
+        y, total = x.new_empty(*x.shape[:-1], outputs), x if added is None else torch.empty_like(x)
         _linear_kernel[(triton.cdiv(outputs, block_out),)](
-            x, weight, weight if bias is None else bias, norm_weight, norm_bias, x if residual is None else residual, y,
-            inputs, outputs, epsilon, NORM=norm is not None, BIAS=bias is not None, GELU=activation is not None,
-            RESIDUAL=residual is not None, BLOCK_OUT=block_out, BLOCK_IN=block_in, num_warps=8,
+            x, x if added is None else added, weight, weight if bias is None else bias, norm_weight, norm_bias, y,
+            total, inputs, outputs, epsilon, ADDED=added is not None, NORM=norm is not None, BIAS=bias is not None,
+            GELU=activation is not None, BLOCK_OUT=block_out, BLOCK_IN=block_in, num_warps=8,
         )  # fmt: skip
-        return y
+        return y if norm is None else (y, total)
 
     return run
 
 
-def _normalise(x, weight, bias, epsilon):
+def _product_and_gelu(weight, bias):
+    """A linear layer and GPT-2's activation, which cuBLAS can compute as it writes its sums."""
+    if weight.device.type != "cuda" or bias is None:
+        return linear.plain(weight, bias, None, linear.TANH_GELU[0])
+
+    def run(x):
+        rows = x.reshape(-1, x.shape[-1])
+        return torch._addmm_activation(bias, rows, weight.t(), use_gelu=True).view(*x.shape[:-1], -1)
+
+    return run
+
+
+def _normalise(x, added, weight, bias, epsilon):
+    """The layer norm of x + added, and that sum."""
     x = x.contiguous()
-    y, inputs = torch.empty_like(x), x.shape[-1]
-    block_in = triton.next_power_of_2(inputs)
-    _norm_kernel[(x.numel() // inputs,)](x, weight, bias, y, inputs, epsilon, BLOCK_IN=block_in, num_warps=4)
-    return y
+    added = None if added is None else added.contiguous()
+    y, total, inputs = torch.empty_like(x), x if added is None else torch.empty_like(x), x.shape[-1]
+    _norm_kernel[(x.numel() // inputs,)](
+        x, x if added is None else added, weight, bias, y, total, inputs, epsilon, ADDED=added is not None,
+        BLOCK_IN=triton.next_power_of_2(inputs), num_warps=4,
+    )  # fmt: skip
+    return y, total
 
 
 def attend(qkv, keys, values, first, last, reach):

@@ -2,7 +2,9 @@
 
 Each function takes a weight [out, in] and a bias [out] or None, and around the product what GPT-2 has
 there: a layer norm before it, `norm` (weight, bias, epsilon), and an activation after it (see ACTIVATIONS).
-It returns f(x, residual=None) = activation(norm(x) @ weight.T + bias) + residual, x being [..., in].
+It returns f(x) = activation(x @ weight.T + bias), x being [..., in]. With a norm it returns f(x, added=None),
+which gives activation(norm(x + added) @ weight.T + bias) and x + added: what a layer adds to the residual
+stream is added where it is read next, since that can be one kernel with the norm.
 """
 
 from functools import cache, partial
@@ -102,13 +104,13 @@ def _fill_up(rows):
 def _around(product, norm, activation):
     function = ACTIVATIONS[activation][0] if activation else None
 
-    def linear(x, residual=None):
-        if norm is not None:
-            weight, bias, epsilon = norm
-            x = F.layer_norm(x, weight.shape, weight, bias, epsilon)
+    def linear(x):
         y = product(x)
-        if function is not None:
-            y = function(y)
-        return y if residual is None else y + residual
+        return y if function is None else function(y)
 
-    return linear
+    def after_norm(x, added=None):
+        weight, bias, epsilon = norm
+        x = x if added is None else x + added
+        return linear(F.layer_norm(x, weight.shape, weight, bias, epsilon)), x
+
+    return linear if norm is None else after_norm

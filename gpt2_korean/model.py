@@ -29,7 +29,6 @@ def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=
         return load_pretrained(model_type, dtype, trust_remote_code=trust_remote_code)
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    say(f"{model_type}: 글에서 어휘를 배웁니다.")
     size = SCRATCH_SIZES[model_type]
     tokenizer = learn_tokenizer(documents, vocab_size or size["vocab_size"], size["n_positions"])
     end = tokenizer.eos_token_id
@@ -53,7 +52,6 @@ def choose_tokenizer(tokenizer, documents, choice=None, vocab_size=None):
             return tokenizer
         choice = "korean"
     if choice == "korean":
-        say("글에서 한국어 어휘를 배웁니다.")
         new = learn_tokenizer(documents, vocab_size or 32_000, tokenizer.model_max_length)
         if len(new) < LEAST_TOKENS:
             warn(f"글이 짧아 토큰을 {len(new):,}개밖에 배우지 못했으므로 모델의 원래 어휘를 씁니다.")

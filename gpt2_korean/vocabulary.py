@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from gpt2_korean.messages import say
+
 END_OF_TEXT = "<|endoftext|>"
 # The matrix units of every accelerator like a vocabulary of whole tiles; none is padded, since a
 # padding row could be generated.
@@ -17,6 +19,8 @@ TILE = 128
 TOKENS_PER_CHARACTER = 1.4
 # From how many characters on a vocabulary of one's own is the default: see benchmarks/RESULTS.md.
 ENOUGH_CHARACTERS = 2_000_000
+# More of a corpus than this teaches hardly other words, and takes more memory and time.
+SAMPLED_CHARACTERS = 50_000_000
 # Below this many tokens a text is too short to have taught any words.
 LEAST_TOKENS = 1024
 
@@ -46,18 +50,23 @@ def learn_tokenizer(documents, vocab_size, context_length):
     """
     from datasets.fingerprint import Hasher
 
-    from gpt2_korean.corpus import sample_texts
+    from gpt2_korean.corpus import count_characters, sample_texts
 
-    if not getattr(documents, "cache_files", None):
-        return train_tokenizer(sample_texts(documents), vocab_size, context_length)
-    name = Hasher.hash([documents._fingerprint, vocab_size, Path(__file__).read_bytes()])
-    kept = Path(documents.cache_files[0]["filename"]).with_name(f"tokenizer-{name}.json")
-    if kept.exists():
-        return _wrap(context_length, tokenizer_file=str(kept))
-    tokenizer = train_tokenizer(sample_texts(documents), vocab_size, context_length)
-    unfinished = kept.with_suffix(f".{os.getpid()}")
-    tokenizer.backend_tokenizer.save(str(unfinished))
-    os.replace(unfinished, kept)
+    kept = None
+    if getattr(documents, "cache_files", None):
+        name = Hasher.hash([documents._fingerprint, vocab_size, Path(__file__).read_bytes()])
+        kept = Path(documents.cache_files[0]["filename"]).with_name(f"tokenizer-{name}.json")
+        if kept.exists():
+            return _wrap(context_length, tokenizer_file=str(kept))
+    texts = sample_texts(documents, SAMPLED_CHARACTERS)
+    sampled, characters = sum(map(len, texts)), count_characters(documents)
+    of_how_many = f"{characters:,}자에서 고르게 뽑은 " if characters and sampled < characters else ""
+    say(f"글 {of_how_many}{sampled:,}자에서 어휘를 배웁니다.")
+    tokenizer = train_tokenizer(texts, vocab_size, context_length)
+    if kept is not None:
+        unfinished = kept.with_suffix(f".{os.getpid()}")
+        tokenizer.backend_tokenizer.save(str(unfinished))
+        os.replace(unfinished, kept)
     return tokenizer
 
 

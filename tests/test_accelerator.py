@@ -80,11 +80,14 @@ def test_captured_draws_differ_from_step_to_step_and_a_seed_repeats_them(model, 
 def test_the_linear_kernels_give_what_pytorch_gives(kernels, dtype, width, rows):
     torch.manual_seed(0)
     for outputs, activation in ((3 * width, None), (1001, "gelu_new")):
-        shapes = ((outputs, width), (outputs,), (rows, width), (rows, outputs), (width,), (width,))
-        weight, bias, x, residual, *norm = (torch.randn(*shape, device=GPU).to(dtype) for shape in shapes)
+        shapes = ((outputs, width), (outputs,), (rows, width), (rows, width), (width,), (width,))
+        weight, bias, x, added, *norm = (torch.randn(*shape, device=GPU).to(dtype) for shape in shapes)
         for norms in ((*norm, 1e-5), None):
-            ours = kernels.fused(weight, bias, norms, activation)(x, residual)
-            norms = norms and (norm[0].float(), norm[1].float(), 1e-5)
-            expected = linear.plain(weight.float(), bias.float(), norms, activation)
+            exact = norms and (norm[0].float(), norm[1].float(), 1e-5)
+            ours = kernels.fused(weight, bias, norms, activation)
+            plain = linear.plain(weight.float(), bias.float(), exact, activation)
             tolerance = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.2}[dtype]
-            torch.testing.assert_close(ours.float(), expected(x.float(), residual.float()), rtol=0.02, atol=tolerance)
+            for inputs in ((x,), (x, added)) if norms else ((x,),):
+                found, expected = ours(*inputs), plain(*(each.float() for each in inputs))
+                for one, other in zip(found, expected, strict=True) if norms else ((found, expected),):
+                    torch.testing.assert_close(one.float(), other, rtol=0.02, atol=tolerance)

@@ -136,12 +136,16 @@ def test_each_way_of_a_linear_layer_is_that_of_pytorch(way, name):
     from transformers.activations import ACT2FN
 
     torch.manual_seed(0)
-    weight, bias, x, residual = (torch.randn(*shape) for shape in ((24, 16), (24,), (5, 16), (5, 24)))
+    weight, bias, x, added = (torch.randn(*shape) for shape in ((24, 16), (24,), (5, 16), (5, 16)))
     norm = (torch.randn(16), torch.randn(16), 1e-5)
-    normed = torch.nn.functional.layer_norm(x, (16,), *norm)
-    expected = ACT2FN[name](normed @ weight.T + bias) + residual
-    ours = getattr(linear, way)(weight, bias, norm, name)(x, residual)
-    torch.testing.assert_close(ours, expected, **({"rtol": 0, "atol": 0.2} if way == "quantized" else {}))
+    near = {"rtol": 0, "atol": 0.2} if way == "quantized" else {}
+    make = getattr(linear, way)
+    torch.testing.assert_close(make(weight, bias, None, name)(x), ACT2FN[name](x @ weight.T + bias), **near)
+    for inputs in ((x,), (x, added)):
+        normed = torch.nn.functional.layer_norm(sum(inputs), (16,), *norm)
+        ours, total = make(weight, bias, norm, name)(*inputs)
+        torch.testing.assert_close(ours, ACT2FN[name](normed @ weight.T + bias), **near)
+        assert torch.equal(total, sum(inputs))
 
 
 def test_the_prompts_oldest_tokens_give_way(rng):

@@ -31,6 +31,17 @@ def test_the_same_text_gives_the_same_vocabulary_and_a_second_time_from_the_cach
     assert (kept.eos_token_id, kept.pad_token_id, kept.model_max_length) == (0, 0, 32)
 
 
+def test_of_a_large_corpus_a_sample_is_learnt_whose_size_is_told(documents, monkeypatch, capsys):
+    monkeypatch.setattr(vocabulary, "SAMPLED_CHARACTERS", 20_000)
+    learnt_from, train = [], vocabulary.train_tokenizer
+    monkeypatch.setattr(
+        vocabulary, "train_tokenizer", lambda texts, *sizes: learnt_from.extend(texts) or train(texts, *sizes)
+    )
+    vocabulary.learn_tokenizer(documents.select(range(0, len(documents), 2)), 2048, 32)
+    taken = sum(map(len, learnt_from))
+    assert 5_000 < taken < 21_000 and f"고르게 뽑은 {taken:,}자에서" in capsys.readouterr().err
+
+
 def test_a_vocabulary_is_of_whole_tiles_however_small_the_corpus(sample_texts):
     for size in (384, 1024, 32_000):
         learnt = vocabulary.train_tokenizer(sample_texts[:30], size, 32)
