@@ -20,14 +20,16 @@ PRIOR = 20
 def carry_over(model, old_tokenizer, new_tokenizer, ids):
     """Give `model` the vocabulary of `new_tokenizer`, each row of its embeddings built from the old ones.
 
-    A token of the same bytes keeps its row bit for bit; any other gets `computed_rows`. Both tokenizers are
-    byte-level. ids: int64 [n], tokens of the corpus in their order. Changes `model` in place; returns
-    (rows copied, rows computed).
+    A token of the same bytes keeps its row bit for bit; any other gets the mean of its pieces' rows and, added
+    to it, what `usage_vectors` tells, brought into the space of the rows by `align` and out to their `spread`.
+
+    Both tokenizers are byte-level. ids: int64 [n], tokens of the corpus in their order. Changes `model` in place;
+    returns (rows copied, rows computed).
     """
     pieces = find_pieces(old_tokenizer, new_tokenizer)
     lengths = torch.tensor(list(map(len, pieces)))
     computed = lengths > 1
-    flat, starts = torch.tensor([index for ids in pieces for index in ids]), lengths.cumsum(0) - lengths
+    flat, starts = torch.tensor([index for piece in pieces for index in piece]), lengths.cumsum(0) - lengths
     old_rows = [embedding.weight.detach().clone() for embedding in _embeddings(model)]
     usage = usage_vectors(ids, len(pieces), old_rows[0].shape[1])
     model.resize_token_embeddings(len(pieces), mean_resizing=False)
