@@ -32,7 +32,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.nn.functional import embedding_bag
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -217,10 +216,7 @@ def prepare(method, start, old, korean, blocks):
     if method == "random":
         weight.copy_(torch.randn_like(weight) * rows.std(0) + rows.mean(0))
     else:
-        pieces = embeddings.find_pieces(old, korean)
-        lengths = torch.tensor(list(map(len, pieces)))
-        flat = torch.tensor([index for ids in pieces for index in ids])
-        weight.copy_(embedding_bag(flat.to(rows.device), rows, (lengths.cumsum(0) - lengths).to(rows.device)))
+        weight.copy_(embeddings.mean_of_pieces(rows, embeddings.find_pieces(old, korean)))
     return model, None
 
 

@@ -27,18 +27,23 @@ def carry_over(model, old_tokenizer, new_tokenizer, ids):
     returns (rows copied, rows computed).
     """
     pieces = find_pieces(old_tokenizer, new_tokenizer)
-    lengths = torch.tensor(list(map(len, pieces)))
-    computed = lengths > 1
-    flat, starts = torch.tensor([index for piece in pieces for index in piece]), lengths.cumsum(0) - lengths
+    computed = torch.tensor([len(piece) > 1 for piece in pieces])
     old_rows = [embedding.weight.detach().clone() for embedding in _embeddings(model)]
     usage = usage_vectors(ids, len(pieces), old_rows[0].shape[1])
     model.resize_token_embeddings(len(pieces), mean_resizing=False)
     with torch.no_grad():
         for old, embedding in zip(old_rows, _embeddings(model), strict=True):
-            rows = F.embedding_bag(flat.to(old.device), old, starts.to(old.device), mode="mean")
+            rows = mean_of_pieces(old, pieces)
             moved = rows + spread(old) * align(usage.to(rows), rows)
             embedding.weight.copy_(rows.where(~computed[:, None].to(old.device), moved))
     return int((~computed).sum()), int(computed.sum())
+
+
+def mean_of_pieces(rows, pieces):
+    """The mean of the `rows` [old vocab, width] of each list of ids in `pieces`: [len(pieces), width]."""
+    lengths = torch.tensor(list(map(len, pieces)), device=rows.device)
+    flat = torch.tensor([index for piece in pieces for index in piece], device=rows.device)
+    return F.embedding_bag(flat, rows, lengths.cumsum(0) - lengths, mode="mean")
 
 
 def usage_vectors(ids, vocab_size, width):
