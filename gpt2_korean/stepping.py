@@ -7,7 +7,7 @@ from transformers import Trainer
 
 from gpt2_korean.blocks import fill_up
 from gpt2_korean.device import describe_device
-from gpt2_korean.messages import say
+from gpt2_korean.messages import say, warn
 from gpt2_korean.recorded_step import RecordedStep, average_over_ranks, start_alike
 from gpt2_korean.throughput import TokenMeter, flops_per_token, peak_flops
 
@@ -40,9 +40,9 @@ class SteppingTrainer(Trainer):
         made = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if made and self.embedding_learning_rate is not None:
-            split_off(
-                optimizer, _embedding_weights(self.model if model is None else model), self.embedding_learning_rate
-            )
+            weights = _embedding_weights(self.model if model is None else model)
+            if not split_off(optimizer, weights, self.embedding_learning_rate):
+                warn("임베딩의 가중치가 따로 있지 않아 --learning_rate로 배웁니다(--embedding_learning_rate, --fsdp).")
         return optimizer
 
     def training_step(self, model, inputs, num_items_in_batch=None):
@@ -103,13 +103,18 @@ class SteppingTrainer(Trainer):
 
 
 def split_off(optimizer, parameters, learning_rate):
-    """Give those of `parameters` that the optimizer trains groups of their own, last, with this learning rate."""
-    wanted = {id(parameter) for parameter in parameters}
+    """Give those of `parameters` that the optimizer trains groups of their own, last, with this learning rate.
+
+    Returns how many they are.
+    """
+    wanted, found = {id(parameter) for parameter in parameters}, 0
     for group in list(optimizer.param_groups):
         chosen = [parameter for parameter in group["params"] if id(parameter) in wanted]
         if chosen:
             group["params"] = [parameter for parameter in group["params"] if id(parameter) not in wanted]
             optimizer.add_param_group({**group, "params": chosen, "lr": learning_rate})
+            found += len(chosen)
+    return found
 
 
 def _embedding_weights(model):

@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT, save_tiny_gpt2, tiny_gpt2
 from safetensors.torch import load_file
 
-from gpt2_korean import embeddings, plan
+from gpt2_korean import embeddings, plan, stepping
 
 SAMPLE = ROOT / "data" / "korean_texts.txt"
 
@@ -133,6 +133,19 @@ def test_embeddings_learn_at_their_own_rate_and_nothing_else_does(tiny_model_fol
         times = 10 if name == "transformer.wte.weight" else 1
         torch.testing.assert_close(steps[1][name], times * step, atol=1e-6, rtol=1e-3)
     assert steps[0]["transformer.wte.weight"].abs().max() > 1e-5
+
+
+def test_embeddings_that_are_no_weights_of_their_own_are_told_of(
+    small_corpus, tiny_model_folder, tmp_path, run_main, monkeypatch
+):
+    """As FSDP may have it, which keeps several weights in one."""
+    monkeypatch.setattr(stepping, "_embedding_weights", lambda model: [torch.zeros(3)])
+    code, _, err = run_main(
+        "train.py", f"--dataset_path={small_corpus}", f"--model_type={tiny_model_folder}", "--do_train",
+        "--max_steps=1", f"--output_dir={tmp_path / 'out'}", "--device=cpu", "--report_to=none",
+        "--embedding_learning_rate=0.1",
+    )  # fmt: skip
+    assert code == 0 and "--embedding_learning_rate, --fsdp" in err
 
 
 def test_only_new_embeddings_get_a_rate_of_their_own_unasked():
