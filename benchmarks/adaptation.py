@@ -32,7 +32,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -42,12 +42,12 @@ from gpt2_korean.decoding import generate_ids
 from gpt2_korean.device import has_graphs
 from gpt2_korean.fast_forward import use_fast_forward
 from gpt2_korean.loading import gpt2_decoder
-from gpt2_korean.model import load_pretrained
+from gpt2_korean.model import COUNTED_TOKENS, load_pretrained
 from gpt2_korean.plan import NEW_EMBEDDINGS
 from gpt2_korean.recorded_step import RecordedStep
 from gpt2_korean.sampling import Sampling
 from gpt2_korean.stepping import split_off
-from gpt2_korean.vocabulary import train_tokenizer
+from gpt2_korean.vocabulary import train_tokenizer, wrap
 
 METHODS = ("original", "ours", "aligned", "mean", "random", "scratch")
 HELD_OUT_CHARACTERS = 100_000
@@ -155,8 +155,7 @@ def take(documents, size, measure=lambda document: len(document.encode())):
 def korean_tokenizer(texts, options):
     kept = options.keep and options.keep / f"{len(texts)}-{options.vocab_size}.json"
     if kept and kept.exists():
-        ends = dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|endoftext|>")
-        return PreTrainedTokenizerFast(tokenizer_file=str(kept), **ends)
+        return wrap(options.context, tokenizer_file=str(kept))
     tokenizer = train_tokenizer(texts, options.vocab_size, options.context)
     if kept:
         options.keep.mkdir(parents=True, exist_ok=True)
@@ -208,7 +207,7 @@ def prepare(method, start, old, korean, blocks):
         return model, None
     if method in ("ours", "aligned"):
         ids = blocks.flatten()
-        embeddings.carry_over(model, old, korean, ids[ids >= 0][:16_000_000].long())
+        embeddings.carry_over(model, old, korean, ids[ids >= 0][:COUNTED_TOKENS].long())
         return model, NEW_EMBEDDINGS if method == "ours" else None
     rows = model.transformer.wte.weight.detach().clone()
     model.resize_token_embeddings(len(korean), mean_resizing=False)

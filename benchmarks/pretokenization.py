@@ -21,13 +21,12 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import adaptation
 
-from gpt2_korean.vocabulary import END_OF_TEXT, spent
+from gpt2_korean.vocabulary import END_OF_TEXT, spent, train_bpe, wrap
 
 WAYS = ("gpt2", "digits", "particles", "superwords")
 ENDINGS = (
@@ -67,8 +66,7 @@ def main():
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for way in options.ways:
         backend = learn_superwords(texts, options.vocab_size) if way == "superwords" else learn(way, texts, options)
-        ends = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **ends)
+        tokenizer = wrap(options.context, tokenizer_object=backend)
         bits = [
             learn_and_measure(start, old, tokenizer, texts, held_out, seed, options) for seed in range(options.seeds)
         ]
@@ -94,23 +92,12 @@ def learn_and_measure(start, old, tokenizer, texts, held_out, seed, options):
 def learn(way, texts, options):
     cuts = {"digits": [pre_tokenizers.Digits(individual_digits=True)]}
     cuts["particles"] = [pre_tokenizers.Split(Regex(PARTICLE), "isolated")]
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return train_bpe(texts, options.vocab_size, pre_tokenizers.Sequence([*cuts.get(way, []), byte_level]))
-
-
-def train_bpe(texts, vocab_size, pre_tokenizer):
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizer, decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    kept = {"special_tokens": [END_OF_TEXT], "initial_alphabet": alphabet, "show_progress": False}
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, min_frequency=2, **kept)
-    tokenizer.train_from_iterator(texts, trainer, length=len(texts))
-    return tokenizer
+    return train_bpe(texts, options.vocab_size, *cuts.get(way, []))
 
 
 def learn_superwords(texts, vocab_size):
     """Three quarters of the tokens learnt within words; then, those being the letters, the rest within whole texts."""
-    words = train_bpe(texts, vocab_size * 3 // 4, pre_tokenizers.ByteLevel(add_prefix_space=False))
+    words = train_bpe(texts, vocab_size * 3 // 4)
     vocabulary, merges = parts(words)
     letters = {index: chr(0xF0000 + index) for index in vocabulary.values()}  # for private use in Unicode
     lines = ["".join(letters[index] for index in line.ids) for line in words.encode_batch(texts)]

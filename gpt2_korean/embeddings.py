@@ -28,11 +28,11 @@ def carry_over(model, old_tokenizer, new_tokenizer, ids):
     """
     pieces = find_pieces(old_tokenizer, new_tokenizer)
     computed = torch.tensor([len(piece) > 1 for piece in pieces])
-    old_rows = [embedding.weight.detach().clone() for embedding in _embeddings(model)]
+    old_rows = [embedding.weight.detach().clone() for embedding in embedding_layers(model)]
     usage = usage_vectors(ids, len(pieces), old_rows[0].shape[1])
     model.resize_token_embeddings(len(pieces), mean_resizing=False)
     with torch.no_grad():
-        for old, embedding in zip(old_rows, _embeddings(model), strict=True):
+        for old, embedding in zip(old_rows, embedding_layers(model), strict=True):
             rows = mean_of_pieces(old, pieces)
             moved = rows + spread(old) * align(usage.to(rows), rows)
             embedding.weight.copy_(rows.where(~computed[:, None].to(old.device), moved))
@@ -110,7 +110,7 @@ def find_pieces(old_tokenizer, new_tokenizer):
     return pieces
 
 
-def _embeddings(model):
+def embedding_layers(model):
     """The input embeddings, and the output ones where they are not the same."""
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     return [inputs] if outputs is None or outputs.weight is inputs.weight else [inputs, outputs]

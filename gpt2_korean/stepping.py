@@ -7,6 +7,7 @@ from transformers import Trainer
 
 from gpt2_korean.blocks import fill_up
 from gpt2_korean.device import describe_device
+from gpt2_korean.embeddings import embedding_layers
 from gpt2_korean.messages import say, warn
 from gpt2_korean.recorded_step import RecordedStep, average_over_ranks, start_alike
 from gpt2_korean.throughput import TokenMeter, flops_per_token, peak_flops
@@ -40,7 +41,7 @@ class SteppingTrainer(Trainer):
         made = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if made and self.embedding_learning_rate is not None:
-            weights = _embedding_weights(self.model if model is None else model)
+            weights = [layer.weight for layer in embedding_layers(self.model if model is None else model)]
             if not split_off(optimizer, weights, self.embedding_learning_rate):
                 warn("임베딩의 가중치가 따로 있지 않아 --learning_rate로 배웁니다(--embedding_learning_rate, --fsdp).")
         return optimizer
@@ -115,8 +116,3 @@ def split_off(optimizer, parameters, learning_rate):
             optimizer.add_param_group({**group, "params": chosen, "lr": learning_rate})
             found += len(chosen)
     return found
-
-
-def _embedding_weights(model):
-    layers = model.get_input_embeddings(), model.get_output_embeddings()
-    return [layer.weight for layer in layers if layer is not None]

@@ -57,7 +57,7 @@ def learn_tokenizer(documents, vocab_size, context_length):
         name = Hasher.hash([documents._fingerprint, vocab_size, Path(__file__).read_bytes()])
         kept = Path(documents.cache_files[0]["filename"]).with_name(f"tokenizer-{name}.json")
         if kept.exists():
-            return _wrap(context_length, tokenizer_file=str(kept))
+            return wrap(context_length, tokenizer_file=str(kept))
     texts = sample_texts(documents, SAMPLED_CHARACTERS)
     sampled, characters = sum(map(len, texts)), count_characters(documents)
     of_how_many = f"{characters:,}자에서 고르게 뽑은 " if characters and sampled < characters else ""
@@ -77,27 +77,30 @@ def train_tokenizer(texts, vocab_size, context_length):
     multiple of 128 that it gives. `<|endoftext|>` (id 0) is begin, end and padding alike. The same texts
     give the same tokenizer, a PreTrainedTokenizerFast.
     """
-    tokenizer = _train_bpe(texts, vocab_size)
+    tokenizer = train_bpe(texts, vocab_size)
     size = tokenizer.get_vocab_size()
     whole_tiles = size // TILE * TILE
     if size > whole_tiles > 256:
         # Merges are learnt in order, so the smaller vocabulary is the larger one's beginning.
-        tokenizer = _train_bpe(texts, whole_tiles)
-    return _wrap(context_length, tokenizer_object=tokenizer)
+        tokenizer = train_bpe(texts, whole_tiles)
+    return wrap(context_length, tokenizer_object=tokenizer)
 
 
-def _wrap(context_length, **source):
+def wrap(context_length, **source):
+    """A PreTrainedTokenizerFast of a tokenizer_object or tokenizer_file whose ends are all `<|endoftext|>`."""
     from transformers import PreTrainedTokenizerFast
 
     ends = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": END_OF_TEXT}
     return PreTrainedTokenizerFast(**source, **ends, model_max_length=context_length)
 
 
-def _train_bpe(texts, vocab_size):
+def train_bpe(texts, vocab_size, *cuts):
+    """A byte-level tokenizers.Tokenizer; `cuts` are pre-tokenizers that divide a text before GPT-2's does."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*cuts, byte_level]) if cuts else byte_level
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

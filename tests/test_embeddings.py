@@ -139,7 +139,7 @@ def test_embeddings_that_are_no_weights_of_their_own_are_told_of(
     small_corpus, tiny_model_folder, tmp_path, run_main, monkeypatch
 ):
     """As FSDP may have it, which keeps several weights in one."""
-    monkeypatch.setattr(stepping, "_embedding_weights", lambda model: [torch.zeros(3)])
+    monkeypatch.setattr(stepping, "embedding_layers", lambda model: [torch.nn.Embedding(3, 2)])
     code, _, err = run_main(
         "train.py", f"--dataset_path={small_corpus}", f"--model_type={tiny_model_folder}", "--do_train",
         "--max_steps=1", f"--output_dir={tmp_path / 'out'}", "--device=cpu", "--report_to=none",
