@@ -74,6 +74,7 @@ class GPT2Decoder:
         self.device, self.dtype, self.attend = device, dtype, attend
         self.vocab_size, self.context = config["vocab_size"], config["n_positions"]
         self.captures, self.warm = captures, False  # warm: whether a step has been run
+        self.cache, self.recording = [], None  # recording: decoding.py's, of steps over this cache
         self.heads = config["n_head"]
         self.tokens, self.positions = self._align(take("wte.weight")), take("wpe.weight")
         activation = config.get("activation_function", "gelu_new")
@@ -98,14 +99,17 @@ class GPT2Decoder:
     def start(self, ids, mask, room):
         """Logits [batch, vocab] after `ids` [batch, n], flush right where `mask` is 1; then `room` steps may follow."""
         batch, width = ids.shape
-        slots = -(-(width + room) // REACH) * REACH if self.captures else width + room
+        slots = self.room(width + room)
         shape = (2, batch, self.heads, slots, self.tokens.shape[1] // self.heads)
-        # Zeros, since what is masked is multiplied by 0 and must be a number.
-        self.cache = [torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in self.layers]
-        self.first = (1 - mask).sum(1)  # each row's first slot that is not padding
-        self.slots = torch.arange(slots, device=self.device)
+        if not self.cache or self.cache[0].shape != shape:
+            self.cache = self.recording = None  # before the new ones take their memory
+            # Zeros, since what is masked is multiplied by 0 and must be a number.
+            self.cache = [torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in self.layers]
+            self.slots = torch.arange(slots, device=self.device)
+            self.first, self.next = (self.slots.new_zeros(size) for size in (batch, 1))
+        self.first.copy_((1 - mask).sum(1))  # each row's first slot that is not padding
+        self.next.fill_(width)
         self.padded = bool((self.first > 0).any())
-        self.next = torch.full((1,), width, device=self.device)
         new = self.slots[:width]
         attention = {"is_causal": True}
         if self.padded:
@@ -113,6 +117,10 @@ class GPT2Decoder:
             causal = new[:, None] >= new
             attention = {"attn_mask": (causal & (new >= self.first[:, None, None]) | (new[:, None] == new))[:, None]}
         return self._forward(ids, new, width, attention)
+
+    def room(self, tokens):
+        """How many tokens to make room for where there are to be `tokens`: few sizes, so that recordings fit again."""
+        return -(-tokens // REACH) * REACH if self.captures else tokens
 
     def reach(self, slots):
         """How much of the cache a step reads that fills the last of `slots`."""
@@ -153,7 +161,7 @@ class GPT2Decoder:
 class LibraryDecoder:
     """Any causal model of transformers, through its own forward and cache."""
 
-    captures = False
+    captures, recording = False, None
 
     def __init__(self, model):
         self.model = model
@@ -167,6 +175,9 @@ class LibraryDecoder:
         """As GPT2Decoder.start."""
         self.mask, self.cache = mask, None
         return self._forward(ids)
+
+    def room(self, tokens):
+        return tokens
 
     def reach(self, slots):
         return slots

@@ -5,12 +5,14 @@ batch: padding stands on the left, masked, each row counts its own positions, an
 sees a row's own tokens alone.
 
 Nothing in the loop waits for the device but the look at the new ids every few steps. Where the device has
-graphs, a step (the model, the sampling and their bookkeeping) is recorded once and then replayed whole.
+graphs, a step (the model, the sampling and their bookkeeping) is recorded once and then replayed whole, in
+later calls too: those that differ in their prompts, or a little in length, read and write the same tensors.
 """
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from gpt2_korean.device import record_graph
 from gpt2_korean.sampling import choose_token, penalize_and_ban
@@ -18,10 +20,11 @@ from gpt2_korean.sampling import choose_token, penalize_and_ban
 
 @dataclass
 class _Rows:
-    """The rows of a batch as they grow, on the device: changed in place, so that a captured step sees them."""
+    """The rows of a batch as they grow, on the device: changed in place, so that a recorded step sees them."""
 
     history: torch.Tensor  # see sampling.py
     written: torch.Tensor  # int64 [], how many tokens are new
+    length: torch.Tensor  # int64 [], how many are to be
     states: torch.Tensor  # int64 [batch], of the UTF-8 automaton
 
 
@@ -45,7 +48,6 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
     device, context = decoder.device, decoder.context
     windows = [torch.tensor(fit_prompt(prompt, length, context), device=device) for prompt in prompts]
     states = torch.zeros(len(windows), dtype=torch.long, device=device)
-    written = torch.zeros((), dtype=torch.long, device=device)
     ended = [False] * len(windows)
     done = 0
     while done < length:
@@ -54,14 +56,17 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
         if context is not None:
             # The last token of a stretch is drawn but never read, so it needs no position.
             steps = min(steps, context - width + 1)
-        unwritten = ids.new_full((len(windows), steps), -1)
-        rows = _Rows(torch.cat([unwritten, ids.where(mask == 1, -1)], 1), written, states)
+        logits = decoder.start(ids, mask, steps - 1)
+        history = F.pad(ids.where(mask == 1, -1), (decoder.room(width + steps) - width, 0), value=-1)
+        rows = _Rows(history, *torch.tensor([done, length], device=device), states)
+        rows, replays = _recorded(decoder, rows, sampling, eos_token_id, utf8)
 
         def draw(logits, rows=rows):
-            _draw(logits, rows, length, sampling, eos_token_id, utf8)
+            _draw(logits, rows, sampling, eos_token_id, utf8)
 
         looked = 0
-        for step in _steps(decoder, ids, mask, steps, rows, draw):
+        draw(logits)
+        for step in _steps(decoder, width, steps, rows, replays, draw):
             # The first token is shown as soon as it is there.
             if step in (1, steps) or step % every == 0:
                 new = rows.history[:, looked - step :].tolist()
@@ -69,7 +74,7 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
                 yield [_until_end(row, index, ended, eos_token_id) for index, row in enumerate(new)]
                 if all(ended):
                     return
-        done += steps
+        done, states = done + steps, rows.states
         newest = [row[row >= 0] for row in rows.history]
         windows = [row if context is None or len(row) <= context else row[-(context // 2) :] for row in newest]
 
@@ -90,34 +95,48 @@ def pad_left(windows):
     return ids, mask.long()
 
 
-def _steps(decoder, ids, mask, steps, rows, draw):
-    """Read `ids` and draw `steps` tokens into `rows`; yields how many of them are drawn (or submitted) so far."""
-    draw(decoder.start(ids, mask, steps - 1))
-    yield 1
-    replay = reach = None
-    for step in range(1, steps):
-        needed = decoder.reach(ids.shape[1] + step)
+def _recorded(decoder, rows, sampling, eos_token_id, utf8):
+    """`(rows, replays)`: the tensors to work on, which are then as `rows`, and steps recorded over them, by reach.
 
-        def advance(reach=needed):
+    A decoder keeps one recording, as long as its cache is the same.
+    """
+    key = ([tensor.shape for tensor in vars(rows).values()], sampling, eos_token_id, id(utf8))
+    if decoder.recording is None or decoder.recording[0] != key:
+        # With the tables, which a recorded step reads: they must not go before it.
+        replays = {}
+        decoder.recording = (key, rows, replays, utf8) if decoder.captures else None
+        return rows, replays
+    _, recorded, replays, _ = decoder.recording
+    for name, tensor in vars(rows).items():
+        getattr(recorded, name).copy_(tensor)
+    return recorded, replays
+
+
+def _steps(decoder, width, steps, rows, replays, draw):
+    """Draw the second to the last of `steps` tokens into `rows`; yields how many are drawn (or submitted) so far."""
+    yield 1
+    for step in range(1, steps):
+        reach = decoder.reach(width + step)
+
+        def advance(reach=reach):
             draw(decoder.step(rows.history[:, -1], reach))
 
-        if not decoder.captures:
-            advance()
-        elif reach != needed and not decoder.warm:
+        if reach in replays:
+            replays[reach]()
+        elif decoder.captures and decoder.warm:
+            replays[reach] = record_graph(advance, decoder.device)[0].replay
+            replays[reach]()
+        else:
             advance()  # as it is: libraries set themselves up in their first call, which no graph may record
             decoder.warm = True
-        else:
-            if reach != needed:
-                replay, reach = record_graph(advance, decoder.device)[0].replay, needed
-            replay()
         yield step + 1
 
 
-def _draw(logits, rows, length, sampling, eos_token_id, utf8):
+def _draw(logits, rows, sampling, eos_token_id, utf8):
     """Draw the next token of each row and take it into `rows`."""
     if utf8 is not None:
         # One number for each row: a lone one would be fetched from the device to index by.
-        more = (length - 1 - rows.written).clamp(max=3).expand(len(logits))
+        more = (rows.length - 1 - rows.written).clamp(max=3).expand(len(logits))
         logits = logits.masked_fill(~utf8.allowed[more, rows.states], -torch.inf)
     scores = penalize_and_ban(logits, rows.history, rows.written, sampling, eos_token_id)
     tokens = choose_token(scores, sampling)

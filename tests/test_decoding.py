@@ -1,5 +1,7 @@
 """Generation equals transformers' generate(), alone and batched, and goes on past the context."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import tiny_gpt2
@@ -89,6 +91,30 @@ def test_ids_come_every_few_steps_and_are_the_same(decoder, rng):
         chunks = list(stream_ids(decoder, prompts, 40, GREEDY, -1, every=every))
         assert [[index for chunk in row for index in chunk] for row in zip(*chunks, strict=True)] == whole
         assert len(chunks[0][0]) == 1 and max(len(chunk[0]) for chunk in chunks) <= every
+
+
+def test_a_recording_serves_later_calls_that_it_fits(model, rng, monkeypatch):
+    """A replay stands in for a device's graph: the work of the recorded call, over that call's tensors."""
+    decoder = GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), CPU, torch.float32, captures=True)
+    recorded = []
+
+    def record(work, device):
+        held = [*decoder.cache, decoder.first, decoder.next, decoder.slots]
+        recorded.append(held)
+
+        def replay():
+            assert all(a is b for a, b in zip(held, [*decoder.cache, decoder.first, decoder.next, decoder.slots]))
+            work()
+
+        return SimpleNamespace(replay=replay), None
+
+    monkeypatch.setattr("gpt2_korean.decoding.record_graph", record)
+    for sampling, rows, recordings in ((GREEDY, 3, 1), (GREEDY, 3, 1), (GREEDY, 5, 2), (Sampling(temperature=0), 5, 3)):
+        for length in (4, 100, 7):
+            prompts = [random_prompt(rng) for _ in range(rows)]
+            found = generate_ids(decoder, prompts, length, sampling, -1)
+            assert found == generate_ids(gpt2_decoder(model), prompts, length, sampling, -1)
+        assert len(recorded) == recordings
 
 
 def test_int8_weights_give_nearly_the_same_logits(model):
