@@ -251,7 +251,8 @@ class KoreanTrainer(SteppingTrainer):
             folder = self._make_staging_area() / "model"
             if lora.is_adapted(self.model):
                 self.save_model(str(folder / ADAPTER), _internal_call=True)
-                self.model = lora.merge(self.model)
+                # Prepared as the one before it was: it is evaluated in the precision of the run.
+                self.model = self.accelerator.prepare_model(lora.merge(self.model), evaluation_mode=True)
                 self.evaluated.clear()  # merged weights round a little otherwise
             self.save_model(str(folder), _internal_call=True)
             if self.is_world_process_zero():

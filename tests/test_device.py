@@ -51,17 +51,17 @@ def test_a_given_precision_wins_over_the_devices(flags, expected):
     assert device.choose_precision(torch.device("xpu"), *flags)[:2] == expected
 
 
-def test_a_cpu_and_an_old_cuda_device_stay_at_float32(monkeypatch):
+def test_bfloat16_is_for_devices_that_compute_in_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     for name in ("cpu", "cuda", "mps"):
         assert device.choose_precision(torch.device(name))[:2] == (False, False)
         assert device.choose_dtype(torch.device(name), "auto") == torch.float32
-    # Writing reads weight by weight, so there a CPU that computes in bfloat16 does.
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    assert device.choose_dtype(torch.device("cpu"), "auto") == torch.bfloat16
-    assert device.choose_dtype(torch.device("cpu"), "auto", quantize="int8") == torch.float32
-    assert device.choose_precision(torch.device("cpu"))[:2] == (False, False)
+    for capability in ("avx512_bf16", "amx_bf16"):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda capability=capability: {capability: True})
+        assert device.choose_precision(torch.device("cpu"))[:2] == (True, False)
+        assert device.choose_dtype(torch.device("cpu"), "auto") == torch.bfloat16
+        assert device.choose_dtype(torch.device("cpu"), "auto", quantize="int8") == torch.float32
     assert device.choose_dtype(torch.device("cpu"), "bfloat16") == torch.bfloat16
 
 

@@ -24,7 +24,7 @@ def train_words(tmp_path, tiny_model_folder, sample_texts):
     return [
         "train.py", f"--dataset_path={corpus}", f"--model_type={tiny_model_folder}", f"--output_dir={tmp_path / 'out'}",
         "--device=cpu", "--disable_tqdm", "--report_to=none", "--do_train", "--max_steps=4", "--save_steps=2",
-        "--learning_rate=1e-2", "--lora_rank=4",
+        "--learning_rate=1e-2", "--lora_rank=4", "--no_bf16",
     ]  # fmt: skip
 
 
@@ -110,11 +110,12 @@ def test_generate_writes_the_same_from_checkpoint_adapter_and_merged_model(run_w
     assert texts[0] == texts[1] == texts[2]
 
 
-def test_evaluation_after_training_is_of_the_merged_model(train_words, tmp_path, run_main):
-    code, trained, err = run_main(*train_words, "--do_eval", "--validation_file=data/korean_texts.txt")
+@pytest.mark.parametrize("precision", ["--no_bf16", "--bf16"])
+def test_evaluation_after_training_is_of_the_merged_model(train_words, tmp_path, run_main, precision):
+    code, trained, err = run_main(*train_words, "--do_eval", "--validation_file=data/korean_texts.txt", precision)
     assert code == 0, err
     for folder in ("out", "out/adapter"):
-        words = [f"--model_type={tmp_path / folder}", f"--output_dir={tmp_path / 'none'}", "--device=cpu"]
+        words = [f"--model_type={tmp_path / folder}", f"--output_dir={tmp_path / 'none'}", "--device=cpu", precision]
         evaluated = run_main("train.py", "--do_eval", "--validation_file=data/korean_texts.txt", *words)[1]
         first, then = (json.loads(out.splitlines()[-1]) for out in (trained, evaluated))
         assert first == {name: then[name] for name in first}
