@@ -173,6 +173,7 @@ def _train_parser():
         machine, "--device_graphs", "GPU에서 한 단계를 기록해 되풀이합니다. 주지 않으면 CUDA에서 켭니다", default=None
     )
     add_switch(machine, "--auto_find_batch_size", "메모리가 모자라면 한 번에 학습할 블록을 줄이고 그만큼 더 모읍니다")
+    add_switch(machine, "--fsdp", "장치 하나에 담기지 않는 모델을 여럿에 나눕니다. torchrun과 함께", default=None)
     for name in ("bf16", "fp16", "torch_compile", "device_graphs"):
         machine.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
 
