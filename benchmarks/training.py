@@ -164,7 +164,7 @@ def train_through_trainer(name, options, size, accumulation, steps, clock):
     import transformers
 
     vocab_size = 32000 if name == "ours-korean" else options.vocab_size
-    blocks = random_blocks(size * accumulation * steps, vocab_size)
+    blocks = random_blocks(size * accumulation * steps * int(os.environ.get("WORLD_SIZE", "1")), vocab_size)
     flags = {
         **README_FLAGS, "per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation,
         "max_steps": steps, "save_strategy": "no", "report_to": "none", "disable_tqdm": True,

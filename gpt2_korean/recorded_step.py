@@ -18,44 +18,39 @@ BUCKET = 2**24  # numbers that ranks exchange at a time
 class RecordedStep:
     """Calls what it is given, `pass_(inputs, items)`, which computes a loss and its gradients, and returns the loss.
 
-    A step of the optimizer may be several passes, whose gradients add up. Two graphs are recorded: of a pass
-    that finds no gradients and makes them, and of one that adds to those that the first made.
+    accumulates: whether a step of the optimizer is several passes, whose gradients add up. The graph then is of a
+    pass that adds to gradients, else of one that makes them, which takes less time.
     """
 
-    def __init__(self, parameters, device):
+    def __init__(self, parameters, device, accumulates=False):
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.device = device
+        self.device, self.accumulates = device, accumulates
         self.passes = 0
-        self.graphs = {}
-        self.gradients = None
+        self.graph = None
 
     def __call__(self, pass_, inputs, items):
         """inputs: the tensors of a batch by name; items: [], how many labels the loss is a mean over."""
         self.passes += 1
-        current = self.parameters[0].grad
-        ours = self.gradients is not None and current is self.gradients[0]
-        if self.passes <= WARM_UP or not (current is None or ours):
-            return pass_(inputs, items)
-        if not self.graphs:
-            self.inputs, self.items = {name: tensor.clone() for name, tensor in inputs.items()}, items.clone()
+        adds = self.parameters[0].grad is not None
+        if self.graph is None:
+            if self.passes <= WARM_UP or adds != self.accumulates:
+                return pass_(inputs, items)
+            self._record(pass_, inputs, items)
+        elif self.accumulates and not adds:
+            torch._foreach_zero_(self.gradients)
         for name, tensor in inputs.items():
             self.inputs[name].copy_(tensor, non_blocking=True)
         self.items.copy_(items, non_blocking=True)
-        if ours not in self.graphs:
-            self.graphs[ours] = self._record(pass_)
-        graph, loss = self.graphs[ours]
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
-        graph.replay()
-        return loss.clone()
+        self.graph.replay()
+        return self.loss.clone()
 
-    def _record(self, pass_):
+    def _record(self, pass_, inputs, items):
+        self.inputs, self.items = {name: tensor.clone() for name, tensor in inputs.items()}, items.clone()
         torch.accelerator.empty_cache()  # what the passes before it used is used no more
-        pool = [graph.pool() for graph, _ in self.graphs.values()]
-        recorded = record_graph(partial(pass_, self.inputs, self.items), self.device, *pool)
-        if self.gradients is None:
-            self.gradients = [parameter.grad for parameter in self.parameters]
-        return recorded
+        self.graph, self.loss = record_graph(partial(pass_, self.inputs, self.items), self.device)
+        self.gradients = [parameter.grad for parameter in self.parameters]
 
 
 def start_alike(model):

@@ -32,10 +32,14 @@ class SteppingTrainer(Trainer):
         self.blocks_per_step = self._train_batch_size * self.args.gradient_accumulation_steps
         self.meter = TokenMeter()
         self.flops_per_token = cache(partial(flops_per_token, self.model))  # asked of at every pass
-        self.recorded_step = RecordedStep(self.model.parameters(), self.args.device) if recorded else None
+        self.recorded_step = self._new_recorded_step() if recorded else None
         if recorded and self.args.world_size > 1:
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
             start_alike(self.model)
+
+    def _new_recorded_step(self):
+        accumulates = self.args.gradient_accumulation_steps > 1
+        return RecordedStep(self.model.parameters(), self.args.device, accumulates)
 
     def create_optimizer(self, model=None):
         made = self.optimizer is None
@@ -63,7 +67,7 @@ class SteppingTrainer(Trainer):
         fitting = max(size for size in range(1, batch_size + 1) if self.blocks_per_step % size == 0)
         self.args.gradient_accumulation_steps = self.blocks_per_step // fitting
         if self.recorded_step is not None:
-            self.recorded_step = RecordedStep(self.model.parameters(), self.args.device)
+            self.recorded_step = self._new_recorded_step()
         super()._update_auto_batch_size(fitting)
         if fitting < self.args.per_device_train_batch_size:
             say(
