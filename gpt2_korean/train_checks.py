@@ -1,0 +1,84 @@
+"""What the flags of train.py mean together: contradictions, missing companions, and what one settles for another.
+
+Imports neither torch nor transformers, as train_options.py.
+"""
+
+from gpt2_korean.messages import UsageError
+
+METRICS = ("bits_per_character", "loss", "perplexity")
+
+
+def check_together(options):
+    """Raise UsageError for flags that contradict each other, or lack one that they need."""
+    if not (options.do_train or options.do_eval):
+        raise UsageError("할 일이 없습니다. 학습하려면 --do_train, 평가하려면 --do_eval을 주세요.")
+    if options.dataset_path and options.dataset_name:
+        raise UsageError("--dataset_path와 --dataset_name은 함께 쓸 수 없습니다. 하나만 주세요.")
+    if not (options.dataset_path or options.dataset_name) and (options.do_train or not options.validation_file):
+        raise UsageError("글이 필요합니다. --dataset_path=글.txt 또는 --dataset_name=이름을 주세요.")
+    if options.bf16 and options.fp16:
+        raise UsageError("--bf16과 --fp16은 함께 쓸 수 없습니다. 하나만 주세요.")
+    if not options.do_eval:
+        for name in ("validation_file", "eval_steps", "sample_prompts"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"--{name}에는 평가가 필요합니다. --do_eval을 더하세요.")
+    if options.sample_prompts and not options.do_train:
+        raise UsageError("--sample_prompts는 --do_train과 함께 써야 합니다. 학습한 모델은 generate.py로 써 보세요.")
+    if options.tokenizer and options.model_type == "scratch-mini":
+        raise UsageError(
+            "--tokenizer는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 늘 글에서 어휘를 배웁니다."
+        )
+    if options.lora_alpha and not options.lora_rank:
+        raise UsageError("--lora_alpha는 --lora_rank와 함께 써야 합니다. --lora_rank=16처럼 더하세요.")
+    if options.lora_rank and not options.do_train:
+        raise UsageError("--lora_rank는 --do_train과 함께 써야 합니다. 학습한 어댑터는 이 플래그 없이 열립니다.")
+    if options.lora_rank and options.model_type == "scratch-mini":
+        raise UsageError(
+            "--lora_rank는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 모든 가중치를 학습해야 합니다."
+        )
+    if options.streaming:
+        _check_streaming(options)
+    if getattr(options, "use_cpu", False):
+        if options.device not in ("auto", "cpu"):
+            raise UsageError(f"--use_cpu와 --device={options.device}는 함께 쓸 수 없습니다. 하나만 주세요.")
+        options.device = "cpu"
+
+
+def choose_best_by_bits(options):
+    """Settle what --early_stopping_patience and --load_best_model_at_end leave open; raise what they lack."""
+    strategy = getattr(options, "eval_strategy", "no" if options.eval_steps is None else "steps")
+    evaluates = options.do_train and options.do_eval and strategy != "no"
+    wanted = ("early_stopping_patience", "load_best_model_at_end")
+    given = [f"--{name}" for name in wanted if getattr(options, name)]
+    if given and not evaluates:
+        raise UsageError(
+            f"{given[0]}에는 학습하는 동안의 평가가 필요합니다. --do_train --do_eval --eval_steps=100처럼 더하세요."
+        )
+    if given and getattr(options, "save_strategy", "steps") == "no":
+        raise UsageError(f"{given[0]}에는 체크포인트가 필요합니다. --save_strategy=no를 빼세요.")
+    if options.early_stopping_threshold and not options.early_stopping_patience:
+        raise UsageError(
+            "--early_stopping_threshold는 --early_stopping_patience와 함께 써야 합니다. "
+            "--early_stopping_patience=3처럼 더하세요."
+        )
+    if options.load_best_model_at_end is None:
+        options.load_best_model_at_end = options.early_stopping_patience is not None
+    if given or getattr(options, "save_strategy", "steps") == "best":
+        options.metric_for_best_model = getattr(options, "metric_for_best_model", METRICS[0])
+    if getattr(options, "metric_for_best_model", None) is not None:
+        metric = options.metric_for_best_model.removeprefix("eval_")
+        if metric not in METRICS:
+            raise UsageError(
+                f"--metric_for_best_model={options.metric_for_best_model}: {', '.join(METRICS)} 가운데 하나여야 합니다."
+            )
+        options.metric_for_best_model = f"eval_{metric}"
+        options.greater_is_better = False  # of all of them; transformers knows it of losses alone
+
+
+def _check_streaming(options):
+    if not options.dataset_name:
+        raise UsageError("--streaming은 --dataset_name과 함께 써야 합니다.")
+    if options.do_train and options.max_steps < 1:
+        raise UsageError("--streaming에는 --max_steps가 필요합니다. 스트리밍하는 글은 끝을 미리 알 수 없습니다.")
+    if options.do_eval and not options.validation_file:
+        raise UsageError("--streaming으로 평가하려면 --validation_file을 주세요.")
