@@ -25,6 +25,8 @@ from gpt2_korean.throughput import flops_per_token
 GPU = torch.device(device.available_devices()[0])
 HAS_GRAPHS = GPU.type in ("cuda", "xpu")
 needs_graphs = pytest.mark.skipif(not HAS_GRAPHS, reason="no GPU with graphs here")
+# The compiler without its kernels: the same functions, formulas and types.
+EAGER = partial(torch.compile, dynamic=False, backend="eager")
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
@@ -58,12 +60,13 @@ def test_the_chunked_loss_is_cross_entropy(rng, monkeypatch, chunk):
             torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("compiler", [None, EAGER])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("activation", ["gelu_new", "relu"])
-def test_the_fast_forward_gives_transformers_loss_and_gradients(rng, activation, checkpointing):
+def test_the_fast_forward_gives_transformers_loss_and_gradients(rng, activation, checkpointing, compiler):
     plain = tiny_gpt2(301, activation_function=activation, **NO_DROPOUT).train()
     fast = copy.deepcopy(plain)
-    use_fast_forward(fast)
+    use_fast_forward(fast, compiler)
     if checkpointing:
         fast.gradient_checkpointing_enable()
     for _ in range(4):
@@ -80,12 +83,28 @@ def test_the_fast_forward_gives_transformers_loss_and_gradients(rng, activation,
     torch.testing.assert_close(fast(batch["input_ids"]).logits, plain(batch["input_ids"]).logits)
 
 
-def test_the_fast_forward_trains_an_adapter_as_transformers_does(rng):
+def test_compiled_layers_drop_anew_in_every_pass_and_nothing_in_evaluation(rng):
+    plain = tiny_gpt2(301, **{**NO_DROPOUT, "resid_pdrop": 0.3}).train()
+    fast = copy.deepcopy(plain)
+    use_fast_forward(fast, EAGER)
+    batch = fill_up(random_batch(rng), 5, 32)
+
+    def losses(number):
+        torch.manual_seed(1)
+        return [fast(**batch).loss.item() for _ in range(number)]
+
+    assert len(set(losses(6))) == 6 and losses(6) == losses(6)
+    plain.eval(), fast.eval()
+    torch.testing.assert_close(fast(**batch).loss, plain(**batch).loss)
+
+
+@pytest.mark.parametrize("compiler", [None, EAGER])
+def test_the_fast_forward_trains_an_adapter_as_transformers_does(rng, compiler):
     from gpt2_korean import lora
 
     plain = lora.adapt(tiny_gpt2(301, **NO_DROPOUT), 4, train_embeddings=True).train()
     fast = copy.deepcopy(plain)
-    use_fast_forward(fast.base_model.model)
+    use_fast_forward(fast.base_model.model, compiler)
     batch = random_batch(rng)
     for model in (plain, fast):
         model(**batch).loss.backward()
@@ -100,8 +119,8 @@ def test_over_200_steps_in_bfloat16_all_speed_ups_learn_what_transformers_does()
     def losses(speed_up, bf16):
         torch.manual_seed(0)
         model = tiny_gpt2(301, **NO_DROPOUT).train()
-        if speed_up:  # the compiler's eager backend: the same formulas and types, no kernels
-            use_fast_forward(model, partial(torch.compile, dynamic=False, backend="eager"))
+        if speed_up:
+            use_fast_forward(model, EAGER)
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         found = []
         for _ in range(200):
