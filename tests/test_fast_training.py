@@ -30,6 +30,13 @@ EAGER = partial(torch.compile, dynamic=False, backend="eager")
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
+@pytest.fixture(autouse=True)
+def forget_what_was_compiled():
+    """A function is compiled for a few shapes at most, of all tests together; then it runs as it is."""
+    yield
+    torch.compiler.reset()
+
+
 def random_batch(rng, vocabulary=301, longest=32):
     rows = [
         {"input_ids": torch.tensor([rng.randrange(vocabulary) for _ in range(rng.randint(2, longest))])}
