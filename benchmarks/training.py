@@ -130,16 +130,20 @@ def measure(name, batch, options):
     else:
         train_through_trainer(name, options, size, accumulation, steps, clock)
     seconds = (clock.ends[steps] - clock.ends[5]) / options.steps
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))  # under torchrun --only trains on all devices at once
-    speed = size * accumulation * LENGTH * ranks / seconds
+    speed = size * accumulation * LENGTH * ranks() / seconds
     flops = throughput.flops_per_token(random_model(options, options.vocab_size), LENGTH)
     peak = throughput.peak_flops(describe_device(device))
     return {
         "tokens_per_second": speed,
-        "mfu": speed * flops / peak / ranks if peak else None,
+        "mfu": speed * flops / peak / ranks() if peak else None,
         "memory": getattr(torch, device.type).max_memory_reserved() if device.type != "cpu" else 0,
         "first_step": clock.ends[1] - clock.start,
     }
+
+
+def ranks():
+    """How many processes train together: under torchrun --only trains on all devices at once."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def random_model(options, vocab_size, **changes):
@@ -164,7 +168,7 @@ def train_through_trainer(name, options, size, accumulation, steps, clock):
     import transformers
 
     vocab_size = 32000 if name == "ours-korean" else options.vocab_size
-    blocks = random_blocks(size * accumulation * steps * int(os.environ.get("WORLD_SIZE", "1")), vocab_size)
+    blocks = random_blocks(size * accumulation * steps * ranks(), vocab_size)
     flags = {
         **README_FLAGS, "per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation,
         "max_steps": steps, "save_strategy": "no", "report_to": "none", "disable_tqdm": True,

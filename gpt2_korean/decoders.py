@@ -74,7 +74,7 @@ class GPT2Decoder:
         self.device, self.dtype, self.attend = device, dtype, attend
         self.vocab_size, self.context = config["vocab_size"], config["n_positions"]
         self.captures, self.warm = captures, False  # warm: whether a step has been run
-        self.cache, self.recording = [], None  # recording: decoding.py's, of steps over this cache
+        self.cache = self.recording = None  # recording: decoding.py's, of steps over this cache
         self.heads = config["n_head"]
         self.tokens, self.positions = self._align(take("wte.weight")), take("wpe.weight")
         activation = config.get("activation_function", "gelu_new")
@@ -96,12 +96,12 @@ class GPT2Decoder:
         """A GPU's matrix units take rows by the 8: GPT-2's 50,257 would halve the speed of the head."""
         return embeddings if self.device.type == "cpu" else F.pad(embeddings, (0, 0, 0, -len(embeddings) % 64))
 
-    def start(self, ids, mask, room):
-        """Logits [batch, vocab] after `ids` [batch, n], flush right where `mask` is 1; then `room` steps may follow."""
+    def start(self, ids, mask, steps):
+        """Logits [batch, vocab] after `ids` [batch, n], flush right where `mask` is 1; `steps` steps may follow."""
         batch, width = ids.shape
-        slots = self.room(width + room)
+        slots = self.room(width + steps)
         shape = (2, batch, self.heads, slots, self.tokens.shape[1] // self.heads)
-        if not self.cache or self.cache[0].shape != shape:
+        if self.cache is None or self.cache[0].shape != shape:
             self.cache = self.recording = None  # before the new ones take their memory
             # Zeros, since what is masked is multiplied by 0 and must be a number.
             self.cache = [torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in self.layers]
@@ -124,11 +124,9 @@ class GPT2Decoder:
 
     def reach(self, slots):
         """How much of the cache a step reads that fills the last of `slots`."""
-        if not self.captures:
-            return slots
-        if self.attend is not None:
+        if self.captures and self.attend is not None:
             return SMALL_REACH if slots <= SMALL_REACH else len(self.slots)
-        return -(-slots // REACH) * REACH
+        return self.room(slots)
 
     def step(self, tokens, reach):
         """Logits [batch, vocab] after one token more in each row, `tokens` [batch]; see `reach`."""
@@ -161,7 +159,7 @@ class GPT2Decoder:
 class LibraryDecoder:
     """Any causal model of transformers, through its own forward and cache."""
 
-    captures, recording = False, None
+    captures = False
 
     def __init__(self, model):
         self.model = model
@@ -171,7 +169,7 @@ class LibraryDecoder:
         # Its class's: in training the model's own forward may be another, which hands the rest on.
         self.accepted = inspect.signature(type(model).forward).parameters
 
-    def start(self, ids, mask, room):
+    def start(self, ids, mask, steps):
         """As GPT2Decoder.start."""
         self.mask, self.cache = mask, None
         return self._forward(ids)

@@ -100,12 +100,12 @@ def _recorded(decoder, rows, sampling, eos_token_id, utf8):
 
     A decoder keeps one recording, as long as its cache is the same.
     """
-    key = ([tensor.shape for tensor in vars(rows).values()], sampling, eos_token_id, id(utf8))
+    if not decoder.captures:
+        return rows, {}
+    key = (rows.history.shape, sampling, eos_token_id, id(utf8))
     if decoder.recording is None or decoder.recording[0] != key:
         # With the tables, which a recorded step reads: they must not go before it.
-        replays = {}
-        decoder.recording = (key, rows, replays, utf8) if decoder.captures else None
-        return rows, replays
+        decoder.recording = (key, rows, {}, utf8)
     _, recorded, replays, _ = decoder.recording
     for name, tensor in vars(rows).items():
         getattr(recorded, name).copy_(tensor)
