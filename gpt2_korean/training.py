@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import unwrap_peft_model
+from transformers.training_args import ParallelMode
 
 from gpt2_korean.blocks import collate
 from gpt2_korean.callbacks import (
@@ -40,8 +41,8 @@ COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     """TrainingArguments on `device`.
 
-    Raises UsageError for values that only transformers can refuse, and where it would choose another
-    device than we did.
+    Raises UsageError for values that only transformers can refuse, for FSDP in a single process, and where
+    transformers would choose another device than we did.
     """
     arguments = {**trainer_arguments, "bf16": bf16, "fp16": fp16, "use_cpu": device.type == "cpu"}
     for ours in ("resume_from_checkpoint", "save_total_limit", "enable_jit_checkpoint", *COMPILATION):
@@ -69,6 +70,8 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
         arguments = TrainingArguments(**arguments, remove_unused_columns=False)
     except (ValueError, TypeError) as error:
         raise UsageError(f"학습 설정이 맞지 않습니다: {error}") from None
+    if arguments.fsdp and arguments.parallel_mode != ParallelMode.DISTRIBUTED:
+        raise UsageError("--fsdp: 프로세스가 여럿이어야 합니다. torchrun --nproc_per_node=2 train.py ...로 실행하세요.")
     arguments.load_best_model_at_end = load_best
     if arguments.device.type != device.type:
         raise UsageError(

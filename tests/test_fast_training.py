@@ -225,6 +225,11 @@ def test_a_compiler_that_is_not_there_or_fails_is_told_of_in_two_lines(train_wor
     assert code == 1 and "--torch_compile=false" in err and "Traceback" not in err
 
 
+def test_fsdp_in_one_process_is_told_how_to_have_more(train_words, run_main):
+    code, out, err = run_main("train.py", *train_words, "--do_train", "--max_steps=1", "--fsdp")
+    assert code == 2 and out == "" and "--fsdp" in err and "torchrun" in err and "Traceback" not in err
+
+
 def test_auto_find_batch_size_keeps_the_blocks_of_a_step(train_words, tmp_path, run_main, monkeypatch):
     from gpt2_korean.trainer import KoreanTrainer
 
