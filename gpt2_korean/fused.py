@@ -8,6 +8,9 @@ Attention keeps the new key and value itself, for any number of rows. Triton com
 XPU builds.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import torch
 import triton
 import triton.language as tl
@@ -18,8 +21,7 @@ from gpt2_korean import linear
 @triton.jit
 def _linear_kernel(
     x_ptr, added_ptr, weight_ptr, bias_ptr, norm_weight_ptr, norm_bias_ptr, y_ptr, sum_ptr, inputs, outputs, epsilon,
-    ADDED: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr, GELU: tl.constexpr,
-    BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
+    gelu, ADDED: tl.constexpr, NORM: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
 ):  # fmt: skip
     """BLOCK_OUT outputs of one row; BLOCK_IN covers all its inputs."""
     outs = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
@@ -38,10 +40,8 @@ def _linear_kernel(
         x = centred * tl.rsqrt(tl.sum(centred * centred, 0) / inputs + epsilon)
         x = x * tl.load(norm_weight_ptr + ins, valid, 0.0).to(tl.float32)
         x += tl.load(norm_bias_ptr + ins, valid, 0.0).to(tl.float32)
-    y = tl.sum(weight.to(tl.float32) * x[None, :], 1)
-    if BIAS:
-        y += tl.load(bias_ptr + outs, wanted, 0.0).to(tl.float32)
-    if GELU:  # 0.5 (1 + tanh z) is sigmoid 2z
+    y = tl.sum(weight.to(tl.float32) * x[None, :], 1) + tl.load(bias_ptr + outs, wanted, 0.0).to(tl.float32)
+    if gelu:  # 0.5 (1 + tanh z) is sigmoid 2z
         y *= tl.sigmoid(2 * 0.7978845608028654 * (y + 0.044715 * y * y * y))
     tl.store(y_ptr + outs, y.to(y_ptr.dtype.element_ty), wanted)
 
@@ -110,6 +110,7 @@ def fused(weight, bias, norm=None, activation=None):
     many_rows = _product_and_gelu(weight, bias) if activation else linear.plain(weight, bias)
     outputs, inputs = weight.shape
     norm_weight, norm_bias, epsilon = norm or (weight, weight, 0.0)
+    bias = weight.new_zeros(outputs) if bias is None else bias  # rather than a kernel more to compile
     block_in = triton.next_power_of_2(inputs)
     block_out = max(1, 4096 // block_in)  # about 16 weights a thread, all on their way at once
 
@@ -121,9 +122,9 @@ def fused(weight, bias, norm=None, activation=None):
             return many_rows(y), x
         y, total = x.new_empty(*x.shape[:-1], outputs), x if added is None else torch.empty_like(x)
         _linear_kernel[(triton.cdiv(outputs, block_out),)](
-            x, x if added is None else added, weight, weight if bias is None else bias, norm_weight, norm_bias, y,
-            total, inputs, outputs, epsilon, ADDED=added is not None, NORM=norm is not None, BIAS=bias is not None,
-            GELU=activation is not None, BLOCK_OUT=block_out, BLOCK_IN=block_in, num_warps=8,
+            x, x if added is None else added, weight, bias, norm_weight, norm_bias, y, total, inputs, outputs, epsilon,
+            activation is not None, ADDED=added is not None, NORM=norm is not None, BLOCK_OUT=block_out,
+            BLOCK_IN=block_in, num_warps=8,
         )  # fmt: skip
         return y if norm is None else (y, total)
 
@@ -169,3 +170,34 @@ def attend(qkv, keys, values, first, last, reach):
         BLOCK_WIDTH=triton.next_power_of_2(width), BLOCK=block, num_warps=8 if block == 128 else 16,
     )  # fmt: skip
     return y
+
+
+def compile_kernels(width, inner, heads, device, dtype):
+    """Compile what a GPT-2 of these sizes asks for, for one row and for several, side by side.
+
+    One after the other takes two seconds and more where nothing has been compiled before. Raises whatever a
+    compiler and a driver can raise.
+    """
+
+    def zeros(*shape):
+        return torch.zeros(shape, device=device, dtype=dtype)
+
+    norm = zeros(width), zeros(width), 1e-5
+    row, rows, of_mlp = zeros(1, 1, width), zeros(2, 1, width), zeros(1, 1, inner)
+    outputs = 64  # their number is an argument of the kernels
+    bias = zeros(outputs)
+    cache, place = zeros(1, heads, 32, width // heads), torch.zeros(1, dtype=torch.long, device=device)
+    after_norm = fused(zeros(outputs, width), bias, norm)
+    calls = [
+        *(partial(attend, zeros(1, 1, 3 * width), cache, cache, place, place, reach) for reach in (1, 512)),
+        partial(after_norm, row, row),
+        partial(after_norm, rows, rows),
+        partial(fused(zeros(outputs, width), bias), row),
+        partial(fused(zeros(outputs, inner), bias), of_mlp),
+    ]
+    # What all of them need, and each would else do for itself: a helper for the driver, the hash of Triton's libraries.
+    first = triton.runtime.driver.active.get_current_device, getattr(triton.runtime.cache, "triton_key", int)
+    with ThreadPoolExecutor(len(calls)) as threads:
+        for work in (first, calls):
+            for call in [threads.submit(call) for call in work]:
+                call.result()

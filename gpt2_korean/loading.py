@@ -5,6 +5,7 @@ model would take longer than reading the weights.
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,32 +77,37 @@ def _read_gpt2(folder):
 
 def gpt2_decoder(config, tensors, device, dtype, quantize=None):
     """A GPT2Decoder with the kernels that are fastest on this device; see load and GPT2Decoder."""
-    make_linear, attend = linear.plain, None
-    if quantize:
-        make_linear = linear.quantized
-    elif device.type in ("cuda", "xpu"):
-        fused = _load_fused(device)
-        if fused is not None:
-            make_linear, attend = fused.fused, fused.attend
-    elif linear.packs(device, dtype):
-        make_linear = linear.packed
-    return GPT2Decoder(config, tensors, device, dtype, make_linear, attend, has_graphs(device))
+    if device.type in ("cuda", "xpu"):
+        # A copy: where the kernels fail, the weights are taken once more.
+        decoder = _decoder_with_kernels(config, dict(tensors), device, dtype)
+        return decoder or GPT2Decoder(config, tensors, device, dtype, captures=has_graphs(device))
+    make_linear = linear.quantized if quantize else linear.packed if linear.packs(device, dtype) else linear.plain
+    return GPT2Decoder(config, tensors, device, dtype, make_linear)
 
 
-def _load_fused(device):
-    """The Triton kernels, None where they cannot be compiled: without Triton, or without a C compiler."""
-    import torch
+def _decoder_with_kernels(config, tensors, device, dtype):
+    """A GPT2Decoder over the Triton kernels, None where they cannot be compiled: without Triton or a C compiler.
 
-    try:
-        from gpt2_korean import fused
+    They compile while the weights are on their way to the device.
+    """
+    captures = has_graphs(device)  # not while other threads work: nothing may be allocated while it records
+    width = config["n_embd"]
+    sizes = width, config.get("n_inner") or 4 * width, config["n_head"]
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            from gpt2_korean import fused
 
-        cache = torch.zeros(1, 1, 1, 16, device=device)
-        zero = torch.zeros(1, dtype=torch.long, device=device)
-        fused.attend(torch.zeros(1, 1, 48, device=device), cache, cache, zero, zero, 1)
-        return fused
-    except Exception as error:  # whatever a compiler and a driver can raise
-        warn(f"Triton 커널을 쓸 수 없어 조금 느리게 씁니다 ({type(error).__name__}).")
-        return None
+            compiling = thread.submit(fused.compile_kernels, *sizes, device, dtype)
+        except Exception as error:
+            failure = error
+        else:
+            decoder = GPT2Decoder(config, tensors, device, dtype, fused.fused, fused.attend, captures)
+            failure = compiling.exception()
+    if failure is None:
+        return decoder
+    # Whatever a compiler and a driver can raise.
+    warn(f"Triton 커널을 쓸 수 없어 조금 느리게 씁니다 ({type(failure).__name__}).")
+    return None
 
 
 def _read_weights(folder, config):

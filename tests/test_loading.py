@@ -2,11 +2,15 @@
 
 import json
 import shutil
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import tiny_gpt2
 
+import gpt2_korean
+from gpt2_korean import linear, loading
 from gpt2_korean.decoders import GPT2Decoder, LibraryDecoder, is_supported, weight_shapes
 from gpt2_korean.loading import load
 from gpt2_korean.messages import UserError
@@ -91,3 +95,31 @@ def test_weights_of_another_shape_are_refused(tiny_model_folder, tmp_path):
         (folder / "config.json").write_text(json.dumps({**config, name: config[name] + 1}), "utf-8")
         with pytest.raises(UserError, match=r"config\.json과 맞지 않습니다"):
             load(folder, CPU, torch.float32)
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_where_kernels_cannot_be_compiled_the_weights_are_read_once_more_and_it_is_said(monkeypatch, capsys, compiles):
+    def compile_kernels(width, inner, heads, device, dtype):
+        assert (width, inner, heads) == (32, 50, 2)
+        if not compiles:
+            raise RuntimeError("no compiler")
+
+    kernels = SimpleNamespace(fused=linear.plain, attend=None, compile_kernels=compile_kernels)
+    monkeypatch.setitem(sys.modules, "gpt2_korean.fused", kernels)
+    monkeypatch.setattr(gpt2_korean, "fused", kernels, raising=False)
+    monkeypatch.setattr(loading, "has_graphs", lambda device: False)
+    model = tiny_gpt2(301, n_inner=50)
+    monkeypatch.setattr(GPT2Decoder, "__init__", on_the_cpu(GPT2Decoder.__init__))
+    decoder = loading.gpt2_decoder(model.config.to_dict(), model.state_dict(), torch.device("cuda"), torch.float32)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        logits = decoder.start(ids, torch.ones_like(ids), 0)
+        torch.testing.assert_close(logits, model(ids).logits[:, -1], rtol=1e-4, atol=1e-4)
+    assert ("Triton" in capsys.readouterr().err) != compiles
+
+
+def on_the_cpu(make):
+    def init(self, config, tensors, device, *rest, **keywords):
+        make(self, config, tensors, CPU, *rest, **keywords)
+
+    return init
