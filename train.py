@@ -49,7 +49,7 @@ def run(options, stop, record):
     import torch
     import transformers
 
-    from gpt2_korean import blocks, corpus, curve, device, evaluation, lora, plan, samples, training
+    from gpt2_korean import blocks, corpus, curve, device, evaluation, lora, plan, samples, speed_up, training
     from gpt2_korean.model import (
         choose_tokenizer,
         context_length,
@@ -127,21 +127,22 @@ def run(options, stop, record):
     if options.lora_rank:
         say(lora.describe(model))
 
-    tokens_per_character = compilation = None
+    tokens_per_character = fused = compilation = None
     if options.do_train:
         tokens, characters = blocks.count_targets(train_blocks), corpus.count_characters(documents)
         tokens_per_character = characters and tokens / characters
         steps, blocks_per_step = training.count_steps(arguments, train_blocks)
         say(plan.describe_steps(steps, blocks_per_step, block_size, arguments.learning_rate, embedding_learning_rate))
         flops = steps * blocks_per_step * block_size * flops_per_token(model, block_size)
+        fused = speed_up.load_fused_layer(model, arguments)
         compilation, reason = plan.choose_compilation(
-            options.torch_compile, device.can_compile(chosen), flops,
+            options.torch_compile, fused is None and device.can_compile(chosen), flops,
             options.trainer_arguments.get("torch_compile_backend"), options.trainer_arguments.get("torch_compile_mode"),
         )  # fmt: skip
         if reason:
             say(f"컴파일: {'하지 않음' if compilation is None else '함'} ({reason})")
 
-    stepping = training.speed_up(model, arguments, block_size, compilation, options.device_graphs)
+    stepping = speed_up.speed_up(model, arguments, block_size, fused, compilation, options.device_graphs)
     limit = options.save_total_limit
     trainer = training.build_trainer(
         model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, limit, stop, record,

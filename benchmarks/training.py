@@ -22,7 +22,7 @@ README_FLAGS = {
     "learning_rate": 5e-5, "warmup_steps": 500, "weight_decay": 0.01, "adam_epsilon": 1e-8, "max_grad_norm": 1.0,
     "seed": 42, "logging_steps": 100,
 }  # fmt: skip
-CONTENDERS = ("trainer", "trainer-bf16-compile", "ours-uncompiled", "ours", "ours-korean", "nanogpt")
+CONTENDERS = ("trainer", "trainer-bf16-compile", "ours-plain", "ours", "ours-korean", "nanogpt")
 LENGTH = 1024
 
 
@@ -175,14 +175,14 @@ def train_through_trainer(name, options, size, accumulation, steps, clock):
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(options, vocab_size)
+        clock.start = time.perf_counter()
         if name.startswith("ours"):
-            trainer = our_trainer(model, blocks, {**flags, "output_dir": folder}, folder, name != "ours-uncompiled")
+            trainer = our_trainer(model, blocks, {**flags, "output_dir": folder}, folder, name != "ours-plain")
         else:
             trainer = plain_trainer(model, blocks, {**flags, "output_dir": folder}, "bf16" in name)
         trainer.add_callback(
             type("Timed", (transformers.TrainerCallback,), {"on_step_end": lambda *_, **__: clock.step()})
         )
-        clock.start = time.perf_counter()
         trainer.train()
 
 
@@ -199,9 +199,9 @@ def plain_trainer(model, blocks, flags, fast):
     )
 
 
-def our_trainer(model, blocks, flags, folder, compiles, fast=True):
+def our_trainer(model, blocks, flags, folder, kernels=True, fast=True):
     """As train.py builds it."""
-    from gpt2_korean import device, plan, training
+    from gpt2_korean import device, speed_up, training
     from gpt2_korean.stopping import stop_requests
 
     class Tokenizer:
@@ -213,8 +213,8 @@ def our_trainer(model, blocks, flags, folder, compiles, fast=True):
     chosen = device.choose_device("auto")
     bf16, fp16, _ = device.choose_precision(chosen)
     arguments = training.build_arguments(flags, chosen, bf16, fp16, folder)
-    compilation, _ = plan.choose_compilation(compiles and None, device.can_compile(chosen), plan.WORTH_COMPILING)
-    stepping = training.speed_up(model, arguments, LENGTH, compilation) if fast else {}
+    fused = speed_up.load_fused_layer(model, arguments) if kernels else None
+    stepping = speed_up.speed_up(model, arguments, LENGTH, fused) if fast else {}
     with stop_requests(None) as stop:
         return training.build_trainer(model, Tokenizer(), arguments, blocks, None, None, None, stop, {}, **stepping)
 
@@ -261,14 +261,14 @@ def compare_losses(options):
             **README_FLAGS, "warmup_steps": 20, "per_device_train_batch_size": 4, "max_steps": steps,
             "logging_steps": 1, "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "learning_rate": 3e-4,
         }  # fmt: skip
-        # Without dropout: compiled kernels draw other random numbers.
+        # Without dropout: our kernels draw other random numbers.
         model = random_model(options, options.vocab_size, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
         with tempfile.TemporaryDirectory() as folder:
             flags["output_dir"] = folder
             if name == "plain float32":
                 trainer = plain_trainer(model, blocks, flags, fast=False)
             else:
-                trainer = our_trainer(model, blocks, flags, folder, compiles=True, fast=name == "fast")
+                trainer = our_trainer(model, blocks, flags, folder, fast=name == "fast")
             trainer.train()
         runs[name] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         del trainer, model

@@ -5,9 +5,9 @@ Arithmetic over numbers; knows no model and no Trainer.
 
 import math
 
-# Where the seconds of compiling are won back, in floating-point operations of a run: measured on an H100
-# (benchmarks/RESULTS.md). On a slower device they are won back sooner.
-WORTH_COMPILING = 1.2e16
+# Where the seconds of compiling a whole model are won back, in floating-point operations of a run: measured on an
+# H100 (benchmarks/RESULTS.md). On a slower device they are won back sooner.
+WORTH_COMPILING = 1.5e16
 # The peak learning rate of new embeddings under Adam, whose steps are as long whatever the size of the model: the
 # best of those measured, with 5e-5 for the other weights as with 6e-4 (benchmarks/RESULTS.md).
 NEW_EMBEDDINGS = 2e-3
@@ -30,7 +30,8 @@ def describe_steps(steps, blocks_per_step, block_size, learning_rate, embedding_
 def choose_compilation(wanted, possible, flops, backend=None, mode=None):
     """`(torch.compile's keyword arguments, or None for no compilation, why or None)`.
 
-    wanted: the flag's value, None where it was not given. flops: of the whole run, in floating-point operations.
+    wanted: the flag's value, None where it was not given. possible: whether that would be faster where it works.
+    flops: of the whole run, in floating-point operations.
     """
     how = {"backend": backend or "inductor", "mode": mode}
     if wanted is not None:

@@ -166,7 +166,12 @@ def _train_parser():
     add_flag(machine, "--device", choice(*DEVICES), "auto, xpu, cuda, mps, cpu. auto는 이 순서로 있는 것", "auto")
     add_switch(machine, "--bf16", "bfloat16 혼합 정밀도. 주지 않으면 장치가 지원할 때 켭니다", default=None)
     add_switch(machine, "--fp16", "float16 혼합 정밀도", default=None)
-    add_switch(machine, "--torch_compile", "커널을 컴파일합니다. 주지 않으면 학습이 길 때 GPU에서 켭니다", default=None)
+    add_switch(
+        machine,
+        "--torch_compile",
+        "torch.compile로 컴파일합니다. 주지 않으면 GPT-2가 아닌 모델의 긴 학습에서 켭니다",
+        default=None,
+    )
     add_switch(
         machine, "--device_graphs", "GPU에서 한 단계를 기록해 되풀이합니다. 주지 않으면 CUDA에서 켭니다", default=None
     )

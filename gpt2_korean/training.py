@@ -25,15 +25,13 @@ from gpt2_korean.callbacks import (
     count_stalls,
 )
 from gpt2_korean.checkpoints import RESUME, STATE, read_json, trainer_state
-from gpt2_korean.device import has_graphs
 from gpt2_korean.evaluation import evaluate
-from gpt2_korean.fast_forward import can_be_fast, use_fast_forward
 from gpt2_korean.messages import Stopped, UsageError, UserError
 from gpt2_korean.plan import total_steps
 from gpt2_korean.stopping import leave_together
 from gpt2_korean.trainer import KoreanTrainer, NothingToTrain
 
-# Flags of TrainingArguments that are ours to carry out: see speed_up. Trainer would compile the whole model, which
+# Flags of TrainingArguments that are ours to carry out: see speed_up.py. Trainer would compile the whole model, which
 # takes several times as long, anew for each shape of a batch.
 COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 
@@ -52,6 +50,8 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     # Trainer would replace a loss that is not finite by the mean of the others and go on; in float16 the
     # step of such a loss is skipped, and that is right.
     arguments.setdefault("logging_nan_inf_filter", fp16)
+    # Otherwise the copy of each batch to the device waits for the step before it, and the device then for the next.
+    arguments.setdefault("accelerator_config", {"non_blocking": True})
     if arguments.get("eval_steps") is not None:
         arguments.setdefault("eval_strategy", "steps")
     # A run shorter than --logging_steps has a curve too, from its first step to its last.
@@ -79,34 +79,6 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
             "CUDA_VISIBLE_DEVICES 또는 ZE_AFFINITY_MASK로 다른 장치를 가리세요."
         )
     return arguments
-
-
-def speed_up(model, arguments, block_size, compilation=None, device_graphs=None):
-    """Have `model` train fast; returns how KoreanTrainer is to step it, as its keyword arguments.
-
-    compilation: torch.compile's keyword arguments, None for no compilation. device_graphs: record each step where
-    the device can; None is for CUDA alone, since no XPU has shown yet that dropout differs when it replays.
-    Raises UsageError for a backend or mode that torch.compile does not know.
-    """
-    language_model = unwrap_peft_model(model)
-    # Whole modules are what FSDP gathers and DataParallel copies; and both call transformers' own forward.
-    split = arguments.fsdp or arguments.deepspeed or arguments.n_gpu > 1
-    if split or not can_be_fast(language_model):
-        if compilation is not None:
-            language_model.compile(**compilation)
-        return {}
-    try:
-        use_fast_forward(language_model, compilation and partial(torch.compile, dynamic=False, **compilation))
-    except RuntimeError as error:
-        raise UsageError(f"--torch_compile_backend, --torch_compile_mode: {str(error).splitlines()[0]}") from None
-    recorded = (
-        (arguments.device.type == "cuda" if device_graphs is None else device_graphs)
-        and has_graphs(arguments.device)
-        # What they do between the passes, or in the middle of one, no graph can hold.
-        and not (arguments.fp16 or arguments.gradient_checkpointing)
-        and (compilation or {}).get("mode") not in ("reduce-overhead", "max-autotune")  # graphs of their own
-    )
-    return {"full_length": block_size if compilation or recorded else None, "recorded": recorded}
 
 
 def build_trainer(

@@ -15,7 +15,8 @@ from conftest import ROOT, tiny_gpt2
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from gpt2_korean import device, loss, recorded_step
+import gpt2_korean
+from gpt2_korean import device, fast_forward, loss, recorded_step, speed_up
 from gpt2_korean.blocks import collate, fill_up
 from gpt2_korean.fast_forward import use_fast_forward
 from gpt2_korean.plan import WORTH_COMPILING, choose_compilation
@@ -27,6 +28,7 @@ HAS_GRAPHS = GPU.type in ("cuda", "xpu")
 needs_graphs = pytest.mark.skipif(not HAS_GRAPHS, reason="no GPU with graphs here")
 # The compiler without its kernels: the same functions, formulas and types.
 EAGER = partial(torch.compile, dynamic=False, backend="eager")
+COMPILED = fast_forward.start, EAGER(fast_forward.layer), EAGER(loss.cross_entropy_in_place)
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
@@ -67,13 +69,13 @@ def test_the_chunked_loss_is_cross_entropy(rng, monkeypatch, chunk):
             torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("compiler", [None, EAGER])
+@pytest.mark.parametrize("functions", [None, COMPILED])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("activation", ["gelu_new", "relu"])
-def test_the_fast_forward_gives_transformers_loss_and_gradients(rng, activation, checkpointing, compiler):
+def test_the_fast_forward_gives_transformers_loss_and_gradients(rng, activation, checkpointing, functions):
     plain = tiny_gpt2(301, activation_function=activation, **NO_DROPOUT).train()
     fast = copy.deepcopy(plain)
-    use_fast_forward(fast, compiler)
+    use_fast_forward(fast, functions)
     if checkpointing:
         fast.gradient_checkpointing_enable()
     for _ in range(4):
@@ -90,28 +92,13 @@ def test_the_fast_forward_gives_transformers_loss_and_gradients(rng, activation,
     torch.testing.assert_close(fast(batch["input_ids"]).logits, plain(batch["input_ids"]).logits)
 
 
-def test_compiled_layers_drop_anew_in_every_pass_and_nothing_in_evaluation(rng):
-    plain = tiny_gpt2(301, **{**NO_DROPOUT, "resid_pdrop": 0.3}).train()
-    fast = copy.deepcopy(plain)
-    use_fast_forward(fast, EAGER)
-    batch = fill_up(random_batch(rng), 5, 32)
-
-    def losses(number):
-        torch.manual_seed(1)
-        return [fast(**batch).loss.item() for _ in range(number)]
-
-    assert len(set(losses(6))) == 6 and losses(6) == losses(6)
-    plain.eval(), fast.eval()
-    torch.testing.assert_close(fast(**batch).loss, plain(**batch).loss)
-
-
-@pytest.mark.parametrize("compiler", [None, EAGER])
-def test_the_fast_forward_trains_an_adapter_as_transformers_does(rng, compiler):
+@pytest.mark.parametrize("functions", [None, COMPILED])
+def test_the_fast_forward_trains_an_adapter_as_transformers_does(rng, functions):
     from gpt2_korean import lora
 
     plain = lora.adapt(tiny_gpt2(301, **NO_DROPOUT), 4, train_embeddings=True).train()
     fast = copy.deepcopy(plain)
-    use_fast_forward(fast.base_model.model, compiler)
+    use_fast_forward(fast.base_model.model, functions)
     batch = random_batch(rng)
     for model in (plain, fast):
         model(**batch).loss.backward()
@@ -120,14 +107,22 @@ def test_the_fast_forward_trains_an_adapter_as_transformers_does(rng, compiler):
     torch.testing.assert_close(found, gradients(plain), rtol=1e-3, atol=1e-4)
 
 
-def test_over_200_steps_in_bfloat16_all_speed_ups_learn_what_transformers_does():
+def fused_functions():
+    from gpt2_korean import fused_layer
+
+    return fused_layer.start, fused_layer.layer, fused_layer.cross_entropy_in_place
+
+
+@pytest.mark.parametrize("fuses", [False, pytest.param(True, marks=needs_graphs)])
+def test_over_200_steps_in_bfloat16_all_speed_ups_learn_what_transformers_does(fuses):
     """They differ no more than bfloat16's rounding makes transformers' own losses differ from float32's."""
 
-    def losses(speed_up, bf16):
+    def losses(fast, bf16):
         torch.manual_seed(0)
         model = tiny_gpt2(301, **NO_DROPOUT).train()
-        if speed_up:
-            use_fast_forward(model, EAGER)
+        if fast:
+            use_fast_forward(model, fused_functions() if fuses else None)
+        model.to(GPU)
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         found = []
         for _ in range(200):
@@ -136,21 +131,22 @@ def test_over_200_steps_in_bfloat16_all_speed_ups_learn_what_transformers_does()
             ids[:, 0], steps = torch.randint(0, 301, (4,)), torch.randint(0, 5, (4, 32))
             for place in range(1, 32):
                 ids[:, place] = (2 * ids[:, place - 1] + steps[:, place]) % 301
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                loss = model(input_ids=ids, labels=ids).loss
+            ids = ids.to(GPU)
+            with torch.autocast(GPU.type, torch.bfloat16, enabled=bf16):
+                result = model(input_ids=ids, labels=ids).loss
             optimizer.zero_grad()
-            loss.backward()
+            result.backward()
             optimizer.step()
-            found.append(loss.item())
+            found.append(result.item())
         return found
 
-    fast, plain, exact = losses(True, True), losses(False, True), losses(False, False)
+    ours, plain, exact = losses(True, True), losses(False, True), losses(False, False)
     assert statistics.mean(plain[-20:]) < 0.6 * plain[0]
 
     def gap(one, other):
         return statistics.mean(abs(a - b) for a, b in zip(one, other, strict=True))
 
-    assert gap(fast, plain) < 3 * gap(plain, exact)
+    assert gap(ours, plain) < 3 * gap(plain, exact)
 
 
 def test_filling_up_a_batch_changes_neither_loss_nor_gradients(rng):
@@ -208,7 +204,7 @@ def test_a_compiled_run_on_a_cpu_learns_what_an_uncompiled_one_does(train_words,
         losses.append([entry["loss"] for entry in history if "loss" in entry])
         assert all(entry["tokens_per_second"] > 0 for entry in history if "loss" in entry)
     assert "--torch_compile=true" in err
-    assert compiled == ["_layer", "softmax_in_place"]
+    assert compiled == ["layer", "cross_entropy_in_place"]
     assert losses[0][:2] == pytest.approx(losses[1][:2], rel=0.02)
 
 
@@ -303,12 +299,12 @@ def pretend_to_record(parameters):
 
 
 @pytest.mark.parametrize("accumulates", [False, True])
-@pytest.mark.parametrize("compiles", [False, pytest.param(True, marks=needs_graphs)])
-def test_recorded_passes_learn_what_unrecorded_ones_do(rng, monkeypatch, compiles, accumulates):
+@pytest.mark.parametrize("fuses", [False, pytest.param(True, marks=needs_graphs)])
+def test_recorded_passes_learn_what_unrecorded_ones_do(rng, monkeypatch, fuses, accumulates):
     plain = tiny_gpt2(301, **NO_DROPOUT).train().to(GPU)
     recorded = copy.deepcopy(plain)
     use_fast_forward(plain)
-    use_fast_forward(recorded, torch.compile if compiles else None)
+    use_fast_forward(recorded, fused_functions() if fuses else None)
     # Not Adam: of the key biases, whose gradients are rounding errors around zero, it would make whole steps.
     optimizers = [torch.optim.SGD(model.parameters(), lr=1e-2) for model in (plain, recorded)]
     step = RecordedStep(recorded.parameters(), GPU, accumulates)
@@ -338,9 +334,10 @@ def test_recorded_passes_learn_what_unrecorded_ones_do(rng, monkeypatch, compile
 
 
 @needs_graphs
-def test_recorded_dropout_differs_from_pass_to_pass(rng):
+@pytest.mark.parametrize("fuses", [False, True])
+def test_recorded_dropout_differs_from_pass_to_pass(rng, fuses):
     model = tiny_gpt2(301).train().to(GPU)
-    use_fast_forward(model)
+    use_fast_forward(model, fused_functions() if fuses else None)
     step = RecordedStep(model.parameters(), GPU)
     batch = {name: tensor.to(GPU) for name, tensor in fill_up(random_batch(rng), 5, 32).items()}
 
@@ -360,10 +357,10 @@ TWO_RANKS = (
     "import sys\n"
     f"sys.path.insert(0, {str(ROOT)!r})\n"
     "import train\n"
-    "from gpt2_korean import recorded_step, training\n"
+    "from gpt2_korean import recorded_step, speed_up\n"
     "from gpt2_korean.messages import run_script\n"
     "if sys.argv.pop(1) == 'recorded':\n"  # as on GPUs that have graphs, but for the replay
-    "    training.has_graphs, recorded_step.WARM_UP = lambda device: True, 10**9\n"
+    "    speed_up.has_graphs, recorded_step.WARM_UP = lambda device: True, 10**9\n"
     "    sys.argv.append('--device_graphs')\n"
     "sys.exit(run_script(train.main))\n"
 )
@@ -402,3 +399,23 @@ def test_two_ranks_learn_and_measure_what_one_process_does(
             torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5, msg=f"{way}: {name}")
         there = {path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*") if path.is_file()}
         assert {path for path in files if "rng_state" not in path.name} <= there
+
+
+def test_where_the_fused_layer_cannot_be_compiled_training_goes_the_plain_way_and_says_so(monkeypatch, capsys):
+    tried = []
+
+    def fails(config, *_):
+        tried.append(config)
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setitem(sys.modules, "gpt2_korean.fused_layer", SimpleNamespace(try_out=fails))
+    monkeypatch.setattr(gpt2_korean, "fused_layer", SimpleNamespace(try_out=fails), raising=False)
+    arguments = SimpleNamespace(device=torch.device("cuda"), bf16=True, fp16=False, fsdp=None, deepspeed=None, n_gpu=1)
+    assert speed_up.load_fused_layer(tiny_gpt2(301), arguments) is None and len(tried) == 1
+    assert "Triton" in capsys.readouterr().err
+    # What it does not compute is not asked of it, nor is anything of a machine without a GPU.
+    assert speed_up.load_fused_layer(tiny_gpt2(301, activation_function="relu"), arguments) is None
+    assert speed_up.load_fused_layer(tiny_gpt2(301, scale_attn_by_inverse_layer_idx=True), arguments) is None
+    arguments.device = torch.device("cpu")
+    assert speed_up.load_fused_layer(tiny_gpt2(301), arguments) is None
+    assert len(tried) == 1 and capsys.readouterr().err == ""
