@@ -5,10 +5,10 @@ import shlex
 import sys
 from functools import partial
 
-from gpt2_korean.checkpoints import find_model
 from gpt2_korean.conversation import fill, put_after_turns
 from gpt2_korean.generate_options import SETTINGS, parse_generate_options, parse_setting, to_words
 from gpt2_korean.messages import run_script, say, warn
+from gpt2_korean.model_source import find_model
 from gpt2_korean.prompts import read_prompts
 
 

@@ -2,11 +2,12 @@
 
 import sys
 
-from gpt2_korean.checkpoints import check_output_dir, check_source_survives, find_model, find_starting_point
+from gpt2_korean.checkpoints import check_output_dir, check_source_survives, find_starting_point
 from gpt2_korean.lock import hold_output_dir
 from gpt2_korean.lora import check_adapter
 from gpt2_korean.messages import UsageError, run_script, say, warn
 from gpt2_korean.model import SCRATCH_SIZES
+from gpt2_korean.model_source import find_model
 from gpt2_korean.prompts import read_prompts
 from gpt2_korean.report import describe_run, results
 from gpt2_korean.run_record import recorded

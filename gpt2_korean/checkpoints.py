@@ -10,14 +10,13 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from gpt2_korean.messages import UsageError, UserError
+from gpt2_korean.messages import UsageError
 from gpt2_korean.publish import staging_area, tidy_staging_area
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
 RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: see provenance.py and training.py
 ADAPTER = "adapter"  # beside a model that LoRA trained: what was merged into it
-HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # model, or owner/model
 CURVE = "training_curve.png"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors")
 # All that Trainer, save_pretrained and train.py write into a folder of a model or checkpoint.
@@ -148,7 +147,7 @@ def find_starting_point(output_dir, overwrite, resume):
     elif resume not in (None, "false", "False"):
         if not is_resumable(resume):
             raise UsageError(
-                f"--resume_from_checkpoint={resume}: 온전한 체크포인트가 아닙니다. {_existing(checkpoints)}"
+                f"--resume_from_checkpoint={resume}: 온전한 체크포인트가 아닙니다. {describe_existing(checkpoints)}"
             )
         return Path(resume)
     held = [path.name for path in checkpoints] + (["모델"] if has_weights(output_dir) else [])
@@ -221,36 +220,8 @@ def _is_run_file(path):
     return path.is_file() and any(path.match(pattern) for pattern in RUN_FILES)
 
 
-def find_model(name, flag="--model_name_or_path"):
-    """Where `name` is loaded from: `(folder or hub id, a notice or None)`.
-
-    A run that ended before step N has no checkpoint-N, and never will: its last state stands for it.
-    Raises UserError that names the checkpoints which do exist beside a missing one.
-    """
-    path = Path(name)
-    if path.is_dir():
-        if not any((path / name).exists() for name in ("config.json", "adapter_config.json")):
-            inside = list_checkpoints(path)
-            raise UserError(f"{flag}={name}: 모델 폴더가 아닙니다(config.json이 없음). {_existing(inside)}")
-        missing = missing_weights(path)
-        if missing:
-            beside = [other for other in whole_checkpoints(path.parent) if other != path]
-            raise UserError(f"{flag}={name}: 쓰다 만 모델입니다({missing}이 없거나 잘림). {_existing(beside)}")
-        return path, None
-    if path.is_file():
-        raise UsageError(f"{flag}={name}: 파일이 아니라 모델이 든 폴더를 주세요.")
-    beside = list_checkpoints(path.parent)
-    if CHECKPOINT.fullmatch(path.name):
-        state = trainer_state(beside[-1]) if beside else None
-        if state and state["max_steps"] <= state["global_step"] < step_of(path):
-            last = beside[-1]
-            return last, f"학습이 {step_of(last)}스텝에서 끝났으므로 {path.name} 대신 마지막 {last.name}을(를) 씁니다."
-    elif HUB_ID.fullmatch(name) and not ("/" in name and path.parent.is_dir()):
-        return name, None
-    raise UsageError(f"{flag}={name}: 그런 모델 폴더가 없습니다. {_existing(beside)}")
-
-
-def _existing(checkpoints):
-    if not checkpoints:
-        return "있는 체크포인트가 없습니다. 먼저 train.py로 학습하세요."
-    return f"있는 체크포인트: {', '.join(str(path) for path in checkpoints)}"
+def describe_existing(folders):
+    """Which models and checkpoints a user may have meant instead."""
+    if not folders:
+        return "있는 모델이 없습니다. 먼저 train.py로 학습하세요."
+    return f"있는 것: {', '.join(str(path) for path in folders)}"

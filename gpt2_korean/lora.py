@@ -8,8 +8,8 @@ import json
 import warnings
 from pathlib import Path
 
-from gpt2_korean.checkpoints import find_model
 from gpt2_korean.messages import UsageError
+from gpt2_korean.model_source import find_model
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

@@ -6,6 +6,7 @@ import pytest
 
 from gpt2_korean import checkpoints
 from gpt2_korean.messages import UsageError, UserError
+from gpt2_korean.model_source import find_model
 
 
 def make_checkpoint(folder, step, last_step=100, shape=4):
@@ -104,25 +105,37 @@ def test_a_missing_checkpoint_names_those_beside_it(tmp_path):
     make_checkpoint(tmp_path, 1000, last_step=2000)
     for missing in ("checkpoint-700", "checkpoint-1500", "best"):
         with pytest.raises(UsageError) as refusal:
-            checkpoints.find_model(str(tmp_path / missing))
+            find_model(str(tmp_path / missing))
         assert "checkpoint-500" in str(refusal.value) and "checkpoint-1000" in str(refusal.value)
+
+
+def test_a_misspelt_folder_names_the_models_beside_it(tmp_path):
+    for name in ("demo", "reviews"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "메모").mkdir()
+    for given in ("dmeo", "review", "checkpoint-5", ""):
+        with pytest.raises(UserError) as refusal:
+            find_model(str(tmp_path / given))
+        assert str(tmp_path / "demo") in str(refusal.value) and str(tmp_path / "reviews") in str(refusal.value)
+        assert "메모" not in str(refusal.value)
 
 
 def test_a_checkpoint_past_the_end_of_a_finished_run_is_its_last(tmp_path):
     make_checkpoint(tmp_path, 20, last_step=24)
     last = make_checkpoint(tmp_path, 24, last_step=24)
-    found, notice = checkpoints.find_model(str(tmp_path / "checkpoint-500"))
+    found, notice = find_model(str(tmp_path / "checkpoint-500"))
     assert found == last
     assert "checkpoint-500" in notice and "checkpoint-24" in notice
     with pytest.raises(UsageError):
-        checkpoints.find_model(str(tmp_path / "checkpoint-22"))
+        find_model(str(tmp_path / "checkpoint-22"))
 
 
 def test_what_is_no_model_folder_is_told_from_a_hub_id(tmp_path):
-    assert checkpoints.find_model("gpt2-medium") == ("gpt2-medium", None)
-    assert checkpoints.find_model("skt/kogpt2-base-v2") == ("skt/kogpt2-base-v2", None)
+    assert find_model("gpt2-medium") == ("gpt2-medium", None)
+    assert find_model("skt/kogpt2-base-v2") == ("skt/kogpt2-base-v2", None)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.bin").write_text("x")
     for wrong in (str(tmp_path / "empty"), str(tmp_path / "file.bin"), str(tmp_path / "none"), "./none", "a/b/c", ""):
         with pytest.raises(UserError, match="--model_name_or_path"):
-            checkpoints.find_model(wrong)
+            find_model(wrong)
