@@ -190,8 +190,9 @@ class KoreanTrainer(SteppingTrainer):
             if self.args.should_save:
                 self.state.save_to_json(str(checkpoint / STATE))
                 self._save_resume(checkpoint, unlogged_loss)
+            self._wait_for_all_ranks()  # each writes the state of its random numbers, some a part of the model
             publish.sync(checkpoint)
-            self._wait_for_all_ranks()  # each has written the state of its random numbers
+            self._wait_for_all_ranks()  # each machine has its own files on the disk
             if self.args.should_save:
                 self._publish(checkpoint, output_dir / name)
             self._wait_for_all_ranks()

@@ -50,8 +50,9 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     # Trainer would replace a loss that is not finite by the mean of the others and go on; in float16 the
     # step of such a loss is skipped, and that is right.
     arguments.setdefault("logging_nan_inf_filter", fp16)
-    # Otherwise the copy of each batch to the device waits for the step before it, and the device then for the next.
-    arguments.setdefault("accelerator_config", {"non_blocking": True})
+    if device.type in ("cuda", "xpu") and arguments.get("dataloader_pin_memory", True):
+        # Otherwise the copy of each batch to the device waits for the step before it, and the device then for the next.
+        arguments.setdefault("accelerator_config", {"non_blocking": True})
     if arguments.get("eval_steps") is not None:
         arguments.setdefault("eval_strategy", "steps")
     # A run shorter than --logging_steps has a curve too, from its first step to its last.

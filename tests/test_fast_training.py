@@ -353,17 +353,45 @@ def test_recorded_dropout_differs_from_pass_to_pass(rng, fuses):
     assert len(losses) == WARM_UP + 8
 
 
-TWO_RANKS = (
-    "import sys\n"
-    f"sys.path.insert(0, {str(ROOT)!r})\n"
-    "import train\n"
-    "from gpt2_korean import recorded_step, speed_up\n"
-    "from gpt2_korean.messages import run_script\n"
-    "if sys.argv.pop(1) == 'recorded':\n"  # as on GPUs that have graphs, but for the replay
-    "    speed_up.has_graphs, recorded_step.WARM_UP = lambda device: True, 10**9\n"
-    "    sys.argv.append('--device_graphs')\n"
-    "sys.exit(run_script(train.main))\n"
-)
+TWO_RANKS = f"""
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+import train
+from transformers import Trainer
+from gpt2_korean import publish, recorded_step, speed_up
+from gpt2_korean.messages import run_script
+
+if sys.argv.pop(1) == "recorded":  # as on GPUs that have graphs, but for the replay
+    speed_up.has_graphs, recorded_step.WARM_UP = lambda device: True, 10**9
+    sys.argv.append("--device_graphs")
+save, sync = Trainer._save, publish.sync
+
+
+def save_slowly(self, output_dir=None, state_dict=None):
+    if not self.args.should_save:
+        return save(self, output_dir, state_dict)
+    passing = [Path(output_dir) / f"passing-{{number}}" for number in range(20)]
+    Path(output_dir).mkdir(exist_ok=True)
+    for path in passing:
+        path.touch()
+    time.sleep(0.4)
+    save(self, output_dir, state_dict)
+    for path in passing:
+        path.unlink()
+
+
+def sync_slowly(folder):
+    time.sleep(0.2)
+    publish._sync_path, at_once = lambda path: (time.sleep(0.02), at_once(path)), publish._sync_path
+    sync(folder)
+    publish._sync_path = at_once
+
+
+# The first rank still writes, and files come and go, when the second has nothing left to save.
+Trainer._save, publish.sync = save_slowly, sync_slowly
+sys.exit(run_script(train.main))
+"""
 
 
 def test_two_ranks_learn_and_measure_what_one_process_does(
