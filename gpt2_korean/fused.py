@@ -18,7 +18,7 @@ import triton.language as tl
 from gpt2_korean import linear
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["gelu"])
 def _linear_kernel(
     x_ptr, added_ptr, weight_ptr, bias_ptr, norm_weight_ptr, norm_bias_ptr, y_ptr, sum_ptr, inputs, outputs, epsilon,
     gelu, ADDED: tl.constexpr, NORM: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
@@ -123,7 +123,7 @@ def fused(weight, bias, norm=None, activation=None):
         y, total = x.new_empty(*x.shape[:-1], outputs), x if added is None else torch.empty_like(x)
         _linear_kernel[(triton.cdiv(outputs, block_out),)](
             x, x if added is None else added, weight, bias, norm_weight, norm_bias, y, total, inputs, outputs, epsilon,
-            activation is not None, ADDED=added is not None, NORM=norm is not None, BLOCK_OUT=block_out,
+            int(activation is not None), ADDED=added is not None, NORM=norm is not None, BLOCK_OUT=block_out,
             BLOCK_IN=block_in, num_warps=8,
         )  # fmt: skip
         return y if norm is None else (y, total)

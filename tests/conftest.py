@@ -20,6 +20,11 @@ sys.path.insert(0, str(ROOT))
 CACHES = tempfile.TemporaryDirectory(prefix="gpt2-korean-tests-")
 os.environ.update(HF_HOME=CACHES.name, HF_ENDPOINT="http://127.0.0.1:9", OMP_NUM_THREADS="1")
 
+import torch  # noqa: E402
+
+if not torch.accelerator.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton's kernels, where it is installed, run in NumPy
+
 
 # A shell's background job ignores Ctrl-C, and so would every program that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
