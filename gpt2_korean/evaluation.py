@@ -4,11 +4,11 @@ from tqdm import tqdm
 from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.corpus import sample_texts
+from gpt2_korean.exact_evaluation import EvaluationStopped
 from gpt2_korean.measures import cut, measure
 from gpt2_korean.messages import Stopped
 from gpt2_korean.samples import write_stretches, writing
 from gpt2_korean.stopping import leave_together
-from gpt2_korean.trainer import EvaluationStopped
 
 TEXTS, CHARACTERS = 100, 100  # how many are measured, and how long each is
 

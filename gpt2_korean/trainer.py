@@ -1,4 +1,4 @@
-"""A Trainer whose evaluation is exact and whose checkpoints are whole and hold all that a run needs to go on."""
+"""A Trainer whose checkpoints are whole and hold all that a run needs to go on."""
 
 import json
 import math
@@ -7,50 +7,33 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from torch import distributed
-from torch.utils.data import ConcatDataset
 from transformers.trainer_utils import SaveStrategy
 
 from gpt2_korean import lora, publish
-from gpt2_korean.blocks import count_targets
 from gpt2_korean.checkpoints import ADAPTER, RESUME, STATE, read_json, remove_checkpoint, remove_earlier_run
+from gpt2_korean.exact_evaluation import EvaluatingTrainer, EvaluationStopped
 from gpt2_korean.messages import UserError, describe_os_error
 from gpt2_korean.run_record import write_card
-from gpt2_korean.stepping import SteppingTrainer
-from gpt2_korean.stopping import StopRequest, ignore_in_worker
-
-
-class EvaluationStopped(Exception):
-    """The run was asked to stop while it evaluated."""
+from gpt2_korean.stopping import ignore_in_worker
 
 
 class NothingToTrain(Exception):
     """The evaluation that the run before this one left undone has ended the training."""
 
 
-class KoreanTrainer(SteppingTrainer):
-    """A Trainer that evaluates exactly, over all tokens and by characters, and leaves no half checkpoint.
+class KoreanTrainer(EvaluatingTrainer):
+    """A Trainer that leaves no half checkpoint, and whose runs can go on from any.
 
-    Trainer's own eval_loss is a mean over blocks, in which a short block weighs as much as a full one,
-    and a loss per token says nothing across tokenizers. Here eval_loss is the mean over tokens, and
-    eval_bits_per_character the sum of -log2 p(token), end-of-text tokens included, over the characters
-    of the evaluated documents.
-
-    stop: asked at every evaluated batch; an evaluation that it cuts short is made up for by the run that goes on.
     record: what is to be told of the run (see run_record.py); its `provenance` is saved in each checkpoint.
     """
 
-    def __init__(self, *args, eval_characters=None, stop=None, record=None, **kwargs):
+    def __init__(self, *args, record=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.eval_characters = eval_characters
-        self.stop = stop or StopRequest()
         self.record = record or {}
         self.replaces_earlier_run = False
-        self.evaluation_due = False
         self.saved_step = None
-        self.evaluated = {}  # step → metrics, of this process and the weights as they are
         self._saves_only_best = self._holds_best = False
         self._staging = None
 
@@ -58,48 +41,6 @@ class KoreanTrainer(SteppingTrainer):
         loader = super()._get_dataloader(*args, **kwargs)
         loader.worker_init_fn = partial(ignore_in_worker, loader.worker_init_fn)
         return loader
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """The summed loss (nats) of a batch, per block: what evaluation_loop averages over blocks."""
-        if self.stop.agreed(self.args.device):
-            raise EvaluationStopped
-        inputs = self._prepare_inputs(inputs)
-        targets = (inputs["labels"][:, 1:] != -100).sum()
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs)
-        nats = torch.where(targets > 0, loss.detach().float() * targets, 0.0)  # a mean over no targets is NaN
-        return nats / len(inputs["labels"]), None, None
-
-    def get_eval_dataloader(self, eval_dataset=None):
-        # Where the ranks' shares are uneven accelerate gives some blocks twice; blocks without a target even them.
-        blocks = self.eval_dataset if eval_dataset is None else eval_dataset
-        missing = -len(blocks) % (self.args.eval_batch_size * self.args.world_size) if self.args.world_size > 1 else 0
-        if missing:
-            blocks = ConcatDataset([blocks, [{"input_ids": blocks[0]["input_ids"][:1]}] * missing])
-        return super().get_eval_dataloader(blocks)
-
-    def evaluate(self, *args, **kwargs):
-        # A data loader draws a seed wherever it starts; evaluation must not move what training draws.
-        with torch.random.fork_rng(devices=[]), self.meter.paused():
-            metrics = self.evaluated[self.state.global_step] = super().evaluate(*args, **kwargs)
-        self.evaluation_due = False
-        return metrics
-
-    def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
-        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        nats = output.metrics.pop(f"{metric_key_prefix}_loss") * len(dataloader.dataset)
-        output.metrics.update(
-            {f"{metric_key_prefix}_{name}": value for name, value in self._eval_metrics(nats).items()}
-        )
-        return output
-
-    def _eval_metrics(self, nats):
-        loss = nats / count_targets(self.eval_dataset)
-        return {
-            "loss": loss,
-            "perplexity": math.exp(loss) if loss < 700 else math.inf,
-            "bits_per_character": nats / math.log(2) / self.eval_characters,
-        }
 
     def _maybe_log_save_evaluate(self, tr_loss, grad_norm, model, trial, *args, **kwargs):
         try:

@@ -184,6 +184,7 @@ def dropped(probability, *shape):
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])
 def test_each_number_is_dropped_by_itself_with_the_same_chance_and_anew_every_time(probability):
+    torch.manual_seed(0)
     shape = 64, 256
     (first, kept), (second, _) = dropped(probability, *shape), dropped(probability, *shape)
     assert set(kept.unique().tolist()) == {0.0, torch.tensor(1 / (1 - probability)).item()}
@@ -191,8 +192,8 @@ def test_each_number_is_dropped_by_itself_with_the_same_chance_and_anew_every_ti
     both = (first & second).float().mean().item()
     for zeros, count in ((first, first.numel()), (second, second.numel())):
         assert abs(zeros.float().mean().item() - probability) < 4 * deviation / count**0.5
-        for dim, other in ((0, 256), (1, 64)):  # rows and columns have their share
-            assert (zeros.float().mean(dim) - probability).abs().max() < 5 * deviation / (shape[dim]) ** 0.5, other
+        for dim in (0, 1):  # each column and each row has its share
+            assert (zeros.float().mean(dim) - probability).abs().max() < 6 * deviation / shape[dim] ** 0.5
         neighbours = (
             (zeros[:, 1:] & zeros[:, :-1]).float().mean().item(),
             (zeros[1:] & zeros[:-1]).float().mean().item(),
