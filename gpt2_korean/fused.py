@@ -18,6 +18,12 @@ import triton.language as tl
 from gpt2_korean import linear
 
 
+@triton.jit
+def sigmoid_of_gelu(x):
+    """s in GPT-2's gelu(x) = x s: 0.5 (1 + tanh z) is the sigmoid of 2z."""
+    return tl.sigmoid(2 * 0.7978845608028654 * (x + 0.044715 * x * x * x))
+
+
 @triton.jit(do_not_specialize=["gelu"])
 def _linear_kernel(
     x_ptr, added_ptr, weight_ptr, bias_ptr, norm_weight_ptr, norm_bias_ptr, y_ptr, sum_ptr, inputs, outputs, epsilon,
@@ -41,8 +47,8 @@ def _linear_kernel(
         x = x * tl.load(norm_weight_ptr + ins, valid, 0.0).to(tl.float32)
         x += tl.load(norm_bias_ptr + ins, valid, 0.0).to(tl.float32)
     y = tl.sum(weight.to(tl.float32) * x[None, :], 1) + tl.load(bias_ptr + outs, wanted, 0.0).to(tl.float32)
-    if gelu:  # 0.5 (1 + tanh z) is sigmoid 2z
-        y *= tl.sigmoid(2 * 0.7978845608028654 * (y + 0.044715 * y * y * y))
+    if gelu:
+        y *= sigmoid_of_gelu(y)
     tl.store(y_ptr + outs, y.to(y_ptr.dtype.element_ty), wanted)
 
 

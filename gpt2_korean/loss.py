@@ -11,7 +11,7 @@ from gpt2_korean.products import add_product, product
 
 IGNORED = -100  # the label of a position that predicts nothing, as in torch.nn.functional.cross_entropy
 CHUNK = 2**28  # logits held at a time; fewer make the matrix products too small to be fast
-PART = 2**24  # of them held in float32 too, where no compiler makes one kernel of the softmax
+PART = 2**24  # of them held in float32 too, where the softmax is more than one kernel
 ALIGNMENT = 128  # columns in a row of logits: matrix units are slow on an odd number such as 50,257
 
 

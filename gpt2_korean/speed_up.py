@@ -31,7 +31,7 @@ def load_fused_layer(model, arguments):
     except Exception as error:  # whatever a compiler and a driver can raise
         warn(f"Triton 커널을 쓸 수 없어 조금 느리게 학습합니다 ({type(error).__name__}).")
         return None
-    return fused_layer.start, fused_layer.layer, fused_layer.cross_entropy_in_place
+    return fused_layer.FUNCTIONS
 
 
 def speed_up(model, arguments, block_size, fused=None, compilation=None, device_graphs=None):

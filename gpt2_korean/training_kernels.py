@@ -8,6 +8,8 @@ rows in turns; the next row is on its way while one is computed.
 import triton
 import triton.language as tl
 
+from gpt2_korean.fused import sigmoid_of_gelu
+
 
 @triton.jit
 def _is_kept(start, columns, seed_ptr, LEAST: tl.constexpr):
@@ -120,12 +122,6 @@ def add_norm_backward_kernel(
 
 
 @triton.jit
-def _sigmoid_of_gelu(x):
-    """s in GPT-2's gelu(x) = x s: 0.5 (1 + tanh z) is the sigmoid of 2z."""
-    return tl.sigmoid(2 * 0.7978845608028654 * (x + 0.044715 * x * x * x))
-
-
-@triton.jit
 def gelu_kernel(x_ptr, bias_ptr, y_ptr, rows, width, BIAS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """y = gelu(x + bias)."""
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -138,7 +134,7 @@ def gelu_kernel(x_ptr, bias_ptr, y_ptr, rows, width, BIAS: tl.constexpr, ROWS: t
         at = row + tl.arange(0, ROWS)
         places, inside = at[:, None] * width + columns[None, :], (at < rows)[:, None] & valid[None, :]
         x = tl.load(x_ptr + places, inside, 0.0).to(tl.float32) + bias[None, :]
-        tl.store(y_ptr + places, (x * _sigmoid_of_gelu(x)).to(y_ptr.dtype.element_ty), inside)
+        tl.store(y_ptr + places, (x * sigmoid_of_gelu(x)).to(y_ptr.dtype.element_ty), inside)
         row += tl.num_programs(0) * ROWS
 
 
@@ -165,7 +161,7 @@ def gelu_backward_kernel(
         next_x = tl.load(x_ptr + places + step * width, coming, 0.0)
         next_of_y = tl.load(of_y_ptr + places + step * width, coming, 0.0)
         x = x.to(tl.float32) + bias[None, :]
-        s = _sigmoid_of_gelu(x)
+        s = sigmoid_of_gelu(x)
         slope = s + x * s * (1 - s) * (2 * 0.7978845608028654 * (1 + 3 * 0.044715 * x * x))
         of_x = of_y.to(tl.float32) * slope
         tl.store(of_x_ptr + places, of_x.to(of_x_ptr.dtype.element_ty), inside)

@@ -45,7 +45,6 @@ def byte_tokenizer(sample_texts):
 
 def tiny_gpt2(vocab_size, seed=0, **changes):
     """A random GPT-2 of 2 layers × 32 with a context of 32, its logits far enough apart to rank surely."""
-    import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)

@@ -23,7 +23,7 @@ from gpt2_korean import fused  # noqa: E402
 @pytest.mark.parametrize("rows", [1, 6])
 def test_the_linear_kernels_give_what_pytorch_gives(dtype, width, rows):
     torch.manual_seed(0)
-    for outputs, activation, has_bias in ((3 * width, None, True), (201, "gelu_new", True), (101, None, False)):
+    for outputs, activation, has_bias in ((3 * width, None, True), (1001, "gelu_new", True), (101, None, False)):
         shapes = ((outputs, width), (outputs,), (rows, width), (rows, width), (width,), (width,))
         weight, bias, x, added, *norm = (torch.randn(*shape, device=GPU).to(dtype) for shape in shapes)
         bias = bias if has_bias else None

@@ -20,7 +20,6 @@ if GPU.type not in ("cuda", "xpu"):
 
 from gpt2_korean import fused_layer  # noqa: E402
 
-FUSED = fused_layer.start, fused_layer.layer, fused_layer.cross_entropy_in_place
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
@@ -97,7 +96,7 @@ def test_the_loss_and_its_gradient_are_pytorchs(rng):
 def test_a_model_has_transformers_loss_and_gradients(checkpointing):
     plain = tiny_gpt2(301, **NO_DROPOUT).train().to(GPU)
     fast = copy.deepcopy(plain)
-    use_fast_forward(fast, FUSED)
+    use_fast_forward(fast, fused_layer.FUNCTIONS)
     if checkpointing:
         fast.gradient_checkpointing_enable()
     ids = torch.randint(0, 301, (2, 16), device=GPU)
@@ -112,7 +111,7 @@ def test_a_model_has_transformers_loss_and_gradients(checkpointing):
 
 def test_a_layer_computed_again_drops_the_same():
     fast, ids = tiny_gpt2(301).train().to(GPU), torch.randint(0, 301, (2, 16), device=GPU)
-    use_fast_forward(fast, FUSED)
+    use_fast_forward(fast, fused_layer.FUNCTIONS)
     found = []
     for checkpointing in (False, True):
         if checkpointing:
@@ -136,7 +135,7 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_transformers():
     for _ in range(3):
         plain = tiny_gpt2(301, **NO_DROPOUT).train().to(GPU)
         fast, ids = copy.deepcopy(plain), torch.randint(0, 301, (2, 16), device=GPU)
-        use_fast_forward(fast, FUSED)
+        use_fast_forward(fast, fused_layer.FUNCTIONS)
         exact = gradients(plain, False)
         gaps.append([(gradients(model, True) - exact).norm().item() for model in (fast, plain)])
     ours, theirs = (sum(column) for column in zip(*gaps, strict=True))
@@ -148,7 +147,7 @@ def test_an_adapter_is_trained_as_transformers_does():
 
     plain = lora.adapt(tiny_gpt2(301, **NO_DROPOUT), 4, train_embeddings=True).train().to(GPU)
     fast, ids = copy.deepcopy(plain), torch.randint(0, 301, (2, 16), device=GPU)
-    use_fast_forward(fast.base_model.model, FUSED)
+    use_fast_forward(fast.base_model.model, fused_layer.FUNCTIONS)
     found = []
     for model in (plain, fast):
         model(input_ids=ids, labels=ids).loss.backward()
@@ -160,7 +159,7 @@ def test_an_adapter_is_trained_as_transformers_does():
 def test_a_model_drops_anew_in_every_pass_and_nothing_in_evaluation():
     plain = tiny_gpt2(301, **{**NO_DROPOUT, "resid_pdrop": 0.3}).train().to(GPU)
     fast, ids = copy.deepcopy(plain), torch.randint(0, 301, (2, 16), device=GPU)
-    use_fast_forward(fast, FUSED)
+    use_fast_forward(fast, fused_layer.FUNCTIONS)
 
     def losses(number):
         torch.manual_seed(1)
