@@ -63,13 +63,13 @@ def byte_transitions():
 
 
 def byte_alphabet():
-    """GPT-2's printable stand-in for each byte, `{character: byte}` (Radford et al. 2019, encoder.py's idea).
+    """GPT-2's printable stand-in for each byte, `{code point: byte}` (Radford et al. 2019, encoder.py's idea).
 
     Printable Latin-1 stands for itself; the other bytes, in order, for the characters from U+0100 on.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
+    return {byte: byte for byte in printable} | {0x100 + n: byte for n, byte in enumerate(others)}
 
 
 def token_bytes(tokenizer):
@@ -87,7 +87,7 @@ def token_bytes(tokenizer):
     added = tokenizer.get_added_tokens_decoder()
     for token, index in vocabulary.items():
         if index not in added:
-            pieces[index] = bytes(alphabet[character] for character in token)
+            pieces[index] = token.translate(alphabet).encode("latin-1")
         elif not added[index].special:
             pieces[index] = token.encode()
     return pieces if {bytes([byte]) for byte in range(256)} <= set(pieces) else None
@@ -105,7 +105,11 @@ def build_tables(tokenizer, vocab_size, device="cpu"):
     next_state = numpy.full((STATES, vocab_size), INVALID, numpy.uint8)
     special = [index for index, piece in enumerate(pieces) if piece is None]
     next_state[START, special] = START
-    _run_automaton(next_state, {index: piece for index, piece in enumerate(pieces) if piece})
+    pieces = {index: piece for index, piece in enumerate(pieces) if piece}
+    _run_automaton(next_state, [START], pieces)
+    # Within a character only another of its bytes leads on, and few tokens begin with one.
+    within = {index: piece for index, piece in pieces.items() if 0x80 <= piece[0] <= 0xBF}
+    _run_automaton(next_state, range(START + 1, STATES), within)
     valid = next_state != INVALID
     left = numpy.append(BYTES_LEFT, 99)[next_state]
     allowed = numpy.stack([valid & (left <= more) for more in range(4)])
@@ -113,16 +117,15 @@ def build_tables(tokenizer, vocab_size, device="cpu"):
     return Utf8Tables(torch.from_numpy(allowed).to(device), torch.from_numpy(next_state.astype(numpy.int64)).to(device))
 
 
-def _run_automaton(next_state, pieces):
-    """Fill `next_state` [states, vocab] for `pieces` {id: bytes}, a column of bytes at a time."""
+def _run_automaton(next_state, states, pieces):
+    """Fill `next_state` [states, vocab] in the rows `states` for `pieces` {id: bytes}, a column of bytes at a time."""
     transitions = byte_transitions()
-    ids = numpy.array(sorted(pieces, key=lambda index: len(pieces[index]), reverse=True))
+    ids = sorted(pieces, key=lambda index: len(pieces[index]), reverse=True)
     lengths = numpy.array([len(pieces[index]) for index in ids])
-    columns = numpy.zeros((lengths[0], len(ids)), numpy.uint8)
-    for column, index in enumerate(ids):
-        columns[: lengths[column], column] = numpy.frombuffer(pieces[index], numpy.uint8)
-    states = numpy.repeat(numpy.arange(STATES, dtype=numpy.uint8)[:, None], len(ids), axis=1)
+    starts = lengths.cumsum() - lengths
+    data = numpy.frombuffer(b"".join(pieces[index] for index in ids), numpy.uint8)
+    after = numpy.repeat(numpy.array(states, numpy.uint8)[:, None], len(ids), axis=1)
     for position in range(lengths[0]):
         longer = numpy.searchsorted(-lengths, -position)  # tokens with a byte at this position come first
-        states[:, :longer] = transitions[states[:, :longer], columns[position, :longer]]
-    next_state[:, ids] = states
+        after[:, :longer] = transitions[after[:, :longer], data[starts[:longer] + position]]
+    next_state[numpy.ix_(states, ids)] = after
