@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from gpt2_korean import linear
 
 # A captured step reads a fixed length of the cache, and is captured anew once that is used up. PyTorch's
-# attention takes longer the longer that length is; the kernel of fused.py stops where the text does, and only
+# attention takes longer the longer that length is; the kernel of writing_kernels.py stops where the text does, and only
 # chooses its block size by whether all stands in its smaller block.
 REACH, SMALL_REACH = 256, 128
 

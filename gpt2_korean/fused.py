@@ -1,112 +1,21 @@
-"""GPT-2's step in Triton kernels: what is small runs inside what reads the weights or the cache.
-
-For one row a step reads every weight once and computes next to nothing, so that its time goes where
-kernels begin and end: there are five a layer, and layer norm, bias, activation and residual get none of
-their own. More rows are the matrix units' business, between which one kernel adds to the residual stream
-and normalises it.
-Attention keeps the new key and value itself, for any number of rows. Triton comes with PyTorch's CUDA and
-XPU builds.
-"""
+"""The Triton kernels of writing_kernels.py as what a GPT2Decoder asks for: linear layers and attention."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
 import triton
-import triton.language as tl
 
 from gpt2_korean import linear
-
-
-@triton.jit
-def sigmoid_of_gelu(x):
-    """s in GPT-2's gelu(x) = x s: 0.5 (1 + tanh z) is the sigmoid of 2z."""
-    return tl.sigmoid(2 * 0.7978845608028654 * (x + 0.044715 * x * x * x))
-
-
-@triton.jit(do_not_specialize=["gelu"])
-def _linear_kernel(
-    x_ptr, added_ptr, weight_ptr, bias_ptr, norm_weight_ptr, norm_bias_ptr, y_ptr, sum_ptr, inputs, outputs, epsilon,
-    gelu, ADDED: tl.constexpr, NORM: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
-):  # fmt: skip
-    """BLOCK_OUT outputs of one row; BLOCK_IN covers all its inputs."""
-    outs = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
-    ins = tl.arange(0, BLOCK_IN)
-    wanted, valid = outs < outputs, ins < inputs
-    # First of all, the one read that takes long.
-    weight = tl.load(
-        weight_ptr + outs[:, None].to(tl.int64) * inputs + ins[None, :], wanted[:, None] & valid[None, :], 0.0
-    )
-    x = tl.load(x_ptr + ins, valid, 0.0).to(tl.float32)
-    if ADDED:  # every program needs the sum, one keeps it
-        x += tl.load(added_ptr + ins, valid, 0.0).to(tl.float32)
-        tl.store(sum_ptr + ins, x.to(sum_ptr.dtype.element_ty), valid & (tl.program_id(0) == 0))
-    if NORM:
-        centred = tl.where(valid, x - tl.sum(x, 0) / inputs, 0.0)
-        x = centred * tl.rsqrt(tl.sum(centred * centred, 0) / inputs + epsilon)
-        x = x * tl.load(norm_weight_ptr + ins, valid, 0.0).to(tl.float32)
-        x += tl.load(norm_bias_ptr + ins, valid, 0.0).to(tl.float32)
-    y = tl.sum(weight.to(tl.float32) * x[None, :], 1) + tl.load(bias_ptr + outs, wanted, 0.0).to(tl.float32)
-    if gelu:
-        y *= sigmoid_of_gelu(y)
-    tl.store(y_ptr + outs, y.to(y_ptr.dtype.element_ty), wanted)
-
-
-@triton.jit
-def _norm_kernel(
-    x_ptr, added_ptr, weight_ptr, bias_ptr, y_ptr, sum_ptr, inputs, epsilon, ADDED: tl.constexpr, BLOCK_IN: tl.constexpr
-):
-    """Layer norm of one row, or of the sum of two, which is kept."""
-    ins = tl.arange(0, BLOCK_IN)
-    valid = ins < inputs
-    start = tl.program_id(0) * inputs
-    x = tl.load(x_ptr + start + ins, valid, 0.0).to(tl.float32)
-    if ADDED:
-        x += tl.load(added_ptr + start + ins, valid, 0.0).to(tl.float32)
-        tl.store(sum_ptr + start + ins, x.to(sum_ptr.dtype.element_ty), valid)
-    weight = tl.load(weight_ptr + ins, valid, 0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + ins, valid, 0.0).to(tl.float32)
-    centred = tl.where(valid, x - tl.sum(x, 0) / inputs, 0.0)
-    y = centred * tl.rsqrt(tl.sum(centred * centred, 0) / inputs + epsilon) * weight + bias
-    tl.store(y_ptr + start + ins, y.to(y_ptr.dtype.element_ty), valid)
-
-
-@triton.jit
-def _attention_kernel(
-    qkv_ptr, keys_ptr, values_ptr, first_ptr, next_ptr, y_ptr, slots, scale,
-    HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """One head of one row: its query over the slots from `first` on and the new key, which goes to slot `next`."""
-    row, head = tl.program_id(0), tl.program_id(1)
-    dims = tl.arange(0, BLOCK_WIDTH)
-    real = dims < WIDTH
-    first, last = tl.load(first_ptr + row), tl.load(next_ptr)
-    new = qkv_ptr + row * 3 * HEADS * WIDTH + head * WIDTH + dims
-    q = tl.load(new, real, 0.0).to(tl.float32) * scale
-    new_key = tl.load(new + HEADS * WIDTH, real, 0.0)
-    new_value = tl.load(new + 2 * HEADS * WIDTH, real, 0.0)
-    # A softmax in one pass (Milakov and Gimelshein 2018) that begins with the new key.
-    highest = tl.sum(q * new_key.to(tl.float32), 0)
-    total = 1.0
-    y = new_value.to(tl.float32)
-    base = (row * HEADS + head).to(tl.int64) * slots * WIDTH
-    for begin in range(first // BLOCK * BLOCK, last, BLOCK):
-        at = begin + tl.arange(0, BLOCK)
-        inside = (at >= first) & (at < last)
-        places = base + at[:, None] * WIDTH + dims[None, :]
-        wanted = inside[:, None] & real[None, :]
-        keys = tl.load(keys_ptr + places, wanted, 0.0)
-        values = tl.load(values_ptr + places, wanted, 0.0)  # on its way while the scores are computed
-        scores = tl.where(inside, tl.sum(keys.to(tl.float32) * q[None, :], 1), float("-inf"))
-        new_highest = tl.maximum(highest, tl.max(scores, 0))
-        shrink = tl.exp(highest - new_highest)
-        weights = tl.exp(scores - new_highest)
-        total = total * shrink + tl.sum(weights, 0)
-        y = y * shrink + tl.sum(values.to(tl.float32) * weights[:, None], 0)
-        highest = new_highest
-    tl.store(keys_ptr + base + last * WIDTH + dims, new_key, real)
-    tl.store(values_ptr + base + last * WIDTH + dims, new_value, real)
-    tl.store(y_ptr + (row * HEADS + head) * WIDTH + dims, (y / total).to(y_ptr.dtype.element_ty), real)
+from gpt2_korean.writing_kernels import (
+    attention_kernel,
+    attention_options,
+    calls_of,
+    linear_kernel,
+    linear_options,
+    norm_kernel,
+    norm_options,
+)
 
 
 def fused(weight, bias, norm=None, activation=None):
@@ -117,8 +26,7 @@ def fused(weight, bias, norm=None, activation=None):
     outputs, inputs = weight.shape
     norm_weight, norm_bias, epsilon = norm or (weight, weight, 0.0)
     bias = weight.new_zeros(outputs) if bias is None else bias  # rather than a kernel more to compile
-    block_in = triton.next_power_of_2(inputs)
-    block_out = max(1, 4096 // block_in)  # about 16 weights a thread, all on their way at once
+    options = linear_options(inputs)
 
     def run(x, added=None):
         if x.numel() != inputs:
@@ -127,10 +35,9 @@ def fused(weight, bias, norm=None, activation=None):
             y, x = _normalise(x, added, *norm)
             return many_rows(y), x
         y, total = x.new_empty(*x.shape[:-1], outputs), x if added is None else torch.empty_like(x)
-        _linear_kernel[(triton.cdiv(outputs, block_out),)](
+        linear_kernel[(triton.cdiv(outputs, options["BLOCK_OUT"]),)](
             x, x if added is None else added, weight, bias, norm_weight, norm_bias, y, total, inputs, outputs, epsilon,
-            int(activation is not None), ADDED=added is not None, NORM=norm is not None, BLOCK_OUT=block_out,
-            BLOCK_IN=block_in, num_warps=8,
+            int(activation is not None), ADDED=added is not None, NORM=norm is not None, **options,
         )  # fmt: skip
         return y if norm is None else (y, total)
 
@@ -154,9 +61,9 @@ def _normalise(x, added, weight, bias, epsilon):
     x = x.contiguous()
     added = None if added is None else added.contiguous()
     y, total, inputs = torch.empty_like(x), x if added is None else torch.empty_like(x), x.shape[-1]
-    _norm_kernel[(x.numel() // inputs,)](
+    norm_kernel[(x.numel() // inputs,)](
         x, x if added is None else added, weight, bias, y, total, inputs, epsilon, ADDED=added is not None,
-        BLOCK_IN=triton.next_power_of_2(inputs), num_warps=4,
+        **norm_options(inputs),
     )  # fmt: skip
     return y, total
 
@@ -170,11 +77,9 @@ def attend(qkv, keys, values, first, last, reach):
     """
     batch, heads, slots, width = keys.shape
     y = qkv.new_empty(batch, 1, heads * width)
-    block = min(max(triton.next_power_of_2(reach), 128), 512)
-    _attention_kernel[(batch, heads)](
-        qkv, keys, values, first, last, y, slots, width**-0.5, HEADS=heads, WIDTH=width,
-        BLOCK_WIDTH=triton.next_power_of_2(width), BLOCK=block, num_warps=8 if block == 128 else 16,
-    )  # fmt: skip
+    attention_kernel[(batch, heads)](
+        qkv, keys, values, first, last, y, slots, width**-0.5, **attention_options(heads, width, reach)
+    )
     return y
 
 
@@ -184,23 +89,10 @@ def compile_kernels(width, inner, heads, device, dtype):
     One after the other takes two seconds and more where nothing has been compiled before. Raises whatever a
     compiler and a driver can raise.
     """
-
-    def zeros(*shape):
-        return torch.zeros(shape, device=device, dtype=dtype)
-
-    norm = zeros(width), zeros(width), 1e-5
-    row, rows, of_mlp = zeros(1, 1, width), zeros(2, 1, width), zeros(1, 1, inner)
-    outputs = 64  # their number is an argument of the kernels
-    bias = zeros(outputs)
-    cache, place = zeros(1, heads, 32, width // heads), torch.zeros(1, dtype=torch.long, device=device)
-    after_norm = fused(zeros(outputs, width), bias, norm)
-    calls = [
-        *(partial(attend, zeros(1, 1, 3 * width), cache, cache, place, place, reach) for reach in (1, 512)),
-        partial(after_norm, row, row),
-        partial(after_norm, rows, rows),
-        partial(fused(zeros(outputs, width), bias), row),
-        partial(fused(zeros(outputs, inner), bias), of_mlp),
-    ]
+    # As much as a kernel's first program reads or writes.
+    numbers = torch.zeros(max(4096, 3 * width, inner), device=device, dtype=dtype)
+    calls = calls_of(width, inner, heads, numbers, torch.zeros(1, dtype=torch.long, device=device))
+    calls = [partial(kernel[(1,)], *arguments, **options) for kernel, arguments, options in calls]
     # What all of them need, and each would else do for itself: a helper for the driver, the hash of Triton's libraries.
     first = triton.runtime.driver.active.get_current_device, getattr(triton.runtime.cache, "triton_key", int)
     with ThreadPoolExecutor(len(calls)) as threads:

@@ -35,9 +35,8 @@ def writing(model, tokenizer):
     try:
         decoder = LibraryDecoder(model)
         with _own_noise(decoder.device):
-            yield LoadedModel(
-                decoder, tokenizer, eos_token_id, build_tables(tokenizer, decoder.vocab_size, decoder.device)
-            )
+            utf8 = build_tables(tokenizer, decoder.vocab_size)
+            yield LoadedModel(decoder, tokenizer, eos_token_id, utf8 and utf8.to(decoder.device))
     finally:
         model.train(was_training)
 

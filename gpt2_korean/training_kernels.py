@@ -8,7 +8,7 @@ rows in turns; the next row is on its way while one is computed.
 import triton
 import triton.language as tl
 
-from gpt2_korean.fused import sigmoid_of_gelu
+from gpt2_korean.writing_kernels import sigmoid_of_gelu
 
 
 @triton.jit

@@ -22,10 +22,13 @@ BYTES_LEFT = numpy.array([0, 1, 2, 3, 2, 2, 2, 1, 3, 3])
 @dataclass(frozen=True)
 class Utf8Tables:
     """allowed: bool [4, states, vocab], by how many tokens may still follow (3 stands for more as well);
-    next_state: int64 [states, vocab]. Both on the model's device."""
+    next_state: int64 [states, vocab]. Both are wanted on the model's device."""
 
     allowed: torch.Tensor
     next_state: torch.Tensor
+
+    def to(self, device):
+        return Utf8Tables(self.allowed.to(device), self.next_state.to(device))
 
 
 def byte_transitions():
@@ -93,7 +96,7 @@ def token_bytes(tokenizer):
     return pieces if {bytes([byte]) for byte in range(256)} <= set(pieces) else None
 
 
-def build_tables(tokenizer, vocab_size, device="cpu"):
+def build_tables(tokenizer, vocab_size):
     """The Utf8Tables of a byte-level tokenizer, None for any other.
 
     vocab_size: of the model's logits; ids beyond the tokenizer's are padding and never allowed. Special
@@ -114,7 +117,7 @@ def build_tables(tokenizer, vocab_size, device="cpu"):
     left = numpy.append(BYTES_LEFT, 99)[next_state]
     allowed = numpy.stack([valid & (left <= more) for more in range(4)])
     next_state[~valid] = START  # never taken; any index will do
-    return Utf8Tables(torch.from_numpy(allowed).to(device), torch.from_numpy(next_state.astype(numpy.int64)).to(device))
+    return Utf8Tables(torch.from_numpy(allowed), torch.from_numpy(next_state.astype(numpy.int64)))
 
 
 def _run_automaton(next_state, states, pieces):

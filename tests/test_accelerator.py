@@ -50,7 +50,7 @@ def test_captured_steps_write_what_uncaptured_ones_do(model, kernels, rng, rows)
 
 def test_captured_steps_write_whole_characters(model, kernels, byte_tokenizer):
     wide = tiny_gpt2(len(byte_tokenizer), n_positions=CONTEXT, initializer_range=0.02)
-    tables = build_tables(byte_tokenizer, len(byte_tokenizer), GPU)
+    tables = build_tables(byte_tokenizer, len(byte_tokenizer)).to(GPU)
     for fused in (None, kernels):
         wild = Sampling(temperature=1.5, min_length=20, penalize_prompt=False, repetition_penalty=1.1)
         rows = generate_ids(decoder(wide, True, fused), [[0]] * 100, 350, wild, 0, tables, every=16)
