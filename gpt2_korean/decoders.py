@@ -65,12 +65,17 @@ class GPT2Decoder:
             return tensor.detach().to(device).to(dtype)  # the device casts faster than the processor beside it
 
         def take_linear(name, norm=None, activation=None):
-            # Conv1D keeps [in, out]; rows of [out, in] are read in one go.
-            return make_linear(take(f"{name}.weight").t().contiguous(), take(f"{name}.bias"), norm, activation)
+            weight = take(f"{name}.weight").t()  # Conv1D keeps [in, out]; rows of [out, in] are read in one go
+            if place is not None:
+                weight = place[: weight.numel()].view(weight.shape).copy_(weight)
+            return make_linear(weight.contiguous(), take(f"{name}.bias"), norm, activation)
 
         def take_norm(name):
             return take(f"{name}.weight"), take(f"{name}.bias"), config.get("layer_norm_epsilon", 1e-5)
 
+        # Weights that are packed anyway are turned in one place: fresh memory would take longer than the turning.
+        largest = config["n_embd"] * max(3 * config["n_embd"], config.get("n_inner") or 4 * config["n_embd"])
+        place = torch.empty(largest, device=device, dtype=dtype) if make_linear in linear.PACKERS else None
         self.device, self.dtype, self.attend = device, dtype, attend
         self.vocab_size, self.context = config["vocab_size"], config["n_positions"]
         self.captures, self.warm = captures, False  # warm: whether a step has been run

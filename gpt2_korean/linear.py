@@ -79,6 +79,9 @@ def quantized(weight, bias, norm=None, activation=None):
     return _around(product, norm, activation)
 
 
+PACKERS = (packed, quantized)  # they keep nothing of the weight that they are given
+
+
 def _multiply_codes(rows, zero, codes, scales, zero_points):
     # The rows as uint8: for int8 oneDNN has no kernel without AMX but its reference, 500 times slower.
     return torch.ops.onednn.qlinear_pointwise(
