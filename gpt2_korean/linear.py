@@ -7,6 +7,7 @@ which gives activation(norm(x + added) @ weight.T + bias) and x + added: what a 
 stream is added where it is read next, since that can be one kernel with the norm.
 """
 
+import warnings
 from functools import cache, partial
 
 import torch
@@ -60,23 +61,51 @@ def quantized(weight, bias, norm=None, activation=None):
     The vector-wise quantisation of Dettmers et al. 2022, LLM.int8(), section 2.1. A row's scale is its own,
     so that its result does not depend on the rest of the batch.
     """
-    limit = _largest_code()
-    zero, half_up = limit + 1, torch.tensor(limit + 1.5)
     scales = (weight.abs().amax(1).float() / 127).clamp(min=1e-12)
-    codes = torch.ops.onednn.qlinear_prepack((weight.float() / scales[:, None]).round_().to(torch.int8), None)
-    scales /= limit  # the rows' scales are their largest value, undivided
-    zero_points = torch.zeros(len(scales), dtype=torch.int32)
+    codes = (weight.float() / scales[:, None]).round_().to(torch.int8)
     bias = torch.zeros(()) if bias is None else bias.float()
+    # Where oneDNN's kernels lack VNNI, FBGEMM's are five to eight times as fast.
+    by_fbgemm = _largest_code() < 127 and "fbgemm" in torch.backends.quantized.supported_engines
+    multiply = (_by_fbgemm if by_fbgemm else _by_onednn)(codes, scales)
 
     def product(x):
         rows = x.reshape(-1, x.shape[-1]).float()
         largest = rows.abs().amax(1, keepdim=True)
-        # A row of zeros has codes without meaning, which its scale makes 0 again.
-        row_codes = torch.addcdiv(half_up, rows, largest, value=limit).to(torch.uint8)
-        y = _multiply_codes(_fill_up(row_codes), zero, codes, scales, zero_points)
-        return torch.addcmul(bias, y[: len(rows)], largest).to(x.dtype).view(*x.shape[:-1], -1)
+        return torch.addcmul(bias, multiply(rows, largest), largest).to(x.dtype).view(*x.shape[:-1], -1)
 
     return _around(product, norm, activation)
+
+
+# Each gives f(rows [n, in], their largest values [n, 1]), which is rows / largest @ weight.T. What a row of zeros gives
+# has no meaning, and is made 0 again by its largest value.
+
+
+def _by_onednn(codes, scales):
+    limit = _largest_code()
+    zero, half_up = limit + 1, torch.tensor(limit + 1.5)
+    codes, scales = torch.ops.onednn.qlinear_prepack(codes, None), scales / limit
+    zero_points = torch.zeros(len(scales), dtype=torch.int32)
+
+    def multiply(rows, largest):
+        row_codes = torch.addcdiv(half_up, rows, largest, value=limit).to(torch.uint8)
+        return _multiply_codes(_fill_up(row_codes), zero, codes, scales, zero_points)[: len(rows)]
+
+    return multiply
+
+
+def _by_fbgemm(codes, scales):
+    limit, engine = _largest_code(), torch.backends.quantized.engine
+    torch.backends.quantized.engine = "fbgemm"
+    try:
+        with warnings.catch_warnings():  # PyTorch means to give up quantised tensors; nothing else leads to FBGEMM yet
+            warnings.simplefilter("ignore")
+            zeros = torch.zeros(len(scales), dtype=torch.long)
+            weight = torch._make_per_channel_quantized_tensor(codes, scales.double(), zeros, 0)
+            weight = torch.ops.quantized.linear_prepack(weight, None)
+    finally:
+        torch.backends.quantized.engine = engine
+    multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+    return lambda rows, largest: multiply(rows / largest, 1 / limit, limit + 1, weight)
 
 
 PACKERS = (packed, quantized)  # they keep nothing of the weight that they are given
