@@ -28,7 +28,7 @@ def main(argv=None):
 
         port = open_port(options.host, options.port)
 
-    kernels = compile_ahead.start(source, options.device, options.dtype)
+    kernels = compile_ahead.start(source, options.device, options.dtype)  # beside the import
     import torch
     from tqdm import tqdm
 

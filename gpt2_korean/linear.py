@@ -64,7 +64,7 @@ def quantized(weight, bias, norm=None, activation=None):
     scales = (weight.abs().amax(1).float() / 127).clamp(min=1e-12)
     codes = (weight.float() / scales[:, None]).round_().to(torch.int8)
     bias = torch.zeros(()) if bias is None else bias.float()
-    # Where oneDNN's kernels lack VNNI, FBGEMM's are five to eight times as fast.
+    # Where oneDNN's kernels lack VNNI, FBGEMM's are six to eight times as fast.
     by_fbgemm = _largest_code() < 127 and "fbgemm" in torch.backends.quantized.supported_engines
     multiply = (_by_fbgemm if by_fbgemm else _by_onednn)(codes, scales)
 
@@ -76,11 +76,14 @@ def quantized(weight, bias, norm=None, activation=None):
     return _around(product, norm, activation)
 
 
-# Each gives f(rows [n, in], their largest values [n, 1]), which is rows / largest @ weight.T. What a row of zeros gives
-# has no meaning, and is made 0 again by its largest value.
+PACKERS = (packed, quantized)  # they keep nothing of the weight that they are given
 
 
 def _by_onednn(codes, scales):
+    """f(rows [n, in], the largest value of each [n, 1]) = rows / largest @ (scales × codes).T
+
+    A row of zeros gives numbers without meaning, which its largest value makes 0 again.
+    """
     limit = _largest_code()
     zero, half_up = limit + 1, torch.tensor(limit + 1.5)
     codes, scales = torch.ops.onednn.qlinear_prepack(codes, None), scales / limit
@@ -94,6 +97,7 @@ def _by_onednn(codes, scales):
 
 
 def _by_fbgemm(codes, scales):
+    """As _by_onednn."""
     limit, engine = _largest_code(), torch.backends.quantized.engine
     torch.backends.quantized.engine = "fbgemm"
     try:
@@ -106,9 +110,6 @@ def _by_fbgemm(codes, scales):
         torch.backends.quantized.engine = engine
     multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
     return lambda rows, largest: multiply(rows / largest, 1 / limit, limit + 1, weight)
-
-
-PACKERS = (packed, quantized)  # they keep nothing of the weight that they are given
 
 
 def _multiply_codes(rows, zero, codes, scales, zero_points):

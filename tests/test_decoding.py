@@ -143,13 +143,22 @@ def test_int8_sums_are_exact_on_processors_with_and_without_vnni(isa, run_script
     assert [round(each, 1) for each in eval(result.stdout)] == [64 * 256, -64 * 256], result.stderr
 
 
-@pytest.mark.parametrize("way", ["packed", "quantized"])
-def test_a_row_is_the_same_whatever_stands_beside_it(way):
-    if not linear.quantizes(CPU):
+@pytest.fixture
+def make_linear(request, monkeypatch):
+    """The function of linear.py that is meant; int8 products by oneDNN also where FBGEMM's would be chosen."""
+    name, _, library = request.param.partition(" by ")
+    if name != "plain" and not linear.quantizes(CPU):
         pytest.skip("PyTorch without oneDNN")
+    if library == "oneDNN":
+        monkeypatch.setattr(linear, "_by_fbgemm", linear._by_onednn)
+    return getattr(linear, name)
+
+
+@pytest.mark.parametrize("make_linear", ["packed", "quantized", "quantized by oneDNN"], indirect=True)
+def test_a_row_is_the_same_whatever_stands_beside_it(make_linear):
     torch.manual_seed(0)
     weight, bias, rows = torch.randn(24, 16), torch.randn(24), torch.randn(9, 16) * 10.0 ** torch.arange(-4, 5)[:, None]
-    product = getattr(linear, way)(weight, bias)
+    product = make_linear(weight, bias)
     for start in range(9):
         for end in range(start + 1, 10):
             torch.testing.assert_close(product(rows[start:end]), product(rows)[start:end], rtol=1e-5, atol=1e-5)
@@ -157,21 +166,18 @@ def test_a_row_is_the_same_whatever_stands_beside_it(way):
 
 
 @pytest.mark.parametrize("name", linear.ACTIVATIONS)
-@pytest.mark.parametrize("way", ["plain", "packed", "quantized"])
-def test_each_way_of_a_linear_layer_is_that_of_pytorch(way, name):
-    if way != "plain" and not linear.quantizes(CPU):
-        pytest.skip("PyTorch without oneDNN")
+@pytest.mark.parametrize("make_linear", ["plain", "packed", "quantized", "quantized by oneDNN"], indirect=True)
+def test_each_way_of_a_linear_layer_is_that_of_pytorch(make_linear, name):
     from transformers.activations import ACT2FN
 
     torch.manual_seed(0)
     weight, bias, x, added = (torch.randn(*shape) for shape in ((24, 16), (24,), (5, 16), (5, 16)))
     norm = (torch.randn(16), torch.randn(16), 1e-5)
-    near = {"rtol": 0, "atol": 0.2} if way == "quantized" else {}
-    make = getattr(linear, way)
-    torch.testing.assert_close(make(weight, bias, None, name)(x), ACT2FN[name](x @ weight.T + bias), **near)
+    near = {"rtol": 0, "atol": 0.2} if make_linear is linear.quantized else {}
+    torch.testing.assert_close(make_linear(weight, bias, None, name)(x), ACT2FN[name](x @ weight.T + bias), **near)
     for inputs in ((x,), (x, added)):
         normed = torch.nn.functional.layer_norm(sum(inputs), (16,), *norm)
-        ours, total = make(weight, bias, norm, name)(*inputs)
+        ours, total = make_linear(weight, bias, norm, name)(*inputs)
         torch.testing.assert_close(ours, ACT2FN[name](normed @ weight.T + bias), **near)
         assert torch.equal(total, sum(inputs))
 
