@@ -9,7 +9,6 @@ What fails here is not told: it fails again where the kernels are asked for, and
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -19,6 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
+
+from gpt2_korean.checkpoints import read_json
 
 DONE = "gpt2_korean_kernels"  # a file of Triton's cache: what belongs to its key is all there
 
@@ -44,7 +45,7 @@ def kernel_sizes(config):
 
 def _prepare(folder, dtype):
     with contextlib.suppress(Exception):
-        config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+        config = read_json(Path(folder) / "config.json")
         if config["model_type"] != "gpt2":
             return
         query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]

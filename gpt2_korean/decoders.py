@@ -5,6 +5,7 @@ made for one token at a time; LibraryDecoder asks any transformers model. Knows 
 """
 
 import inspect
+import math
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +75,7 @@ class GPT2Decoder:
             return take(f"{name}.weight"), take(f"{name}.bias"), config.get("layer_norm_epsilon", 1e-5)
 
         # Weights that are packed anyway are turned in one place: fresh memory would take longer than the turning.
-        largest = config["n_embd"] * max(3 * config["n_embd"], config.get("n_inner") or 4 * config["n_embd"])
+        largest = max(math.prod(shape) for name, shape in weight_shapes(config).items() if name.startswith("h."))
         place = torch.empty(largest, device=device, dtype=dtype) if make_linear in linear.PACKERS else None
         self.device, self.dtype, self.attend = device, dtype, attend
         self.vocab_size, self.context = config["vocab_size"], config["n_positions"]

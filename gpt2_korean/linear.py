@@ -65,8 +65,9 @@ def quantized(weight, bias, norm=None, activation=None):
     codes = (weight.float() / scales[:, None]).round_().to(torch.int8)
     bias = torch.zeros(()) if bias is None else bias.float()
     # Where oneDNN's kernels lack VNNI, FBGEMM's are six to eight times as fast.
-    by_fbgemm = _largest_code() < 127 and "fbgemm" in torch.backends.quantized.supported_engines
-    multiply = (_by_fbgemm if by_fbgemm else _by_onednn)(codes, scales)
+    limit = _largest_code()
+    by_fbgemm = limit < 127 and "fbgemm" in torch.backends.quantized.supported_engines
+    multiply = (_by_fbgemm if by_fbgemm else _by_onednn)(codes, scales, limit)
 
     def product(x):
         rows = x.reshape(-1, x.shape[-1]).float()
@@ -79,12 +80,11 @@ def quantized(weight, bias, norm=None, activation=None):
 PACKERS = (packed, quantized)  # they keep nothing of the weight that they are given
 
 
-def _by_onednn(codes, scales):
+def _by_onednn(codes, scales, limit):
     """f(rows [n, in], the largest value of each [n, 1]) = rows / largest @ (scales × codes).T
 
-    A row of zeros gives numbers without meaning, which its largest value makes 0 again.
+    limit: the rows' largest code. A row of zeros gives numbers without meaning, which its largest value makes 0 again.
     """
-    limit = _largest_code()
     zero, half_up = limit + 1, torch.tensor(limit + 1.5)
     codes, scales = torch.ops.onednn.qlinear_prepack(codes, None), scales / limit
     zero_points = torch.zeros(len(scales), dtype=torch.int32)
@@ -96,9 +96,9 @@ def _by_onednn(codes, scales):
     return multiply
 
 
-def _by_fbgemm(codes, scales):
+def _by_fbgemm(codes, scales, limit):
     """As _by_onednn."""
-    limit, engine = _largest_code(), torch.backends.quantized.engine
+    engine = torch.backends.quantized.engine
     torch.backends.quantized.engine = "fbgemm"
     try:
         with warnings.catch_warnings():  # PyTorch means to give up quantised tensors; nothing else leads to FBGEMM yet

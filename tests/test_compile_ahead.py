@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from gpt2_korean import compile_ahead
 
@@ -20,7 +19,6 @@ SHAPE = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 512, "vocab_siz
 
 # Writes as on a GPU that has compiled nothing yet, with kernels that are launched without effect.
 WRITING = """
-import sys
 from types import SimpleNamespace
 import torch, triton
 from triton.backends.compiler import GPUTarget
@@ -84,7 +82,7 @@ def cached(folder):
     return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_writing_asks_for_no_kernel_that_was_not_compiled_ahead(gpu, model_folder, tmp_path):
+def test_writing_asks_for_no_kernel_that_was_not_compiled_ahead(gpu, model_folder, tmp_path, run_script):
     compile_ahead.start(model_folder, "auto", "auto").join()
     before = cached(tmp_path / "cache")
     assert {path.stem for path in before if path.suffix == ".cubin"} == {
@@ -93,8 +91,8 @@ def test_writing_asks_for_no_kernel_that_was_not_compiled_ahead(gpu, model_folde
         "attention_kernel",
     }
     assert compile_ahead.DONE in {path.name for path in before}
-    script = WRITING.replace("CONFIG", repr(SHAPE))
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+    written = run_script("-c", WRITING.replace("CONFIG", repr(SHAPE)))
+    assert written.returncode == 0, written.stderr
     assert cached(tmp_path / "cache") == before
 
 
@@ -129,10 +127,9 @@ def test_what_cannot_be_prepared_is_left_without_a_word(gpu, tmp_path, capfd, co
     assert not (tmp_path / "cache").exists() or not cached(tmp_path / "cache")
 
 
-def test_a_driver_that_fails_is_no_reason_not_to_write(gpu, tiny_model_folder, tmp_path):
+def test_a_driver_that_fails_is_no_reason_not_to_write(gpu, tiny_model_folder, tmp_path, run_script):
     (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\necho failed >&2\nexit 9\n")
     words = [f"--model_name_or_path={tiny_model_folder}", "--prompt=한국어", "--length=5", "--seed=1"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "generate.py", *words], capture_output=True, encoding="utf-8", check=True
-    )
+    done = run_script("generate.py", *words)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("한국어") and len(done.stderr.splitlines()) == 1
