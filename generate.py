@@ -5,12 +5,12 @@ import shlex
 import sys
 from functools import partial
 
-from gpt2_korean import compile_ahead
-from gpt2_korean.conversation import fill, put_after_turns
-from gpt2_korean.generate_options import SETTINGS, parse_generate_options, parse_setting, to_words
+from gpt2_korean.cli.generate_flags import SETTINGS, parse_generate_options, parse_setting, to_words
 from gpt2_korean.messages import run_script, say, warn
-from gpt2_korean.model_source import find_model
-from gpt2_korean.prompts import read_prompts
+from gpt2_korean.model.find import find_model
+from gpt2_korean.speed import compile_ahead
+from gpt2_korean.text.conversations import fill, put_after_turns
+from gpt2_korean.text.prompts import read_prompts
 
 
 def main(argv=None):
@@ -24,7 +24,7 @@ def main(argv=None):
     if options.output_file:
         open(options.output_file, "a", encoding="utf-8").close()  # refused now, not when the text is written
     if options.serve:
-        from gpt2_korean.serve import open_port, serve
+        from gpt2_korean.server.app import open_port, serve
 
         port = open_port(options.host, options.port)
 
@@ -33,10 +33,10 @@ def main(argv=None):
     from tqdm import tqdm
 
     from gpt2_korean import device
-    from gpt2_korean.interactive import converse
-    from gpt2_korean.loading import load
-    from gpt2_korean.results import keep, show
-    from gpt2_korean.writing import fits, write_batches, write_each
+    from gpt2_korean.generation.load import load
+    from gpt2_korean.generation.output import keep, show
+    from gpt2_korean.generation.terminal import converse
+    from gpt2_korean.generation.write import fits, write_batches, write_each
 
     template = options.prompt_template
     jobs = [prompt for prompt in prompts for _ in range(options.num_return_sequences)]

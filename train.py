@@ -2,18 +2,18 @@
 
 import sys
 
-from gpt2_korean.checkpoints import check_output_dir, check_source_survives, find_starting_point
-from gpt2_korean.lock import hold_output_dir
-from gpt2_korean.lora import check_adapter
+from gpt2_korean.checkpoints.complete import check_output_dir, check_source_survives, find_starting_point
+from gpt2_korean.checkpoints.lock import hold_output_dir
+from gpt2_korean.cli.train_flags import parse_train_options
 from gpt2_korean.messages import UsageError, run_script, say, warn
-from gpt2_korean.model import SCRATCH_SIZES
-from gpt2_korean.model_source import find_model
-from gpt2_korean.prompts import read_prompts
-from gpt2_korean.report import describe_run, results
-from gpt2_korean.run_record import recorded
-from gpt2_korean.stopping import leave_together, stop_requests
-from gpt2_korean.text_files import find_files
-from gpt2_korean.train_options import parse_train_options
+from gpt2_korean.model.find import find_model
+from gpt2_korean.model.load import SCRATCH_SIZES
+from gpt2_korean.model.lora import check_adapter
+from gpt2_korean.text.files import find_files
+from gpt2_korean.text.prompts import read_prompts
+from gpt2_korean.training.record import recorded
+from gpt2_korean.training.report import describe_run, results
+from gpt2_korean.training.stopping import leave_together, stop_requests
 
 
 def main(argv=None):
@@ -50,16 +50,22 @@ def run(options, stop, record):
     import torch
     import transformers
 
-    from gpt2_korean import blocks, corpus, curve, device, evaluation, lora, plan, samples, speed_up, training
-    from gpt2_korean.model import (
+    from gpt2_korean import device
+    from gpt2_korean.checkpoints.same_run import trace_provenance
+    from gpt2_korean.model import lora
+    from gpt2_korean.model.load import (
         choose_tokenizer,
         context_length,
         load_model,
         replace_vocabulary,
         show_downloads_only,
     )
-    from gpt2_korean.provenance import trace_provenance
-    from gpt2_korean.throughput import flops_per_token
+    from gpt2_korean.speed import choose
+    from gpt2_korean.speed.throughput import flops_per_token
+    from gpt2_korean.text import blocks
+    from gpt2_korean.text import documents as corpus
+    from gpt2_korean.training import curve, evaluation, plan, samples
+    from gpt2_korean.training import run as training
 
     show_downloads_only()
     chosen = device.choose_device(options.device)
@@ -135,7 +141,7 @@ def run(options, stop, record):
         steps, blocks_per_step = training.count_steps(arguments, train_blocks)
         say(plan.describe_steps(steps, blocks_per_step, block_size, arguments.learning_rate, embedding_learning_rate))
         flops = steps * blocks_per_step * block_size * flops_per_token(model, block_size)
-        fused = speed_up.load_fused_layer(model, arguments)
+        fused = choose.load_fused_layer(model, arguments)
         compilation, reason = plan.choose_compilation(
             options.torch_compile, fused is None and device.can_compile(chosen), flops,
             options.trainer_arguments.get("torch_compile_backend"), options.trainer_arguments.get("torch_compile_mode"),
@@ -143,7 +149,7 @@ def run(options, stop, record):
         if reason:
             say(f"컴파일: {'하지 않음' if compilation is None else '함'} ({reason})")
 
-    stepping = speed_up.speed_up(model, arguments, block_size, fused, compilation, options.device_graphs)
+    stepping = choose.speed_up(model, arguments, block_size, fused, compilation, options.device_graphs)
     limit = options.save_total_limit
     trainer = training.build_trainer(
         model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, limit, stop, record,

@@ -36,18 +36,18 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from gpt2_korean import embeddings
-from gpt2_korean.blocks import cut
-from gpt2_korean.decoding import generate_ids
 from gpt2_korean.device import has_graphs
-from gpt2_korean.fast_forward import use_fast_forward
-from gpt2_korean.loading import gpt2_decoder
-from gpt2_korean.model import COUNTED_TOKENS, load_pretrained
-from gpt2_korean.plan import NEW_EMBEDDINGS
-from gpt2_korean.recorded_step import RecordedStep
-from gpt2_korean.sampling import Sampling
-from gpt2_korean.stepping import split_off
-from gpt2_korean.vocabulary import train_tokenizer, wrap
+from gpt2_korean.generation.load import gpt2_decoder
+from gpt2_korean.generation.loop import generate_ids
+from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.model import embeddings
+from gpt2_korean.model.load import COUNTED_TOKENS, load_pretrained
+from gpt2_korean.speed.forward import use_fast_forward
+from gpt2_korean.speed.graphs import RecordedStep
+from gpt2_korean.text.blocks import cut
+from gpt2_korean.text.vocabulary import train_tokenizer, wrap
+from gpt2_korean.training.plan import NEW_EMBEDDINGS
+from gpt2_korean.training.stepping import split_off
 
 METHODS = ("original", "ours", "aligned", "mean", "random", "scratch")
 HELD_OUT_CHARACTERS = 100_000

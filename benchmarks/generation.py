@@ -24,10 +24,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gpt2_korean.decoding import stream_ids  # noqa: E402
 from gpt2_korean.device import choose_device, choose_dtype, describe_device, name_dtype  # noqa: E402
-from gpt2_korean.loading import gpt2_decoder, load  # noqa: E402
-from gpt2_korean.sampling import Sampling  # noqa: E402
+from gpt2_korean.generation.load import gpt2_decoder, load  # noqa: E402
+from gpt2_korean.generation.loop import stream_ids  # noqa: E402
+from gpt2_korean.generation.sampling import Sampling  # noqa: E402
 
 SAMPLING = {"top_k": 50, "top_p": 0.95, "temperature": 0.7, "repetition_penalty": 1.2}
 HEADINGS = (

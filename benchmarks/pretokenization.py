@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import adaptation
 
-from gpt2_korean.vocabulary import END_OF_TEXT, spent, train_bpe, wrap
+from gpt2_korean.text.vocabulary import END_OF_TEXT, spent, train_bpe, wrap
 
 WAYS = ("gpt2", "digits", "particles", "superwords")
 ENDINGS = (

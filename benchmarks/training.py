@@ -84,7 +84,7 @@ def run_alone(name, batch, caches):
 def characters_per_token(options):
     from transformers import AutoTokenizer
 
-    from gpt2_korean.vocabulary import train_tokenizer
+    from gpt2_korean.text.vocabulary import train_tokenizer
 
     text = Path(options.corpus).read_text("utf-8")[:5_000_000]
     known, held_out = text[: len(text) * 9 // 10], text[len(text) * 9 // 10 :]
@@ -115,8 +115,8 @@ def measure(name, batch, options):
     """Train 5 steps and options.steps more; what they took."""
     import torch
 
-    from gpt2_korean import throughput
     from gpt2_korean.device import choose_device, describe_device
+    from gpt2_korean.speed import throughput
 
     size, accumulation = map(int, batch.split("x"))
     steps = options.steps + 5
@@ -189,7 +189,7 @@ def train_through_trainer(name, options, size, accumulation, steps, clock):
 def plain_trainer(model, blocks, flags, fast):
     import transformers
 
-    from gpt2_korean.blocks import collate
+    from gpt2_korean.text.blocks import collate
 
     return transformers.Trainer(
         model=model,
@@ -201,8 +201,10 @@ def plain_trainer(model, blocks, flags, fast):
 
 def our_trainer(model, blocks, flags, folder, kernels=True, fast=True):
     """As train.py builds it."""
-    from gpt2_korean import device, speed_up, training
-    from gpt2_korean.stopping import stop_requests
+    from gpt2_korean import device
+    from gpt2_korean.speed import choose
+    from gpt2_korean.training import run as training
+    from gpt2_korean.training.stopping import stop_requests
 
     class Tokenizer:
         pad_token_id = 0
@@ -213,8 +215,8 @@ def our_trainer(model, blocks, flags, folder, kernels=True, fast=True):
     chosen = device.choose_device("auto")
     bf16, fp16, _ = device.choose_precision(chosen)
     arguments = training.build_arguments(flags, chosen, bf16, fp16, folder)
-    fused = speed_up.load_fused_layer(model, arguments) if kernels else None
-    stepping = speed_up.speed_up(model, arguments, LENGTH, fused) if fast else {}
+    fused = choose.load_fused_layer(model, arguments) if kernels else None
+    stepping = choose.speed_up(model, arguments, LENGTH, fused) if fast else {}
     with stop_requests(None) as stop:
         return training.build_trainer(model, Tokenizer(), arguments, blocks, None, None, None, stop, {}, **stepping)
 

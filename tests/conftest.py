@@ -38,7 +38,7 @@ def sample_texts():
 @pytest.fixture(scope="session")
 def byte_tokenizer(sample_texts):
     """A tokenizer as GPT-2's, with 640 tokens."""
-    from gpt2_korean.vocabulary import train_tokenizer
+    from gpt2_korean.text.vocabulary import train_tokenizer
 
     return train_tokenizer(sample_texts[:40], 640, 32)
 
@@ -63,7 +63,7 @@ def save_tiny_gpt2(folder, tokenizer, **changes):
 @pytest.fixture(scope="session")
 def english_tokenizer():
     """A tokenizer as GPT-2's that knows English alone, and so spends over two tokens on a Korean character."""
-    from gpt2_korean.vocabulary import train_tokenizer
+    from gpt2_korean.text.vocabulary import train_tokenizer
 
     lines = (ROOT / "README.en.md").read_text("utf-8").splitlines()
     return train_tokenizer([line for line in lines if line.isascii()], 640, 32)

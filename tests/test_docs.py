@@ -7,15 +7,15 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from gpt2_korean.generate_options import parse_generate_options
-from gpt2_korean.train_options import parse_train_options
+from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.cli.train_flags import parse_train_options
 
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "README.en.md"]
 
 
 def test_every_message_of_the_troubleshooting_tables_is_in_the_program():
-    source = (ROOT / "gpt2_korean" / "page" / "page.js").read_text("utf-8")
-    for path in (*(ROOT / "gpt2_korean").glob("*.py"), ROOT / "train.py", ROOT / "generate.py"):
+    source = (ROOT / "gpt2_korean" / "server" / "page" / "page.js").read_text("utf-8")
+    for path in (*(ROOT / "gpt2_korean").rglob("*.py"), ROOT / "train.py", ROOT / "generate.py"):
         constants = (
             node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)
         )

@@ -74,8 +74,8 @@ def test_generate_as_written_also_follows_a_run_shorter_than_500_steps(clone, ru
 
 
 def test_readme_lists_every_flag_and_its_default():
-    from gpt2_korean.generate_options import _generate_parser
-    from gpt2_korean.train_options import _train_parser
+    from gpt2_korean.cli.generate_flags import _generate_parser
+    from gpt2_korean.cli.train_flags import _train_parser
 
     for readme in READMES:
         text = (ROOT / readme).read_text("utf-8")

@@ -1,0 +1,227 @@
+"""What stands in an output folder: models and checkpoints, which is whole, what may be replaced.
+
+Works on files alone; loads no model.
+"""
+
+import json
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+from gpt2_korean.checkpoints.atomic_files import staging_area, tidy_staging_area
+from gpt2_korean.messages import UsageError
+
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+STATE = "trainer_state.json"
+RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: see provenance.py and training.py
+ADAPTER = "adapter"  # beside a model that LoRA trained: what was merged into it
+CURVE = "training_curve.png"
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors")
+# All that Trainer, save_pretrained and train.py write into a folder of a model or checkpoint.
+RUN_FILES = (
+    *WEIGHTS,
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+    "adapter_config.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "training_args.bin",
+    STATE,
+    RESUME,
+    CURVE,
+    "optimizer*.pt",
+    "optimizer*.bin",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state*.pth",
+)
+
+
+def list_checkpoints(folder):
+    """The checkpoint-N folders of `folder` that hold weights, by N."""
+    folder = Path(folder)
+    found = folder.iterdir() if folder.is_dir() else []
+    named = [path for path in found if CHECKPOINT.fullmatch(path.name) and has_weights(path)]
+    return sorted(named, key=step_of)
+
+
+def whole_checkpoints(folder):
+    """The checkpoints of `folder` that training can go on from, the newest last.
+
+    The newest is the last of the run that started last: names alone would prefer an earlier, longer run.
+    """
+
+    def age(checkpoint):
+        return (read_json(checkpoint / RESUME) or {}).get("started", 0), trainer_state(checkpoint)["global_step"]
+
+    return sorted(filter(is_resumable, list_checkpoints(folder)), key=age)
+
+
+def step_of(checkpoint):
+    return int(CHECKPOINT.fullmatch(Path(checkpoint).name).group(1))
+
+
+def has_weights(folder):
+    return any(path for pattern in WEIGHTS for path in Path(folder).glob(pattern))
+
+
+def is_resumable(checkpoint):
+    """Whether a checkpoint is whole: Trainer writes trainer_state.json last, and every file can be opened."""
+    states = (path for pattern in ("*.pt", "*.pth") for path in Path(checkpoint).glob(pattern))
+    return (
+        trainer_state(checkpoint) is not None
+        and missing_weights(checkpoint) is None
+        and all(map(zipfile.is_zipfile, states))  # torch's format, whose directory stands at the end
+    )
+
+
+def missing_weights(folder):
+    """The name of a file of weights that `folder` lacks or that was cut off, None where all are there."""
+    from safetensors import SafetensorError, safe_open
+
+    folder = Path(folder)
+    for index in folder.glob("*.index.json"):
+        content = read_json(index)
+        if content is None:
+            return index.name
+        for name in sorted(set(content["weight_map"].values())):
+            if not (folder / name).exists():
+                return name
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, framework="numpy"):  # checks the header against the file's size
+                pass
+        except (SafetensorError, OSError):
+            return path.name
+    return None if has_weights(folder) else "model.safetensors"
+
+
+def trainer_state(checkpoint):
+    """The content of trainer_state.json, None where it is missing or broken."""
+    state = read_json(Path(checkpoint) / STATE)
+    return state if isinstance(state, dict) and "global_step" in state else None
+
+
+def read_json(path):
+    """The content of a JSON file, None where it is missing or broken."""
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def check_output_dir(output_dir):
+    """Raise UsageError where `output_dir` is no folder or cannot be written."""
+    output_dir = Path(output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UsageError(f"--output_dir={output_dir}: 폴더가 아니라 파일입니다. 다른 경로를 주세요.")
+    existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"--output_dir={output_dir}: {existing}에 쓸 수 없습니다. 권한을 확인하거나 다른 경로를 주세요."
+        )
+
+
+def find_starting_point(output_dir, overwrite, resume):
+    """The checkpoint a training run goes on from, or None for a fresh start.
+
+    `resume` is None, "auto" (the newest whole checkpoint of `output_dir`, if there is one) or a folder.
+    Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
+    is to become of it. With "auto", `overwrite` decides only where there is nothing to go on from.
+    """
+    output_dir = Path(output_dir)
+    checkpoints = list_checkpoints(output_dir)
+    if resume in ("auto", "true", "True"):
+        whole = whole_checkpoints(output_dir)
+        if whole:
+            return whole[-1]
+    elif resume not in (None, "false", "False"):
+        if not is_resumable(resume):
+            raise UsageError(
+                f"--resume_from_checkpoint={resume}: 온전한 체크포인트가 아닙니다. {describe_existing(checkpoints)}"
+            )
+        return Path(resume)
+    held = [path.name for path in checkpoints] + (["모델"] if has_weights(output_dir) else [])
+    if held and not overwrite:
+        raise UsageError(
+            f"--output_dir={output_dir}: 지난 학습의 결과가 있습니다({', '.join(held)}).\n"
+            "새로 시작하려면 --overwrite_output_dir, 이어서 하려면 --resume_from_checkpoint=auto를 더하세요."
+        )
+    return None
+
+
+def check_source_survives(model_type, output_dir):
+    """Raise UsageError where overwriting `output_dir` would delete the very model that training starts from."""
+    source, target = Path(model_type).resolve(), Path(output_dir).resolve()
+    if source == target or (source.parent == target and CHECKPOINT.fullmatch(source.name)):
+        raise UsageError(
+            f"--model_type={model_type}: 덮어쓸 --output_dir 안에 있는 모델에서 시작할 수 없습니다. "
+            "다른 --output_dir을 주거나 모델을 다른 곳으로 옮기세요."
+        )
+
+
+def remove_earlier_run(output_dir, keep):
+    """Delete the model and all checkpoints but `keep` of `output_dir`, file by file: what no run wrote stays."""
+    output_dir = Path(output_dir)
+    for path in output_dir.glob("checkpoint-*"):
+        if CHECKPOINT.fullmatch(path.name) and path != Path(keep):
+            remove_checkpoint(path)
+    if has_weights(output_dir):
+        remove_run_files(output_dir)
+    (output_dir / CURVE).unlink(missing_ok=True)  # a run that was stopped leaves one beside no model
+    remove_checkpoint(output_dir / ADAPTER)
+
+
+def drop_old_checkpoints(output_dir, limit, keep=None):
+    """Delete all but the newest `limit` whole checkpoints (None: all of them) and `keep` (a folder, or None).
+
+    One that was saved only for being the best so far does not count: it goes once it is neither that nor the newest.
+    """
+    whole = whole_checkpoints(output_dir)
+    wanted = [path for path in whole if not (read_json(path / RESUME) or {}).get("only_best")]
+    kept = [*(wanted if limit is None else wanted[-limit:]), *whole[-1:], *([keep] if keep else [])]
+    kept = {Path(path).resolve() for path in kept}
+    for path in whole:
+        if path.resolve() not in kept:
+            remove_checkpoint(path)
+
+
+def remove_checkpoint(folder):
+    """Delete a checkpoint, at once for all who look; its folder stays only where a file in it is not a run's."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.is_dir() and all(map(_is_run_file, folder.iterdir())):
+        removed = staging_area(folder.parent) / f"removed-{folder.name}"
+        shutil.rmtree(removed, ignore_errors=True)
+        os.rename(folder, removed)
+        shutil.rmtree(removed, ignore_errors=True)  # what is left of it goes at the next start
+        tidy_staging_area(folder.parent)
+    else:
+        remove_run_files(folder)
+
+
+def remove_run_files(folder):
+    """Delete the files of `folder` that a training run writes, and nothing else."""
+    for pattern in RUN_FILES:
+        for path in Path(folder).glob(pattern):
+            path.unlink()
+
+
+def _is_run_file(path):
+    return path.is_file() and any(path.match(pattern) for pattern in RUN_FILES)
+
+
+def describe_existing(folders):
+    """Which models and checkpoints a user may have meant instead."""
+    if not folders:
+        return "있는 모델이 없습니다. 먼저 train.py로 학습하세요."
+    return f"있는 것: {', '.join(str(path) for path in folders)}"

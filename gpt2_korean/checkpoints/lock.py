@@ -1,0 +1,82 @@
+"""One training at a time in one output folder."""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+from gpt2_korean.checkpoints.atomic_files import clear_staging_area
+from gpt2_korean.messages import UserError, warn
+
+LOCK = "_lock"
+
+
+@contextlib.contextmanager
+def hold_output_dir(output_dir):
+    """Hold `output_dir`, made if need be, against other runs, and clear what a killed one left half-written.
+
+    The lock is the operating system's (POSIX, and so across hosts where the file system carries it): it ends
+    with the process that holds it, however that ends, and no child inherits it. Of several ranks the first
+    holds it for all. Raises UserError where another run holds it.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    output_dir = Path(output_dir)
+    made = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
+    output_dir.mkdir(parents=True, exist_ok=True)
+    lock = _lock(output_dir)
+    try:
+        clear_staging_area(output_dir)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the folder may be gone by now
+            (output_dir / LOCK).unlink()
+        lock.close()
+        with contextlib.suppress(OSError):  # a run that wrote nothing leaves nothing
+            for folder in made:
+                folder.rmdir()
+
+
+def _lock(output_dir):
+    path = output_dir / LOCK
+    while True:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            raise UserError(
+                f"--output_dir={output_dir}: 다른 학습{_describe_holder(file.read())}이 쓰고 있습니다.\n"
+                "그 학습이 끝난 뒤 다시 실행하거나 다른 --output_dir을 주세요."
+            ) from None
+        except OSError:
+            warn(f"{output_dir}: 잠금이 없는 파일 시스템입니다. 같은 --output_dir로 두 작업을 함께 돌리지 마세요.")
+        with contextlib.suppress(FileNotFoundError):
+            # A run that was just ending may have removed the file between our opening and locking it.
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                break
+        file.close()
+    file.truncate(0)
+    file.write(json.dumps({"job": _job_number(), "process": os.getpid(), "start": time.strftime("%Y-%m-%d %H:%M")}))
+    file.flush()
+    return file
+
+
+def _job_number():
+    """The scheduler's number of this job, None outside one; PBS appends a host name, which is left out."""
+    name = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID") or ""
+    number = re.match(r"\d+", name)
+    return number.group() if number else None
+
+
+def _describe_holder(text):
+    try:
+        holder = json.loads(text)
+        job = f"작업 {holder['job']}, " if holder["job"] else ""
+        return f"({job}프로세스 {holder['process']}, {holder['start']} 시작)"
+    except (ValueError, KeyError, TypeError):
+        return ""

@@ -1,0 +1,97 @@
+"""What a checkpoint is made from (corpus, vocabulary, starting model), and whether a run may go on from it.
+
+Told by contents, not by path or date, so that a corpus copied to another disk is the same corpus.
+"""
+
+import hashlib
+import time
+from pathlib import Path
+
+from gpt2_korean.checkpoints.complete import RESUME, WEIGHTS, read_json
+from gpt2_korean.messages import UserError
+from gpt2_korean.text.blocks import count_targets, fingerprint, vocabulary_of
+
+FILE_BEGINNING = 2**20  # bytes of each file of weights that tell it from another
+
+
+def trace_provenance(
+    checkpoint, model_type, tokenizer_choice, vocab_size, embedding_learning_rate, tokenizer, blocks, block_size,
+    stream_name,
+):  # fmt: skip
+    """What a run is made from, a dict for JSON; where it goes on from `checkpoint` (else None), the checkpoint's too.
+
+    tokenizer_choice, vocab_size: as given on the command line. embedding_learning_rate: as build_trainer takes it.
+    stream_name: stands for the contents of blocks that cannot be counted.
+
+    Raises UserError that names what checkpoint and command line do not share. What the command line leaves
+    open is the checkpoint's own, and a checkpoint that says nothing of itself (Trainer's) is taken as it is.
+    """
+    tokens = count_targets(blocks)
+    now = {
+        "started": time.time(),
+        "model": _identify(model_type),
+        "tokenizer": tokenizer_choice and _identify(tokenizer_choice),
+        "vocab_size": vocab_size,
+        "embedding_learning_rate": embedding_learning_rate,
+        "vocabulary": {"tokens": len(tokenizer), "hash": _hash(str(vocabulary_of(tokenizer)).encode())},
+        "block_size": block_size,
+        "corpus": {"name": stream_name} if tokens is None else {"tokens": tokens, "hash": fingerprint(blocks)},
+    }
+    saved = read_json(Path(checkpoint) / RESUME) if checkpoint is not None else None
+    if saved is None or "corpus" not in saved:
+        return now
+    differences = _differences(saved, now)
+    if differences:
+        listed = ", ".join(f"{what}: 체크포인트는 {before}, 지금은 {after}" for what, before, after in differences)
+        raise UserError(
+            f"{checkpoint}: 다른 학습의 체크포인트라 이어 갈 수 없습니다({listed}).\n"
+            "그때와 같은 값을 주거나, 다른 --output_dir을 주거나, --resume_from_checkpoint를 빼고 새로 시작하세요."
+        )
+    kept = ("started", "tokenizer", "vocab_size", "embedding_learning_rate")
+    return {**now, **{name: saved.get(name) for name in kept}}
+
+
+def _differences(saved, now):
+    """`(what, the checkpoint's, the run's)` for each thing in which they differ."""
+    none = {"name": "없음"}
+    found = []
+    if not _same(saved["model"], now["model"]):
+        found.append(("--model_type", saved["model"]["name"], now["model"]["name"]))
+    if now["tokenizer"] and not _same(saved["tokenizer"] or none, now["tokenizer"]):
+        found.append(("--tokenizer", (saved["tokenizer"] or none)["name"], now["tokenizer"]["name"]))
+    if now["vocab_size"] not in (None, saved["vocab_size"]):
+        found.append(("--vocab_size", saved["vocab_size"] or "없음", now["vocab_size"]))
+    if now["embedding_learning_rate"] not in (None, saved.get("embedding_learning_rate")):
+        before = saved.get("embedding_learning_rate") or "없음"
+        found.append(("--embedding_learning_rate", before, now["embedding_learning_rate"]))
+    if saved["block_size"] != now["block_size"]:
+        found.append(("--block_size", saved["block_size"], now["block_size"]))
+    elif not found and saved["corpus"] != now["corpus"]:
+        found.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))
+    return found
+
+
+def _words(corpus):
+    return corpus["name"] if "name" in corpus else f"토큰 {corpus['tokens']:,}개({corpus['hash'][:8]})"
+
+
+def _same(one, other):
+    """Whether two models or tokenizers are one: by contents where both are folders that are there."""
+    return one["hash"] == other["hash"] if one.get("hash") and other.get("hash") else one["name"] == other["name"]
+
+
+def _identify(name):
+    """`{"name", "hash"}` of a folder, only its name of a hub id or word."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return {"name": folder.name if folder.is_absolute() else name}
+    digest = hashlib.sha256()
+    for pattern in ("config.json", "tokenizer.json", *WEIGHTS):
+        for path in sorted(folder.glob(pattern)):
+            with path.open("rb") as file:
+                digest.update(f"{path.name} {path.stat().st_size}".encode() + file.read(FILE_BEGINNING))
+    return {"name": folder.resolve().name, "hash": digest.hexdigest()}
+
+
+def _hash(content):
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,155 @@
+"""The flags of generate.py, their defaults and their validation; imports no torch, so that refusals come at once."""
+
+import argparse
+import sys
+import unicodedata
+
+from gpt2_korean.cli.parser import (
+    DEVICES,
+    REMOTE_CODE,
+    KoreanArgumentParser,
+    add_flag,
+    add_switch,
+    choice,
+    escaped_text,
+    integer,
+    number,
+    text,
+)
+from gpt2_korean.messages import UsageError
+from gpt2_korean.text.conversations import PROMPT
+
+# What an interactive session can change as it goes.
+SETTINGS = (
+    "length", "min_length", "stop", "top_k", "top_p", "temperature", "repetition_penalty", "repetition_window",
+    "penalize_prompt", "no_repeat_ngram_size",
+)  # fmt: skip
+# What --serve takes for itself, and what a page has no use for.
+SERVING = ("serve", "host", "port")
+NOT_SERVED = ("interactive", "prompt_file", "output_file")
+
+
+def parse_generate_options(argv=None):
+    """The options of generate.py. Raises UsageError."""
+    options = _generate_parser().parse(list(sys.argv[1:] if argv is None else argv))
+    if not options.model_name_or_path:
+        raise UsageError("--model_name_or_path가 필요합니다. 체크포인트 폴더나 Hub 이름을 주세요.")
+    if options.prompt_file and options.prompt:
+        raise UsageError("--prompt와 --prompt_file은 함께 쓸 수 없습니다. 하나만 주세요.")
+    if options.interactive and (options.prompt or options.prompt_file):
+        raise UsageError("--interactive에서는 앞글을 직접 치므로 --prompt나 --prompt_file을 함께 쓸 수 없습니다.")
+    if options.interactive and options.prompt_template and options.num_return_sequences > 1:
+        raise UsageError("--num_return_sequences는 --interactive의 대화(--prompt_template)에서는 1이어야 합니다.")
+    if options.serve:
+        _check_serving(options)
+    return options
+
+
+def _check_serving(options):
+    for name in NOT_SERVED:
+        if getattr(options, name):
+            raise UsageError(f"--serve와 --{name}은(는) 함께 쓸 수 없습니다. 하나만 주세요.")
+    if options.num_return_sequences > 1 or len(options.prompt or []) > 1:
+        raise UsageError("--serve에는 --prompt를 하나만 주고 --num_return_sequences를 빼세요. 글은 한 편씩 씁니다.")
+
+
+def parse_setting(name, word, names=SETTINGS):
+    """The value of `/set name word` in an interactive session; `names` may be set. Raises UsageError."""
+    if name not in names:
+        raise UsageError(f"{name}: 그런 설정이 없습니다. 바꿀 수 있는 것: {', '.join(names)}")
+    return getattr(_generate_parser().parse([f"--{name}={word}"]), name)
+
+
+def describe_settings(names):
+    """The help of each flag of `names`, name → str."""
+    actions = {action.dest: action for action in _generate_parser()._actions}
+    return {name: actions[name].help for name in names}
+
+
+def to_words(values):
+    """The words of a command line that give `values` (name → value), less the defaults: what parsing undoes."""
+    words = []
+    for action in _generate_parser()._actions:
+        value = values.get(action.dest, action.default)
+        if value == action.default or action.dest in SERVING:
+            continue
+        for word in value if isinstance(value, list) else [value]:
+            word = str(word).lower() if isinstance(word, bool) else str(word)
+            if action.type in (escaped_text, prompt_template):
+                word = word.replace("\n", "\\n").replace("\t", "\\t")
+            words.append(f"--{action.dest}={word}")
+    return words
+
+
+def _generate_parser():
+    parser = KoreanArgumentParser(
+        prog="generate.py",
+        usage='python generate.py --model_name_or_path=체크포인트 --prompt="글의 앞부분" [플래그 ...]',
+        description="학습한 모델로 글을 이어 씁니다. 결과만 표준 출력에 씁니다.",
+    )
+
+    model = parser.add_argument_group("모델")
+    add_flag(model, "--model_name_or_path", text, "체크포인트나 모델 폴더, 또는 Hub 이름. 꼭 필요합니다")
+    add_flag(model, "--device", choice(*DEVICES), "auto, xpu, cuda, mps, cpu. auto는 이 순서로 있는 것", "auto")
+    add_flag(
+        model,
+        "--dtype",
+        choice("auto", "float32", "bfloat16", "float16"),
+        "계산할 자료형. auto는 장치가 지원하면 bfloat16, 아니면 float32",
+        "auto",
+    )
+    add_flag(model, "--quantize", choice("int8"), "가중치를 8비트로 줄여 더 빠르게 씁니다(CPU의 GPT-2)")
+
+    add_switch(model, "--trust_remote_code", REMOTE_CODE)
+
+    prompt = parser.add_argument_group("앞글")
+    prompt.add_argument(
+        "--prompt", type=text, action="append", help="이어 쓸 글의 앞부분. 여러 번 줄 수 있습니다 (기본값: 빈 글)"
+    )
+    add_flag(prompt, "--prompt_file", text, "앞글이 한 줄에 하나씩 든 파일")
+    add_flag(
+        prompt,
+        "--prompt_template",
+        prompt_template,
+        r'앞글을 넣을 틀 (예: "질문: {prompt}\n답변:"). 답만 보이고, --interactive와 --serve에서는 대화가 이어집니다',
+    )
+
+    sampling = parser.add_argument_group("샘플링")
+    add_flag(sampling, "--length", integer(1), "새로 쓸 토큰 수", 100)
+    add_flag(sampling, "--min_length", integer(0), "적어도 이만큼 새 토큰을 쓰기 전에는 글을 끝내지 않습니다", 0)
+    stop_help = r'이 글이 나오면 그 앞에서 끝냅니다. 여러 번 줄 수 있습니다 (예: "\n")'
+    sampling.add_argument("--stop", type=escaped_text, action="append", metavar="글", help=stop_help)
+    add_flag(sampling, "--top_k", integer(0), "확률이 높은 k개에서만 고릅니다. 0이면 제한하지 않습니다", 50)
+    add_flag(sampling, "--top_p", number(above=0, maximum=1), "확률의 합이 p가 될 때까지의 후보에서만 고릅니다", 1.0)
+    add_flag(sampling, "--temperature", number(0), "낮을수록 뻔하고 높을수록 다양합니다. 0이면 늘 가장 높은 것", 1.0)
+    add_flag(
+        sampling, "--repetition_penalty", number(above=0), "이미 나온 토큰을 누르는 정도. 1이면 누르지 않습니다", 1.0
+    )
+    add_flag(sampling, "--repetition_window", integer(0), "최근 N개의 토큰만 누릅니다. 0이면 모두", 0)
+    add_switch(sampling, "--penalize_prompt", "앞글에 나온 토큰도 누릅니다 (기본값: true)", default=True)
+    add_flag(
+        sampling, "--no_repeat_ngram_size", integer(0), "이만큼 이어진 토큰은 다시 쓰지 않습니다. 0이면 제한 없음", 0
+    )
+    add_switch(sampling, "--allow_invalid_utf8", "글자의 조각만 나와 깨지는 것(�)을 막지 않습니다")
+    add_flag(sampling, "--seed", integer(0, 2**63 - 1), "난수 시드. 주지 않으면 새로 골라 알려 줍니다")
+
+    output = parser.add_argument_group("결과")
+    add_switch(output, "--stream", "글을 쓰는 대로 보입니다. 터미널에 한 편만 쓸 때의 기본값", default=None)
+    add_switch(output, "--interactive", "앞글을 물어 가며 이어 씁니다. /help를 치면 쓸 수 있는 명령이 나옵니다")
+    add_flag(output, "--num_return_sequences", integer(1), "앞글마다 쓸 글의 수", 1)
+    add_flag(output, "--batch_size", integer(1), "한 번에 함께 쓸 글의 수", 32)
+    add_flag(output, "--output_file", text, "결과를 한 줄에 하나씩 덧붙일 .jsonl 파일(앞글, 글, 시드, 설정)")
+
+    page = parser.add_argument_group("화면")
+    add_switch(page, "--serve", "브라우저로 글을 쓰는 화면을 엽니다. 다른 플래그는 화면의 처음 값이 됩니다")
+    add_flag(page, "--host", text, "화면을 열 주소. 기본값은 이 컴퓨터에서만 닿습니다", "127.0.0.1")
+    add_flag(page, "--port", integer(0, 65535), "화면을 열 포트. 0이면 비어 있는 것", 7860)
+    return parser
+
+
+def prompt_template(word):
+    r"""A template with `{prompt}` in it; `\n` and `\t` mean what they say."""
+    word = unicodedata.normalize("NFC", escaped_text(word))  # as prompts and training texts are
+    if PROMPT not in word:
+        raise argparse.ArgumentTypeError(f'{word!r}: "질문: {PROMPT}"처럼 앞글이 들어갈 자리에 {PROMPT}를 쓰세요.')
+    return word

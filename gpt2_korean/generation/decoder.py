@@ -1,0 +1,205 @@
+"""One model, two questions: the logits after some prompts, and the logits after one token more.
+
+A decoder keeps the keys and values of what it has read. GPT2Decoder is GPT-2 over the weights alone,
+made for one token at a time; LibraryDecoder asks any transformers model. Knows ids and tensors, no text.
+"""
+
+import inspect
+import math
+
+import torch
+import torch.nn.functional as F
+
+from gpt2_korean.speed import linear
+
+# A captured step reads a fixed length of the cache, and is captured anew once that is used up. PyTorch's
+# attention takes longer the longer that length is; the kernel of writing_kernels.py stops where the text does, and only
+# chooses its block size by whether all stands in its smaller block.
+REACH, SMALL_REACH = 256, 128
+
+
+def is_supported(config):
+    """Whether GPT2Decoder computes what the `config` (a dict, as config.json has it) asks for."""
+    usual = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
+    return (
+        config.get("model_type") == "gpt2"
+        and all(name in config for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size"))
+        and config.get("activation_function", "gelu_new") in linear.ACTIVATIONS
+        and all(config.get(name, value) == value for name, value in usual.items())
+    )
+
+
+def weight_shapes(config):
+    """The weights of a GPT-2, name → shape, less the head, which may be the embeddings again."""
+    width = config["n_embd"]
+    inner = config.get("n_inner") or 4 * width
+    shapes = {"wte.weight": (config["vocab_size"], width), "wpe.weight": (config["n_positions"], width)}
+    linears = {"attn.c_attn": (width, 3 * width), "attn.c_proj": (width, width)}
+    linears |= {"mlp.c_fc": (width, inner), "mlp.c_proj": (inner, width)}
+    norms = ["ln_f"]
+    for index in range(config["n_layer"]):
+        norms += [f"h.{index}.ln_1", f"h.{index}.ln_2"]
+        for name, shape in linears.items():
+            shapes |= {f"h.{index}.{name}.weight": shape, f"h.{index}.{name}.bias": shape[1:]}
+    for norm in norms:
+        shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
+    return shapes
+
+
+class GPT2Decoder:
+    """GPT-2 (Radford et al. 2019) with a fixed cache, so that a step can be captured as a graph.
+
+    config: as config.json has it, is_supported.
+    tensors: name → weight as a checkpoint has them, with or without the prefix `transformer.`; each is
+        popped as it is taken, so that at no time much more than one copy stands in memory.
+    make_linear: one of linear.py's functions, or fused.fused.
+    attend: fused.attend, or None for PyTorch's attention.
+    captures: whether steps can be recorded as a graph: an accelerator then waits for its memory rather
+        than for the next kernel.
+
+    Raises KeyError for a weight that is missing.
+    """
+
+    def __init__(self, config, tensors, device, dtype, make_linear=linear.plain, attend=None, captures=False):
+        def take(name):
+            tensor = tensors.pop(name if name in tensors else f"transformer.{name}")
+            return tensor.detach().to(device).to(dtype)  # the device casts faster than the processor beside it
+
+        def take_linear(name, norm=None, activation=None):
+            weight = take(f"{name}.weight").t()  # Conv1D keeps [in, out]; rows of [out, in] are read in one go
+            if place is not None:
+                weight = place[: weight.numel()].view(weight.shape).copy_(weight)
+            return make_linear(weight.contiguous(), take(f"{name}.bias"), norm, activation)
+
+        def take_norm(name):
+            return take(f"{name}.weight"), take(f"{name}.bias"), config.get("layer_norm_epsilon", 1e-5)
+
+        # Weights that are packed anyway are turned in one place: fresh memory would take longer than the turning.
+        largest = max(math.prod(shape) for name, shape in weight_shapes(config).items() if name.startswith("h."))
+        place = torch.empty(largest, device=device, dtype=dtype) if make_linear in linear.PACKERS else None
+        self.device, self.dtype, self.attend = device, dtype, attend
+        self.vocab_size, self.context = config["vocab_size"], config["n_positions"]
+        self.captures, self.warm = captures, False  # warm: whether a step has been run
+        self.cache = self.recording = None  # recording: decoding.py's, of steps over this cache
+        self.heads = config["n_head"]
+        self.tokens, self.positions = self._align(take("wte.weight")), take("wpe.weight")
+        activation = config.get("activation_function", "gelu_new")
+        self.layers = [
+            (
+                take_linear(f"h.{index}.attn.c_attn", norm=take_norm(f"h.{index}.ln_1")),
+                take_linear(f"h.{index}.attn.c_proj"),
+                take_linear(f"h.{index}.mlp.c_fc", norm=take_norm(f"h.{index}.ln_2"), activation=activation),
+                take_linear(f"h.{index}.mlp.c_proj"),
+            )
+            for index in range(config["n_layer"])
+        ]
+        head = tensors.pop("lm_head.weight", None)
+        tied = head is None or config.get("tie_word_embeddings", True)
+        head = self.tokens if tied else self._align(head.detach().to(device).to(dtype))
+        self.head = make_linear(head, None, take_norm("ln_f"))
+
+    def _align(self, embeddings):
+        """A GPU's matrix units take rows by the 8: GPT-2's 50,257 would halve the speed of the head."""
+        return embeddings if self.device.type == "cpu" else F.pad(embeddings, (0, 0, 0, -len(embeddings) % 64))
+
+    def start(self, ids, mask, steps):
+        """Logits [batch, vocab] after `ids` [batch, n], flush right where `mask` is 1; `steps` steps may follow."""
+        batch, width = ids.shape
+        slots = self.room(width + steps)
+        shape = (2, batch, self.heads, slots, self.tokens.shape[1] // self.heads)
+        if self.cache is None or self.cache[0].shape != shape:
+            self.cache = self.recording = None  # before the new ones take their memory
+            # Zeros, since what is masked is multiplied by 0 and must be a number.
+            self.cache = [torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in self.layers]
+            self.slots = torch.arange(slots, device=self.device)
+            self.first, self.next = (self.slots.new_zeros(size) for size in (batch, 1))
+        self.first.copy_((1 - mask).sum(1))  # each row's first slot that is not padding
+        self.next.fill_(width)
+        self.padded = bool((self.first > 0).any())
+        new = self.slots[:width]
+        attention = {"is_causal": True}
+        if self.padded:
+            # Padding looks at itself alone, since a softmax over nothing is no number.
+            causal = new[:, None] >= new
+            attention = {"attn_mask": (causal & (new >= self.first[:, None, None]) | (new[:, None] == new))[:, None]}
+        return self._forward(ids, new, width, attention)
+
+    def room(self, tokens):
+        """How many tokens to make room for where there are to be `tokens`: few sizes, so that recordings fit again."""
+        return -(-tokens // REACH) * REACH if self.captures else tokens
+
+    def reach(self, slots):
+        """How much of the cache a step reads that fills the last of `slots`."""
+        if self.captures and self.attend is not None:
+            return SMALL_REACH if slots <= SMALL_REACH else len(self.slots)
+        return self.room(slots)
+
+    def step(self, tokens, reach):
+        """Logits [batch, vocab] after one token more in each row, `tokens` [batch]; see `reach`."""
+        attention = {}
+        if self.attend is None and (self.captures or self.padded):
+            seen = self.slots[:reach]
+            attention = {"attn_mask": ((seen <= self.next) & (seen >= self.first[:, None]))[:, None, None]}
+        logits = self._forward(tokens[:, None], self.next, reach, attention)
+        self.next += 1
+        return logits
+
+    def _forward(self, ids, slots, reach, attention):
+        batch, new = ids.shape
+        positions = (slots - self.first[:, None]).clamp(min=0)
+        x, added = F.embedding(ids, self.tokens), F.embedding(positions, self.positions)
+        for (to_qkv, attention_out, mlp_in, mlp_out), cache in zip(self.layers, self.cache, strict=True):
+            qkv, x = to_qkv(x, added)
+            if self.attend is not None and new == 1:
+                y = self.attend(qkv, *cache, self.first, slots, reach)
+            else:
+                qkv = qkv.view(batch, new, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+                cache.index_copy_(3, slots, qkv[1:])
+                y = F.scaled_dot_product_attention(qkv[0], *cache[:, :, :, :reach], **attention)
+                y = y.transpose(1, 2).reshape(batch, new, -1)
+            inner, x = mlp_in(x, attention_out(y))
+            added = mlp_out(inner)
+        return self.head(x[:, -1], added[:, -1])[0][:, : self.vocab_size]
+
+
+class LibraryDecoder:
+    """Any causal model of transformers, through its own forward and cache."""
+
+    captures = False
+
+    def __init__(self, model):
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.vocab_size = model.config.vocab_size
+        self.context = getattr(model.config, "max_position_embeddings", None)
+        # Its class's: in training the model's own forward may be another, which hands the rest on.
+        self.accepted = inspect.signature(type(model).forward).parameters
+
+    def start(self, ids, mask, steps):
+        """As GPT2Decoder.start."""
+        self.mask, self.cache = mask, None
+        return self._forward(ids)
+
+    def room(self, tokens):
+        return tokens
+
+    def reach(self, slots):
+        return slots
+
+    def step(self, tokens, reach):
+        """As GPT2Decoder.step; `reach` is the cache's own concern here."""
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
+        return self._forward(tokens[:, None])
+
+    def _forward(self, ids):
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        inputs = {"position_ids": positions, "logits_to_keep": 1}
+        output = self.model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            **{name: value for name, value in inputs.items() if name in self.accepted},
+        )
+        self.cache = output.past_key_values
+        return output.logits[:, -1]

@@ -1,0 +1,190 @@
+"""A saved model → what writing needs of it: a decoder, the tokenizer, the end of a text.
+
+A GPT-2 in a folder is read by safetensors and tokenizers alone: importing transformers and building its
+model would take longer than reading the weights.
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gpt2_korean.device import has_graphs, load_ipex
+from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder, is_supported, weight_shapes
+from gpt2_korean.generation.loop import generate_ids
+from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.generation.whole_characters import build_tables
+from gpt2_korean.messages import UsageError, UserError, say, warn
+from gpt2_korean.speed import linear
+from gpt2_korean.speed.compile_ahead import kernel_sizes
+
+FLAG = "--model_name_or_path"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """decoder: of decoders.py. tokenizer: of tokenizers, or of transformers where it has none of those.
+    utf8: the vocabulary's Utf8Tables, None where broken characters are allowed or cannot be told."""
+
+    decoder: object
+    tokenizer: object
+    eos_token_id: int
+    utf8: object
+
+
+def load(source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False, kernels=None):
+    """The LoadedModel of a model folder or a hub id, its weights in `dtype` on `device`.
+
+    quantize: None, or "int8". kernels: the thread of compile_ahead.py that prepares them, if one does.
+
+    Raises UserError where the model cannot be had, UsageError where it cannot be quantised here.
+    """
+    ipex, notice = load_ipex(device)
+    if notice:
+        say(notice)
+    if quantize and not linear.quantizes(device):
+        raise UsageError(f"--quantize={quantize}: CPU에서만 쓸 수 있습니다. --device=cpu를 더하세요.")
+    read = _read_gpt2(Path(source)) if ipex is None else None
+    if read is not None:
+        config, tensors = read
+        with ThreadPoolExecutor(1) as thread:  # beside the weights, which wait for memory and device
+            reading = thread.submit(_read_tokenizer, Path(source), config, allow_invalid_utf8)
+            decoder = gpt2_decoder(config, tensors, device, dtype, quantize, kernels)
+        tokenizer, eos_token_id, utf8 = reading.result()
+    else:
+        from gpt2_korean.model.load import load_pretrained, show_downloads_only
+
+        show_downloads_only()
+        model, tokenizer = load_pretrained(source, dtype, FLAG, trust_remote_code)
+        eos_token_id = tokenizer.eos_token_id
+        tokenizer = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
+        config = model.config.to_dict()
+        if is_supported(config) and ipex is None and not hasattr(model, "peft_config"):
+            decoder = gpt2_decoder(config, model.state_dict(), device, dtype, quantize, kernels)
+        elif quantize:
+            raise UsageError(f"--quantize={quantize}: 이 모델에는 쓸 수 없습니다. 이 플래그를 빼세요.")
+        else:
+            model = model.to(device).eval()
+            decoder = LibraryDecoder(model if ipex is None else ipex.optimize(model, dtype=dtype, inplace=True))
+        utf8 = None if allow_invalid_utf8 else build_tables(tokenizer, decoder.vocab_size)
+    return LoadedModel(decoder, tokenizer, eos_token_id, utf8 and utf8.to(device))
+
+
+def _read_gpt2(folder):
+    """`(config, tensors)` of a GPT-2's folder, None of anything else."""
+    if not (folder / "config.json").exists():  # a hub id, or an adapter
+        return None
+    config = _read_json(folder / "config.json")
+    if not is_supported(config) or not (folder / "tokenizer.json").exists():
+        return None
+    tensors = _read_weights(folder, config)
+    return tensors and (config, tensors)
+
+
+def gpt2_decoder(config, tensors, device, dtype, quantize=None, kernels=None):
+    """A GPT2Decoder with the kernels that are fastest on this device; see load and GPT2Decoder."""
+    if device.type in ("cuda", "xpu"):
+        # A copy: where the kernels fail, the weights are taken once more.
+        decoder = _decoder_with_kernels(config, dict(tensors), device, dtype, kernels)
+        return decoder or GPT2Decoder(config, tensors, device, dtype, captures=has_graphs(device))
+    make_linear = linear.quantized if quantize else linear.packed if linear.packs(device, dtype) else linear.plain
+    return GPT2Decoder(config, tensors, device, dtype, make_linear)
+
+
+def _decoder_with_kernels(config, tensors, device, dtype, kernels):
+    """A GPT2Decoder over the Triton kernels, None where they cannot be compiled: without Triton or a C compiler.
+
+    They compile, and the device's libraries load their own, while the weights are on their way to the device.
+    """
+    captures = has_graphs(device)  # not while other threads work: nothing may be allocated while it records
+
+    def compile_kernels():
+        if kernels is not None:
+            kernels.join()
+        fused.compile_kernels(*kernel_sizes(config), device, dtype)
+
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(_rehearse, config, device, dtype)  # were it to fail, so would the real thing
+        try:
+            from gpt2_korean.speed import fused
+
+            compiling = threads.submit(compile_kernels)
+        except Exception as error:
+            failure = error
+        else:
+            decoder = GPT2Decoder(config, tensors, device, dtype, fused.fused, fused.attend, captures)
+            failure = compiling.exception()
+    if failure is None:
+        return decoder
+    # Whatever a compiler and a driver can raise.
+    warn(f"Triton 커널을 쓸 수 없어 조금 느리게 씁니다 ({type(failure).__name__}).")
+    return None
+
+
+def _rehearse(config, device, dtype):
+    """Draw a token from a GPT-2 of one layer, one head and no weights.
+
+    A device's libraries load each of their kernels in its first call, which takes half a second in all.
+    """
+    config = {**config, "n_layer": 1, "n_head": 1, "n_embd": config["n_embd"] // config["n_head"], "n_inner": None}
+    tensors = {name: torch.zeros(shape, device=device, dtype=dtype) for name, shape in weight_shapes(config).items()}
+    sampling = Sampling(temperature=0.7, top_k=50, top_p=0.95, repetition_penalty=1.2)
+    generate_ids(GPT2Decoder(config, tensors, device, dtype), [[0, 0]], 1, sampling, None)
+
+
+def _read_weights(folder, config):
+    """Name → tensor, mapped from the files; None where there is no safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    index = folder / "model.safetensors.index.json"
+    names = {"model.safetensors"} if not index.exists() else set(_read_json(index)["weight_map"].values())
+    if not all((folder / name).exists() for name in names):
+        return None
+    tensors = {}
+    try:
+        for name in names:
+            tensors.update(load_file(folder / name))
+    except SafetensorError as error:
+        raise _damaged(folder, error) from None
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    wanted = weight_shapes(config)
+    wrong = [name for name, shape in wanted.items() if name not in tensors or tensors[name].shape != shape]
+    if wrong:
+        raise UserError(f"{FLAG}={folder}: 가중치가 config.json과 맞지 않습니다 ({wrong[0]} 등 {len(wrong)}개).")
+    return tensors
+
+
+def _read_tokenizer(folder, config, allow_invalid_utf8):
+    """`(tokenizer, eos_token_id, utf8)` as a LoadedModel has them, but for the device."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise _damaged(folder / "tokenizer.json", error) from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    settings = folder / "tokenizer_config.json"
+    token = _read_json(settings).get("eos_token") if settings.exists() else None
+    token = token["content"] if isinstance(token, dict) else token
+    eos = tokenizer.token_to_id(token) if token else None
+    if eos is None or eos >= config["vocab_size"]:
+        eos = config.get("eos_token_id")
+        eos = eos[0] if isinstance(eos, list) else eos
+    if eos is None or eos >= config["vocab_size"]:
+        raise UserError(f"{folder}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다.")
+    return tokenizer, eos, None if allow_invalid_utf8 else build_tables(tokenizer, config["vocab_size"])
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path, error):
+    return UserError(f"{FLAG}={path}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).")

@@ -1,0 +1,156 @@
+"""Prompt ids → new ids: the loop over a decoder's steps.
+
+Knows ids and tensors, no text and no tokenizer. A row's result does not depend on the other rows of its
+batch: padding stands on the left, masked, each row counts its own positions, and the repetition penalty
+sees a row's own tokens alone.
+
+Nothing in the loop waits for the device but the look at the new ids every few steps. Where the device has
+graphs, a step (the model, the sampling and their bookkeeping) is recorded once and then replayed whole, in
+later calls too: those that differ in their prompts, or a little in length, read and write the same tensors.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from gpt2_korean.device import record_graph
+from gpt2_korean.generation.sampling import choose_token, penalize_and_ban
+
+
+@dataclass
+class _Rows:
+    """The rows of a batch as they grow, on the device: changed in place, so that a recorded step sees them."""
+
+    history: torch.Tensor  # see sampling.py
+    written: torch.Tensor  # int64 [], how many tokens are new
+    length: torch.Tensor  # int64 [], how many are to be
+    states: torch.Tensor  # int64 [batch], of the UTF-8 automaton
+
+
+def generate_ids(*arguments, **keywords):
+    """What stream_ids yields, put together: a list of new ids for each prompt."""
+    chunks = list(stream_ids(*arguments, **keywords))
+    return [[index for chunk in row for index in chunk] for row in zip(*chunks, strict=True)]
+
+
+@torch.inference_mode()
+def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, every=1):
+    """Continue each of `prompts`, a batch of non-empty id lists, by up to `length` tokens.
+
+    Yields, every few steps, the new ids of each row, a list of lists; a row ends before its first
+    `eos_token_id` (None: it never ends) and has no more ids from then on. A row that has filled the model's
+    context goes on from the newer half of its tokens, just as if it had been started on those.
+
+    utf8: the Utf8Tables of the vocabulary, to write whole characters only; the prompts end on one.
+    every: after how many steps to look: each look waits for the device.
+    """
+    device, context = decoder.device, decoder.context
+    windows = [torch.tensor(fit_prompt(prompt, length, context), device=device) for prompt in prompts]
+    states = torch.zeros(len(windows), dtype=torch.long, device=device)
+    ended = [False] * len(windows)
+    done = 0
+    while done < length:
+        ids, mask = pad_left(windows)
+        width, steps = ids.shape[1], length - done
+        if context is not None:
+            # The last token of a stretch is drawn but never read, so it needs no position.
+            steps = min(steps, context - width + 1)
+        logits = decoder.start(ids, mask, steps - 1)
+        history = F.pad(ids.where(mask == 1, -1), (decoder.room(width + steps) - width, 0), value=-1)
+        rows = _Rows(history, *torch.tensor([done, length], device=device), states)
+        rows, replays = _recorded(decoder, rows, sampling, eos_token_id, utf8)
+
+        def draw(logits, rows=rows):
+            _draw(logits, rows, sampling, eos_token_id, utf8)
+
+        looked = 0
+        draw(logits)
+        for step in _steps(decoder, width, steps, rows, replays, draw):
+            # The first token is shown as soon as it is there.
+            if step in (1, steps) or step % every == 0:
+                new = rows.history[:, looked - step :].tolist()
+                looked = step
+                yield [_until_end(row, index, ended, eos_token_id) for index, row in enumerate(new)]
+                if all(ended):
+                    return
+        done, states = done + steps, rows.states
+        newest = [row[row >= 0] for row in rows.history]
+        windows = [row if context is None or len(row) <= context else row[-(context // 2) :] for row in newest]
+
+
+def fit_prompt(prompt, length, context):
+    """The newest tokens of `prompt` that leave room for `length` more, or half the context if that is more."""
+    if context is None:
+        return prompt
+    return prompt[-max(context - length + 1, context // 2) :]
+
+
+def pad_left(windows):
+    """Rows (1-d id tensors) as ids and mask, both [batch, longest row], the rows flush right."""
+    longest = max(len(window) for window in windows)
+    ids = torch.stack([torch.cat([window[:1].expand(longest - len(window)), window]) for window in windows])
+    lengths = torch.tensor([len(window) for window in windows], device=ids.device)
+    mask = torch.arange(longest, device=ids.device) >= longest - lengths[:, None]
+    return ids, mask.long()
+
+
+def _recorded(decoder, rows, sampling, eos_token_id, utf8):
+    """`(rows, replays)`: the tensors to work on, which are then as `rows`, and steps recorded over them, by reach.
+
+    A decoder keeps one recording, as long as its cache is the same.
+    """
+    if not decoder.captures:
+        return rows, {}
+    key = (rows.history.shape, sampling, eos_token_id, id(utf8))
+    if decoder.recording is None or decoder.recording[0] != key:
+        # With the tables, which a recorded step reads: they must not go before it.
+        decoder.recording = (key, rows, {}, utf8)
+    _, recorded, replays, _ = decoder.recording
+    for name, tensor in vars(rows).items():
+        getattr(recorded, name).copy_(tensor)
+    return recorded, replays
+
+
+def _steps(decoder, width, steps, rows, replays, draw):
+    """Draw the second to the last of `steps` tokens into `rows`; yields how many are drawn (or submitted) so far."""
+    yield 1
+    for step in range(1, steps):
+        reach = decoder.reach(width + step)
+
+        def advance(reach=reach):
+            draw(decoder.step(rows.history[:, -1], reach))
+
+        if reach in replays:
+            replays[reach]()
+        elif decoder.captures and decoder.warm:
+            replays[reach] = record_graph(advance, decoder.device)[0].replay
+            replays[reach]()
+        else:
+            advance()  # as it is: libraries set themselves up in their first call, which no graph may record
+            decoder.warm = True
+        yield step + 1
+
+
+def _draw(logits, rows, sampling, eos_token_id, utf8):
+    """Draw the next token of each row and take it into `rows`."""
+    if utf8 is not None:
+        # One number for each row: a lone one would be fetched from the device to index by.
+        more = (rows.length - 1 - rows.written).clamp(max=3).expand(len(logits))
+        logits = logits.masked_fill(~utf8.allowed[more, rows.states], -torch.inf)
+    scores = penalize_and_ban(logits, rows.history, rows.written, sampling, eos_token_id)
+    tokens = choose_token(scores, sampling)
+    if utf8 is not None:
+        rows.states.copy_(utf8.next_state[rows.states, tokens])
+    rows.history.copy_(torch.cat([rows.history[:, 1:], tokens[:, None]], 1))
+    rows.written += 1
+
+
+def _until_end(ids, row, ended, eos_token_id):
+    """The ids of a row that stand before its end; notes in `ended` that it has come."""
+    if ended[row]:
+        return []
+    if eos_token_id in ids:
+        ended[row] = True
+        return ids[: ids.index(eos_token_id)]
+    return ids

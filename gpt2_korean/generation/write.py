@@ -1,0 +1,78 @@
+"""Prompt texts → the texts that continue them, as they come: what generate.py and its sessions share."""
+
+from dataclasses import fields
+
+from gpt2_korean.generation.loop import fit_prompt, stream_ids
+from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.generation.text_stream import TextStream
+from gpt2_korean.messages import warn
+from gpt2_korean.text.prompts import encode_prompt
+
+# Steps between two looks at what is written. A look waits for an accelerator, which then waits for us;
+# several a second still seem continuous to a reader.
+LOOK_EVERY, LOOK_EVERY_IN_STREAM = 16, 4
+
+
+def stream_texts(model, prompts, settings, every=1, tell=warn):
+    """Continue `prompts`, a batch of str, by a LoadedModel.
+
+    settings: name → value, as generate_options.SETTINGS names them.
+    tell: gets the line that says so where the model's context is too short for all of a text, at once.
+
+    Returns an iterator that yields, every few steps, how many steps they were and the new text of each row,
+    a list of str. A row's text ends with the document, before the first of the stop texts, or after `length`
+    tokens.
+    """
+    sampling = Sampling(**{field.name: settings[field.name] for field in fields(Sampling)})
+    encoded = [encode_prompt(prompt, model.tokenizer, model.eos_token_id) for prompt in prompts]
+    _tell_of_context(encoded, settings["length"], model.decoder.context, tell)
+    streams = [TextStream(model.tokenizer, ids, settings["stop"] or ()) for ids in encoded]
+    every = every if model.decoder.captures else 1
+    return _push_chunks(
+        streams, stream_ids(model.decoder, encoded, settings["length"], sampling, model.eos_token_id, model.utf8, every)
+    )
+
+
+def _push_chunks(streams, chunks):
+    for chunk in chunks:
+        yield max(map(len, chunk)), [stream.push(ids) for stream, ids in zip(streams, chunk, strict=True)]
+        # A row without new ids has come to the end of its document.
+        if all(stream.ended or not ids for stream, ids in zip(streams, chunk, strict=True)):
+            break
+    yield 0, [stream.close() for stream in streams]
+
+
+def fits(model, prompt, length):
+    """Whether `prompt` and `length` tokens more stand in the model's context together."""
+    context = model.decoder.context
+    ids = encode_prompt(prompt, model.tokenizer, model.eos_token_id)
+    return context is None or len(fit_prompt(ids, length, context)) == len(ids)
+
+
+def write_each(model, prompts, settings):
+    """Yield for each prompt an iterator over the pieces of the text that continues it."""
+    for prompt in prompts:
+        yield (new for _, (new,) in stream_texts(model, [prompt], settings, LOOK_EVERY_IN_STREAM))
+
+
+def write_batches(model, prompts, settings, batch_size, on_tokens):
+    """As write_each, `batch_size` texts at a time, each in one piece; calls `on_tokens` with the tokens done."""
+    for start in range(0, len(prompts), batch_size):
+        batch = prompts[start : start + batch_size]
+        texts, left = [""] * len(batch), settings["length"]
+        for steps, new in stream_texts(model, batch, settings, LOOK_EVERY):
+            texts = [text + more for text, more in zip(texts, new, strict=True)]
+            on_tokens(steps * len(batch))
+            left -= steps
+        on_tokens(left * len(batch))  # those that it needed less, all its texts having ended
+        for text in texts:
+            yield [text]
+
+
+def _tell_of_context(encoded, length, context, tell):
+    longest = max(map(len, encoded))
+    kept = max(len(fit_prompt(ids, length, context)) for ids in encoded)
+    if kept < longest:
+        tell(f"앞글이 모델의 문맥({context}토큰)에 비해 길어 앞쪽 {longest - kept}토큰은 빼고 이어 씁니다.")
+    elif context is not None and longest + length - 1 > context:
+        tell(f"글이 모델의 문맥({context}토큰)보다 길어지면 앞쪽부터 잊으며 이어 씁니다.")

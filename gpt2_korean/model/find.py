@@ -1,0 +1,60 @@
+"""A name that a user gives for a model → the folder or the hub id that it is loaded from.
+
+Works on files alone; loads no model.
+"""
+
+import re
+from pathlib import Path
+
+from gpt2_korean.checkpoints.complete import (
+    CHECKPOINT,
+    describe_existing,
+    list_checkpoints,
+    missing_weights,
+    step_of,
+    trainer_state,
+    whole_checkpoints,
+)
+from gpt2_korean.messages import UsageError, UserError
+
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # model, or owner/model
+
+
+def find_model(name, flag="--model_name_or_path"):
+    """Where `name` is loaded from: `(folder or hub id, a notice or None)`.
+
+    A run that ended before step N has no checkpoint-N, and never will: its last state stands for it.
+    Raises UserError that names the models which do exist beside a missing one.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if not _is_model(path):
+            inside = _models_in(path)
+            raise UserError(f"{flag}={name}: 모델 폴더가 아닙니다(config.json이 없음). {describe_existing(inside)}")
+        missing = missing_weights(path)
+        if missing:
+            beside = [other for other in whole_checkpoints(path.parent) if other != path]
+            raise UserError(f"{flag}={name}: 쓰다 만 모델입니다({missing}이 없거나 잘림). {describe_existing(beside)}")
+        return path, None
+    if path.is_file():
+        raise UsageError(f"{flag}={name}: 파일이 아니라 모델이 든 폴더를 주세요.")
+    if CHECKPOINT.fullmatch(path.name):
+        beside = list_checkpoints(path.parent)
+        state = trainer_state(beside[-1]) if beside else None
+        if state and state["max_steps"] <= state["global_step"] < step_of(path):
+            last = beside[-1]
+            return last, f"학습이 {step_of(last)}스텝에서 끝났으므로 {path.name} 대신 마지막 {last.name}을(를) 씁니다."
+    elif HUB_ID.fullmatch(name) and not ("/" in name and path.parent.is_dir()):
+        return name, None
+    raise UsageError(f"{flag}={name}: 그런 모델 폴더가 없습니다. {describe_existing(_models_in(path.parent))}")
+
+
+def _models_in(folder):
+    """The models in `folder`, its checkpoints last."""
+    checkpoints = list_checkpoints(folder)
+    folders = sorted(path for path in folder.iterdir() if _is_model(path)) if folder.is_dir() else []
+    return [path for path in folders if path not in checkpoints] + checkpoints
+
+
+def _is_model(folder):
+    return any((folder / name).exists() for name in ("config.json", "adapter_config.json"))

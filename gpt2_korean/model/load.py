@@ -1,0 +1,226 @@
+"""Hub id | local folder | built-in scratch size → model and tokenizer, their special tokens in agreement."""
+
+import json
+import pickle
+from pathlib import Path
+
+from gpt2_korean.messages import UserError, say, warn
+from gpt2_korean.text.blocks import token_stream
+from gpt2_korean.text.documents import count_characters, sample_texts
+from gpt2_korean.text.vocabulary import LEAST_TOKENS, learn_tokenizer, should_replace, spent
+
+COUNTED_TOKENS = 16_000_000  # of a corpus, to learn from how its tokens are used: more would only take time
+
+# Sizes that need no download. The demo's learns to write Korean words on two cores within 3 minutes: a
+# large vocabulary for its width, since a small corpus is learnt sooner by words than by their parts, and
+# no dropout, since a model this small is far from learning anything by heart.
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+SCRATCH_SIZES = {
+    "scratch-mini": {"n_layer": 4, "n_embd": 256, "n_head": 4, "n_positions": 256, "vocab_size": 8192, **NO_DROPOUT},
+}
+
+
+def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=False):
+    """`(model, tokenizer)` for training; of `documents` a scratch size learns its vocabulary.
+
+    Raises UserError where the model cannot be had.
+    """
+    if model_type not in SCRATCH_SIZES:
+        return load_pretrained(model_type, dtype, trust_remote_code=trust_remote_code)
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    size = SCRATCH_SIZES[model_type]
+    tokenizer = learn_tokenizer(documents, vocab_size or size["vocab_size"], size["n_positions"])
+    end = tokenizer.eos_token_id
+    config = GPT2Config(**{**size, "vocab_size": len(tokenizer)}, bos_token_id=end, eos_token_id=end, pad_token_id=end)
+    return GPT2LMHeadModel(config).to(dtype), tokenizer
+
+
+def choose_tokenizer(tokenizer, documents, choice=None, vocab_size=None):
+    """The tokenizer to train with: a model's own, or another one to which the model is then to be carried over.
+
+    choice: None (should_replace decides), "korean", "original", or the folder of a tokenizer. Raises
+    UserError for a tokenizer that cannot be loaded or carried over to.
+    """
+    from gpt2_korean.generation.whole_characters import token_bytes
+
+    if choice == "original":
+        return tokenizer
+    if choice is None:
+        characters = count_characters(documents) if hasattr(documents, "num_rows") else None
+        if not should_replace(tokenizer, _sample(documents), characters):
+            return tokenizer
+        choice = "korean"
+    if choice == "korean":
+        new = learn_tokenizer(documents, vocab_size or 32_000, tokenizer.model_max_length)
+        if len(new) < LEAST_TOKENS:
+            warn(f"글이 짧아 토큰을 {len(new):,}개밖에 배우지 못했으므로 모델의 원래 어휘를 씁니다.")
+            return tokenizer
+    else:
+        new = _other_tokenizer(choice, tokenizer.model_max_length)
+    if token_bytes(tokenizer) is None or token_bytes(new) is None:
+        raise UserError("--tokenizer: 바이트 단위 어휘끼리만 바꿀 수 있습니다. --tokenizer=original을 주세요.")
+    return new
+
+
+def replace_vocabulary(model, old, new, documents, blocks):
+    """Carry `model` over from the tokenizer `old` to `new`, by which `documents` are packed into `blocks`."""
+    from gpt2_korean.model.embeddings import carry_over
+
+    copied, computed = carry_over(model, old, new, token_stream(blocks, COUNTED_TOKENS))
+    agree_on_special_tokens(model, new)
+    sample = _sample(documents)
+    say(
+        f"어휘: 글자당 {spent(old, sample):.2f} → {spent(new, sample):.2f}토큰 · 토큰 {len(new):,}개"
+        f"(그대로 옮김 {copied:,}개, 조각과 쓰임에서 계산 {computed:,}개)"
+    )
+
+
+def _sample(documents):
+    return sample_texts(documents, characters=1_000_000)
+
+
+def _other_tokenizer(path, context_length):
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=Path(path).exists(), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다 ({str(error).splitlines()[0]})."
+        ) from None
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"--tokenizer={path}: 글의 끝을 나타내는 토큰(eos_token)이 없습니다.")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    tokenizer.model_max_length = context_length
+    return tokenizer
+
+
+def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False):
+    """`(model, tokenizer)` of a model folder or a hub id, the weights in `dtype`.
+
+    Python code that comes with the model runs only where `trust_remote_code`; pickled weights can run none
+    (transformers reads them with weights_only). Raises UserError that names `flag` where the model is
+    unreachable, incomplete or damaged.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from gpt2_korean.model.lora import load_adapted, merge, read_adapter
+
+    local_files_only = not Path(source).is_dir() and _must_use_cache(source, flag)
+    access = {"local_files_only": local_files_only, "trust_remote_code": trust_remote_code}
+    try:
+        if not (Path(source) / "config.json").exists() and read_adapter(source) is not None:
+            model, tokenizer = load_adapted(source, flag, trust_remote_code)
+            return merge(model).to(dtype), tokenizer
+        config = AutoConfig.from_pretrained(source, **access)
+        tokenizer = load_tokenizer(source, config, **access)
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=dtype, output_loading_info=True, **access,
+            adapter_kwargs={"local_files_only": local_files_only},  # not handed on by itself
+        )  # fmt: skip
+    except (SafetensorError, json.JSONDecodeError, EOFError) as error:
+        raise UserError(f"{flag}={source}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).") from None
+    except pickle.UnpicklingError:
+        raise UserError(f"{flag}={source}: 가중치 파일에 가중치가 아닌 것이 들어 있어 열지 않았습니다.") from None
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other shapes
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{flag}={source}: 모델에 딸린 Python 코드를 실행해야 하는 모델입니다.\n"
+                "만든 이를 믿는다면 그 코드를 읽어 본 뒤 --trust_remote_code를 더하세요."
+            ) from None
+        raise UserError(f"{flag}={source}: 모델을 불러올 수 없습니다 ({str(error).splitlines()[0]}).") from None
+    if loading["missing_keys"] or loading["mismatched_keys"]:
+        wrong = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
+        raise UserError(f"{flag}={source}: 가중치가 config.json과 맞지 않습니다 ({wrong[0]} 등 {len(wrong)}개).")
+    agree_on_special_tokens(model, tokenizer)
+    return model, tokenizer
+
+
+def show_downloads_only():
+    """Hide transformers' bars for loading and saving, which last moments, and keep the Hub's for downloads."""
+    import huggingface_hub.utils
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # hides the Hub's as well
+    huggingface_hub.utils.enable_progress_bars()
+
+
+def _must_use_cache(name, flag):
+    """Whether a hub id must come from the cache, the Hub being out of reach.
+
+    Asked once and at once: each file's own request would try six times, half a minute in all.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        huggingface_hub.model_info(name, timeout=10)
+        return False
+    except GatedRepoError:
+        raise UserError(f"{flag}={name}: 허락이 필요한 모델입니다. Hub에서 신청하고 HF_TOKEN을 설정하세요.") from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"{flag}={name}: Hub에 그런 모델이 없습니다. 이름을 확인하세요(비공개라면 HF_TOKEN 설정)."
+        ) from None
+    except Exception:  # no route, no name, a proxy's page, HF_HUB_OFFLINE: whatever else, the Hub did not answer
+        if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
+            return True
+        raise UserError(
+            f"{flag}={name}: 네트워크가 닿지 않고 받아 둔 파일도 없습니다. (1) 모델 폴더를 주거나 "
+            "(2) HF_ENDPOINT에 미러 주소를 설정하거나 다른 컴퓨터의 캐시(HF_HOME)를 복사하거나\n"
+            "(3) 내려받기가 없는 --model_type=scratch-mini로 처음부터 학습하세요."
+        ) from None
+
+
+def load_tokenizer(name, config, local_files_only=False, trust_remote_code=False):
+    """The tokenizer of `name` with an end-of-text token inside the model's vocabulary.
+
+    transformers 5 rebuilds the tokenizer of any GPT-2 config by GPT-2's own rules, whatever its
+    tokenizer.json says; skt/kogpt2-base-v2, whose words are split otherwise, would come out empty. Where
+    the two differ, the file is right.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.utils import cached_file
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        name, local_files_only=local_files_only, trust_remote_code=trust_remote_code
+    )
+    file = cached_file(
+        name, "tokenizer.json", local_files_only=local_files_only, _raise_exceptions_for_missing_entries=False
+    )
+    if file is not None and getattr(tokenizer, "backend_tokenizer", None) is not None:
+        written, loaded = (
+            json.loads(text) for text in (Path(file).read_text("utf-8"), tokenizer.backend_tokenizer.to_str())
+        )
+        if written["pre_tokenizer"] != loaded["pre_tokenizer"]:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(name, local_files_only=local_files_only)
+    if isinstance(tokenizer.chat_template, dict):
+        # Each would be saved in a file of its name, which transformers refuses where it leads out of the folder.
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
+    if tokenizer.eos_token_id is None or tokenizer.eos_token_id >= config.vocab_size:
+        eos = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
+        if eos is None or eos >= config.vocab_size:
+            raise UserError(f"{name}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다.")
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(eos)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.vocab_size:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.model_max_length = min(tokenizer.model_max_length, context_length(config) or tokenizer.model_max_length)
+    return tokenizer
+
+
+def agree_on_special_tokens(model, tokenizer):
+    """Give model config and generation config the tokenizer's end and padding ids, so that all three agree."""
+    begin = tokenizer.bos_token_id
+    if begin is None or begin >= model.config.vocab_size:
+        begin = tokenizer.eos_token_id
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = begin
+        config.eos_token_id = tokenizer.eos_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+def context_length(config):
+    """How many positions the model has, None where its architecture sets no limit."""
+    return getattr(config, "max_position_embeddings", None)

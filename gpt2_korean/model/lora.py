@@ -1,0 +1,130 @@
+"""LoRA (Hu et al. 2021): small matrices trained beside a model's frozen ones, merged into them at the end.
+
+An adapter is saved in peft's layout and refers to the model that it was trained on, its base, by name. The
+rows of a new vocabulary are new as a whole: with one, the embeddings are trained too, and saved with the adapter.
+"""
+
+import json
+import warnings
+from pathlib import Path
+
+from gpt2_korean.messages import UsageError
+from gpt2_korean.model.find import find_model
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def read_adapter(folder):
+    """The settings of the adapter in `folder`, a dict in peft's words; None where there is none."""
+    try:
+        return json.loads((Path(folder) / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def check_adapter(start, source, rank, alpha):
+    """Raise UsageError where training cannot go on from `start` (a checkpoint, or None), or begin from `source`, so.
+
+    `rank` is 0 for the training of a whole model, `alpha` is None where the command line leaves it open.
+    """
+    if start is None:
+        if rank and read_adapter(source) is not None:
+            raise UsageError(
+                f"--model_type={source}: 어댑터 위에 새 어댑터를 둘 수 없습니다. 학습을 마친 --output_dir(합친 모델)을 "
+                "주거나, 그 학습을 --resume_from_checkpoint로 이어 가세요."
+            )
+        return
+    saved = read_adapter(start) or {"r": 0, "lora_alpha": None}
+    for flag, before, now in (("--lora_rank", saved["r"], rank), ("--lora_alpha", saved["lora_alpha"], alpha)):
+        if now is not None and now != before:
+            raise UsageError(
+                f"{flag}={now}: 이어 갈 체크포인트({start})는 {flag}={before}로 학습했습니다. 그 값을 주거나 "
+                "--resume_from_checkpoint를 빼고 새로 시작하세요."
+            )
+
+
+def adapt(model, rank, alpha=None, train_embeddings=False):
+    """`model` with an adapter on all its linear layers, which alone is trained, with the embeddings if asked for.
+
+    alpha: the adapter counts alpha / rank times; twice the rank where it is None. The model is changed in place.
+    """
+    from peft import LoraConfig
+    from transformers.pytorch_utils import Conv1D
+
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # as GPT-2's layers are
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=rank, lora_alpha=alpha or 2 * rank, target_modules="all-linear",
+        fan_in_fan_out=transposed,
+    )  # fmt: skip
+    return _wrap(model, config, train_embeddings)
+
+
+def load_adapted(folder, flag, trust_remote_code=False):
+    """`(model, tokenizer)` of an adapter's folder: its base with the adapter on it, float32, to be trained further.
+
+    Raises UserError as load_pretrained does.
+    """
+    import torch
+    from peft import LoraConfig
+    from safetensors import safe_open
+
+    from gpt2_korean.model.load import agree_on_special_tokens, load_pretrained, load_tokenizer
+
+    base = read_adapter(folder).get("base_model_name_or_path") or ""
+    source, _ = find_model(base, f"{Path(folder) / CONFIG}의 바탕 모델")
+    model, _ = load_pretrained(source, torch.float32, flag, trust_remote_code)
+    with safe_open(Path(folder) / WEIGHTS, framework="pt") as file:
+        embeddings = [name for name in file.keys() if "lora_" not in name]  # noqa: SIM118
+        if embeddings:
+            model.resize_token_embeddings(file.get_slice(embeddings[0]).get_shape()[0], mean_resizing=False)
+    tokenizer = load_tokenizer(folder, model.config, trust_remote_code=trust_remote_code)
+    agree_on_special_tokens(model, tokenizer)
+    config = LoraConfig.from_pretrained(folder)
+    config.inference_mode = False  # as saved it is True, for those who only load it
+    adapted = _wrap(model, config, bool(embeddings))
+    adapted.load_adapter(folder, "default", is_trainable=True)
+    return adapted, tokenizer
+
+
+def is_adapted(model):
+    from peft import PeftModel
+
+    return isinstance(model, PeftModel)
+
+
+def merge(model):
+    """The base of an adapted model, the adapter added into its weights: a model like any other."""
+    return model.merge_and_unload()
+
+
+def describe(model):
+    trained, whole = model.get_nb_trainable_parameters()
+    return f"LoRA: 매개변수 {whole:,}개 가운데 {trained:,}개({trained / whole:.1%})를 학습합니다."
+
+
+def _wrap(model, config, train_embeddings):
+    from peft import PeftModelForCausalLM
+
+    class AdaptedModel(PeftModelForCausalLM):
+        """A PeftModel that saves its embeddings just where they are trained, once where they are tied."""
+
+        def save_pretrained(self, folder, state_dict=None, **keywords):
+            inputs, outputs = self.get_input_embeddings(), self.get_output_embeddings()
+            state_dict = dict(state_dict or self.state_dict())
+            if outputs is not None and outputs.weight is inputs.weight:
+                name = next(name for name, module in self.named_modules() if module is outputs)
+                state_dict.pop(f"{name}.weight")
+            # Left to itself, peft would ask the Hub how large the base's vocabulary is, at every save.
+            keywords["save_embedding_layers"] = inputs.weight.requires_grad
+            super().save_pretrained(folder, state_dict=state_dict, **keywords)
+
+        def create_or_update_model_card(self, output_dir):
+            """None: peft's is an empty form."""
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
+        adapted = AdaptedModel(model, config)
+    if train_embeddings:
+        for embedding in (adapted.get_input_embeddings(), adapted.get_output_embeddings()):
+            embedding.weight.requires_grad_(True)
+    return adapted

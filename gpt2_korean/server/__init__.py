@@ -1,0 +1,1 @@
+"""generate.py --serve: a page to write with, and what answers it."""

@@ -1,0 +1,223 @@
+"""A model → a page to write with: what the browser asks is checked, waits its turn, and is answered as it comes.
+
+The page is in page/. It asks in JSON and gets a line of JSON for each event; hanging up ends the work. The
+words and the checks of the settings are generate_options'.
+"""
+
+import asyncio
+import errno
+import importlib.util
+import ipaddress
+import json
+import secrets
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from gpt2_korean.cli.generate_flags import describe_settings, parse_setting
+from gpt2_korean.messages import UsageError, UserError, say, warn
+from gpt2_korean.text.conversations import PROMPT, fill, put_after_turns
+from gpt2_korean.text.prompts import read_prompts
+
+# What the page can change: least, most and step of each slider. The field beside it takes whatever the flag does.
+SLIDERS = {
+    "length": (10, 300, 10),
+    "top_k": (0, 200, 1),
+    "top_p": (0.05, 1, 0.01),
+    "temperature": (0, 2, 0.05),
+    "repetition_penalty": (1, 2, 0.05),
+}
+# The most that is done for one request, however it was sent, and the most requests that wait.
+MOST_TOKENS, MOST_CHARACTERS, MOST_WAITING = 1000, 20_000, 16
+TOO_LONG = f"글이 너무 깁니다. {MOST_CHARACTERS:,}자까지 쓸 수 있습니다."
+SUGGESTIONS, SUGGESTED_TOKENS = 3, 10
+# The page loads nothing from elsewhere and tells nobody where it is.
+POLICY = "default-src 'self'; img-src data:; frame-ancestors 'none'"
+HEADERS = [("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer")]
+
+
+def open_port(host, port):
+    """A socket that listens there. Raises UserError where the packages are missing, UsageError for host and port."""
+    if not all(map(importlib.util.find_spec, ("starlette", "uvicorn"))):
+        raise UserError("--serve에는 패키지 둘이 더 필요합니다: pip install -r requirements-serve.txt")
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError, UnicodeError) as error:
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            raise UsageError(f"--port={port}: 이미 쓰이는 포트입니다. 다른 것이나 0(비어 있는 것)을 주세요.") from None
+        raise UsageError(f"--host={host} --port={port}: 열 수 없는 주소입니다 ({error}).") from None
+
+
+def serve(listener, *arguments):
+    """Answer whoever comes to `listener` until Ctrl-C; the other arguments are those of build_server."""
+    host, port = listener.getsockname()[:2]
+    if not ipaddress.ip_address(host).is_loopback:
+        warn("암호가 없습니다. 이 주소에 닿는 사람은 누구나 이 모델로 글을 쓸 수 있으니 믿는 네트워크에서만 여세요.")
+    say(f"글쓰기 화면: http://{f'[{host}]' if ':' in host else host}:{port} (끝내려면 Ctrl-C)")
+    build_server(host, *arguments).run(sockets=[listener])
+
+
+def build_server(host, *arguments):
+    """The page as a uvicorn.Server for the address `host`; the other arguments are those of build_app."""
+    import uvicorn
+
+    # A page of elsewhere may reach this computer under a name of its own; it is not answered.
+    names = ["localhost", "127.0.0.1", "[::1]", host] if ipaddress.ip_address(host).is_loopback else ["*"]
+    app = build_app(names, lambda: server.should_exit, *arguments)
+    quiet = {"log_level": "warning", "access_log": False, "server_header": False}
+    server = uvicorn.Server(
+        uvicorn.Config(app, lifespan="off", ws="none", headers=HEADERS, timeout_graceful_shutdown=5, **quiet)
+    )
+    return server
+
+
+def build_app(names, closing, model, settings, template, command, prompt, seed):
+    """The page as an ASGI application.
+
+    names: under which it is called, "*" for any.
+    closing: whether the server is to end, asked between two steps.
+    settings: name → value, as generate_options.SETTINGS names them: what the page starts from.
+    command: (name → value) → the generate.py command that writes the same.
+    prompt, seed: what the page starts with; seed None is a new one for each text.
+    """
+    from starlette.applications import Starlette
+    from starlette.background import BackgroundTask
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import JSONResponse, StreamingResponse
+    from starlette.routing import Mount, Route
+    from starlette.staticfiles import StaticFiles
+
+    words = describe_settings([*SLIDERS, "seed"])
+    most_tokens = max(MOST_TOKENS, settings["length"])
+    take_turns = turns_on_one_thread(closing)
+
+    async def describe(_request):
+        sliders = [
+            {"name": name, "words": words[name], "value": settings[name], "least": least, "most": most, "step": step}
+            for name, (least, most, step) in SLIDERS.items()
+        ]
+        seed_field = {"words": words["seed"], "value": None if seed is None else str(seed)}
+        page = {"prompt": prompt, "chat": bool(template), "characters": MOST_CHARACTERS}
+        return JSONResponse({"sliders": sliders, "seed": seed_field, **page})
+
+    def answer_with(work):
+        async def answer(request):
+            try:
+                asked = await read_request(request, most_tokens)
+            except UserError as error:
+                return JSONResponse({"error": str(error)}, 400)
+            events = take_turns(work(asked["prompt"], asked["turns"], {**settings, **asked["settings"]}, asked["seed"]))
+            lines = (json.dumps(event, ensure_ascii=False) + "\n" async for event in events)
+            # Its task may be ended while a line is sent, and then nothing else closes it at once.
+            return StreamingResponse(lines, media_type="application/x-ndjson", background=BackgroundTask(events.aclose))
+
+        return answer
+
+    def write(prompt, turns, settings, seed):
+        return write_text(model, template, command, prompt, turns, settings, seed)
+
+    def suggest(prompt, turns, settings, seed):
+        return suggest_texts(model, template, prompt, turns, settings)
+
+    routes = [
+        Route("/settings", describe),
+        Route("/write", answer_with(write), methods=["POST"]),
+        Route("/suggest", answer_with(suggest), methods=["POST"]),
+        Mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True)),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=names)])
+
+
+async def read_request(request, most_tokens):
+    """What the page asks: prompt, turns, settings and seed, each checked as the flags are. Raises UserError."""
+    # A form of another site cannot send this type, and a script of it cannot without being allowed to.
+    if request.headers.get("content-type") != "application/json":
+        raise UserError("application/json이 아닌 요청입니다.")
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > 8 * MOST_CHARACTERS:  # a character is 6 bytes at most
+            raise UserError(TOO_LONG)
+    try:
+        asked = json.loads(body)
+        turns = [(str(prompt), str(text)) for prompt, text in asked.get("turns", [])]
+        texts = [str(asked["prompt"]), *(text for turn in turns for text in turn)]
+        "".join(texts).encode("utf-8")  # half a surrogate pair is no text
+        words = {name: str(word) for name, word in asked.get("settings", {}).items()}
+        seed = asked.get("seed")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise UserError("읽을 수 없는 요청입니다.") from None
+    if sum(map(len, texts)) > MOST_CHARACTERS:
+        raise UserError(TOO_LONG)
+    settings = {name: parse_setting(name, word, SLIDERS) for name, word in words.items()}
+    if settings.get("length", 0) > most_tokens:
+        raise UserError(f"length는 {most_tokens:,}까지 쓸 수 있습니다.")
+    seed = secrets.randbits(32) if seed is None else parse_setting("seed", str(seed), ["seed"])
+    return {"prompt": read_prompts([texts[0]])[0], "turns": turns, "settings": settings, "seed": seed}
+
+
+def turns_on_one_thread(closing):
+    """A function: a generator → an async generator of what it yields, once all that came before it are done.
+
+    The model works on one text at a time, and always on the same thread: each thread would have helpers of
+    its own. Closing the async generator closes the other after the step that it is at; so does `closing()`.
+    """
+    worker, turn, line = ThreadPoolExecutor(1), asyncio.Lock(), []
+
+    async def take_turns(work):
+        if len(line) > MOST_WAITING:
+            yield {"error": "기다리는 사람이 너무 많습니다. 조금 뒤에 다시 해 보세요."}
+            return
+        line.append(work)
+        try:
+            if len(line) > 1:
+                yield {"waiting": len(line) - 1}
+            async with turn:
+                try:
+                    step = partial(asyncio.get_running_loop().run_in_executor, worker, next, work, None)
+                    while not closing() and (event := await step()):
+                        yield event
+                finally:
+                    worker.submit(work.close)
+        finally:
+            line.remove(work)
+
+    return take_turns
+
+
+def write_text(model, template, command, prompt, turns, settings, seed):
+    """Yield the seed, the equal command and a notice or None, and then the text, piece by piece."""
+    import torch
+
+    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, fits, stream_texts
+
+    room = partial(fits, model, length=settings["length"])
+    whole = put_after_turns(template, turns, fill(template, prompt), room)
+    same = {**settings, "prompt": [whole], "prompt_template": None, "seed": seed}
+    notices = []
+    torch.manual_seed(seed)
+    chunks = stream_texts(model, [whole], settings, LOOK_EVERY_IN_STREAM, notices.append)
+    yield {"seed": str(seed), "command": command(same), "notice": next(iter(notices), None)}
+    for _, (new,) in chunks:
+        yield {"text": new}
+
+
+def suggest_texts(model, template, prompt, turns, settings):
+    """Yield several short ways to go on with `prompt`, a list of str: a line at most, its last word whole."""
+    from gpt2_korean.generation.write import LOOK_EVERY, fits, stream_texts
+
+    # Words are learnt with the space before them, so a prompt that ends in one is continued from before it.
+    typed = prompt.rstrip(" ")
+    opening = (template or PROMPT).partition(PROMPT)[0]
+    whole = put_after_turns(template, turns, opening + typed, partial(fits, model, length=SUGGESTED_TOKENS))
+    short = {"length": SUGGESTED_TOKENS, "min_length": 0, "stop": [*(settings["stop"] or ()), "\n"]}
+    texts = [""] * SUGGESTIONS
+    for _, new in stream_texts(model, [whole] * SUGGESTIONS, {**settings, **short}, LOOK_EVERY, lambda _: None):
+        texts = [text + more for text, more in zip(texts, new, strict=True)]
+        yield {"suggestions": []}  # between two steps the work can be ended
+    if typed != prompt:
+        texts = [text[1:] for text in texts if text.startswith(" ")]
+    texts = [text[: text.rfind(" ")] if text.rfind(" ") > 0 else text for text in texts]
+    yield {"suggestions": list(dict.fromkeys(filter(str.strip, texts)))}

@@ -1,0 +1,195 @@
+"""GPT-2's layers in training over the kernels of training_kernels.py: what fast_forward.py may use in place of its own.
+
+The residual stream is in bfloat16 where that is what is computed in: what is not a matrix product waits for memory,
+and this is half as much of it. Needs Triton, which comes with PyTorch's CUDA and XPU builds.
+"""
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch.autograd import Function
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+from transformers.pytorch_utils import Conv1D
+
+from gpt2_korean.speed import training_kernels as kernels
+from gpt2_korean.speed.loss import IGNORED
+from gpt2_korean.speed.products import multiply
+
+# The fastest on an H100 of those tried.
+ROW_PROGRAMS = 660  # programs that share the rows among them
+TILE_PROGRAMS = 1056  # the same where they share a row too, COLUMNS to each
+COLUMNS = 512
+
+
+def start(embedded, drop, norm, dtype):
+    """As fast_forward.start."""
+    stream_dtype = dtype if dtype == torch.bfloat16 else embedded.dtype
+    return _add_and_normalize(embedded, None, None, drop, norm, stream_dtype, dtype)
+
+
+def layer(residual, normalized, block, next_norm):
+    """As fast_forward.layer."""
+    attention, mlp = block.attn, block.mlp
+    dtypes = residual.dtype, normalized.dtype
+    qkv = _SplitHeads.apply(*_product(attention.c_attn, normalized, adds_bias=True), attention.num_heads)
+    probability = attention.attn_dropout.p if attention.training else 0.0
+    x = F.scaled_dot_product_attention(*qkv, dropout_p=probability, is_causal=True).transpose(1, 2).flatten(2)
+    x, bias = _product(attention.c_proj, x)
+    residual, normalized = _add_and_normalize(x, bias, residual, attention.resid_dropout, block.ln_2, *dtypes)
+    x, bias = _product(mlp.c_proj, _Gelu.apply(*_product(mlp.c_fc, normalized)))
+    return _add_and_normalize(x, bias, residual, mlp.dropout, next_norm, *dtypes)
+
+
+def cross_entropy_in_place(logits, labels, vocab):
+    """As loss.cross_entropy_in_place."""
+    losses = torch.empty(len(logits), device=logits.device)
+    kernels.cross_entropy_kernel[(len(logits),)](
+        logits, labels, losses, vocab, logits.shape[1], IGNORED=IGNORED, BLOCK=8192, num_warps=16
+    )
+    return losses
+
+
+FUNCTIONS = start, layer, cross_entropy_in_place  # for fast_forward.use_fast_forward
+
+
+def try_out(config, device, dtype):
+    """Compute a layer of this `config` forth and back, so that what it needs is compiled.
+
+    Raises whatever a compiler and a driver can raise.
+    """
+    with torch.random.fork_rng(devices=[]):
+        with torch.device(device):
+            block = GPT2Block(config)
+            embedded = torch.zeros(1, 16, config.n_embd, requires_grad=True)
+            logits, labels = torch.zeros(16, 128, dtype=dtype), torch.zeros(16, dtype=torch.long)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            first = start(embedded, block.mlp.dropout, block.ln_1, dtype)
+            second = layer(*first, block, block.ln_2)
+        torch.autograd.grad([tensor.float().sum() for tensor in second], embedded)
+        cross_entropy_in_place(logits, labels, logits.shape[1])
+
+
+def _product(module, x, adds_bias=False):
+    """`(x times the weight of `module`, its bias)`: the bias' gradient is left to the caller.
+
+    So is the bias itself, unless `adds_bias`. An adapter of LoRA does all by itself, and the bias is None.
+    """
+    if type(module) is not Conv1D:
+        return module(x), None
+    return multiply(x, module.weight, module.bias if adds_bias else None), module.bias
+
+
+def _add_and_normalize(x, bias, residual, drop, norm, stream_dtype, dtype):
+    """`(drop(x + bias) + residual, its layer norm)` in the two dtypes; bias and residual may be None."""
+    probability, seed = drop.p if drop.training else 0.0, None
+    if probability > 0:
+        # From the device's own generator: a recorded graph draws another whenever it is replayed.
+        seed = torch.randint(-(2**31), 2**31 - 1, (2,), dtype=torch.int32, device=x.device)
+    return _AddAndNormalize.apply(
+        x, bias, residual, norm.weight, norm.bias, norm.eps, probability, seed, stream_dtype, dtype
+    )
+
+
+class _AddAndNormalize(Function):
+    @staticmethod
+    def forward(ctx, x, bias, residual, weight, norm_bias, epsilon, probability, seed, stream_dtype, dtype):
+        width = x.shape[-1]
+        rows = x.numel() // width
+        x, residual = x.contiguous(), None if residual is None else residual.contiguous()
+        total, y = torch.empty_like(x, dtype=stream_dtype), torch.empty_like(x, dtype=dtype)
+        mean, scale = torch.empty(2, rows, device=x.device)
+        ctx.options = {
+            "FACTOR": 1 / max(1 - probability, 1e-9), "LEAST": round(probability * 2**31), "BIAS": bias is not None,
+            "RESIDUAL": residual is not None, **_row_blocks(width),
+        }  # fmt: skip
+        kernels.add_norm_kernel[(min(rows, ROW_PROGRAMS),)](
+            x, bias, residual, seed, weight, norm_bias, total, y, mean, scale, rows, width, epsilon, **ctx.options
+        )
+        ctx.save_for_backward(total, mean, scale, weight, seed)
+        ctx.dtype = x.dtype
+        ctx.set_materialize_grads(False)
+        return total, y
+
+    @staticmethod
+    def backward(ctx, of_sum, of_y):
+        total, mean, scale, weight, seed = ctx.saved_tensors
+        width = total.shape[-1]
+        rows = total.numel() // width
+        programs, options = min(rows, ROW_PROGRAMS), ctx.options
+        of_sum = None if of_sum is None else of_sum.contiguous()
+        of_residual = torch.empty_like(total) if options["RESIDUAL"] else None
+        # Without dropout the gradient is the same.
+        own = options["LEAST"] > 0 or of_residual is None or total.dtype != ctx.dtype
+        of_x = torch.empty_like(total, dtype=ctx.dtype) if own else of_residual
+        parts = total.new_empty(programs, 3 * width, dtype=torch.float32)
+        kernels.add_norm_backward_kernel[(programs,)](
+            of_y.contiguous(), of_sum, total, mean, scale, weight, seed, of_residual, of_x, parts, rows, width,
+            X=own, ADDED=of_sum is not None, **options,
+        )  # fmt: skip
+        of_weight, of_norm_bias, of_bias = _sum(parts).view(3, width)
+        of_bias = of_bias if options["BIAS"] else None
+        return of_x, of_bias, of_residual, of_weight, of_norm_bias, None, None, None, None, None
+
+
+class _Gelu(Function):
+    """GPT-2's activation of x + bias; the bias may be None."""
+
+    @staticmethod
+    def forward(ctx, x, bias):
+        x = x.contiguous()
+        y, (rows, width), grid, blocks = torch.empty_like(x), *_tiles(x, 8)
+        kernels.gelu_kernel[grid](x, bias, y, rows, width, BIAS=bias is not None, **blocks)
+        ctx.save_for_backward(x, bias)
+        return y
+
+    @staticmethod
+    def backward(ctx, of_y):
+        x, bias = ctx.saved_tensors
+        (rows, width), grid, blocks = _tiles(x, 2)
+        of_x, parts = torch.empty_like(x), torch.empty(grid[0], width, device=x.device)
+        kernels.gelu_backward_kernel[grid](
+            of_y.contiguous(), x, bias, of_x, parts, rows, width, BIAS=bias is not None, **blocks
+        )
+        return of_x, None if bias is None else _sum(parts)
+
+
+class _SplitHeads(Function):
+    """Queries, keys and values, each [batch, heads, length, head width], out of [batch, length, 3 × width].
+
+    bias: None, or what has been added to them, whose gradient is summed up here.
+    """
+
+    @staticmethod
+    def forward(ctx, qkv, bias, heads):
+        ctx.has_bias = bias is not None
+        return tuple(qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4))
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        gradients = [gradient.transpose(1, 2).flatten(2).contiguous() for gradient in gradients]
+        (rows, width), grid, blocks = _tiles(gradients[0], 2, matrices=3)
+        joined = gradients[0].new_empty(*gradients[0].shape[:2], 3 * width)
+        parts = torch.empty(grid[0], 3 * width, device=joined.device)
+        kernels.join_kernel[grid](*gradients, joined, parts, rows, width, **blocks)
+        return joined, _sum(parts) if ctx.has_bias else None, None
+
+
+def _row_blocks(width):
+    block = triton.next_power_of_2(width)
+    return {"BLOCK": block, "num_warps": 4 if block <= 1024 else 8}
+
+
+def _tiles(x, at_a_time, matrices=1):
+    """`((rows, width), grid, blocks)` to go over so many matrices like `x`, `at_a_time` rows by COLUMNS at a time."""
+    width = x.shape[-1]
+    rows, across = x.numel() // width, triton.cdiv(width, COLUMNS)
+    down = max(1, min(triton.cdiv(rows, at_a_time), TILE_PROGRAMS // (across * matrices)))
+    return (rows, width), (down, across, matrices), {"ROWS": at_a_time, "COLUMNS": COLUMNS, "num_warps": 4}
+
+
+def _sum(parts):
+    """The sums [width] of parts [programs, width]."""
+    rows, width = parts.shape
+    sums, columns = parts.new_empty(width), 16
+    kernels.sum_kernel[(triton.cdiv(width, columns),)](parts, sums, rows, width, ROWS=256, COLUMNS=columns, num_warps=8)
+    return sums

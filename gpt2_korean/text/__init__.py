@@ -1,0 +1,1 @@
+"""Files → documents → a vocabulary → blocks of tokens; prompts → ids. Knows no model."""

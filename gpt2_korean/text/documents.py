@@ -1,0 +1,173 @@
+"""Files, folders and hub data sets → normalised documents, as a `datasets` table on disk.
+
+A document is a string in Unicode's composed form (NFC) with \\n line ends and no control characters.
+The table is cached by the datasets library under a fingerprint of the files and of the code that reads
+them, so that a second run on the same text starts at once. Knows nothing of tokens.
+"""
+
+import math
+import random
+import re
+import unicodedata
+from pathlib import Path
+
+from gpt2_korean.messages import UserError
+from gpt2_korean.text import files as text_files
+from gpt2_korean.text.files import column_renderer, detect_encoding, missing_column, read_documents
+
+LINE_END = re.compile("\r\n?")
+# Unicode's category Cc but for tab and line feed, the byte order mark where it is no mark, and lone
+# surrogates, which a JSON escape can carry but UTF-8 cannot.
+CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
+
+
+def normalise(text):
+    """Return `(text, composed, line_ends, controls)`: the normalised text, whether composing changed it,
+    how many line ends were replaced and how many control characters removed."""
+    text, line_ends = LINE_END.subn("\n", text)
+    text, controls = CONTROL_CHARACTER.subn("", text)
+    composed = not unicodedata.is_normalized("NFC", text)
+    return unicodedata.normalize("NFC", text) if composed else text, composed, line_ends, controls
+
+
+def read_corpus(files, *, encoding=None, line_by_line=False, column="text", template=None):
+    """The documents of `files` as a datasets.Dataset.
+
+    Columns: text, characters (its length), file (index into `files`), encoding, and what `normalise`
+    counted: composed, line_ends, controls. Raises UserError for a file that cannot be read and where
+    all files are blank.
+    """
+    stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    settings = {"encoding": encoding, "line_by_line": line_by_line, "column": column, "template": template}
+    return cached_dataset(_normalised_documents, {"files": files, **settings}, [stamps, settings])
+
+
+def cached_dataset(generator, arguments, identity):
+    """`generator(**arguments)`, at least one row, as a datasets.Dataset cached under `identity` (anything picklable).
+
+    Raises what the generator raises; nothing half-made stays in the cache.
+    """
+    import datasets
+    from datasets.exceptions import DatasetGenerationError
+    from datasets.fingerprint import Hasher
+
+    # The code that makes the rows is part of what they are.
+    sources = [Path(module).read_bytes() for module in (__file__, text_files.__file__, generator.__code__.co_filename)]
+    fingerprint = Hasher.hash([identity, sources])
+    datasets.disable_progress_bars()  # the generators show their own, in their own units
+    try:
+        return datasets.Dataset.from_generator(generator, gen_kwargs=arguments, fingerprint=fingerprint)
+    except DatasetGenerationError as error:
+        raise error.__cause__ or error from None
+    finally:
+        datasets.enable_progress_bars()
+
+
+def _normalised_documents(files, encoding, line_by_line, column, template):
+    from tqdm import tqdm
+
+    with tqdm(desc="글 읽기", unit="문서", unit_scale=True) as progress:
+        for index, file in enumerate(files):
+            found = detect_encoding(file, encoding)
+            for raw in read_documents(file, found, line_by_line, column_renderer(column, template)):
+                row = document_row(raw)
+                if row:
+                    progress.update()
+                    yield {**row, "file": index, "encoding": found or "parquet"}
+        if progress.n == 0:
+            raise UserError(f"{files[0]}{' 등' if len(files) > 1 else ''}: 글이 없습니다. 비었거나 빈칸뿐입니다.")
+
+
+def document_row(raw):
+    """The row of one raw document, None where nothing but white space is left of it."""
+    text, composed, line_ends, controls = normalise(raw)
+    if not text.strip():
+        return None
+    counts = {"composed": int(composed), "line_ends": line_ends, "controls": controls}
+    return {"text": text, "characters": len(text), **counts}
+
+
+def read_hub_dataset(name, config=None, *, streaming=False, column="text", template=None):
+    """The `train` split of a Hugging Face Hub data set (or of a local folder in its layout) as documents.
+
+    Returns a Dataset, or an IterableDataset when streaming. Raises UserError where it cannot be loaded
+    or lacks the column.
+    """
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(name, config, split="train", streaming=streaming)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(
+            f"--dataset_name={name}: 불러올 수 없습니다. 이름, --dataset_config_name, 네트워크를 확인하세요.\n"
+            f"({str(error).splitlines()[0]})"
+        ) from None
+    render = column_renderer(column, template)
+
+    def to_documents(batch):
+        documents = [
+            document_row(render(dict(zip(batch, row, strict=True)))) for row in zip(*batch.values(), strict=True)
+        ]
+        return {
+            key: [row[key] for row in documents if row]
+            for key in ("text", "characters", "composed", "line_ends", "controls")
+        }
+
+    columns = rows.column_names or list(next(iter(rows)))
+    try:
+        render(dict.fromkeys(columns))
+    except KeyError as error:
+        raise missing_column(f"--dataset_name={name}", error.args[0], columns) from None
+    return rows.map(to_documents, batched=True, remove_columns=columns)
+
+
+def sample_texts(documents, characters):
+    """The texts of a Dataset as a list, evenly chosen where they are longer than about `characters` in all.
+
+    Of an endless IterableDataset, the first 10,000.
+    """
+    if not hasattr(documents, "num_rows"):
+        return [row["text"] for row in documents.take(10_000)]
+    step = math.ceil(count_characters(documents) / characters)
+    chosen = documents if step == 1 else documents.select(range(0, len(documents), step))
+    return [text for batch in chosen.iter(1000) for text in batch["text"]]
+
+
+def count_characters(documents):
+    """The length of all `documents`, None for a stream."""
+    return sum(documents["characters"]) if hasattr(documents, "num_rows") else None
+
+
+def hold_out(documents, percentage, seed):
+    """Split `documents` into those to train on and those held out, both in their order.
+
+    At least one document is held out. Raises UserError where that would leave none to train on.
+    """
+    if len(documents) < 2:
+        raise UserError(
+            "문서가 하나뿐이라 평가용으로 떼어 둘 수 없습니다. --validation_file을 주거나 "
+            "빈 줄로(또는 --line_by_line으로) 문서를 나누세요."
+        )
+    size = min(max(1, round(len(documents) * percentage / 100)), len(documents) - 1)
+    held_out = set(random.Random(seed).sample(range(len(documents)), size))
+    rest = [index for index in range(len(documents)) if index not in held_out]
+    return documents.select(rest), documents.select(sorted(held_out))
+
+
+def describe_files(documents, files):
+    """What was read, a line each: the encoding of the file (or how many have which), and what was normalised."""
+    table = documents.data.table.group_by(["file", "encoding"], use_threads=False)
+    sums = table.aggregate([("composed", "sum"), ("line_ends", "sum"), ("controls", "sum")]).to_pydict()
+    if len(files) == 1:
+        lines = [f"{files[0]}: {sums['encoding'][0].upper()}"]
+    else:
+        encodings = sorted(set(sums["encoding"]))
+        counts = ", ".join(f"{encoding.upper()} {sums['encoding'].count(encoding)}개" for encoding in encodings)
+        lines = [f"파일 {len(files)}개: {counts}"]
+    changes = [
+        (sum(sums["composed_sum"]), "문서 {:,}개를 NFC로 정규화"),
+        (sum(sums["line_ends_sum"]), "줄 끝 {:,}개를 \\n으로 바꿈"),
+        (sum(sums["controls_sum"]), "제어 문자 {:,}개를 지움"),
+    ]
+    lines += [words.format(count) for count, words in changes if count]
+    return "\n".join(lines)

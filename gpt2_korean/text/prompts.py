@@ -1,0 +1,29 @@
+"""Prompt texts, from flags or a file, and their ids."""
+
+from pathlib import Path
+
+from gpt2_korean.messages import UsageError
+from gpt2_korean.text.documents import normalise
+from gpt2_korean.text.files import detect_encoding
+
+
+def read_prompts(prompts, path=None, flag="--prompt_file"):
+    """The prompts of `--prompt` (a list or None) or of the lines of `flag`'s file, normalised as training texts are.
+
+    No prompt at all is one empty prompt. Raises UserError for a file that cannot be read.
+    """
+    if path is not None:
+        if not Path(path).is_file():
+            raise UsageError(f"{flag}={path}: 그런 파일이 없습니다.")
+        content = Path(path).read_bytes().decode(detect_encoding(path))
+        prompts = [line for line in normalise(content)[0].split("\n") if line.strip()]
+        if not prompts:
+            raise UsageError(f"{flag}={path}: 앞글이 없습니다. 한 줄에 하나씩 적으세요.")
+    return [normalise(prompt)[0] for prompt in prompts or [""]]
+
+
+def encode_prompt(prompt, tokenizer, eos_token_id):
+    """The ids of a prompt; an empty one starts where a document does, after the end-of-text token."""
+    encoded = tokenizer.encode(prompt)
+    # transformers' tokenizers give a list, tokenizers' own an Encoding.
+    return list(getattr(encoded, "ids", encoded)) or [eos_token_id]

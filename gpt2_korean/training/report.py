@@ -1,0 +1,109 @@
+"""What a run tells at its end: the numbers of an evaluation, and a few lines on how the training went."""
+
+import json
+import math
+import shlex
+import unicodedata
+
+from gpt2_korean.training.diversity import REPEATED
+
+LOSSES = {
+    "loss": ("손실(토큰당)", ".4f"),
+    "perplexity": ("혼란도(토큰당)", ".2f"),
+    "perplexity_per_character": ("혼란도(글자당)", ".2f"),
+    "bits_per_character": ("글자당 비트", ".4f"),
+}
+MEASURES = {
+    **{f"distinct_{n}": (f"distinct-{n}(글자)", ".4f") for n in (1, 2, 3)},
+    f"repetition_{REPEATED}": (f"되풀이({REPEATED}글자)", ".4f"),
+}
+
+
+def results(metrics, written=None, held_out=None):
+    """The metrics of an evaluation as a table, then as one line of JSON.
+
+    written, held_out: of measures.measure, over texts that the model wrote and that people did; None: not measured.
+    """
+    values = {name: metrics[f"eval_{name}"] for name in ("loss", "perplexity", "bits_per_character")}
+    values["perplexity_per_character"] = 2 ** values["bits_per_character"]
+    rows = [(label, format(values[name], form)) for name, (label, form) in LOSSES.items()]
+    values = {name: values[name] for name in LOSSES}
+    if written:
+        people = held_out or {}
+        rows.append(("", "모델의 글", "평가 글") if people else ("", "모델의 글"))
+        for name, (label, form) in MEASURES.items():
+            rows.append((label, *(format(texts[name], form) for texts in (written, people) if texts)))
+        values |= {**written, "held_out": held_out}
+    line = {name: value if value is None or value != math.inf else None for name, value in values.items()}
+    return f"{table(rows)}\n{json.dumps(line)}"
+
+
+def describe_run(log_history, model_step, output_dir):
+    """What became of a training run, as far as its log tells; its model is the one of `model_step`."""
+    end = next((entry for entry in reversed(log_history) if "train_runtime" in entry), {})
+    losses = [entry["loss"] for entry in log_history if "loss" in entry]
+    evaluated = [entry for entry in log_history if "eval_bits_per_character" in entry]
+    rows = []
+    if end:
+        rows.append(("걸린 시간", duration(end["train_runtime"])))
+        rows.append(("빠르기", _speed(end)))
+    if evaluated:
+        bits = "eval_bits_per_character"
+        best = min(evaluated, key=lambda entry: entry[bits])
+        last = max(evaluated, key=lambda entry: entry["step"])
+        words = f"{last[bits]:.4f} ({last['step']:,}스텝)"
+        if best["step"] != last["step"]:
+            words = f"가장 낮음 {best[bits]:.4f} ({best['step']:,}스텝) · 마지막 {words}"
+        rows.append(("글자당 비트", words))
+    elif losses:
+        rows.append(("손실(토큰당)", f"{losses[0]:.4f} → {losses[-1]:.4f}"))
+    rows.append(("모델", f"{output_dir} ({model_step:,}스텝)"))
+    model = shlex.quote(f"--model_name_or_path={output_dir}")
+    rows.append(("써 보기", f'python generate.py {model} --prompt="오늘은"'))
+    return table(rows)
+
+
+def _speed(end):
+    if "train_tokens_per_second" not in end:
+        return f"1초에 {end['train_steps_per_second']:,.2f}스텝"
+    mfu = f" · MFU {end['train_mfu']:.1%}" if "train_mfu" in end else ""
+    return f"1초에 {end['train_tokens_per_second']:,.0f}토큰{mfu}"
+
+
+def duration(seconds):
+    """`3시간 20분`, `2분 5초`, `8초`: the two largest units."""
+    hours, rest = divmod(round(seconds), 3600)
+    parts = [(hours, "시간"), (rest // 60, "분"), (rest % 60, "초")]
+    told = [(number, unit) for number, unit in parts if number] or [(0, "초")]
+    return " ".join(f"{number}{unit}" for number, unit in told[:2])
+
+
+def table(rows):
+    """Rows of texts as lines, their columns aligned as a terminal shows them."""
+    columns = max(map(len, rows))
+    widths = [max(width(row[column]) for row in rows if len(row) > column) for column in range(columns)]
+    return "\n".join(
+        "  ".join(pad(cell, size) for cell, size in zip(row, widths, strict=False)).rstrip() for row in rows
+    )
+
+
+def pad(text, size):
+    return text + " " * (size - width(text))
+
+
+def width(text):
+    """How many columns a terminal takes for `text`: two for a Korean syllable, none for what joins another."""
+    return sum(
+        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
+        for character in text
+    )
+
+
+def shorten(text, size):
+    """`text` on one line of at most `size` columns, without what a terminal takes for a command."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    if width(text) <= size:
+        return text
+    while width(text) > size - 1:
+        text = text[:-1]
+    return text.rstrip() + "…"

@@ -1,0 +1,97 @@
+"""Texts that a model writes while it is trained or measured: from dice of their own, so that only the model differs.
+
+The model writes as it stands in memory: nothing of it is copied, and nothing of it or of the run's random
+numbers is changed.
+"""
+
+import re
+from contextlib import contextmanager
+
+import torch
+
+from gpt2_korean.generation.decoder import LibraryDecoder
+from gpt2_korean.generation.load import LoadedModel
+from gpt2_korean.generation.loop import generate_ids, stream_ids
+from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.generation.text_stream import TextStream
+from gpt2_korean.generation.whole_characters import build_tables
+from gpt2_korean.generation.write import LOOK_EVERY
+from gpt2_korean.text.prompts import encode_prompt
+
+PROMPTS = ("오늘은", "옛날 어느 마을에", "한국어 텍스트 생성은")
+LENGTH = 64
+SAMPLING = Sampling(temperature=0.7, top_k=50, top_p=0.95, repetition_penalty=1.2)  # of README's generate.py
+SEED = 42
+MARKUP = re.compile(r"[!-/:-@\[-`{-~]")
+BYTES = 4  # of the longest character; no token of a byte-level vocabulary is shorter than one
+
+
+@contextmanager
+def writing(model, tokenizer):
+    """Yield a LoadedModel over a model of transformers, in float32 or under its own autocast."""
+    tokenizer, eos_token_id = getattr(tokenizer, "backend_tokenizer", None) or tokenizer, tokenizer.eos_token_id
+    was_training = model.training
+    model.eval()
+    try:
+        decoder = LibraryDecoder(model)
+        with _own_noise(decoder.device):
+            utf8 = build_tables(tokenizer, decoder.vocab_size)
+            yield LoadedModel(decoder, tokenizer, eos_token_id, utf8 and utf8.to(decoder.device))
+    finally:
+        model.train(was_training)
+
+
+def continue_prompts(loaded, prompts):
+    """What the model writes after each of `prompts`, a list of str in whole characters."""
+    encoded = [encode_prompt(prompt, loaded.tokenizer, loaded.eos_token_id) for prompt in prompts]
+    written = generate_ids(loaded.decoder, encoded, LENGTH, SAMPLING, loaded.eos_token_id, loaded.utf8)
+    streams = [TextStream(loaded.tokenizer, ids) for ids in encoded]
+    return [stream.push(ids) + stream.close() for stream, ids in zip(streams, written, strict=True)]
+
+
+def as_markdown(prompt, text):
+    """A prompt, bold, and its continuation for TensorBoard's text panel: nothing in them is taken for markup."""
+    prompt, text = (MARKUP.sub(lambda sign: f"&#{ord(sign[0])};", part) for part in (prompt, text))
+    return f"<strong>{prompt}</strong>{text}".replace("\n", "<br>")
+
+
+def write_stretches(loaded, count, length):
+    """Yield, every few steps, `count` texts as far as they have come, at last all `length` characters long.
+
+    They are what the model writes by itself, document after document as it has read them, a line end between
+    two; from its own distribution, since top-k, top-p and temperature do not mean the same to two vocabularies.
+    """
+    starts = [[loaded.eos_token_id]] * count
+    rows = [[] for _ in starts]
+    for chunk in stream_ids(loaded.decoder, starts, BYTES * length, Sampling(), None, loaded.utf8, LOOK_EVERY):
+        for row, new in zip(rows, chunk, strict=True):
+            row += new
+        texts = [_join_documents(row, loaded)[:length] for row in rows]
+        yield texts
+        if min(map(len, texts)) == length:
+            return
+
+
+def _join_documents(ids, loaded):
+    documents = [[]]
+    for index in ids:
+        if index == loaded.eos_token_id:
+            documents.append([])
+        else:
+            documents[-1].append(index)
+    text = "\n".join(loaded.tokenizer.decode(document, skip_special_tokens=True) for document in documents)
+    return text.rstrip("\ufffd")  # a character under way
+
+
+@contextmanager
+def _own_noise(device):
+    """Random numbers of a fixed seed within; outside they go on as if nothing had been drawn."""
+    module = torch.get_device_module(device) if device.type != "cpu" else None
+    with torch.random.fork_rng(devices=[]):
+        state = module and module.get_rng_state()
+        torch.manual_seed(SEED)
+        try:
+            yield
+        finally:
+            if module:
+                module.set_rng_state(state)

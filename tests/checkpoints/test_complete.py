@@ -1,0 +1,141 @@
+"""Nothing saved is lost: what stands in an output folder is found, refused or replaced, file by file."""
+
+import json
+
+import pytest
+
+from gpt2_korean.checkpoints import complete
+from gpt2_korean.messages import UsageError, UserError
+from gpt2_korean.model.find import find_model
+
+
+def make_checkpoint(folder, step, last_step=100, shape=4):
+    import numpy
+    from safetensors.numpy import save_file
+
+    folder = folder / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    save_file({"w": numpy.zeros(shape, numpy.float32)}, folder / "model.safetensors")
+    (folder / "config.json").write_text("{}")
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": step, "max_steps": last_step}))
+    return folder
+
+
+def test_an_earlier_run_is_refused_by_name_with_both_ways_on(tmp_path):
+    make_checkpoint(tmp_path, 500)
+    make_checkpoint(tmp_path, 1000)
+    with pytest.raises(UsageError) as refusal:
+        complete.find_starting_point(tmp_path, overwrite=False, resume=None)
+    for word in ("checkpoint-500", "checkpoint-1000", "--overwrite_output_dir", "--resume_from_checkpoint"):
+        assert word in str(refusal.value)
+    assert complete.find_starting_point(tmp_path, overwrite=True, resume=None) is None
+
+
+def test_a_folder_without_a_model_is_no_earlier_run(tmp_path):
+    (tmp_path / "메모.txt").write_text("내 것")
+    (tmp_path / "checkpoint-5").mkdir()
+    assert complete.find_starting_point(tmp_path, False, None) is None
+    assert complete.find_starting_point(tmp_path / "새 폴더", False, "auto") is None
+
+
+def test_resuming_takes_the_newest_whole_checkpoint_whatever_the_names_say(tmp_path):
+    whole = make_checkpoint(tmp_path, 500)
+    half = make_checkpoint(tmp_path, 1000)
+    (half / "trainer_state.json").unlink()
+    cut = make_checkpoint(tmp_path, 1500)
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert complete.find_starting_point(tmp_path, True, "auto") == whole
+    assert complete.find_starting_point(tmp_path, False, str(whole)) == whole
+    for broken in (half, cut, tmp_path / "checkpoint-7"):
+        with pytest.raises(UsageError, match="온전한"):
+            complete.find_starting_point(tmp_path, False, str(broken))
+
+
+def test_only_what_a_run_writes_is_removed(tmp_path):
+    make_checkpoint(tmp_path, 500)
+    kept = make_checkpoint(tmp_path, 1000) / "메모.txt"
+    kept.write_text("내 것")
+    mine = [tmp_path / "논문.md", tmp_path / "checkpoint-best" / "model.safetensors", tmp_path / "sub" / "config.json"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("내 것")
+    (tmp_path / "model.safetensors").write_text("지난 모델")
+    complete.remove_earlier_run(tmp_path, keep=tmp_path / "checkpoint-9")
+    left = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert left == sorted([kept, *mine])
+
+
+def test_a_folder_with_no_model_loses_nothing(tmp_path):
+    (tmp_path / "config.json").write_text("내 설정")
+    complete.remove_earlier_run(tmp_path, keep=tmp_path / "checkpoint-9")
+    assert (tmp_path / "config.json").exists()
+
+
+def test_rotation_keeps_the_newest_and_the_best(tmp_path):
+    made = [make_checkpoint(tmp_path, step) for step in (2, 10, 9, 100)]
+    (tmp_path / "checkpoint-backup").mkdir()
+    complete.drop_old_checkpoints(tmp_path, 2, keep=str(made[0]))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "checkpoint-2",
+        "checkpoint-10",
+        "checkpoint-100",
+        "checkpoint-backup",
+    }
+
+
+@pytest.mark.parametrize("inside", [".", "checkpoint-500"])
+def test_the_model_a_run_starts_from_is_never_overwritten(tmp_path, inside):
+    make_checkpoint(tmp_path, 500)
+    with pytest.raises(UsageError, match="--model_type"):
+        complete.check_source_survives(str(tmp_path / inside), tmp_path)
+    complete.check_source_survives("gpt2-medium", tmp_path)
+    complete.check_source_survives(str(tmp_path / "other"), tmp_path)
+
+
+def test_an_output_dir_that_is_a_file_is_refused(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("내 것")
+    with pytest.raises(UsageError, match="--output_dir"):
+        complete.check_output_dir(path)
+
+
+def test_a_missing_checkpoint_names_those_beside_it(tmp_path):
+    make_checkpoint(tmp_path, 500)
+    make_checkpoint(tmp_path, 1000, last_step=2000)
+    for missing in ("checkpoint-700", "checkpoint-1500", "best"):
+        with pytest.raises(UsageError) as refusal:
+            find_model(str(tmp_path / missing))
+        assert "checkpoint-500" in str(refusal.value) and "checkpoint-1000" in str(refusal.value)
+
+
+def test_a_misspelt_folder_names_the_models_beside_it(tmp_path):
+    for name in ("demo", "reviews"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "메모").mkdir()
+    for given in ("dmeo", "review", "checkpoint-5", ""):
+        with pytest.raises(UserError) as refusal:
+            find_model(str(tmp_path / given))
+        assert str(tmp_path / "demo") in str(refusal.value) and str(tmp_path / "reviews") in str(refusal.value)
+        assert "메모" not in str(refusal.value)
+
+
+def test_a_checkpoint_past_the_end_of_a_finished_run_is_its_last(tmp_path):
+    make_checkpoint(tmp_path, 20, last_step=24)
+    last = make_checkpoint(tmp_path, 24, last_step=24)
+    found, notice = find_model(str(tmp_path / "checkpoint-500"))
+    assert found == last
+    assert "checkpoint-500" in notice and "checkpoint-24" in notice
+    with pytest.raises(UsageError):
+        find_model(str(tmp_path / "checkpoint-22"))
+
+
+def test_what_is_no_model_folder_is_told_from_a_hub_id(tmp_path):
+    assert find_model("gpt2-medium") == ("gpt2-medium", None)
+    assert find_model("skt/kogpt2-base-v2") == ("skt/kogpt2-base-v2", None)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.bin").write_text("x")
+    for wrong in (str(tmp_path / "empty"), str(tmp_path / "file.bin"), str(tmp_path / "none"), "./none", "a/b/c", ""):
+        with pytest.raises(UserError, match="--model_name_or_path"):
+            find_model(wrong)

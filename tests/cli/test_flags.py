@@ -1,0 +1,173 @@
+"""The command line: every flag of TrainingArguments, quick refusals that name flag, value and way on."""
+
+import dataclasses
+import json
+import random
+
+import pytest
+
+from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.cli.train_flags import parse_train_options
+from gpt2_korean.cli.trainer_flags import read_trainer_flags
+from gpt2_korean.messages import UsageError
+
+TRAIN = ["--do_train", "--dataset_path=data/korean_texts.txt"]
+
+
+def test_every_field_of_training_arguments_is_a_flag_of_its_type():
+    from transformers import TrainingArguments
+
+    flags = read_trainer_flags()
+    fields = {field.name: field for field in dataclasses.fields(TrainingArguments) if field.init}
+    assert flags.keys() == fields.keys()
+    for name, field in fields.items():
+        if isinstance(field.default, bool):
+            assert flags[name].kind is bool, name
+        elif isinstance(field.default, float):
+            assert flags[name].kind is float, name
+        elif isinstance(field.default, int):
+            assert flags[name].kind in (int, float), name
+
+
+def test_choices_are_those_of_the_enums_of_transformers():
+    from transformers.trainer_utils import IntervalStrategy, SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    flags = read_trainer_flags()
+    enums = {"lr_scheduler_type": SchedulerType, "optim": OptimizerNames, "eval_strategy": IntervalStrategy}
+    for name, enum in enums.items():
+        assert set(flags[name].choices) == {member.value for member in enum}
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--bf16"], "bf16", True),
+        (["--bf16", "false"], "bf16", False),
+        (["--no_bf16"], "bf16", False),
+        (["--gradient_checkpointing"], "gradient_checkpointing", True),
+        (["--max_steps", "7"], "max_steps", 7),
+        (["--max-steps=7"], "max_steps", 7),
+        (["--lr_scheduler_type=cosine"], "lr_scheduler_type", "cosine"),
+        (["--report_to", "tensorboard", "wandb"], "report_to", ["tensorboard", "wandb"]),
+        (["--adam_beta2", "0.95"], "adam_beta2", 0.95),
+        (["--push_to_hub"], "push_to_hub", True),
+        (["--no_dataloader_pin_memory"], "dataloader_pin_memory", False),
+        (["--lr_scheduler_kwargs", '{"num_cycles": 2}'], "lr_scheduler_kwargs", '{"num_cycles": 2}'),
+    ],
+)
+def test_trainer_flags_reach_trainer_in_both_spellings(words, name, value):
+    assert parse_train_options(TRAIN + words).trainer_arguments[name] == value
+
+
+def test_ungiven_trainer_flags_are_left_to_trainer():
+    assert "adam_beta1" not in parse_train_options(TRAIN).trainer_arguments
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--learning_rat=1"], ["--learning_rat", "--learning_rate"]),
+        (["--epochs", "3"], ["--epochs", "--num_train_epochs"]),
+        (["--lr_scheduler_type", "cosin"], ["--lr_scheduler_type", "cosin", "cosine"]),
+        (["--learning_rate=-1"], ["--learning_rate", "-1"]),
+        (["--learning_rate=nan"], ["--learning_rate", "nan"]),
+        (["--per_device_train_batch_size=1.5"], ["--per_device_train_batch_size", "1.5"]),
+        (["--adam_beta1", "2"], ["--adam_beta1", "2"]),
+        (["--bf16", "--fp16"], ["--bf16", "--fp16"]),
+        (["--device=gpu"], ["--device", "gpu", "cuda"]),
+        (["--text_template=없음"], ["--text_template", "없음"]),
+        (["--validation_split_percentage=0"], ["--validation_split_percentage"]),
+        (["--eval_steps=5"], ["--eval_steps", "--do_eval"]),
+        (["--dataset_name=x"], ["--dataset_path", "--dataset_name"]),
+        (["--seed"], ["--seed"]),
+    ],
+)
+def test_a_wrong_flag_or_value_is_refused_by_name(words, named):
+    with pytest.raises(UsageError) as refusal:
+        parse_train_options(TRAIN + words)
+    for word in named:
+        assert word in str(refusal.value)
+    assert len(str(refusal.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--length=0"],
+        ["--length=-5"],
+        ["--top_p=0"],
+        ["--top_p=1.01"],
+        ["--top_k=-1"],
+        ["--temperature=-0.1"],
+        ["--temperature=inf"],
+        ["--repetition_penalty=0"],
+        ["--num_return_sequences=0"],
+        ["--prompt=\udcc7\udcd1"],
+        ["--prompt=a", "--prompt_file=b"],
+    ],
+)
+def test_generate_refuses_what_it_cannot_do(words):
+    with pytest.raises(UsageError) as refusal:
+        parse_generate_options(["--model_name_or_path=x", *words])
+    assert words[0].split("=")[0] in str(refusal.value)
+
+
+def test_nothing_to_do_is_said():
+    with pytest.raises(UsageError, match="--do_train"):
+        parse_train_options(["--dataset_path=x"])
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_a_config_file_gives_the_same_names_and_the_command_line_wins(tmp_path, suffix):
+    values = {
+        "learning_rate": "3e-4",
+        "max_steps": 9,
+        "bf16": True,
+        "report_to": ["none"],
+        "dataset_path": "a.txt",
+        "do_train": True,
+        "seed": None,
+        "lr_scheduler_kwargs": {"num_cycles": 2},
+    }
+    path = tmp_path / f"run{suffix}"
+    if suffix == ".json":
+        path.write_text(json.dumps(values))
+    else:
+        path.write_text(
+            "learning_rate: 3e-4\nmax_steps: 9\nbf16: true\nreport_to: [none]\ndataset_path: a.txt\n"
+            "do_train: true\nseed:\nlr_scheduler_kwargs: {num_cycles: 2}\n"
+        )
+    options = parse_train_options([f"--config={path}", "--max_steps", "5"])
+    assert options.learning_rate == 3e-4
+    assert options.max_steps == 5
+    assert options.bf16 is True
+    assert options.report_to == ["none"]
+    assert options.seed == 42
+    assert json.loads(options.trainer_arguments["lr_scheduler_kwargs"]) == {"num_cycles": 2}
+
+
+@pytest.mark.parametrize("content", ["learning_rat: 1", "- a", "a: [", "learning_rate: fast"])
+def test_a_wrong_config_file_is_refused(tmp_path, content):
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    with pytest.raises(UsageError):
+        parse_train_options([*TRAIN, f"--config={path}"])
+
+
+@pytest.mark.parametrize("script", ["train.py", "generate.py"])
+def test_help_is_korean_and_loads_neither_torch_nor_transformers(script, run_script):
+    finished = run_script("-X", "importtime", script, "--help")
+    assert finished.returncode == 0
+    assert "사용법:" in finished.stdout and "기본값" in finished.stdout
+    imported = {line.rsplit("|", 1)[-1].strip() for line in finished.stderr.splitlines()}
+    assert "argparse" in imported
+    assert not imported & {"torch", "transformers", "datasets", "numpy"}
+
+
+def test_numbers_in_range_are_taken(rng):
+    for _ in range(200):
+        top_p, temperature = rng.uniform(1e-6, 1), rng.uniform(0, 10)
+        words = [f"--top_p={top_p}", f"--temperature={temperature}", f"--length={rng.randint(1, 10**6)}"]
+        options = parse_generate_options(["--model_name_or_path=x", *random.sample(words, 3)])
+        assert (options.top_p, options.temperature) == (top_p, temperature)

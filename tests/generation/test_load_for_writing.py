@@ -1,0 +1,126 @@
+"""A GPT-2's folder is read without transformers, and as transformers would read it."""
+
+import json
+import shutil
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import tiny_gpt2
+
+import gpt2_korean.speed
+from gpt2_korean.generation import load as loading
+from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder, is_supported, weight_shapes
+from gpt2_korean.generation.load import load
+from gpt2_korean.messages import UserError
+from gpt2_korean.speed import linear
+
+CPU = torch.device("cpu")
+
+
+def logits_of(folder):
+    model = load(folder, CPU, torch.float32)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        return model.decoder.start(ids, torch.ones_like(ids), 0)
+
+
+def test_generation_of_a_gpt2_folder_imports_no_transformers(tiny_model_folder, run_script):
+    flags = [f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--length=5"]
+    code = f"import sys, generate; generate.main({flags}); print({{'transformers', 'tokenizers'}} & {{*sys.modules}})"
+    result = run_script("-c", code)
+    assert result.stdout.endswith("{'tokenizers'}\n"), result.stderr
+
+
+def test_weights_are_read_as_transformers_reads_them(tmp_path, byte_tokenizer):
+    shapes = [{}, {"n_inner": 50}, {"tie_word_embeddings": False}, {"activation_function": "relu"}]
+    for number, changes in enumerate(shapes):
+        model, folder = tiny_gpt2(len(byte_tokenizer), **changes), tmp_path / str(number)
+        model.save_pretrained(folder, max_shard_size="20KB" if number else "5GB")
+        byte_tokenizer.save_pretrained(folder)
+        with torch.inference_mode():
+            expected = model(torch.tensor([[5, 6, 7]])).logits[:, -1]
+        assert isinstance(load(folder, CPU, torch.float32).decoder, GPT2Decoder)
+        torch.testing.assert_close(logits_of(folder), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_hubs_gpt2_names_its_weights_without_a_prefix(tiny_model_folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "gpt2")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name.removeprefix("transformer."): each for name, each in tensors.items()}, folder / "model.safetensors")
+    assert logits_of(folder).equal(logits_of(tiny_model_folder))
+
+
+def test_what_the_decoder_does_not_compute_goes_through_transformers(tmp_path, byte_tokenizer):
+    for number, changes in enumerate([{"scale_attn_by_inverse_layer_idx": True}, {"activation_function": "silu"}]):
+        model, folder = tiny_gpt2(len(byte_tokenizer), **changes), tmp_path / str(number)
+        assert not is_supported(model.config.to_dict())
+        model.save_pretrained(folder)
+        byte_tokenizer.save_pretrained(folder)
+        assert isinstance(load(folder, CPU, torch.float32).decoder, LibraryDecoder)
+        with torch.inference_mode():
+            expected = model(torch.tensor([[5, 6, 7]])).logits[:, -1]
+        torch.testing.assert_close(logits_of(folder), expected)
+
+
+def test_the_shapes_are_those_of_transformers_model():
+    for changes in ({}, {"n_inner": 50}):
+        model = tiny_gpt2(300, **changes)
+        theirs = {name.removeprefix("transformer."): tuple(each.shape) for name, each in model.state_dict().items()}
+        del theirs["lm_head.weight"]
+        assert weight_shapes(model.config.to_dict()) == theirs
+
+
+def test_the_tokenizers_end_of_text_is_found(tiny_model_folder, tmp_path, byte_tokenizer):
+    for number, token in enumerate(("<|endoftext|>", {"content": "<|endoftext|>"}, None, "없는 토큰")):
+        folder = shutil.copytree(tiny_model_folder, tmp_path / str(number))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": token}), "utf-8")
+        assert load(folder, CPU, torch.float32).eos_token_id == byte_tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+def test_a_damaged_file_is_named(tiny_model_folder, tmp_path, name):
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
+    (folder / name).write_bytes((folder / name).read_bytes()[:50])
+    with pytest.raises(UserError, match="온전하지 않습니다"):
+        load(folder, CPU, torch.float32)
+
+
+def test_weights_of_another_shape_are_refused(tiny_model_folder, tmp_path):
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    for name in ("n_layer", "vocab_size"):
+        (folder / "config.json").write_text(json.dumps({**config, name: config[name] + 1}), "utf-8")
+        with pytest.raises(UserError, match=r"config\.json과 맞지 않습니다"):
+            load(folder, CPU, torch.float32)
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_where_kernels_cannot_be_compiled_the_weights_are_read_once_more_and_it_is_said(monkeypatch, capsys, compiles):
+    def compile_kernels(width, inner, heads, device, dtype):
+        assert (width, inner, heads) == (32, 50, 2)
+        if not compiles:
+            raise RuntimeError("no compiler")
+
+    kernels = SimpleNamespace(fused=linear.plain, attend=None, compile_kernels=compile_kernels)
+    monkeypatch.setitem(sys.modules, "gpt2_korean.speed.fused", kernels)
+    monkeypatch.setattr(gpt2_korean.speed, "fused", kernels, raising=False)
+    monkeypatch.setattr(loading, "has_graphs", lambda device: False)
+    model = tiny_gpt2(301, n_inner=50)
+    monkeypatch.setattr(GPT2Decoder, "__init__", on_the_cpu(GPT2Decoder.__init__))
+    decoder = loading.gpt2_decoder(model.config.to_dict(), model.state_dict(), torch.device("cuda"), torch.float32)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        logits = decoder.start(ids, torch.ones_like(ids), 0)
+        torch.testing.assert_close(logits, model(ids).logits[:, -1], rtol=1e-4, atol=1e-4)
+    assert ("Triton" in capsys.readouterr().err) != compiles
+
+
+def on_the_cpu(make):
+    def init(self, config, tensors, device, *rest, **keywords):
+        make(self, config, tensors, CPU, *rest, **keywords)
+
+    return init

@@ -1,0 +1,216 @@
+"""Generation equals transformers' generate(), alone and batched, and goes on past the context."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import tiny_gpt2
+
+from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
+from gpt2_korean.generation.loop import fit_prompt, generate_ids, stream_ids
+from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.speed import linear
+
+VOCABULARY, CONTEXT = 300, 32
+GREEDY = Sampling(temperature=0, repetition_penalty=1.2)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_gpt2(VOCABULARY)
+
+
+def gpt2_decoder(model, make_linear=linear.plain):
+    return GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), CPU, torch.float32, make_linear)
+
+
+@pytest.fixture(scope="module", params=["library", "plain", "packed"])
+def decoder(request, model):
+    if request.param == "library":
+        return LibraryDecoder(model)
+    if request.param == "packed" and not linear.packs(CPU, torch.float32):
+        pytest.skip("PyTorch without oneDNN")
+    return gpt2_decoder(model, getattr(linear, request.param))
+
+
+def random_prompt(rng, longest=12):
+    return [rng.randint(1, VOCABULARY - 1) for _ in range(rng.randint(1, longest))]
+
+
+def library_ids(model, prompt, length, eos_token_id=None):
+    """New ids of generate(), greedy with the same penalty; `eos_token_id` None never ends."""
+    output = model.generate(
+        torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), max_new_tokens=length,
+        do_sample=False, repetition_penalty=GREEDY.repetition_penalty, eos_token_id=eos_token_id, pad_token_id=0,
+    )  # fmt: skip
+    return output[0, len(prompt) :].tolist()
+
+
+def test_greedy_ids_equal_generate_alone_and_in_a_batch(model, decoder, rng):
+    prompts = [random_prompt(rng) for _ in range(200)]
+    reference = [library_ids(model, prompt, 8) for prompt in prompts]
+    alone = [generate_ids(decoder, [prompt], 8, GREEDY, -1)[0] for prompt in prompts]
+    batched = [
+        row for start in range(0, 200, 40) for row in generate_ids(decoder, prompts[start : start + 40], 8, GREEDY, -1)
+    ]
+    assert alone == reference
+    assert batched == reference
+
+
+def test_a_row_ends_before_its_end_of_text_while_others_go_on(model, decoder, rng):
+    prompts = [random_prompt(rng) for _ in range(10)]
+    free = [library_ids(model, prompt, 12) for prompt in prompts]
+    eos = free[0][5]
+    rows = generate_ids(decoder, prompts, 12, GREEDY, eos, every=5)
+    for row, ids in zip(rows, free, strict=True):
+        assert row == (ids[: ids.index(eos)] if eos in ids else ids)
+
+
+def test_past_the_context_it_goes_on_as_if_started_on_the_newer_half(model, decoder, rng):
+    for _ in range(5):
+        prompt, length = random_prompt(rng), 3 * CONTEXT
+        expected, window = [], prompt
+        while len(expected) < length:
+            # generate() reads CONTEXT positions and draws one token more than it reads.
+            new = library_ids(model, window, min(length - len(expected), CONTEXT - len(window) + 1))
+            expected, window = expected + new, (window + new)[-(CONTEXT // 2) :]
+        assert generate_ids(decoder, [prompt], length, GREEDY, -1) == [expected]
+
+
+def test_rows_slide_on_by_their_own_length_in_a_batch(decoder, rng):
+    prompts = [random_prompt(rng, longest=CONTEXT) for _ in range(6)]
+    alone = [generate_ids(decoder, [prompt], 50, GREEDY, -1)[0] for prompt in prompts]
+    assert generate_ids(decoder, prompts, 50, GREEDY, -1) == alone
+
+
+def test_ids_come_every_few_steps_and_are_the_same(decoder, rng):
+    prompts = [random_prompt(rng) for _ in range(3)]
+    whole = generate_ids(decoder, prompts, 40, GREEDY, -1)
+    for every in (1, 3, 7):
+        chunks = list(stream_ids(decoder, prompts, 40, GREEDY, -1, every=every))
+        assert [[index for chunk in row for index in chunk] for row in zip(*chunks, strict=True)] == whole
+        assert len(chunks[0][0]) == 1 and max(len(chunk[0]) for chunk in chunks) <= every
+
+
+def test_a_recording_serves_later_calls_that_it_fits(model, rng, monkeypatch):
+    """A replay stands in for a device's graph: the work of the recorded call, over that call's tensors."""
+    decoder = GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), CPU, torch.float32, captures=True)
+    recorded = []
+
+    def addresses():
+        return [tensor.data_ptr() for tensor in (*decoder.cache, decoder.first, decoder.next, decoder.slots)]
+
+    def record(work, device):
+        recorded.append(addresses())
+
+        def replay():
+            assert addresses() == recorded[-1]
+            work()
+
+        return SimpleNamespace(replay=replay), None
+
+    monkeypatch.setattr("gpt2_korean.generation.loop.record_graph", record)
+    for sampling, rows, recordings in ((GREEDY, 3, 1), (GREEDY, 3, 1), (GREEDY, 5, 2), (Sampling(temperature=0), 5, 3)):
+        for length in (4, 100, 7):
+            prompts = [random_prompt(rng) for _ in range(rows)]
+            found = generate_ids(decoder, prompts, length, sampling, -1)
+            assert found == generate_ids(gpt2_decoder(model), prompts, length, sampling, -1)
+        assert len(recorded) == recordings
+
+
+def test_int8_weights_give_nearly_the_same_logits(model):
+    if not linear.quantizes(CPU):
+        pytest.skip("PyTorch without oneDNN")
+    model = tiny_gpt2(VOCABULARY, initializer_range=0.1)
+    ids = torch.randint(1, VOCABULARY, (4, 20))
+    with torch.inference_mode():
+        expected = model(ids).logits[:, -1].log_softmax(-1)
+        ours = gpt2_decoder(model, linear.quantized).start(ids, torch.ones_like(ids), 0).log_softmax(-1)
+    assert 0 < (ours - expected).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("isa", ["DEFAULT", "AVX512_CORE", "AVX2"])
+def test_int8_sums_are_exact_on_processors_with_and_without_vnni(isa, run_script):
+    if not linear.quantizes(CPU):
+        pytest.skip("PyTorch without oneDNN")
+    # The largest codes side by side, where sums kept in 16 bits would overflow. oneDNN reads the variable once.
+    code = (
+        "import torch; from gpt2_korean.speed.linear import quantized;"
+        "x = torch.tensor([[1.0], [-1.0]]).expand(2, 256);"
+        "print(quantized(torch.ones(64, 256), None)(x).sum(1).tolist())"
+    )
+    result = run_script("-c", code, env={"ONEDNN_MAX_CPU_ISA": isa})
+    assert [round(each, 1) for each in eval(result.stdout)] == [64 * 256, -64 * 256], result.stderr
+
+
+@pytest.fixture
+def make_linear(request, monkeypatch):
+    """The function of linear.py that is meant; int8 products by oneDNN also where FBGEMM's would be chosen."""
+    name, _, library = request.param.partition(" by ")
+    if name != "plain" and not linear.quantizes(CPU):
+        pytest.skip("PyTorch without oneDNN")
+    if library == "oneDNN":
+        monkeypatch.setattr(linear, "_by_fbgemm", linear._by_onednn)
+    return getattr(linear, name)
+
+
+@pytest.mark.parametrize("make_linear", ["packed", "quantized", "quantized by oneDNN"], indirect=True)
+def test_a_row_is_the_same_whatever_stands_beside_it(make_linear):
+    torch.manual_seed(0)
+    weight, bias, rows = torch.randn(24, 16), torch.randn(24), torch.randn(9, 16) * 10.0 ** torch.arange(-4, 5)[:, None]
+    product = make_linear(weight, bias)
+    for start in range(9):
+        for end in range(start + 1, 10):
+            torch.testing.assert_close(product(rows[start:end]), product(rows)[start:end], rtol=1e-5, atol=1e-5)
+    assert product(torch.zeros(2, 16)).equal(bias.expand(2, -1))
+
+
+@pytest.mark.parametrize("name", linear.ACTIVATIONS)
+@pytest.mark.parametrize("make_linear", ["plain", "packed", "quantized", "quantized by oneDNN"], indirect=True)
+def test_each_way_of_a_linear_layer_is_that_of_pytorch(make_linear, name):
+    from transformers.activations import ACT2FN
+
+    torch.manual_seed(0)
+    weight, bias, x, added = (torch.randn(*shape) for shape in ((24, 16), (24,), (5, 16), (5, 16)))
+    norm = (torch.randn(16), torch.randn(16), 1e-5)
+    near = {"rtol": 0, "atol": 0.2} if make_linear is linear.quantized else {}
+    torch.testing.assert_close(make_linear(weight, bias, None, name)(x), ACT2FN[name](x @ weight.T + bias), **near)
+    for inputs in ((x,), (x, added)):
+        normed = torch.nn.functional.layer_norm(sum(inputs), (16,), *norm)
+        ours, total = make_linear(weight, bias, norm, name)(*inputs)
+        torch.testing.assert_close(ours, ACT2FN[name](normed @ weight.T + bias), **near)
+        assert torch.equal(total, sum(inputs))
+
+
+def test_the_prompts_oldest_tokens_give_way(rng):
+    for _ in range(200):
+        prompt = list(range(rng.randint(1, 100)))
+        length, context = rng.randint(1, 100), rng.randint(2, 60)
+        kept = fit_prompt(prompt, length, context)
+        assert kept == prompt[len(prompt) - len(kept) :] and kept
+        assert len(kept) <= context
+        assert kept == prompt or len(kept) >= context // 2
+        if len(prompt) + length - 1 <= context:
+            assert kept == prompt
+    assert fit_prompt(list(range(99)), 5, None) == list(range(99))
+
+
+def test_a_seed_repeats_the_text(decoder):
+    def write(seed):
+        torch.manual_seed(seed)
+        return generate_ids(decoder, [[1, 2], [3]], 9, Sampling(top_k=20), -1)
+
+    assert write(1) == write(1) != write(2)
+    assert all(len(row) == 9 for row in write(1))
+
+
+def test_other_architectures_generate_too(rng):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    llama = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, initializer_range=0.5, **shape)).eval()
+    prompts = [random_prompt(rng) for _ in range(8)]
+    ours = generate_ids(LibraryDecoder(llama), prompts, 10, GREEDY, -1)
+    assert ours == [library_ids(llama, prompt, 10) for prompt in prompts]

@@ -1,0 +1,159 @@
+"""Sampling is transformers': the same scores on any logits, and draws from just that distribution."""
+
+import pytest
+import torch
+from transformers import (
+    LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from gpt2_korean.generation.sampling import Sampling, candidates, choose_token, penalize_and_ban
+
+EOS = 1
+EDGES = [
+    Sampling(top_k=0, top_p=1.0),
+    Sampling(top_k=1),
+    Sampling(top_k=10**6),
+    Sampling(top_p=1e-9),
+    Sampling(top_p=0.999999),
+    Sampling(temperature=1e-3),
+    Sampling(temperature=100.0, top_k=3, top_p=0.5, repetition_penalty=5.0),
+    Sampling(repetition_penalty=0.5),
+]
+
+
+def library_scores(logits, ids, sampling, prompt_length):
+    """The processors in the order in which generate() puts them."""
+    processors = LogitsProcessorList()
+    if sampling.repetition_penalty != 1:
+        ignored = None if sampling.penalize_prompt else prompt_length
+        processors.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty, prompt_ignore_length=ignored))
+    if sampling.no_repeat_ngram_size:
+        processors.append(NoRepeatNGramLogitsProcessor(sampling.no_repeat_ngram_size))
+    if sampling.min_length:
+        processors.append(MinNewTokensLengthLogitsProcessor(prompt_length, sampling.min_length, EOS))
+    if sampling.temperature != 1:
+        processors.append(TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k > 0:
+        processors.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        processors.append(TopPLogitsWarper(sampling.top_p))
+    return processors(ids, logits)
+
+
+def our_scores(logits, ids, sampling, prompt_length, unwritten=0):
+    """Ours for all tokens, what is no candidate being -inf; `unwritten` columns of history stand empty."""
+    history = torch.cat([ids.new_full((len(ids), unwritten), -1), ids], 1)
+    written = torch.tensor(ids.shape[1] - prompt_length)
+    scores, chosen = candidates(penalize_and_ban(logits, history, written, sampling, EOS), sampling)
+    return scores if chosen is None else torch.full_like(logits, -torch.inf).scatter(1, chosen, scores)
+
+
+def random_sampling(rng):
+    return Sampling(
+        temperature=rng.choice([1.0, rng.uniform(0.05, 3)]),
+        top_k=rng.choice([0, 1, rng.randint(1, 300)]),
+        top_p=rng.choice([1.0, rng.uniform(0.01, 1)]),
+        repetition_penalty=rng.choice([1.0, rng.uniform(0.5, 3)]),
+        penalize_prompt=rng.choice([True, False]),
+        no_repeat_ngram_size=rng.choice([0, 0, 1, 2, 3, 40]),
+        min_length=rng.choice([0, rng.randint(0, 20)]),
+    )
+
+
+def assert_same_scores(logits, ids, sampling, prompt_length=1, unwritten=0):
+    expected = library_scores(logits, ids, sampling, prompt_length)
+    ours = our_scores(logits, ids, sampling, prompt_length, unwritten)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=0)
+
+
+def test_scores_equal_the_librarys_for_random_settings(rng):
+    for seed in range(400):
+        torch.manual_seed(seed)
+        # Few tokens, so that n-grams come again, and always more than can all be ruled out.
+        batch, vocabulary = rng.randint(1, 4), rng.choice([40, 200])
+        logits = torch.randn(batch, vocabulary) * rng.choice([0.1, 1, 10])
+        ids = torch.randint(rng.choice([5, 30]), (batch, rng.randint(1, 30)))
+        prompt_length = rng.randint(1, ids.shape[1])
+        assert_same_scores(logits, ids, random_sampling(rng), prompt_length, unwritten=rng.choice([0, 7]))
+
+
+@pytest.mark.parametrize("sampling", EDGES, ids=str)
+def test_scores_equal_the_librarys_at_the_edges(sampling):
+    torch.manual_seed(0)
+    ids = torch.randint(50, (3, 9))
+    assert_same_scores(torch.randn(3, 50), ids, sampling)
+
+
+@pytest.mark.parametrize("sampling", EDGES, ids=str)
+def test_of_equal_logits_at_the_edge_just_enough_are_kept(sampling):
+    torch.manual_seed(0)
+    logits, ids = torch.randint(-2, 3, (3, 50)).float(), torch.randint(50, (3, 9))
+    ours, library = our_scores(logits, ids, sampling, 1), library_scores(logits, ids, sampling, 1)
+    kept = ~ours.isneginf()
+    # The library keeps all that equal the k-th: ours are among them, with the same scores.
+    assert ours[kept].equal(library_scores(logits, ids, sampling, 1).where(kept, 0)[kept]) or sampling.top_p < 1
+    assert ((kept.sum(1) <= (~library.isneginf()).sum(1)) & (kept.sum(1) > 0)).all()
+    if sampling.top_k:
+        assert (kept.sum(1) <= sampling.top_k).all()
+
+
+def test_a_repetition_window_forgets_what_is_older(rng):
+    for seed in range(50):
+        torch.manual_seed(seed)
+        logits, ids = torch.randn(2, 60), torch.randint(60, (2, 20))
+        window = rng.randint(1, 25)
+        windowed = our_scores(logits, ids, Sampling(repetition_penalty=1.5, repetition_window=window), 1)
+        assert windowed.equal(our_scores(logits, ids[:, -window:], Sampling(repetition_penalty=1.5), 1))
+
+
+def test_a_row_in_which_every_token_is_banned_keeps_its_choice():
+    logits, ids = torch.randn(1, 4), torch.tensor([[0, 1, 2, 3]])
+    assert our_scores(logits, ids, Sampling(no_repeat_ngram_size=1), 1).equal(logits)
+
+
+def test_scores_are_computed_in_float32():
+    history, written = torch.zeros(2, 3, dtype=torch.long), torch.tensor(0)
+    assert penalize_and_ban(torch.randn(2, 9).half(), history, written, Sampling(), EOS).dtype == torch.float32
+
+
+def test_temperature_zero_takes_the_highest():
+    logits = torch.tensor([[1.0, 3.0, 2.0], [5.9, 0.0, 3.0]])
+    greedy = Sampling(temperature=0, repetition_penalty=2.0, top_k=1)
+    history = torch.tensor([[-1, 1], [0, 1]])
+    scores = penalize_and_ban(logits, history, torch.tensor(1), greedy, EOS)
+    assert choose_token(scores, greedy).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("limits", [{"top_k": 12, "top_p": 0.97}, {"top_p": 0.9}, {}], ids=str)
+def test_draws_follow_the_distribution(limits):
+    """Pearson's chi-square of 20,000 draws at fixed logits against the library's probabilities."""
+    draws = 20_000
+    for seed in range(4):
+        torch.manual_seed(seed)
+        sampling = Sampling(temperature=0.8, repetition_penalty=1.3, **limits)
+        logits, ids = torch.randn(1, 30) * 2, torch.randint(30, (1, 5))
+        expected = library_scores(logits, ids, sampling, 1).softmax(-1)[0]
+        scores = penalize_and_ban(logits, ids, torch.tensor(0), sampling, EOS).expand(draws, -1)
+        counts = choose_token(scores, sampling).bincount(minlength=30).double()
+        possible = expected > 0
+        assert counts[~possible].sum() == 0
+        freedom = int(possible.sum()) - 1
+        statistic = ((counts - draws * expected) ** 2 / (draws * expected))[possible].sum().item()
+        # Far beyond the 99.9999th percentile of chi-square: mean + 6 standard deviations, and a margin.
+        assert statistic < freedom + 6 * (2 * freedom) ** 0.5 + 20
+
+
+def test_a_seed_repeats_the_draw():
+    scores = torch.randn(64, 500)
+
+    def draw(seed):
+        torch.manual_seed(seed)
+        return choose_token(scores, Sampling())
+
+    assert draw(1).equal(draw(1)) and not draw(1).equal(draw(2))

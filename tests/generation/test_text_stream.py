@@ -1,0 +1,67 @@
+"""Text comes in whole characters as its tokens do, adds up to what the tokenizer writes, and ends at a stop text."""
+
+import pytest
+
+from gpt2_korean.generation.text_stream import TextStream
+
+
+def cut(ids, rng):
+    """The ids in a few chunks, some of them empty."""
+    places = sorted(rng.randrange(len(ids) + 1) for _ in range(rng.randint(0, 6)))
+    return [ids[a:b] for a, b in zip([0, *places], [*places, len(ids)], strict=True)]
+
+
+def pieces(stream, chunks):
+    return [stream.push(chunk) for chunk in chunks] + [stream.close()]
+
+
+@pytest.fixture(params=["transformers", "tokenizers"])
+def tokenizer(request, byte_tokenizer):
+    return byte_tokenizer if request.param == "transformers" else byte_tokenizer.backend_tokenizer
+
+
+def test_pieces_add_up_to_the_text_and_never_show_half_a_character(tokenizer, byte_tokenizer, sample_texts, rng):
+    for text in rng.sample(sample_texts, 30):
+        text = text[:120] + "😀 뷁 한"
+        ids = byte_tokenizer(text)["input_ids"]
+        middle = rng.randrange(1, len(ids))
+        shown = pieces(TextStream(tokenizer, ids[:middle]), cut(ids[middle:], rng))
+        prompt = byte_tokenizer.decode(ids[:middle])
+        if not prompt.endswith("\ufffd"):  # prompts are texts, so they end on a character
+            assert prompt + "".join(shown) == text
+        assert not any("\ufffd" in piece for piece in shown)
+
+
+def test_syllables_are_shown_as_soon_as_they_are_whole(byte_tokenizer):
+    text = "가나다라마바사아자차카타파하" * 3
+    stream, ids = TextStream(byte_tokenizer, byte_tokenizer("한")["input_ids"]), byte_tokenizer(text)["input_ids"]
+    known = expected = ""
+    for number, index in enumerate(ids, 1):
+        known += stream.push([index])
+        written = byte_tokenizer.decode(ids[:number])
+        expected = expected if written.endswith("\ufffd") else written
+        assert known == expected
+
+
+def test_a_cut_character_is_left_out_at_the_end(byte_tokenizer):
+    ids = byte_tokenizer("가뷁")["input_ids"]
+    shown = pieces(TextStream(byte_tokenizer, byte_tokenizer("나")["input_ids"]), [ids[:-1]])
+    assert "".join(shown) == "가"
+
+
+def test_a_text_ends_before_its_first_stop(tokenizer, byte_tokenizer, sample_texts, rng):
+    for text in rng.sample(sample_texts, 60):
+        text = text[:80]
+        starts = rng.sample(range(len(text)), rng.randint(1, 3))
+        stops = ["없는 글", *(text[start : start + rng.randint(1, 4)] for start in starts)]
+        places = [place for place in map(text.find, stops) if place >= 0]
+        stream = TextStream(tokenizer, byte_tokenizer("가")["input_ids"], stops)
+        shown = pieces(stream, cut(byte_tokenizer(text)["input_ids"], rng))
+        assert "".join(shown) == text[: min(places)]
+        assert stream.ended
+
+
+def test_what_only_began_like_a_stop_is_shown_after_all(byte_tokenizer):
+    stream = TextStream(byte_tokenizer, byte_tokenizer("가")["input_ids"], ["끝이다"])
+    shown = [stream.push(byte_tokenizer(text)["input_ids"]) for text in ("이제 끝이", "네 끝")] + [stream.close()]
+    assert shown == ["이제 ", "끝이네 ", "끝"]

@@ -1,0 +1,162 @@
+"""No broken character is ever written: the automaton against Python's own strict decoder."""
+
+import pytest
+import torch
+from conftest import ROOT, tiny_gpt2
+
+from gpt2_korean.generation import whole_characters
+from gpt2_korean.generation.decoder import LibraryDecoder
+from gpt2_korean.generation.loop import generate_ids
+from gpt2_korean.generation.sampling import Sampling
+
+GPT2_FILES = ROOT.parent / "shared" / "gpt2-tokenizer"
+
+
+def random_bytes(rng):
+    """Bytes that are often, and often nearly, UTF-8."""
+    characters = "".join(
+        chr(rng.choice([65, 0xE9, 0x7FF, 0x800, 0xAC00, 0xD7FF, 0xE000, 0xFFFD, 0x10000, 0x10FFFF])) for _ in range(4)
+    )
+    data = bytearray(characters.encode())
+    for _ in range(rng.randint(0, 3)):
+        data[rng.randrange(len(data))] = rng.choice(
+            [0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5, 0xFF]
+        )
+    return bytes(data[: rng.randint(1, len(data))])
+
+
+COMPLETIONS = [b"", b"\x80", b"\x80\x80", b"\x80\x80\x80", b"\xa0\x80", b"\x90\x80\x80"]
+
+
+def is_whole(data):
+    try:
+        return "\ufffd" not in data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+
+
+def python_says(data):
+    """(some bytes make it valid text without U+FFFD, it is that already), by Python's strict decoder.
+
+    Its incremental decoder is no judge: it keeps a surrogate's first two bytes waiting.
+    """
+    return any(is_whole(data + completion) for completion in COMPLETIONS), is_whole(data)
+
+
+def test_the_automaton_agrees_with_pythons_decoder(rng):
+    table = whole_characters.byte_transitions()
+    seen = set()
+    for _ in range(20_000):
+        data = random_bytes(rng)
+        state = whole_characters.START
+        for byte in data:
+            state = table[state, byte]
+        valid, whole = python_says(data)
+        seen.add((valid, whole))
+        assert (state != whole_characters.INVALID) == valid, data
+        assert (state == whole_characters.START) == whole, data
+    assert seen == {(False, False), (True, False), (True, True)}
+
+
+def test_every_state_ends_in_as_many_bytes_as_it_says():
+    table = whole_characters.byte_transitions()
+    for state in range(whole_characters.STATES):
+        distance, reached = 0, {state}
+        while whole_characters.START not in reached:
+            reached = {int(after) for before in reached for after in table[before]} - {whole_characters.INVALID}
+            distance += 1
+        assert distance == whole_characters.BYTES_LEFT[state]
+
+
+@pytest.fixture(params=["own", "gpt2"])
+def tokenizer(request, byte_tokenizer, tmp_path):
+    if request.param == "own":
+        return byte_tokenizer
+    if not GPT2_FILES.exists():
+        pytest.skip("GPT-2's own tokenizer is not here")
+    from transformers import GPT2Tokenizer
+
+    return GPT2Tokenizer.from_pretrained(GPT2_FILES)
+
+
+def test_token_bytes_are_those_that_the_tokenizer_writes(tokenizer, rng):
+    pieces = whole_characters.token_bytes(tokenizer)
+    for _ in range(200):
+        text = "".join(chr(rng.choice([rng.randrange(1, 0xD800), rng.randrange(0xE000, 0x110000)])) for _ in range(10))
+        ids = tokenizer(text)["input_ids"]
+        assert b"".join(pieces[index] for index in ids) == text.encode()
+
+
+def test_tables_agree_with_pythons_decoder_for_every_token(tokenizer, rng):
+    pieces = whole_characters.token_bytes(tokenizer)
+    tables = whole_characters.build_tables(tokenizer, len(tokenizer) + 7)
+    prefixes = [
+        b"",
+        b"\xc3",
+        b"\xed\x95",
+        b"\xf0\x9f\x98",
+        b"\xe0",
+        b"\xed",
+        b"\xef",
+        b"\xef\xbf",
+        b"\xf0",
+        b"\xf4",
+        b"\xf1",
+    ]
+    automaton = whole_characters.byte_transitions()
+    for prefix in prefixes:
+        state = whole_characters.START
+        for byte in prefix:
+            state = int(automaton[state, byte])
+        for index in rng.sample(range(len(tokenizer)), 300):
+            if pieces[index] is None:
+                assert bool(tables.allowed[3, state, index]) == (prefix == b"")
+            else:
+                valid, whole = python_says(prefix + pieces[index])
+                assert bool(tables.allowed[3, state, index]) == valid
+                assert bool(tables.allowed[0, state, index]) == whole
+    assert not tables.allowed[:, :, len(tokenizer) :].any()
+    assert tables.allowed[torch.arange(4), [0, 1, 2, 3]].any(-1).all()
+
+
+def test_other_tokenizers_pass_through(sample_texts):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.BPE(vocab={"▁가": 0, "나": 1}, merges=[]))
+    words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    assert whole_characters.build_tables(PreTrainedTokenizerFast(tokenizer_object=words), 2) is None
+    few = Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
+    few.decoder = decoders.ByteLevel()
+    assert whole_characters.build_tables(PreTrainedTokenizerFast(tokenizer_object=few), 2) is None
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 25])
+def test_an_untrained_model_writes_whole_characters_alone(tokenizer, length):
+    model = tiny_gpt2(len(tokenizer) + 5, initializer_range=0.02)
+    tables = whole_characters.build_tables(tokenizer, len(tokenizer) + 5)
+    torch.manual_seed(length)
+    wild, decoder = Sampling(temperature=1.5), LibraryDecoder(model)
+    number = 80 if length > 9 else 200  # so that without the mask some surely break
+    rows = generate_ids(decoder, [[0]] * number, length, wild, tokenizer.eos_token_id, utf8=tables)
+    texts = [tokenizer.decode(row, clean_up_tokenization_spaces=False) for row in rows]
+    assert not any("\ufffd" in text for text in texts)
+    assert sum(map(len, rows)) > 0.75 * number * length  # and it does write
+    free = generate_ids(decoder, [[0]] * number, length, wild, tokenizer.eos_token_id)
+    assert any("\ufffd" in tokenizer.decode(row) for row in free)
+
+
+def test_a_model_that_would_write_valid_text_is_left_alone(byte_tokenizer):
+    """The mask changes nothing where the likeliest token is allowed: greedy ids stay the same."""
+    model = tiny_gpt2(len(byte_tokenizer))
+    greedy = Sampling(temperature=0)
+    pieces = whole_characters.token_bytes(byte_tokenizer)
+    with torch.no_grad():  # leave the model nothing but whole characters to like
+        whole = [index for index, piece in enumerate(pieces) if piece and python_says(piece)[1]]
+        others = [index for index in range(len(byte_tokenizer)) if index not in whole]
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+        model.lm_head.weight[others] = 0.0
+    prompts = [[index] for index in whole[:20]]
+    tables = whole_characters.build_tables(byte_tokenizer, len(byte_tokenizer))
+    decoder = LibraryDecoder(model)
+    assert generate_ids(decoder, prompts, 8, greedy, -1, utf8=tables) == generate_ids(decoder, prompts, 8, greedy, -1)

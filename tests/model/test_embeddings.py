@@ -1,0 +1,180 @@
+"""Rows of a new vocabulary: GPT-2's own where it has the token, else built of its pieces and of how it is used."""
+
+import json
+
+import numpy
+import pytest
+import torch
+from conftest import ROOT, save_tiny_gpt2, tiny_gpt2
+from safetensors.torch import load_file
+
+from gpt2_korean.model import embeddings
+from gpt2_korean.training import plan, stepping
+
+SAMPLE = ROOT / "data" / "korean_texts.txt"
+
+
+@pytest.fixture
+def ids(byte_tokenizer, sample_texts):
+    return torch.tensor(byte_tokenizer("\n".join(sample_texts[:40]))["input_ids"])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_are_copied_bit_for_bit_or_start_from_the_mean_of_their_pieces(
+    english_tokenizer, byte_tokenizer, ids, tied, monkeypatch
+):
+    model = tiny_gpt2(len(english_tokenizer), tie_word_embeddings=tied)
+    old = [layer.weight.detach().clone() for layer in (model.transformer.wte, model.lm_head)]
+    # Without what the corpus tells of the tokens, the old tokenizer itself, on the text of a token, is the reference.
+    monkeypatch.setattr(embeddings, "usage_vectors", lambda ids, size, width: torch.zeros(size, width))
+    copied, computed = embeddings.carry_over(model, english_tokenizer, byte_tokenizer, ids)
+    assert copied + computed == len(byte_tokenizer) == model.config.vocab_size and copied > 256 and computed > 100
+    assert (model.lm_head.weight is model.transformer.wte.weight) == tied
+    old_ids, checked = english_tokenizer.get_vocab(), 0
+    for token, index in byte_tokenizer.get_vocab().items():
+        text = byte_tokenizer.decode([index])
+        for before, layer in zip(old, (model.transformer.wte, model.lm_head), strict=True):
+            if token in old_ids:
+                assert torch.equal(layer.weight[index], before[old_ids[token]])
+            elif "\ufffd" not in text and text.strip() == text:
+                torch.testing.assert_close(layer.weight[index], before[english_tokenizer(text)["input_ids"]].mean(0))
+                checked += 1
+    assert checked > 50
+    assert model(torch.tensor([[1, 2, 3]])).logits.shape[-1] == len(byte_tokenizer)
+
+
+def test_what_the_corpus_tells_moves_computed_rows_alone_and_as_far_as_rows_lie_apart(
+    english_tokenizer, byte_tokenizer, ids
+):
+    model = tiny_gpt2(len(english_tokenizer))
+    old = model.transformer.wte.weight.detach().clone()
+    embeddings.carry_over(model, english_tokenizer, byte_tokenizer, ids)
+    rows, moved = model.transformer.wte.weight.detach(), []
+    for index, pieces in enumerate(embeddings.find_pieces(english_tokenizer, byte_tokenizer)):
+        if len(pieces) == 1:
+            assert torch.equal(rows[index], old[pieces[0]])
+        else:
+            moved.append((rows[index] - old[pieces].mean(0)).norm().item())
+    apart = (old - old.mean(0)).norm(dim=1).mean().item()
+    assert 0.3 * apart < numpy.mean(moved) < 3 * apart
+
+
+def test_usage_vectors_lie_as_the_square_roots_of_the_probabilities_of_neighbours(rng):
+    """Counted in Python, token by token: with room for all components, all inner products are the same."""
+    vocab_size = 12
+    ids = [rng.choice([0, 1, 1, 2, 3, 3, 3, *range(vocab_size - 1)]) for _ in range(400)]  # the last never occurs
+    counts = numpy.zeros((vocab_size, len(embeddings.PLACES), vocab_size))
+    for at, token in enumerate(ids):
+        for column, place in enumerate(embeddings.PLACES):
+            if 0 <= at + place < len(ids):
+                counts[token, column, ids[at + place]] += 1
+    occurrences = numpy.bincount(ids, minlength=vocab_size)
+    usual = counts.sum(0) / len(ids)
+    roots = numpy.sqrt((counts + embeddings.PRIOR * usual) / (occurrences[:, None, None] + embeddings.PRIOR))
+    roots = roots.reshape(vocab_size, -1)
+    roots -= roots.mean(0)
+    roots /= (numpy.linalg.norm(roots, axis=1) * occurrences).sum() / occurrences.sum()
+    found = embeddings.usage_vectors(torch.tensor(ids), vocab_size, 64).numpy()
+    assert found.shape == (vocab_size, 64)
+    numpy.testing.assert_allclose(found @ found.T, roots @ roots.T, atol=1e-4)
+
+
+def test_components_left_out_are_the_least(rng):
+    """Of 8 directions with falling spread 4 are kept: numpy's decomposition says how much that can hold."""
+    generator = torch.Generator().manual_seed(rng.randrange(2**31))
+    features = torch.randn(200, 8, generator=generator) * torch.tensor([8.0, 6, 4, 3, 1, 0.5, 0.2, 0.1])
+    kept = features @ embeddings._leading_space(features.T @ features, 4)
+    largest = numpy.linalg.svd(features.numpy(), compute_uv=False)[:4]
+    assert kept.norm().item() == pytest.approx(numpy.linalg.norm(largest), rel=1e-3)
+
+
+def test_aligning_finds_the_turn_that_was_hidden_and_changes_no_distance(rng):
+    generator = torch.Generator().manual_seed(rng.randrange(2**31))
+    usage = torch.randn(50, 8, generator=generator)
+    usage -= usage.mean(0)
+    turn, _ = torch.linalg.qr(torch.randn(8, 8, generator=generator))
+    torch.testing.assert_close(embeddings.align(usage, 3 * usage @ turn + 5), usage @ turn, atol=1e-4, rtol=1e-4)
+    elsewhere = embeddings.align(usage, torch.randn(50, 8, generator=generator))
+    torch.testing.assert_close(elsewhere @ elsewhere.T, usage @ usage.T, atol=1e-4, rtol=1e-4)
+
+
+def test_tokens_that_are_used_alike_start_close_together(rng):
+    """3 and 4 stand anywhere between 1 and 2, 5 between others: as spellings do not tell, their use does."""
+    ids = []
+    for _ in range(300):
+        ids += rng.choice([[1, rng.choice([3, 4]), 2], [6, 5, 7], [rng.randrange(8, 20)]])
+    usage = embeddings.usage_vectors(torch.tensor(ids), 20, 16)
+    assert (usage[3] - usage[4]).norm() < 0.3 * (usage[3] - usage[5]).norm()
+
+
+@pytest.mark.parametrize("length", [0, 1, 3])
+def test_a_corpus_of_a_few_tokens_still_gives_rows(english_tokenizer, byte_tokenizer, ids, length):
+    model = tiny_gpt2(len(english_tokenizer))
+    embeddings.carry_over(model, english_tokenizer, byte_tokenizer, ids[:length])
+    assert model.transformer.wte.weight.isfinite().all()
+
+
+def test_embeddings_learn_at_their_own_rate_and_nothing_else_does(tiny_model_folder, tmp_path, run_main):
+    """A step of plain gradient descent is as long as its learning rate: ten times the rate, ten times the step."""
+    run = ["train.py", f"--dataset_path={SAMPLE}", f"--model_type={tiny_model_folder}", "--do_train", "--max_steps=1"]
+    run += [
+        "--device=cpu",
+        "--report_to=none",
+        "--optim=sgd",
+        "--learning_rate=0.01",
+        "--per_device_train_batch_size=1",
+    ]
+    steps = []
+    before = load_file(tiny_model_folder / "model.safetensors")
+    for words in ([], ["--embedding_learning_rate=0.1"]):
+        assert run_main(*run, *words, f"--output_dir={tmp_path / 'out'}", "--overwrite_output_dir")[0] == 0
+        after = load_file(tmp_path / "out" / "model.safetensors")
+        steps.append({name: after[name] - before[name] for name in before})
+    for name, step in steps[0].items():
+        times = 10 if name == "transformer.wte.weight" else 1
+        torch.testing.assert_close(steps[1][name], times * step, atol=1e-6, rtol=1e-3)
+    assert steps[0]["transformer.wte.weight"].abs().max() > 1e-5
+
+
+def test_embeddings_that_are_no_weights_of_their_own_are_told_of(
+    small_corpus, tiny_model_folder, tmp_path, run_main, monkeypatch
+):
+    """As FSDP may have it, which keeps several weights in one."""
+    monkeypatch.setattr(stepping, "embedding_layers", lambda model: [torch.nn.Embedding(3, 2)])
+    code, _, err = run_main(
+        "train.py", f"--dataset_path={small_corpus}", f"--model_type={tiny_model_folder}", "--do_train",
+        "--max_steps=1", f"--output_dir={tmp_path / 'out'}", "--device=cpu", "--report_to=none",
+        "--embedding_learning_rate=0.1",
+    )  # fmt: skip
+    assert code == 0 and "--embedding_learning_rate, --fsdp" in err
+
+
+def test_only_new_embeddings_get_a_rate_of_their_own_unasked():
+    choose = plan.choose_embedding_learning_rate
+    assert choose(None, True, 5e-5, "adamw_torch_fused") == plan.NEW_EMBEDDINGS
+    assert choose(None, True, 0.01, "adamw_torch") == 0.01
+    assert choose(None, True, 5e-5, "sgd") is None  # its rates mean something else
+    assert choose(None, False, 5e-5, "adamw_torch_fused") is None
+    assert choose(1e-4, True, 5e-5, "sgd") == choose(1e-4, False, 5e-5, "adamw_torch") == 1e-4
+
+
+def test_a_run_that_goes_on_keeps_the_rate_of_its_new_embeddings(english_tokenizer, tmp_path, run_main):
+    source, out = save_tiny_gpt2(tmp_path / "english", english_tokenizer, initializer_range=0.02), tmp_path / "out"
+    run = [
+        "train.py", f"--dataset_path={SAMPLE}", f"--model_type={source}", "--tokenizer=korean", "--vocab_size=1024",
+        f"--output_dir={out}", "--do_train", "--device=cpu", "--report_to=none", "--per_device_train_batch_size=1",
+        "--save_steps=2", "--disable_tqdm",
+    ]  # fmt: skip
+    assert run_main(*run, "--max_steps=4")[0] == 0
+    whole = load_file(out / "checkpoint-4" / "model.safetensors")
+    rates = [group["lr"] for group in torch.load(out / "checkpoint-2" / "optimizer.pt")["param_groups"]]
+    assert rates[-1] / rates[0] == pytest.approx(0.002 / 5e-5) and len(rates) == 3
+    for path in (out / "checkpoint-4").iterdir():
+        path.unlink()
+    code, _, err = run_main(*run, "--max_steps=4", "--resume_from_checkpoint=auto")
+    assert code == 0 and "임베딩 0.002" in err and "조각과 쓰임" not in err
+    resumed = load_file(out / "checkpoint-4" / "model.safetensors")
+    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
+    assert json.loads((out / "checkpoint-4" / "resume.json").read_text())["embedding_learning_rate"] == 0.002
+    code, _, err = run_main(*run, "--max_steps=6", "--resume_from_checkpoint=auto", "--embedding_learning_rate=0.1")
+    assert code == 1 and "--embedding_learning_rate" in err and "0.002" in err

@@ -1,0 +1,148 @@
+"""Any causal LM loads with ids that agree; what cannot be loaded is refused with the way on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, tiny_gpt2
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, pipeline
+
+from gpt2_korean.messages import UserError
+from gpt2_korean.model.load import load_model, load_pretrained, show_downloads_only
+from gpt2_korean.text.documents import read_corpus
+
+
+def assert_special_ids_agree(model, tokenizer):
+    for name in ("eos_token_id", "pad_token_id"):
+        ids = {getattr(part, name) for part in (model.config, model.generation_config, tokenizer)}
+        assert len(ids) == 1 and 0 <= ids.pop() < model.config.vocab_size
+
+
+def test_a_scratch_size_needs_no_download_and_loads_anywhere(tmp_path, sample_texts):
+    model, tokenizer = load_model("scratch-mini", read_corpus([ROOT / "data" / "korean_texts.txt"]), torch.float32)
+    assert (model.config.n_layer, model.config.n_embd) == (4, 256)
+    assert_special_ids_agree(model, tokenizer)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    write = pipeline("text-generation", str(tmp_path))
+    assert write("한국어", max_new_tokens=3, do_sample=False)[0]["generated_text"].startswith("한국어")
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    text = sample_texts[0]
+    assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert loaded.decode(loaded(text)["input_ids"]) == text
+    assert loaded.model_max_length == model.config.n_positions
+
+
+def test_every_string_round_trips_through_a_trained_tokenizer(byte_tokenizer, rng):
+    for _ in range(300):
+        points = [rng.choice([rng.randrange(0xD800), rng.randrange(0xE000, 0x110000)]) for _ in range(20)]
+        text = "".join(map(chr, points))
+        ids = byte_tokenizer(text)["input_ids"]
+        assert byte_tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_gpt2s_own_files_load_with_end_and_padding_in_agreement(tmp_path, byte_tokenizer):
+    """As OpenAI published it: vocab.json and merges.txt, no padding token, no tokenizer.json."""
+    backend = json.loads(byte_tokenizer.backend_tokenizer.to_str())["model"]
+    (tmp_path / "vocab.json").write_text(json.dumps(backend["vocab"]))
+    (tmp_path / "merges.txt").write_text("\n".join(" ".join(pair) for pair in backend["merges"]))
+    tiny_gpt2(len(byte_tokenizer)).save_pretrained(tmp_path)
+    model, tokenizer = load_pretrained(tmp_path, torch.float32)
+    assert_special_ids_agree(model, tokenizer)
+    assert tokenizer("한국어")["input_ids"] == byte_tokenizer("한국어")["input_ids"]
+    assert tokenizer.model_max_length == 32
+
+
+@pytest.fixture
+def kogpt2_like(tmp_path, sample_texts):
+    """A GPT-2 folder as skt/kogpt2-base-v2's: words marked by ▁, </s> as the end, no tokenizer_config.json."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<s>", "</s>", "<pad>", "<unk>"]
+    tokenizer.train_from_iterator(
+        sample_texts, trainers.BpeTrainer(vocab_size=2000, special_tokens=special, show_progress=False)
+    )
+    folder = tmp_path / "kogpt2"
+    tiny_gpt2(tokenizer.get_vocab_size(), bos_token_id=0, eos_token_id=1, pad_token_id=2).save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_a_tokenizer_that_is_not_byte_level_is_kept_as_it_is(kogpt2_like, tmp_path, sample_texts):
+    model, tokenizer = load_pretrained(kogpt2_like, torch.float32)
+    assert_special_ids_agree(model, tokenizer)
+    assert tokenizer.eos_token == "</s>"
+    reference = Tokenizer.from_file(str(kogpt2_like / "tokenizer.json"))
+    for text in sample_texts[:20]:
+        assert tokenizer(text)["input_ids"] == reference.encode(text).ids
+    model.save_pretrained(tmp_path / "again")
+    tokenizer.save_pretrained(tmp_path / "again")
+    again = AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert again("오늘은 날씨가 좋다")["input_ids"] == reference.encode("오늘은 날씨가 좋다").ids
+    assert again.eos_token_id == 1
+
+
+def test_generated_text_of_such_a_tokenizer_continues_the_prompt(kogpt2_like):
+    from gpt2_korean.generation.text_stream import TextStream
+    from gpt2_korean.text.prompts import encode_prompt
+
+    _, tokenizer = load_pretrained(kogpt2_like, torch.float32)
+    whole = "오늘은 날씨가 좋다"
+    for prompt in ("오늘은", "오늘은 날씨가"):
+        ids = encode_prompt(prompt, tokenizer, tokenizer.eos_token_id)
+        stream = TextStream(tokenizer, ids)
+        assert prompt + stream.push(tokenizer(whole)["input_ids"][len(ids) :]) + stream.close() == whole
+
+
+def test_damaged_or_unfitting_weights_are_refused_by_name(tiny_model_folder, tmp_path, rng):
+    for case in ("truncated", "empty", "missing", "other size", "bad config"):
+        folder = tmp_path / case
+        shutil.copytree(tiny_model_folder, folder)
+        weights = folder / "model.safetensors"
+        if case == "truncated":
+            weights.write_bytes(weights.read_bytes()[: rng.randrange(1, weights.stat().st_size)])
+        elif case == "empty":
+            weights.write_bytes(b"")
+        elif case == "missing":
+            weights.unlink()
+        elif case == "other size":
+            GPT2LMHeadModel(
+                GPT2Config(n_layer=3, n_embd=32, n_head=2, n_positions=32, vocab_size=640)
+            ).config.save_pretrained(folder)
+        else:
+            (folder / "config.json").write_text("{")
+        with pytest.raises(UserError) as refusal:
+            load_pretrained(folder, torch.float32, "--model_name_or_path")
+        assert str(folder) in str(refusal.value) and "--model_name_or_path" in str(refusal.value)
+        assert len(str(refusal.value).splitlines()) <= 2
+
+
+def test_a_hub_id_out_of_reach_names_the_three_ways_on():
+    with pytest.raises(UserError) as refusal:
+        load_pretrained("gpt2-medium", torch.float32)
+    for way in ("모델 폴더", "HF_ENDPOINT", "HF_HOME", "--model_type=scratch-mini"):
+        assert way in str(refusal.value)
+
+
+def test_a_cached_hub_model_loads_without_the_hub(tiny_model_folder):
+    """The cache is laid out as huggingface_hub does it: a copied HF_HOME is one of the ways on."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    repository = Path(HF_HUB_CACHE) / "models--owner--tiny"
+    shutil.copytree(tiny_model_folder, repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    model, _ = load_pretrained("owner/tiny", torch.float32)
+    assert model.config.n_embd == 32
+
+
+def test_downloads_show_progress_and_loading_does_not():
+    import huggingface_hub.utils
+    import transformers
+
+    show_downloads_only()
+    assert not huggingface_hub.utils.are_progress_bars_disabled()
+    assert not transformers.utils.logging.is_progress_bar_enabled()

@@ -1,0 +1,81 @@
+"""On a GPU: a captured step and its kernels write what plain PyTorch writes. Skipped where there is none."""
+
+import pytest
+import torch
+from conftest import tiny_gpt2
+
+from gpt2_korean import device
+from gpt2_korean.generation.decoder import GPT2Decoder
+from gpt2_korean.generation.loop import generate_ids
+from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.generation.whole_characters import build_tables
+from gpt2_korean.speed import linear
+
+GPU = torch.device(device.available_devices()[0])
+pytestmark = pytest.mark.skipif(GPU.type not in ("cuda", "xpu"), reason="no GPU with graphs here")
+VOCABULARY, CONTEXT = 301, 300
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_gpt2(VOCABULARY, n_positions=CONTEXT, n_embd=48, n_head=3)
+
+
+def decoder(model, captures, fused=None):
+    ways = (fused.fused, fused.attend) if fused else (linear.plain, None)
+    return GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), GPU, torch.float32, *ways, captures)
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    pytest.importorskip("triton")
+    from gpt2_korean.speed import fused
+
+    return fused
+
+
+def random_prompts(rng, number):
+    return [[rng.randint(1, VOCABULARY - 1) for _ in range(rng.randint(1, 40))] for _ in range(number)]
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_captured_steps_write_what_uncaptured_ones_do(model, kernels, rng, rows):
+    greedy = Sampling(temperature=0, repetition_penalty=1.2, no_repeat_ngram_size=3)
+    capturing = [decoder(model, True, fused) for fused in (None, kernels)]
+    for _ in range(3):  # the second time on as the first has recorded it
+        prompts = random_prompts(rng, rows)
+        plain = generate_ids(decoder(model, captures=False), prompts, 700, greedy, -1)
+        for each in capturing:
+            assert generate_ids(each, prompts, 700, greedy, -1, every=16) == plain
+
+
+def test_captured_steps_write_whole_characters(model, kernels, byte_tokenizer):
+    wide = tiny_gpt2(len(byte_tokenizer), n_positions=CONTEXT, initializer_range=0.02)
+    tables = build_tables(byte_tokenizer, len(byte_tokenizer)).to(GPU)
+    for fused in (None, kernels):
+        wild = Sampling(temperature=1.5, min_length=20, penalize_prompt=False, repetition_penalty=1.1)
+        rows = generate_ids(decoder(wide, True, fused), [[0]] * 100, 350, wild, 0, tables, every=16)
+        assert not any("\ufffd" in byte_tokenizer.decode(row) for row in rows)
+        assert min(map(len, rows)) >= 20
+
+
+def test_the_device_says_whether_it_has_graphs():
+    assert device.has_graphs(GPU)
+    assert not device.has_graphs(torch.device("cpu"))
+
+
+def test_captured_draws_differ_from_step_to_step_and_a_seed_repeats_them(model, kernels):
+    def write(seed, made):
+        torch.manual_seed(seed)
+        return generate_ids(made, [[1]] * 4, 200, Sampling(temperature=50.0, top_k=100), -1, every=16)
+
+    one, other = (decoder(model, True, kernels) for _ in range(2))
+    first = write(1, one)
+    assert first == write(1, one) == write(1, other) != write(2, one)
+    assert len({tuple(row) for row in first}) == 4
+    assert all(len(set(row)) > 50 for row in first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_kernels_can_be_compiled_before_they_are_asked_for(kernels, dtype):
+    kernels.compile_kernels(48, 100, 3, GPU, dtype)

@@ -1,0 +1,71 @@
+"""The kernels of a step compute what PyTorch's own functions do. Without a GPU Triton's interpreter runs them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import tiny_gpt2
+
+from gpt2_korean import device
+from gpt2_korean.generation.decoder import GPT2Decoder
+from gpt2_korean.generation.loop import generate_ids
+from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.speed import linear
+
+pytest.importorskip("triton")
+GPU = torch.device(device.available_devices()[0])
+if GPU.type not in ("cuda", "xpu"):
+    GPU = torch.device("cpu")
+
+from gpt2_korean.speed import fused  # noqa: E402
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("width", [48, 100])
+@pytest.mark.parametrize("rows", [1, 6])
+def test_the_linear_kernels_give_what_pytorch_gives(dtype, width, rows):
+    torch.manual_seed(0)
+    for outputs, activation, has_bias in ((3 * width, None, True), (1001, "gelu_new", True), (101, None, False)):
+        shapes = ((outputs, width), (outputs,), (rows, width), (rows, width), (width,), (width,))
+        weight, bias, x, added, *norm = (torch.randn(*shape, device=GPU).to(dtype) for shape in shapes)
+        bias = bias if has_bias else None
+        for norms in ((*norm, 1e-5), None):
+            exact = norms and (norm[0].float(), norm[1].float(), 1e-5)
+            ours = fused.fused(weight, bias, norms, activation)
+            plain = linear.plain(weight.float(), bias.float() if has_bias else None, exact, activation)
+            tolerance = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.2}[dtype]
+            for inputs in ((x,), (x, added)) if norms else ((x,),):
+                found, expected = ours(*inputs), plain(*(each.float() for each in inputs))
+                for one, other in zip(found, expected, strict=True) if norms else ((found, expected),):
+                    torch.testing.assert_close(one.float(), other, rtol=0.02, atol=tolerance)
+
+
+def test_attention_of_a_new_token_is_pytorchs_and_keeps_its_key_and_value(rng):
+    for _ in range(6):
+        batch, heads, width = rng.randint(1, 3), rng.randint(1, 3), rng.choice([4, 16, 24])
+        slots = rng.choice([16, 300])
+        last = rng.randint(0, slots - 1)
+        first = torch.tensor([rng.randint(0, last) for _ in range(batch)], device=GPU)
+        keys, values = torch.randn(2, batch, heads, slots, width, device=GPU)
+        qkv = torch.randn(batch, 1, 3 * heads * width, device=GPU)
+        query, key, value = qkv.view(batch, 1, 3, heads, width).permute(2, 0, 3, 1, 4)
+        kept = keys.clone(), values.clone()
+        for cache, new in zip(kept, (key, value), strict=True):
+            cache[:, :, last] = new[:, :, 0]
+        places = torch.arange(slots, device=GPU)
+        mask = (places >= first[:, None]) & (places <= last)
+        expected = F.scaled_dot_product_attention(query, *kept, attn_mask=mask[:, None, None])
+        found = fused.attend(qkv, keys, values, first, torch.tensor([last], device=GPU), last + 1)
+        torch.testing.assert_close(found, expected.transpose(1, 2).flatten(2), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close((keys, values), kept)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_decoder_over_the_kernels_writes_what_plain_pytorch_does(rng, rows):
+    model = tiny_gpt2(301)
+    ways = ((linear.plain, None), (fused.fused, fused.attend))
+    plain, ours = (
+        GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), GPU, torch.float32, *way) for way in ways
+    )
+    prompts = [[rng.randint(1, 300) for _ in range(rng.randint(1, 9))] for _ in range(rows)]
+    greedy = Sampling(temperature=0, repetition_penalty=1.2)
+    assert generate_ids(ours, prompts, 12, greedy, -1) == generate_ids(plain, prompts, 12, greedy, -1)

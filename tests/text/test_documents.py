@@ -1,0 +1,122 @@
+"""Documents are normalised, cached, and held out before anything else happens to them."""
+
+import json
+import unicodedata
+
+import pytest
+
+from gpt2_korean.messages import UserError
+from gpt2_korean.text import documents as corpus
+from gpt2_korean.text.files import find_files
+
+
+def test_any_text_becomes_composed_with_plain_line_ends_and_no_control_characters(rng):
+    alphabet = [
+        "한",
+        unicodedata.normalize("NFD", "글"),
+        "\r",
+        "\n",
+        "\r\n",
+        "\t",
+        "\0",
+        "\x1b",
+        "\x85",
+        "\ufeff",
+        "é",
+        " ",
+    ]
+    for _ in range(500):
+        raw = "".join(rng.choice(alphabet) for _ in range(30))
+        text, composed, line_ends, controls = corpus.normalise(raw)
+        # Python's universal newlines and unicodedata are the reference.
+        plain = "\n".join(raw.replace("\r\n", "\n").split("\r"))
+        kept = "".join(c for c in plain if c in "\n\t" or (unicodedata.category(c) != "Cc" and c != "\ufeff"))
+        assert text == unicodedata.normalize("NFC", kept)
+        assert composed == (kept != text)
+        assert line_ends == raw.count("\r")
+        assert controls == len(plain) - len(kept)
+
+
+def test_lone_surrogates_of_a_json_escape_go(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "가\\ud800나"}\n', "utf-8")
+    assert corpus.read_corpus([path])["text"] == ["가나"]
+
+
+def test_what_was_read_and_changed_is_told(tmp_path):
+    (tmp_path / "a.txt").write_bytes("가\r\n나\n\n다\0라".replace("\0", "\x07").encode("cp949"))
+    (tmp_path / "b.txt").write_bytes(unicodedata.normalize("NFD", "각").encode())
+    files = find_files(str(tmp_path))
+    documents = corpus.read_corpus(files)
+    assert documents["text"] == ["가\n나", "다라", "각"]
+    assert corpus.count_characters(documents) == 6
+    told = corpus.describe_files(documents, files)
+    for words in ("CP949 1개", "UTF-8 1개", "문서 1개를 NFC", "줄 끝 1개", "제어 문자 1개"):
+        assert words in told
+    alone = corpus.read_corpus(files[:1])
+    assert "a.txt: CP949" in corpus.describe_files(alone, files[:1])
+
+
+def test_a_second_reading_comes_from_the_cache_and_a_changed_file_does_not(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("하나\n\n둘", "utf-8")
+    first = corpus.read_corpus([path])
+    opened = []
+    monkeypatch.setattr(corpus, "read_documents", lambda *args: opened.append(args) or iter(()))
+    assert corpus.read_corpus([path]).cache_files == first.cache_files
+    assert not opened
+    monkeypatch.undo()
+    path.write_text("하나\n\n둘\n\n셋", "utf-8")
+    assert corpus.read_corpus([path])["text"] == ["하나", "둘", "셋"]
+    assert corpus.read_corpus([path], line_by_line=True).cache_files != first.cache_files
+
+
+@pytest.mark.parametrize("content", ["", "\n \n\t\n", "\ufeff"])
+def test_an_empty_or_blank_file_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "빈.txt"
+    path.write_text(content, "utf-8")
+    with pytest.raises(UserError, match=r"빈\.txt"):
+        corpus.read_corpus([path])
+
+
+def test_held_out_documents_are_apart_in_order_and_the_same_for_a_seed(tmp_path, rng):
+    path = tmp_path / "a.txt"
+    texts = [f"문서 {number}" for number in range(97)]
+    path.write_text("\n\n".join(texts), "utf-8")
+    documents = corpus.read_corpus([path])
+    for _ in range(10):
+        percentage, seed = rng.uniform(0.01, 90), rng.randrange(1000)
+        rest, held_out = corpus.hold_out(documents, percentage, seed)
+        apart = list(rest["text"]), list(held_out["text"])
+        assert sorted(apart[0] + apart[1], key=texts.index) == texts
+        assert all(part == sorted(part, key=texts.index) for part in apart)
+        assert len(held_out) == max(1, round(97 * percentage / 100))
+        assert list(corpus.hold_out(documents, percentage, seed)[1]["text"]) == apart[1]
+    with pytest.raises(UserError, match="--validation_file"):
+        corpus.hold_out(documents.select([0]), 5, 0)
+
+
+@pytest.fixture
+def hub_folder(tmp_path):
+    """A local folder in the Hub's layout, which load_dataset reads as it reads a hub id."""
+    rows = [{"Q": f"질문 {number}", "A": f"답\r\n{number}"} for number in range(3)] + [{"Q": "", "A": " "}]
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+    return str(folder)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_hub_data_set_gives_the_same_documents(hub_folder, streaming):
+    documents = corpus.read_hub_dataset(hub_folder, streaming=streaming, column="A")
+    assert [row["text"] for row in documents] == ["답\n0", "답\n1", "답\n2"]
+    assert corpus.sample_texts(documents, 1_000_000) == ["답\n0", "답\n1", "답\n2"]
+    templated = corpus.read_hub_dataset(hub_folder, streaming=streaming, template="{Q}: {A}")
+    assert next(iter(templated))["text"] == "질문 0: 답\n0"
+
+
+def test_a_hub_data_set_that_is_not_there_or_lacks_the_column_is_refused(hub_folder):
+    with pytest.raises(UserError, match="Q, A"):
+        corpus.read_hub_dataset(hub_folder)
+    with pytest.raises(UserError, match="--dataset_name"):
+        corpus.read_hub_dataset("no-such-owner/no-such-name")

@@ -1,0 +1,188 @@
+"""Any file a Korean user has is read as it was meant, or refused with its name and the place."""
+
+import bz2
+import csv
+import gzip
+import json
+import lzma
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from gpt2_korean.messages import UsageError, UserError
+from gpt2_korean.text.files import column_renderer, detect_encoding, find_files, read_documents
+
+HANGUL = "".join(map(chr, range(0xAC00, 0xD7A4)))
+CP949_HANGUL = "가나다라마바사아자차카타파하힣똠펲쀼 한국어 문장을 씁니다.\n"
+
+
+def random_text(rng, alphabet, length=300):
+    return "".join(rng.choice(alphabet) for _ in range(length)).strip() or "가"
+
+
+@pytest.mark.parametrize(
+    ("codec", "detected"),
+    [
+        ("utf-8", "utf-8"),
+        ("utf-8-sig", "utf-8-sig"),
+        ("utf-16", "utf-16"),
+        ("cp949", "cp949"),
+        ("euc-kr", "cp949"),
+    ],
+)
+def test_the_encodings_korean_files_come_in_are_found(tmp_path, rng, codec, detected):
+    for number in range(20):
+        alphabet = "가나다라마바사아자차카타파하 한국어문장을씁니다.,\n" if codec == "euc-kr" else CP949_HANGUL
+        if codec.startswith("utf"):
+            alphabet = HANGUL + "abc \n😀漢"
+        text = "가" + random_text(rng, alphabet)
+        path = tmp_path / f"{number}.txt"
+        path.write_bytes(text.encode(codec))
+        assert detect_encoding(path) == detected
+        # Python's own decoder is the reference; blank lines separate documents and are not kept.
+        lines = [line for line in path.read_bytes().decode(codec).split("\n") if line.strip()]
+        read = "\n".join(read_documents(path, detected))
+        assert [line for line in read.split("\n") if line.strip()] == lines
+
+
+def test_a_big_endian_utf16_file_is_found(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xfe\xff" + "한국어".encode("utf-16-be"))
+    assert list(read_documents(path, detect_encoding(path))) == ["한국어"]
+
+
+def test_undecodable_bytes_are_refused_with_name_and_offset(tmp_path, rng):
+    for _ in range(20):
+        good = ("한국어 " * rng.randint(1, 400_000)).encode()[: rng.randint(1, 2_000_000)]
+        good = good.decode("utf-8", "ignore").encode()
+        path = tmp_path / "깨진.txt"
+        path.write_bytes(good + b"\xff\xff\xff")
+        with pytest.raises(UserError) as refusal:
+            detect_encoding(path)
+        assert "깨진.txt" in str(refusal.value) and f" {len(good)}번째 바이트" in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04\x00\x00", "한국어".encode("utf-16-le"), bytes(range(256))])
+def test_binary_files_are_refused(tmp_path, content):
+    path = tmp_path / "a.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="바이트부터"):
+        detect_encoding(path)
+
+
+def test_a_forced_encoding_is_obeyed_or_refused(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("한국어".encode("johab"))
+    assert list(read_documents(path, detect_encoding(path, "johab"))) == ["한국어"]
+    with pytest.raises(UserError, match="0번째 바이트"):
+        detect_encoding(path, "utf-8")
+    with pytest.raises(UsageError, match="--encoding"):
+        detect_encoding(path, "no-such")
+
+
+def test_documents_are_separated_by_blank_lines_or_stand_on_a_line_each(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("하나\n둘\n\n \t\n\n셋\r\n넷\r\n\r\n다섯", "utf-8", newline="")
+    assert list(read_documents(path, "utf-8")) == ["하나\n둘", "셋\r\n넷", "다섯"]
+    assert list(read_documents(path, "utf-8", line_by_line=True)) == ["하나", "둘", "셋", "넷", "다섯"]
+
+
+def test_a_file_without_blank_lines_is_cut_at_line_ends_and_loses_nothing(tmp_path):
+    lines = [f"{number}번째 줄입니다" for number in range(40_000)]
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(lines), "utf-8")
+    documents = list(read_documents(path, "utf-8"))
+    assert len(documents) > 1 and max(map(len, documents)) < 110_000
+    assert "\n".join(documents).split("\n") == lines
+
+
+ROWS = [{"Q": "이름이 뭐야?", "A": "저는 로봇이에요."}, {"Q": '따옴표 "와", 쉼표', "A": "줄\n바꿈"}]
+
+
+def write_rows(path, rows):
+    if ".jsonl" in path.name:
+        data = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+    elif ".json" in path.name:
+        data = json.dumps(rows, indent=1).encode()
+    elif ".parquet" in path.name:
+        plain = path.with_name("plain")
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), plain)
+        data = plain.read_bytes()
+    else:
+        plain = path.with_name("plain")
+        with open(plain, "w", encoding="cp949", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if ".tsv" in path.name else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+        data = plain.read_bytes()
+    compress = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
+    path.write_bytes(compress(data))
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.parquet", "a.jsonl.gz", "a.csv.xz", "a.parquet.gz"]
+)
+def test_every_format_gives_the_same_documents(tmp_path, name):
+    path = tmp_path / name
+    write_rows(path, ROWS)
+    encoding = detect_encoding(path)
+    by_column = list(read_documents(path, encoding, render=column_renderer("A")))
+    by_template = list(read_documents(path, encoding, render=column_renderer("text", "질문: {Q}\n답변: {A}")))
+    assert by_column == [row["A"] for row in ROWS]
+    assert by_template == [f"질문: {row['Q']}\n답변: {row['A']}" for row in ROWS]
+
+
+def test_braces_within_a_cell_are_text():
+    assert column_renderer("text", "{a}-{b}")({"a": "{b}", "b": None}) == "{b}-"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet"])
+def test_a_wrong_column_names_those_that_exist(tmp_path, name):
+    path = tmp_path / name
+    write_rows(path, ROWS)
+    with pytest.raises(UserError) as refusal:
+        list(read_documents(path, detect_encoding(path), render=column_renderer("text")))
+    for word in (name, "'text'", "Q, A", "--text_column_name"):
+        assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("a.jsonl", '{"text": "가"}\n\n{"text": }\n', "3번째 줄"),
+        ("a.json", '[\n{"text": "가"},\n{"text" "나"}\n]', "3번째 줄"),
+        ("a.jsonl", '{"text": "가"}\n"글"\n', "2번째 줄"),
+        ("a.json", "[1]", "1번째 항목"),
+        ("a.parquet", "not parquet", "a.parquet"),
+    ],
+)
+def test_what_cannot_be_parsed_is_refused_with_its_place(tmp_path, name, content, place):
+    path = tmp_path / name
+    path.write_text(content, "utf-8")
+    with pytest.raises(UserError) as refusal:
+        list(read_documents(path, "utf-8", render=column_renderer("text")))
+    assert name in str(refusal.value) and place in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("compress", "suffix"), [(gzip.compress, "gz"), (lzma.compress, "xz"), (bz2.compress, "xz"), (bz2.compress, "gz")]
+)
+def test_a_truncated_or_mislabelled_archive_is_refused(tmp_path, compress, suffix, rng):
+    path = tmp_path / f"a.txt.{suffix}"
+    path.write_bytes(compress(rng.randbytes(5000).hex().encode())[:-1000])
+    with pytest.raises(UserError, match=r"a\.txt"):
+        detect_encoding(path)
+
+
+def test_files_folders_and_globs_are_found(tmp_path):
+    for name in ("나.txt", "가.jsonl", "b/다.csv.gz", "b/그림.png", "b/.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    names = [path.name for path in find_files(str(tmp_path))]
+    assert sorted(names) == ["가.jsonl", "나.txt", "다.csv.gz"]
+    assert [path.name for path in find_files(str(tmp_path / "*.txt"))] == ["나.txt"]
+    assert find_files(str(tmp_path / "나.txt")) == [tmp_path / "나.txt"]
+    for missing in ("없음.txt", "b/그림.png", "*.parquet"):
+        with pytest.raises(UsageError, match="--dataset_path"):
+            find_files(str(tmp_path / missing))

@@ -1,0 +1,122 @@
+"""A Korean vocabulary for an English model: whole, of every string, agreed on everywhere."""
+
+import pytest
+from conftest import ROOT, save_tiny_gpt2
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gpt2_korean.text import vocabulary
+from gpt2_korean.text.documents import read_corpus
+
+SAMPLE = ROOT / "data" / "korean_texts.txt"
+
+
+@pytest.fixture(scope="module")
+def documents():
+    return read_corpus([SAMPLE])
+
+
+@pytest.fixture
+def english_folder(english_tokenizer, tmp_path):
+    return save_tiny_gpt2(tmp_path / "english", english_tokenizer)
+
+
+def test_the_same_text_gives_the_same_vocabulary_and_a_second_time_from_the_cache(documents, monkeypatch):
+    first = vocabulary.learn_tokenizer(documents, 2048, 32)
+    assert len(first) == 2048
+    again = vocabulary.train_tokenizer(list(documents["text"]), 2048, 32)
+    assert again.backend_tokenizer.to_str() == first.backend_tokenizer.to_str()
+    monkeypatch.setattr(vocabulary, "train_tokenizer", None)  # would fail if it were called
+    kept = vocabulary.learn_tokenizer(documents, 2048, 32)
+    assert kept.backend_tokenizer.to_str() == first.backend_tokenizer.to_str()
+    assert (kept.eos_token_id, kept.pad_token_id, kept.model_max_length) == (0, 0, 32)
+
+
+def test_of_a_large_corpus_a_sample_is_learnt_whose_size_is_told(documents, monkeypatch, capsys):
+    monkeypatch.setattr(vocabulary, "SAMPLED_CHARACTERS", 20_000)
+    learnt_from, train = [], vocabulary.train_tokenizer
+    monkeypatch.setattr(
+        vocabulary, "train_tokenizer", lambda texts, *sizes: learnt_from.extend(texts) or train(texts, *sizes)
+    )
+    vocabulary.learn_tokenizer(documents.select(range(0, len(documents), 2)), 2048, 32)
+    taken = sum(map(len, learnt_from))
+    assert 5_000 < taken < 21_000 and f"고르게 뽑은 {taken:,}자에서" in capsys.readouterr().err
+
+
+def test_a_vocabulary_is_of_whole_tiles_however_small_the_corpus(sample_texts):
+    for size in (384, 1024, 32_000):
+        learnt = vocabulary.train_tokenizer(sample_texts[:30], size, 32)
+        assert len(learnt) % 128 == 0 and len(learnt) <= size
+
+
+def test_every_string_of_unicode_comes_back_whole(documents, rng):
+    learnt = vocabulary.learn_tokenizer(documents, 1024, 32)
+    planes = [range(0x20), range(0x20, 0x7F), range(0x80, 0x800), range(0xAC00, 0xD7A4), range(0x1100, 0x1200)]
+    planes += [range(0x800, 0xD800), range(0xE000, 0x10000), range(0x10000, 0x110000)]
+    for _ in range(500):
+        text = "".join(chr(rng.choice(rng.choice(planes))) for _ in range(rng.randint(1, 40)))
+        ids = learnt(text, add_special_tokens=False)["input_ids"]
+        assert learnt.decode(ids, clean_up_tokenization_spaces=False) == text
+        assert learnt.eos_token_id not in ids
+
+
+def test_only_a_vocabulary_that_is_not_korean_gives_way_and_only_to_a_large_corpus(
+    english_tokenizer, byte_tokenizer, sample_texts
+):
+    enough = vocabulary.ENOUGH_CHARACTERS
+    assert vocabulary.should_replace(english_tokenizer, sample_texts, enough)
+    assert vocabulary.should_replace(english_tokenizer, sample_texts, None)
+    assert not vocabulary.should_replace(english_tokenizer, sample_texts, enough - 1)
+    assert not vocabulary.should_replace(byte_tokenizer, sample_texts, enough)
+
+
+def test_training_with_a_korean_vocabulary_agrees_on_its_ids_and_a_checkpoint_keeps_it(
+    english_folder, tmp_path, run_main
+):
+    run = [
+        "train.py", f"--dataset_path={SAMPLE}", "--do_train", "--max_steps=1", "--device=cpu", "--report_to=none",
+        "--per_device_train_batch_size=1",
+    ]  # fmt: skip
+    first, second = tmp_path / "first", tmp_path / "second"
+    code, _, err = run_main(
+        *run, f"--model_type={english_folder}", "--tokenizer=korean", "--vocab_size=1024", f"--output_dir={first}"
+    )
+    assert code == 0, err
+    assert "토큰 1,024개" in err and "조각과 쓰임에서 계산" in err
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(first), AutoTokenizer.from_pretrained(first)
+    assert len(tokenizer) == model.config.vocab_size == 1024
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        assert {getattr(part, name) for part in (tokenizer, model.config, model.generation_config)} == {0}
+    code, _, err = run_main(*run, f"--model_type={first}", f"--output_dir={second}")
+    assert code == 0 and "어휘" not in err
+    kept = AutoTokenizer.from_pretrained(second)
+    assert kept.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+
+
+def test_another_tokenizer_can_be_given_and_an_unfitting_one_is_refused(
+    english_folder, tiny_model_folder, byte_tokenizer, tmp_path, run_main
+):
+    run = [
+        "train.py",
+        f"--dataset_path={SAMPLE}",
+        f"--model_type={english_folder}",
+        "--do_train",
+        "--max_steps=1",
+        "--device=cpu",
+    ]
+    run += ["--report_to=none", "--per_device_train_batch_size=1"]
+    assert run_main(*run, f"--tokenizer={tiny_model_folder}", f"--output_dir={tmp_path / 'out'}")[0] == 0
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) == len(byte_tokenizer)
+    code, _, err = run_main(*run, f"--tokenizer={tmp_path / 'none'}", f"--output_dir={tmp_path / 'other'}")
+    assert code == 1 and "--tokenizer=" in err
+    assert run_main(*run, "--vocab_size=1000")[0] == 2
+
+
+def test_two_sentences_teach_no_vocabulary_and_that_is_said(english_folder, english_tokenizer, tmp_path, run_main):
+    path = tmp_path / "글.txt"
+    path.write_text("오늘은 날씨가 좋다.\n\n내일은 비가 온다.", "utf-8")
+    code, _, err = run_main(
+        "train.py", f"--dataset_path={path}", f"--model_type={english_folder}", "--tokenizer=korean", "--do_train",
+        f"--output_dir={tmp_path / 'out'}", "--max_steps=1", "--device=cpu", "--report_to=none",
+    )  # fmt: skip
+    assert code == 0 and "원래 어휘를 씁니다" in err
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) == len(english_tokenizer)

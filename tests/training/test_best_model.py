@@ -1,0 +1,162 @@
+"""--early_stopping_patience and --load_best_model_at_end: bits per character decides, the best model is the result."""
+
+import json
+
+import pytest
+import torch
+from conftest import signal_self
+from safetensors.torch import load_file
+
+from gpt2_korean.cli.train_flags import parse_train_options
+from gpt2_korean.messages import UsageError
+from gpt2_korean.training.trainer import KoreanTrainer
+
+
+@pytest.fixture
+def run_words(train_words, tmp_path):
+    """A run that first gets better at the held-out text and then worse, since that is another kind of text."""
+    other = tmp_path / "다른 글.txt"
+    other.write_text("The quick brown fox.\n\n한국어 다른 글이다. 비가 온다.", "utf-8")
+    return [
+        "train.py", *train_words, "--do_train", "--do_eval", f"--validation_file={other}", "--eval_steps=3",
+        "--save_steps=7", "--max_steps=60", "--warmup_steps=10", "--per_device_train_batch_size=4",
+        "--learning_rate=1e-2", "--report_to=none", "--resume_from_checkpoint=auto",
+    ]  # fmt: skip
+
+
+def bits(folder):
+    """Step → bits per character in evaluation, of the log in a folder."""
+    log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return {entry["step"]: entry["eval_bits_per_character"] for entry in log if "eval_loss" in entry}
+
+
+def steps_saved(folder):
+    return sorted(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
+
+
+def same_weights(one, other, name="model.safetensors"):
+    one, other = load_file(one / name), load_file(other / name)
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def assert_ended_early(folder, patience):
+    """That the run stopped just when `patience` evaluations in a row had not beaten the best; returns its step."""
+    measured = bits(folder)
+    best = min(measured, key=measured.get)
+    assert max(measured) == json.loads((folder / "trainer_state.json").read_text())["global_step"] < 60
+    assert len([step for step in measured if step > best]) == patience
+    return best
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_it_stops_where_nothing_gets_better_keeps_the_best_and_counts_as_finished(run_words, tmp_path, run_main, limit):
+    run, out = [*run_words, "--early_stopping_patience=3"], tmp_path / "out"
+    run += [f"--save_total_limit={limit}"] if limit else []
+    code, first, err = run_main(*run)
+    assert code == 0, err
+    best = assert_ended_early(out, 3)
+    last = best + 9
+    assert best % 7 and last % 7  # saved although no interval asked for it; an earlier best does not stay
+    assert steps_saved(out) == sorted([*([] if limit else range(7, last, 7)), best, last])
+    assert same_weights(out, out / f"checkpoint-{best}") and not same_weights(out, out / f"checkpoint-{last}")
+    # What is printed is of the model that is left, in this run and in one that finds it finished.
+    assert json.loads(first.splitlines()[-1])["bits_per_character"] == pytest.approx(bits(out)[best])
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.suffix != ".png"}
+    code, second, err = run_main(*run)
+    assert code == 0 and "이미 끝난 학습" in err and "--early_stopping_patience" in err
+    assert second == first
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path.name != "run.json")
+
+
+def test_a_larger_patience_goes_on_from_there(run_words, tmp_path, run_main):
+    out = tmp_path / "out"
+    assert run_main(*run_words, "--early_stopping_patience=1")[0] == 0
+    last = max(bits(out))
+    code, _, err = run_main(*run_words, "--early_stopping_patience=4")
+    assert code == 0 and f"checkpoint-{last}" in err
+    assert assert_ended_early(out, 4) == last - 3
+
+
+def test_stopped_and_resumed_it_ends_at_the_same_step_with_the_same_model(
+    run_words, tmp_path, run_main, at_training_step, monkeypatch
+):
+    run = [*run_words, "--early_stopping_patience=3"]
+    assert run_main(*run, f"--output_dir={tmp_path / 'unbroken'}")[0] == 0
+    best = assert_ended_early(tmp_path / "unbroken", 3)
+    at_training_step(best + 5, lambda _: signal_self())  # one evaluation has brought nothing new
+    assert run_main(*run)[0] == 75
+    original = KoreanTrainer.prediction_step
+
+    def prediction_step(self, *args, **kwargs):
+        if self.state.global_step == best + 9:  # the evaluation that is to end the run
+            monkeypatch.setattr(KoreanTrainer, "prediction_step", original)
+            signal_self()
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(KoreanTrainer, "prediction_step", prediction_step)
+    assert run_main(*run)[0] == 75
+    code, _, err = run_main(*run)
+    assert code == 0 and "일찍 마칩니다" in err
+    assert bits(tmp_path / "out") == bits(tmp_path / "unbroken")
+    assert steps_saved(tmp_path / "out")[-1] == best + 9
+    assert same_weights(tmp_path / "out", tmp_path / "unbroken")
+
+
+def test_the_best_adapter_is_what_is_merged(run_words, tmp_path, run_main):
+    run, out = [*run_words, "--lora_rank=4", "--learning_rate=0.1", "--early_stopping_patience=2"], tmp_path / "out"
+    code, _, err = run_main(*run)
+    assert code == 0, err
+    best = assert_ended_early(out, 2)
+    name = "adapter_model.safetensors"
+    assert same_weights(out / "adapter", out / f"checkpoint-{best}", name)
+    assert not same_weights(out / "adapter", out / f"checkpoint-{best + 6}", name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--metric_for_best_model=loss"],
+        ["--save_strategy=epoch", "--eval_strategy=epoch", "--per_device_train_batch_size=16"],
+        ["--save_strategy=best", "--save_total_limit=1"],
+    ],
+)
+def test_the_best_model_is_left_whatever_the_intervals(run_words, tmp_path, run_main, words):
+    code, _, err = run_main(*run_words, "--max_steps=24", "--load_best_model_at_end", *words)
+    assert code == 0, err
+    measured = bits(tmp_path / "out")
+    best = min(measured, key=measured.get)
+    assert best < max(measured)
+    assert same_weights(tmp_path / "out", tmp_path / "out" / f"checkpoint-{best}")
+    assert steps_saved(tmp_path / "out")[-1] == 24
+    assert "이미 끝난" in run_main(*run_words, "--max_steps=24", "--load_best_model_at_end", *words)[2]
+
+
+DO = ["--do_train", "--dataset_path=x"]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--early_stopping_patience=3"], ["--early_stopping_patience", "--do_eval", "--eval_steps"]),
+        (["--do_eval", "--eval_steps=9", "--eval_strategy=no", "--load_best_model_at_end"], ["--eval_steps"]),
+        (["--do_eval", "--load_best_model_at_end"], ["--load_best_model_at_end", "--eval_steps"]),
+        (["--do_eval", "--eval_steps=9", "--early_stopping_threshold=0.1"], ["--early_stopping_patience"]),
+        (["--do_eval", "--eval_steps=9", "--early_stopping_patience=0"], ["--early_stopping_patience", "0"]),
+        (["--do_eval", "--eval_steps=9", "--load_best_model_at_end", "--save_strategy=no"], ["--save_strategy=no"]),
+        (["--do_eval", "--metric_for_best_model=accuracy"], ["--metric_for_best_model", "bits_per_character"]),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(words, named):
+    with pytest.raises(UsageError) as refusal:
+        parse_train_options([*DO, *words])
+    assert all(word in str(refusal.value) for word in named), refusal.value
+
+
+def test_lower_is_better_for_every_measure():
+    evaluated = [*DO, "--do_eval", "--eval_steps=9"]
+    for words in (["--load_best_model_at_end"], ["--early_stopping_patience=2", "--metric_for_best_model=perplexity"]):
+        arguments = parse_train_options([*evaluated, *words]).trainer_arguments
+        assert arguments["load_best_model_at_end"] and arguments["greater_is_better"] is False
+    chosen = parse_train_options([*evaluated, "--early_stopping_patience=2", "--no_load_best_model_at_end"])
+    assert chosen.trainer_arguments["load_best_model_at_end"] is False
+    assert chosen.trainer_arguments["metric_for_best_model"] == "eval_bits_per_character"

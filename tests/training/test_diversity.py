@@ -1,0 +1,84 @@
+"""train.py --do_eval alone: numbers by which two models can be compared, whatever their tokenizers."""
+
+import itertools
+import json
+from collections import Counter
+
+import pytest
+from conftest import tiny_gpt2
+
+from gpt2_korean.training import samples
+from gpt2_korean.training.diversity import cut, distinct, measure, repetition
+
+
+def test_distinct_and_repetition_are_as_counted_by_hand(rng):
+    for _ in range(50):
+        texts = ["".join(rng.choices("가나다 라", k=rng.randint(8, 40))) for _ in range(rng.randint(1, 6))]
+        for n in (1, 2, 3, 8):
+            counted = Counter()
+            shares = []
+            for text in texts:
+                before, again = set(), 0
+                for ngram in zip(*(text[offset:] for offset in range(n)), strict=False):
+                    counted[ngram] += 1
+                    again += ngram in before
+                    before.add(ngram)
+                shares.append(again / (len(text) - n + 1))
+            assert distinct(texts, n) == pytest.approx(len(counted) / counted.total())
+            assert repetition(texts, n) == pytest.approx(sum(shares) / len(shares))
+
+
+def test_a_model_in_a_loop_is_told_from_one_that_is_not(rng):
+    loop = measure(["좋아요 좋아요 " * 12] * 9)
+    other = measure(["".join(rng.choices([chr(0xAC00 + code) for code in range(999)], k=96)) for _ in range(9)])
+    assert loop["repetition_8"] > 0.9 > 0.1 > other["repetition_8"]
+    assert all(loop[f"distinct_{n}"] < 0.1 < other[f"distinct_{n}"] for n in (1, 2, 3))
+
+
+def test_people_s_texts_are_cut_as_long_as_the_model_s_without_overlap(sample_texts):
+    stretches = cut(sample_texts, 30, 50)
+    whole = "\n".join(sample_texts)
+    assert len(stretches) == 30 and {len(stretch) for stretch in stretches} == {50}
+    places = [whole.index(stretch) for stretch in stretches]
+    assert all(after - before >= 50 for before, after in itertools.pairwise(places))
+    assert places[-1] > len(whole) * 0.9
+    assert cut(["가" * 99], 2, 50) is None
+
+
+@pytest.mark.parametrize("context", [32, 256])
+def test_the_model_s_stretches_are_just_as_long_whole_characters_and_the_same_each_time(byte_tokenizer, context):
+    model = tiny_gpt2(len(byte_tokenizer), n_positions=context)
+
+    def write():
+        with samples.writing(model, byte_tokenizer) as loaded:
+            return list(samples.write_stretches(loaded, 7, 45))[-1]
+
+    texts = write()
+    assert [len(text) for text in texts] == [45] * 7 and not any("\ufffd" in text for text in texts)
+    assert write() == texts and len(set(texts)) == 7
+
+
+def test_evaluation_alone_ends_with_json_and_is_the_same_each_time(tiny_model_folder, tmp_path, run_main):
+    run = [
+        "train.py", "--do_eval", "--validation_file=data/korean_texts.txt", f"--model_type={tiny_model_folder}",
+        "--device=cpu", "--report_to=none", f"--output_dir={tmp_path / 'none'}",
+    ]  # fmt: skip
+    code, out, err = run_main(*run)
+    assert code == 0, err
+    values = json.loads(out.splitlines()[-1])
+    measures = {"distinct_1", "distinct_2", "distinct_3", "repetition_8"}
+    assert measures < values.keys() and values["held_out"].keys() == measures
+    for name in measures:
+        shown = f"{values[name]:.4f}", f"{values['held_out'][name]:.4f}"
+        assert any(line.split()[1:] == list(shown) for line in out.splitlines()), name
+    assert values["perplexity_per_character"] == pytest.approx(2 ** values["bits_per_character"])
+    assert run_main(*run, "--per_device_eval_batch_size=3")[1].splitlines()[5:9] == out.splitlines()[5:9]
+
+
+def test_of_too_little_text_by_people_only_the_model_is_measured(tiny_model_folder, small_corpus, tmp_path, run_main):
+    small_corpus.write_text("짧은 글이다.", "utf-8")
+    out = run_main(
+        "train.py", "--do_eval", f"--validation_file={small_corpus}", f"--model_type={tiny_model_folder}",
+        "--device=cpu", "--report_to=none", f"--output_dir={tmp_path / 'none'}",
+    )[1]  # fmt: skip
+    assert json.loads(out.splitlines()[-1])["held_out"] is None and "평가 글" not in out

@@ -1,0 +1,128 @@
+"""run.json and the model card tell what a run was, and nothing that must not be published."""
+
+import json
+
+import pytest
+import torch
+from conftest import signal_self
+from huggingface_hub import ModelCard
+
+from gpt2_korean.training import record as run_record
+
+SECRET = "hf_abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture
+def run(train_words):
+    return ["train.py", *train_words, "--do_train", "--max_steps=4", "--save_steps=2", "--logging_steps=1"]
+
+
+def read_record(folder):
+    return json.loads((folder / "run.json").read_text("utf-8"))
+
+
+def test_run_json_tells_what_ran_and_how_it_ended(run, tmp_path, run_main, at_training_step):
+    out = tmp_path / "out"
+    again = [*run, "--resume_from_checkpoint=auto", "--seed=7"]
+    at_training_step(3, lambda _: signal_self())
+    assert run_main(*again)[0] == 75
+    stopped = read_record(out)
+    assert stopped["exit_code"] == 75 and stopped["steps"] == {"done": 3, "of": 4} and stopped["resumed_from"] is None
+    assert run_main(*again)[0] == 0
+    record = read_record(out)
+    assert record["command"] == again and record["options"]["max_steps"] == 4 and record["seed"] == 7
+    assert record["exit_code"] == 0 and record["steps"] == {"done": 4, "of": 4}
+    assert record["resumed_from"] == "checkpoint-3" and record["device"].startswith("cpu")
+    assert [entry["step"] for entry in record["losses"]] == [1, 2, 3, 4]
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["start"] <= record["end"]
+    assert record["provenance"]["corpus"] == stopped["provenance"]["corpus"]
+    assert record["provenance"]["vocabulary"]["tokens"] == 640
+    # What is refused leaves the record of the run that made the model.
+    assert run_main(*run)[0] == 2
+    assert run_main(*again, "--max_steps=5", "--block_size=16")[0] == 1
+    assert read_record(out) == record
+
+
+def test_a_run_that_fails_or_is_killed_has_its_record_too(run, tmp_path, run_main, at_training_step):
+    def look_then_fail(_):
+        assert read_record(tmp_path / "out")["exit_code"] is None  # what kill -9 would leave
+        assert read_record(tmp_path / "out")["steps"]["done"] == 2
+        raise torch.OutOfMemoryError
+
+    at_training_step(3, look_then_fail)
+    assert run_main(*run)[0] == 1
+    assert read_record(tmp_path / "out")["exit_code"] == 1
+
+
+def test_the_model_card_is_one_and_a_readme_of_the_users_stays(run, tmp_path, run_main):
+    out = tmp_path / "out"
+    assert run_main(*run)[0] == 0
+    card = ModelCard.load(out / "README.md")
+    assert (card.data.language, card.data.library_name, card.data.pipeline_tag) == (
+        "ko",
+        "transformers",
+        "text-generation",
+    )
+    assert card.data.license and "| 스텝 | 4 |" in card.text and "train.py" in card.text
+    assert run_main(*run, "--overwrite_output_dir", "--max_steps=3")[0] == 0
+    assert "| 스텝 | 3 |" in (out / "README.md").read_text("utf-8")
+    (out / "README.md").write_text("내가 쓴 소개", "utf-8")
+    assert run_main(*run, "--overwrite_output_dir")[0] == 0
+    assert (out / "README.md").read_text("utf-8") == "내가 쓴 소개"
+
+
+def test_a_hub_token_is_saved_nowhere(run, tmp_path, run_main, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "")
+    code, _, err = run_main(*run, f"--hub_token={SECRET}", "--report_to=tensorboard")
+    assert code == 0 and SECRET not in err
+    everything = [path for folder in ("out", "logs") for path in (tmp_path / folder).rglob("*") if path.is_file()]
+    assert any(path.name == "training_args.bin" for path in everything)
+    assert not [path for path in everything if SECRET.encode() in path.read_bytes()]
+
+
+def test_the_card_names_the_base_model_and_its_license():
+    record = {
+        "command": ["train.py"], "versions": {}, "device": "cpu", "precision": "float32", "seed": 1,
+        "steps": {"done": 3}, "options": {"model_type": "gpt2-medium"},
+        "provenance": {
+            "model": {"name": "gpt2-medium"}, "corpus": {"tokens": 9}, "vocabulary": {"tokens": 8}, "block_size": 7,
+        },
+    }  # fmt: skip
+    card = ModelCard(run_record.model_card("x", record))
+    assert (card.data.base_model, card.data.license) == ("gpt2-medium", "mit")
+    record["options"]["model_type"] = "scratch-mini"
+    assert ModelCard(run_record.model_card("x", record)).data.base_model is None
+
+
+def test_no_secret_name_or_home_is_published(run, tmp_path, run_main, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "plainsecret")
+    assert run_record.publishable(["--run_name", "my-plainsecret"]) == ["--run_name", "my-***"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("getpass.getuser", lambda: "gildong")
+    monkeypatch.setattr("socket.gethostname", lambda: "node042.cluster.example")
+    logs = tmp_path / "gildong" / "node042"
+    secrets = [f"--hub_token={SECRET}", f"--run_name=a-{SECRET}", f"--logging_dir={logs}", "--report_to=tensorboard"]
+    code, _, err = run_main(*run, *secrets, "--hub_model_id=/home/gildong/x")
+    assert code == 0
+    published = "".join((tmp_path / "out" / name).read_text("utf-8") for name in ("run.json", "README.md"))
+    for private in (SECRET, str(tmp_path), "gildong", "node042", "cluster.example"):
+        assert private not in published, private
+    assert "~/out" in published
+    assert SECRET not in err
+    # A misspelt flag quotes its value.
+    assert SECRET not in run_main("train.py", "--do_train", SECRET)[2]
+
+
+@pytest.mark.parametrize(
+    ("private", "published"),
+    [
+        ({"hub_token": "x", "tokens": 3, "tokenizer": "k"}, {"hub_token": "***", "tokens": 3, "tokenizer": "k"}),
+        (["--hub-token", "x", "--seed", "3"], ["--hub-token", "***", "--seed", "3"]),
+        (["--hub_token=x", "--tokenizer=korean"], ["--hub_token=***", "--tokenizer=korean"]),
+        ("https://me:pass@hub.example/x", "https://***@hub.example/x"),
+        ("/Users/gildong/글.txt", "~/글.txt"),
+    ],
+)  # fmt: skip
+def test_what_is_private_is_hidden_and_the_rest_is_not(private, published):
+    assert run_record.publishable(private) == published

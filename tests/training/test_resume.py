@@ -1,0 +1,139 @@
+"""Stopped, killed, started again: the same command goes on, and ends where an unbroken run does, bit for bit."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from conftest import signal_self
+from safetensors.torch import load_file
+from transformers import Trainer
+
+
+@pytest.fixture
+def long_run(train_words):
+    """A run of 3 epochs of 12 steps with all that could disturb a resumed one: dropout, accumulation, evaluation."""
+    return [
+        "train.py", *train_words, "--do_train", "--do_eval", "--validation_split_percentage=20", "--eval_steps=4",
+        "--per_device_train_batch_size=3", "--gradient_accumulation_steps=2", "--num_train_epochs=3",
+        "--learning_rate=3e-3", "--logging_steps=5", "--save_steps=9", "--save_total_limit=1", "--report_to=none",
+        "--overwrite_output_dir", "--resume_from_checkpoint=auto",
+    ]  # fmt: skip
+
+
+def result(folder):
+    """The weights of a finished run and all it logged but for times."""
+    state = json.loads((folder / "trainer_state.json").read_text())
+    kept = ("step", "epoch", "loss", "grad_norm", "learning_rate", "eval_loss", "eval_bits_per_character")
+    log = [{name: entry[name] for name in kept if name in entry} for entry in state["log_history"]]
+    return load_file(folder / "model.safetensors"), [entry for entry in log if {"loss", "eval_loss"} & entry.keys()]
+
+
+def assert_same(one, other):
+    assert one[1] == other[1]
+    assert one[0].keys() == other[0].keys()
+    assert all(torch.equal(one[0][name], other[0][name]) for name in one[0])
+
+
+def test_a_run_stopped_twice_at_random_steps_ends_as_one_never_stopped(
+    long_run, tmp_path, run_main, at_training_step, rng
+):
+    unbroken = [*long_run, f"--output_dir={tmp_path / 'unbroken'}"]
+    assert run_main(*unbroken)[0] == 0
+    steps = json.loads((tmp_path / "unbroken" / "trainer_state.json").read_text())["max_steps"]
+    assert steps % 3 == 0 and steps >= 24
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        # Calls of training_step, two for each step, from where the last run stopped.
+        calls = at_training_step(rng.randint(1, steps - 2), lambda _, number=number: signal_self(number))
+        code, _, err = run_main(*long_run)
+        assert code == 75, err
+        assert number.name in err and "--resume_from_checkpoint=auto" in err
+        assert calls
+        assert not (tmp_path / "out" / "config.json").exists()
+    code, _, err = run_main(*long_run)
+    assert code == 0 and "이어서 학습합니다" in err and "missing keys" not in err
+    assert_same(result(tmp_path / "out"), result(tmp_path / "unbroken"))
+    assert not list((tmp_path / "out").glob("_*"))
+
+
+def test_a_finished_run_says_so_and_one_killed_before_its_model_was_saved_saves_it(train_words, tmp_path, run_main):
+    run = ["train.py", *train_words, "--do_train", "--max_steps=4", "--resume_from_checkpoint=auto"]
+    assert run_main(*run)[0] == 0
+    out = tmp_path / "out"
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    code, _, err = run_main(*run)
+    assert code == 0 and "이미 끝난 학습" in err
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    weights = load_file(out / "model.safetensors")
+    for name in ("trainer_state.json", "model.safetensors", "config.json"):
+        (out / name).unlink()
+    assert run_main(*run)[0] == 0
+    assert all(torch.equal(weights[name], tensor) for name, tensor in load_file(out / "model.safetensors").items())
+    assert (out / "config.json").exists()
+
+
+def test_without_the_resume_flag_overwriting_still_starts_afresh(train_words, tmp_path, run_main):
+    run = ["train.py", *train_words, "--do_train", "--max_steps=3", "--overwrite_output_dir"]
+    assert run_main(*run)[0] == 0
+    code, _, err = run_main(*run)
+    assert code == 0 and "이어서" not in err and "이미 끝난" not in err
+
+
+def test_a_checkpoint_of_another_corpus_vocabulary_or_model_is_refused_by_name(
+    train_words, small_corpus, tiny_model_folder, sample_texts, tmp_path, run_main
+):
+    import shutil
+
+    moved, grown, other = tmp_path / "옮긴 글.txt", tmp_path / "다른 글.txt", tmp_path / "other"
+    shutil.copy(small_corpus, moved)
+    grown.write_text("\n\n".join(sample_texts[:13]), "utf-8")
+    shutil.copytree(tiny_model_folder, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "resid_pdrop": 0.0}))
+    run = ["train.py", *train_words, "--do_train", "--max_steps=2"]
+    resume = [*run, "--max_steps=3", "--resume_from_checkpoint=auto", "--overwrite_output_dir"]
+    assert run_main(*run)[0] == 0
+    for words, named in (
+        ([f"--dataset_path={grown}"], ["학습할 글", "토큰"]),
+        ([f"--model_type={other}"], ["--model_type", "tiny", "other"]),
+        ([f"--tokenizer={other}"], ["--tokenizer", "other"]),
+        (["--tokenizer=korean", "--vocab_size=512"], ["--tokenizer", "korean", "--vocab_size", "512"]),
+        (["--block_size=16"], ["--block_size", "32", "16"]),
+    ):
+        code, _, err = run_main(*resume, *words)
+        message = err[err.index("오류:") :]
+        assert code == 1 and len(message.strip().splitlines()) <= 2
+        assert all(word in message for word in ["checkpoint-2", *named]), message
+    assert (tmp_path / "out" / "checkpoint-2").exists()
+    # The same text at another place is the same text.
+    assert run_main(*resume, f"--dataset_path={moved}")[0] == 0
+
+
+def test_an_evaluation_cut_short_is_made_up_for(long_run, tmp_path, run_main, monkeypatch):
+    unbroken = [*long_run, f"--output_dir={tmp_path / 'unbroken'}"]
+    assert run_main(*unbroken)[0] == 0
+    original = Trainer.compute_loss
+
+    def compute_loss(self, model, *args, **kwargs):
+        if not model.training and self.state.global_step == 8:
+            monkeypatch.setattr(Trainer, "compute_loss", original)
+            signal_self()
+        return original(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "compute_loss", compute_loss)
+    code, _, err = run_main(*long_run, "--per_device_eval_batch_size=1")
+    assert code == 75 and "8스텝에서 멈추고" in err
+    assert run_main(*long_run)[0] == 0
+    assert_same(result(tmp_path / "out"), result(tmp_path / "unbroken"))
+
+
+def test_kill_9_at_any_moment_costs_at_most_one_save_interval(small_corpus, tiny_model_folder, tmp_path, run_script):
+    """GPT2_KOREAN_KILLS=40,0 for 40 random moments and every file operation of a run."""
+    import shutil
+
+    shutil.copytree(tiny_model_folder, tmp_path / "model")
+    kills = os.environ.get("GPT2_KOREAN_KILLS", "2,3").split(",")
+    finished = run_script("tests/training/crash_harness.py", tmp_path, *kills, timeout=3000)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert f"무작위 {kills[0]}번 죽임" in finished.stdout
