@@ -8,7 +8,6 @@ from functools import partial
 from gpt2_korean.cli.generate_flags import SETTINGS, parse_generate_options, parse_setting, to_words
 from gpt2_korean.messages import run_script, say, warn
 from gpt2_korean.model.find import find_model
-from gpt2_korean.speed import compile_ahead
 from gpt2_korean.text.conversations import fill, put_after_turns
 from gpt2_korean.text.prompts import read_prompts
 
@@ -28,7 +27,6 @@ def main(argv=None):
 
         port = open_port(options.host, options.port)
 
-    kernels = compile_ahead.start(source, options.device, options.dtype)  # beside the import
     import torch
     from tqdm import tqdm
 
@@ -47,7 +45,7 @@ def main(argv=None):
     chosen = device.choose_device(options.device)
     dtype = device.choose_dtype(chosen, options.dtype, options.quantize)
     trusted = options.trust_remote_code
-    model = load(source, chosen, dtype, options.quantize, options.allow_invalid_utf8, trusted, kernels)
+    model = load(source, chosen, dtype, options.quantize, options.allow_invalid_utf8, trusted)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     torch.manual_seed(seed)
     say(f"장치: {device.describe_device(chosen)} · 자료형: {device.name_dtype(dtype)} · 시드: {seed}")

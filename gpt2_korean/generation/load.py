@@ -9,16 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from gpt2_korean.device import has_graphs, load_ipex
 from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder, is_supported, weight_shapes
-from gpt2_korean.generation.loop import generate_ids
-from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, UserError, say, warn
 from gpt2_korean.speed import linear
-from gpt2_korean.speed.compile_ahead import kernel_sizes
 
 FLAG = "--model_name_or_path"
 
@@ -34,10 +29,10 @@ class LoadedModel:
     utf8: object
 
 
-def load(source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False, kernels=None):
+def load(source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False):
     """The LoadedModel of a model folder or a hub id, its weights in `dtype` on `device`.
 
-    quantize: None, or "int8". kernels: the thread of compile_ahead.py that prepares them, if one does.
+    quantize: None, or "int8".
 
     Raises UserError where the model cannot be had, UsageError where it cannot be quantised here.
     """
@@ -51,7 +46,7 @@ def load(source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_r
         config, tensors = read
         with ThreadPoolExecutor(1) as thread:  # beside the weights, which wait for memory and device
             reading = thread.submit(_read_tokenizer, Path(source), config, allow_invalid_utf8)
-            decoder = gpt2_decoder(config, tensors, device, dtype, quantize, kernels)
+            decoder = gpt2_decoder(config, tensors, device, dtype, quantize)
         tokenizer, eos_token_id, utf8 = reading.result()
     else:
         from gpt2_korean.model.load import load_pretrained, show_downloads_only
@@ -62,7 +57,7 @@ def load(source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_r
         tokenizer = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
         config = model.config.to_dict()
         if is_supported(config) and ipex is None and not hasattr(model, "peft_config"):
-            decoder = gpt2_decoder(config, model.state_dict(), device, dtype, quantize, kernels)
+            decoder = gpt2_decoder(config, model.state_dict(), device, dtype, quantize)
         elif quantize:
             raise UsageError(f"--quantize={quantize}: 이 모델에는 쓸 수 없습니다. 이 플래그를 빼세요.")
         else:
@@ -83,55 +78,38 @@ def _read_gpt2(folder):
     return tensors and (config, tensors)
 
 
-def gpt2_decoder(config, tensors, device, dtype, quantize=None, kernels=None):
+def gpt2_decoder(config, tensors, device, dtype, quantize=None):
     """A GPT2Decoder with the kernels that are fastest on this device; see load and GPT2Decoder."""
     if device.type in ("cuda", "xpu"):
         # A copy: where the kernels fail, the weights are taken once more.
-        decoder = _decoder_with_kernels(config, dict(tensors), device, dtype, kernels)
+        decoder = _decoder_with_kernels(config, dict(tensors), device, dtype)
         return decoder or GPT2Decoder(config, tensors, device, dtype, captures=has_graphs(device))
     make_linear = linear.quantized if quantize else linear.packed if linear.packs(device, dtype) else linear.plain
     return GPT2Decoder(config, tensors, device, dtype, make_linear)
 
 
-def _decoder_with_kernels(config, tensors, device, dtype, kernels):
+def _decoder_with_kernels(config, tensors, device, dtype):
     """A GPT2Decoder over the Triton kernels, None where they cannot be compiled: without Triton or a C compiler.
 
-    They compile, and the device's libraries load their own, while the weights are on their way to the device.
+    They compile while the weights are on their way to the device.
     """
-    captures = has_graphs(device)  # not while other threads work: nothing may be allocated while it records
-
-    def compile_kernels():
-        if kernels is not None:
-            kernels.join()
-        fused.compile_kernels(*kernel_sizes(config), device, dtype)
-
-    with ThreadPoolExecutor(2) as threads:
-        threads.submit(_rehearse, config, device, dtype)  # were it to fail, so would the real thing
-        try:
-            from gpt2_korean.speed import fused
-
-            compiling = threads.submit(compile_kernels)
-        except Exception as error:
-            failure = error
-        else:
+    captures = has_graphs(device)  # not while another thread works: nothing may be allocated while it records
+    width = config["n_embd"]
+    sizes = width, config.get("n_inner") or 4 * width, config["n_head"]
+    try:
+        from gpt2_korean.speed import fused
+    except Exception as error:
+        failure = error
+    else:
+        with ThreadPoolExecutor(1) as thread:
+            compiling = thread.submit(fused.compile_kernels, *sizes, device, dtype)
             decoder = GPT2Decoder(config, tensors, device, dtype, fused.fused, fused.attend, captures)
-            failure = compiling.exception()
+        failure = compiling.exception()
     if failure is None:
         return decoder
     # Whatever a compiler and a driver can raise.
     warn(f"Triton 커널을 쓸 수 없어 조금 느리게 씁니다 ({type(failure).__name__}).")
     return None
-
-
-def _rehearse(config, device, dtype):
-    """Draw a token from a GPT-2 of one layer, one head and no weights.
-
-    A device's libraries load each of their kernels in its first call, which takes half a second in all.
-    """
-    config = {**config, "n_layer": 1, "n_head": 1, "n_embd": config["n_embd"] // config["n_head"], "n_inner": None}
-    tensors = {name: torch.zeros(shape, device=device, dtype=dtype) for name, shape in weight_shapes(config).items()}
-    sampling = Sampling(temperature=0.7, top_k=50, top_p=0.95, repetition_penalty=1.2)
-    generate_ids(GPT2Decoder(config, tensors, device, dtype), [[0, 0]], 1, sampling, None)
 
 
 def _read_weights(folder, config):
