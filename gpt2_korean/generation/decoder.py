@@ -52,8 +52,8 @@ class GPT2Decoder:
     config: as config.json has it, is_supported.
     tensors: name → weight as a checkpoint has them, with or without the prefix `transformer.`; each is
         popped as it is taken, so that at no time much more than one copy stands in memory.
-    make_linear: one of linear.py's functions, or fused.fused.
-    attend: fused.attend, or None for PyTorch's attention.
+    make_linear: one of linear.py's functions, or writing_kernels.fused.
+    attend: writing_kernels.attend, or None for PyTorch's attention.
     captures: whether steps can be recorded as a graph: an accelerator then waits for its memory rather
         than for the next kernel.
 

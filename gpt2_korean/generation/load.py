@@ -97,13 +97,13 @@ def _decoder_with_kernels(config, tensors, device, dtype):
     width = config["n_embd"]
     sizes = width, config.get("n_inner") or 4 * width, config["n_head"]
     try:
-        from gpt2_korean.speed import fused
+        from gpt2_korean.speed import writing_kernels as kernels
     except Exception as error:
         failure = error
     else:
         with ThreadPoolExecutor(1) as thread:
-            compiling = thread.submit(fused.compile_kernels, *sizes, device, dtype)
-            decoder = GPT2Decoder(config, tensors, device, dtype, fused.fused, fused.attend, captures)
+            compiling = thread.submit(kernels.compile_kernels, *sizes, device, dtype)
+            decoder = GPT2Decoder(config, tensors, device, dtype, kernels.fused, kernels.attend, captures)
         failure = compiling.exception()
     if failure is None:
         return decoder

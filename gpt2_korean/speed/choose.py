@@ -16,7 +16,7 @@ from gpt2_korean.speed.linear import TANH_GELU
 
 
 def load_fused_layer(model, arguments):
-    """The functions of fused_layer.py, None where `model` needs others or this machine cannot compile them."""
+    """The functions of layer.py, None where `model` needs others or this machine cannot compile them."""
     language_model, device = unwrap_peft_model(model), arguments.device
     if device.type not in ("cuda", "xpu") or _is_split(arguments) or not forward.can_be_fast(language_model):
         return None

@@ -1,4 +1,4 @@
-"""GPT-2's layers in training over the kernels of training_kernels.py: what fast_forward.py may use in place of its own.
+"""GPT-2's layers in training over the kernels of training_kernels.py: what forward.py may use in place of its own.
 
 The residual stream is in bfloat16 where that is what is computed in: what is not a matrix product waits for memory,
 and this is half as much of it. Needs Triton, which comes with PyTorch's CUDA and XPU builds.
@@ -12,8 +12,7 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from transformers.pytorch_utils import Conv1D
 
 from gpt2_korean.speed import training_kernels as kernels
-from gpt2_korean.speed.loss import IGNORED
-from gpt2_korean.speed.products import multiply
+from gpt2_korean.speed.loss import IGNORED, product
 
 # The fastest on an H100 of those tried.
 ROW_PROGRAMS = 660  # programs that share the rows among them
@@ -22,13 +21,13 @@ COLUMNS = 512
 
 
 def start(embedded, drop, norm, dtype):
-    """As fast_forward.start."""
+    """As forward.start."""
     stream_dtype = dtype if dtype == torch.bfloat16 else embedded.dtype
     return _add_and_normalize(embedded, None, None, drop, norm, stream_dtype, dtype)
 
 
 def layer(residual, normalized, block, next_norm):
-    """As fast_forward.layer."""
+    """As forward.layer."""
     attention, mlp = block.attn, block.mlp
     dtypes = residual.dtype, normalized.dtype
     qkv = _SplitHeads.apply(*_product(attention.c_attn, normalized, adds_bias=True), attention.num_heads)
@@ -49,7 +48,7 @@ def cross_entropy_in_place(logits, labels, vocab):
     return losses
 
 
-FUNCTIONS = start, layer, cross_entropy_in_place  # for fast_forward.use_fast_forward
+FUNCTIONS = start, layer, cross_entropy_in_place  # for forward.use_fast_forward
 
 
 def try_out(config, device, dtype):
@@ -77,6 +76,32 @@ def _product(module, x, adds_bias=False):
     if type(module) is not Conv1D:
         return module(x), None
     return multiply(x, module.weight, module.bias if adds_bias else None), module.bias
+
+
+def multiply(x, weight, bias=None):
+    """x [..., in] @ weight [in, out], in x's dtype; the weight's gradient is its sums, unrounded.
+
+    bias: added, but without a gradient.
+    """
+    return _Multiply.apply(x, weight, bias)
+
+
+class _Multiply(Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.dtype, weight = weight.dtype, weight.to(x.dtype)
+        ctx.save_for_backward(x, weight)
+        rows = x.reshape(-1, x.shape[-1])
+        y = rows @ weight if bias is None else torch.addmm(bias.to(x.dtype), rows, weight)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, of_y):
+        x, weight = ctx.saved_tensors
+        rows, of_rows = x.reshape(-1, x.shape[-1]), of_y.reshape(-1, of_y.shape[-1])
+        of_x = (of_rows @ weight.T).view(x.shape) if ctx.needs_input_grad[0] else None
+        of_weight = product(rows.T, of_rows, ctx.dtype) if ctx.needs_input_grad[1] else None
+        return of_x, of_weight, None
 
 
 def _add_and_normalize(x, bias, residual, drop, norm, stream_dtype, dtype):

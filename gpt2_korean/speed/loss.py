@@ -7,8 +7,6 @@ gradient takes the place of its logits at once: the way of Liger Kernel (Hsu et 
 
 import torch
 
-from gpt2_korean.speed.products import add_product, product
-
 IGNORED = -100  # the label of a position that predicts nothing, as in torch.nn.functional.cross_entropy
 CHUNK = 2**28  # logits held at a time; fewer make the matrix products too small to be fast
 PART = 2**24  # of them held in float32 too, where the softmax is more than one kernel
@@ -80,3 +78,18 @@ class _SummedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, of_loss):
         return *(None if gradient is None else gradient * of_loss for gradient in ctx.saved_tensors), None, None
+
+
+def product(a, b, dtype):
+    """a @ b in `dtype`, by the product's own kernel where it can write it."""
+    if a.is_cuda and dtype == torch.float32 != a.dtype:
+        return torch.mm(a, b, out_dtype=dtype)
+    return (a @ b).to(dtype)
+
+
+def add_product(total, a, b):
+    """total += a @ b, by the product's own kernel where it can add to float32."""
+    if total.is_cuda and total.dtype == torch.float32 != a.dtype:
+        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
+    else:
+        total += a @ b

@@ -106,8 +106,8 @@ def test_where_kernels_cannot_be_compiled_the_weights_are_read_once_more_and_it_
             raise RuntimeError("no compiler")
 
     kernels = SimpleNamespace(fused=linear.plain, attend=None, compile_kernels=compile_kernels)
-    monkeypatch.setitem(sys.modules, "gpt2_korean.speed.fused", kernels)
-    monkeypatch.setattr(gpt2_korean.speed, "fused", kernels, raising=False)
+    monkeypatch.setitem(sys.modules, "gpt2_korean.speed.writing_kernels", kernels)
+    monkeypatch.setattr(gpt2_korean.speed, "writing_kernels", kernels, raising=False)
     monkeypatch.setattr(loading, "has_graphs", lambda device: False)
     model = tiny_gpt2(301, n_inner=50)
     monkeypatch.setattr(GPT2Decoder, "__init__", on_the_cpu(GPT2Decoder.__init__))

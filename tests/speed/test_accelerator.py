@@ -21,17 +21,17 @@ def model():
     return tiny_gpt2(VOCABULARY, n_positions=CONTEXT, n_embd=48, n_head=3)
 
 
-def decoder(model, captures, fused=None):
-    ways = (fused.fused, fused.attend) if fused else (linear.plain, None)
+def decoder(model, captures, kernels=None):
+    ways = (kernels.fused, kernels.attend) if kernels else (linear.plain, None)
     return GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), GPU, torch.float32, *ways, captures)
 
 
 @pytest.fixture(scope="module")
 def kernels():
     pytest.importorskip("triton")
-    from gpt2_korean.speed import fused
+    from gpt2_korean.speed import writing_kernels
 
-    return fused
+    return writing_kernels
 
 
 def random_prompts(rng, number):
@@ -41,7 +41,7 @@ def random_prompts(rng, number):
 @pytest.mark.parametrize("rows", [1, 7])
 def test_captured_steps_write_what_uncaptured_ones_do(model, kernels, rng, rows):
     greedy = Sampling(temperature=0, repetition_penalty=1.2, no_repeat_ngram_size=3)
-    capturing = [decoder(model, True, fused) for fused in (None, kernels)]
+    capturing = [decoder(model, True, ours) for ours in (None, kernels)]
     for _ in range(3):  # the second time on as the first has recorded it
         prompts = random_prompts(rng, rows)
         plain = generate_ids(decoder(model, captures=False), prompts, 700, greedy, -1)
@@ -52,9 +52,9 @@ def test_captured_steps_write_what_uncaptured_ones_do(model, kernels, rng, rows)
 def test_captured_steps_write_whole_characters(model, kernels, byte_tokenizer):
     wide = tiny_gpt2(len(byte_tokenizer), n_positions=CONTEXT, initializer_range=0.02)
     tables = build_tables(byte_tokenizer, len(byte_tokenizer)).to(GPU)
-    for fused in (None, kernels):
+    for ours in (None, kernels):
         wild = Sampling(temperature=1.5, min_length=20, penalize_prompt=False, repetition_penalty=1.1)
-        rows = generate_ids(decoder(wide, True, fused), [[0]] * 100, 350, wild, 0, tables, every=16)
+        rows = generate_ids(decoder(wide, True, ours), [[0]] * 100, 350, wild, 0, tables, every=16)
         assert not any("\ufffd" in byte_tokenizer.decode(row) for row in rows)
         assert min(map(len, rows)) >= 20
 

@@ -16,7 +16,7 @@ GPU = torch.device(device.available_devices()[0])
 if GPU.type not in ("cuda", "xpu"):
     GPU = torch.device("cpu")
 
-from gpt2_korean.speed import fused  # noqa: E402
+from gpt2_korean.speed.writing_kernels import attend, fused  # noqa: E402
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -30,7 +30,7 @@ def test_the_linear_kernels_give_what_pytorch_gives(dtype, width, rows):
         bias = bias if has_bias else None
         for norms in ((*norm, 1e-5), None):
             exact = norms and (norm[0].float(), norm[1].float(), 1e-5)
-            ours = fused.fused(weight, bias, norms, activation)
+            ours = fused(weight, bias, norms, activation)
             plain = linear.plain(weight.float(), bias.float() if has_bias else None, exact, activation)
             tolerance = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.2}[dtype]
             for inputs in ((x,), (x, added)) if norms else ((x,),):
@@ -54,7 +54,7 @@ def test_attention_of_a_new_token_is_pytorchs_and_keeps_its_key_and_value(rng):
         places = torch.arange(slots, device=GPU)
         mask = (places >= first[:, None]) & (places <= last)
         expected = F.scaled_dot_product_attention(query, *kept, attn_mask=mask[:, None, None])
-        found = fused.attend(qkv, keys, values, first, torch.tensor([last], device=GPU), last + 1)
+        found = attend(qkv, keys, values, first, torch.tensor([last], device=GPU), last + 1)
         torch.testing.assert_close(found, expected.transpose(1, 2).flatten(2), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close((keys, values), kept)
 
@@ -62,10 +62,54 @@ def test_attention_of_a_new_token_is_pytorchs_and_keeps_its_key_and_value(rng):
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_decoder_over_the_kernels_writes_what_plain_pytorch_does(rng, rows):
     model = tiny_gpt2(301)
-    ways = ((linear.plain, None), (fused.fused, fused.attend))
+    ways = ((linear.plain, None), (fused, attend))
     plain, ours = (
         GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), GPU, torch.float32, *way) for way in ways
     )
     prompts = [[rng.randint(1, 300) for _ in range(rng.randint(1, 9))] for _ in range(rows)]
     greedy = Sampling(temperature=0, repetition_penalty=1.2)
     assert generate_ids(ours, prompts, 12, greedy, -1) == generate_ids(plain, prompts, 12, greedy, -1)
+
+
+# Writes as on a GPU that has compiled nothing yet, with kernels that are launched without effect: the GPU is pretended,
+# Triton and what compiles for it are real.
+WRITING = """
+from types import SimpleNamespace
+import torch, triton
+from triton.backends.compiler import GPUTarget
+driver = SimpleNamespace(
+    get_current_target=lambda: GPUTarget("cuda", 90, 32),
+    get_current_device=lambda: 0,
+    get_current_stream=lambda device: 0,
+    launcher_cls=lambda source, metadata: lambda *arguments: None,
+    utils=SimpleNamespace(
+        load_binary=lambda *arguments: (1, 1, 0, 0, 1024),
+        get_device_properties=lambda device: {"max_shared_mem": 2**17},
+    ),
+)
+triton.runtime.driver.set_active(driver)
+from pathlib import Path
+from gpt2_korean.generation import loop
+from gpt2_korean.generation.decoder import GPT2Decoder, weight_shapes
+from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.speed.writing_kernels import attend, compile_kernels, fused
+config, cpu, dtype = CONFIG, torch.device("cpu"), torch.bfloat16
+loop.record_graph = lambda work, device: (SimpleNamespace(replay=work), None)
+cached = lambda: {str(path) for path in Path("CACHE").rglob("*.cubin")}
+compile_kernels(32, 128, 2, cpu, dtype)
+before = cached()
+tensors = {name: torch.zeros(shape) for name, shape in weight_shapes(config).items()}
+decoder = GPT2Decoder(config, tensors, cpu, dtype, fused, attend, captures=True)
+for rows in (1, 3):
+    for length in (200, 400):
+        loop.generate_ids(decoder, [[1, 2, 3]] * rows, length, Sampling(temperature=0), None)
+print(sorted({Path(path).stem for path in before}), cached() - before)
+"""
+
+
+def test_writing_asks_for_no_kernel_that_was_not_compiled_with_the_others(tmp_path, monkeypatch, run_script):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    shape = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 512, "vocab_size": 320}
+    written = run_script("-c", WRITING.replace("CONFIG", repr(shape)).replace("CACHE", str(tmp_path)))
+    assert written.stdout == "['attention_kernel', 'linear_kernel', 'norm_kernel'] set()\n", written.stderr
