@@ -7,7 +7,7 @@ from gpt2_korean.checkpoints.lock import hold_output_dir
 from gpt2_korean.cli.train_flags import parse_train_options
 from gpt2_korean.messages import UsageError, run_script, say, warn
 from gpt2_korean.model.find import find_model
-from gpt2_korean.model.load import SCRATCH_SIZES
+from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 from gpt2_korean.model.lora import check_adapter
 from gpt2_korean.text.files import find_files
 from gpt2_korean.text.prompts import read_prompts
@@ -53,9 +53,9 @@ def run(options, stop, record):
     from gpt2_korean import device
     from gpt2_korean.checkpoints.same_run import trace_provenance
     from gpt2_korean.model import lora
+    from gpt2_korean.model.gpt2 import context_length
     from gpt2_korean.model.load import (
         choose_tokenizer,
-        context_length,
         load_model,
         replace_vocabulary,
         show_downloads_only,

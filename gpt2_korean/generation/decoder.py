@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from gpt2_korean.model.gpt2 import context_length, weight_shapes
 from gpt2_korean.speed import linear
 
 # A captured step reads a fixed length of the cache, and is captured anew once that is used up. PyTorch's
@@ -18,38 +19,10 @@ from gpt2_korean.speed import linear
 REACH, SMALL_REACH = 256, 128
 
 
-def is_supported(config):
-    """Whether GPT2Decoder computes what the `config` (a dict, as config.json has it) asks for."""
-    usual = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
-    return (
-        config.get("model_type") == "gpt2"
-        and all(name in config for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size"))
-        and config.get("activation_function", "gelu_new") in linear.ACTIVATIONS
-        and all(config.get(name, value) == value for name, value in usual.items())
-    )
-
-
-def weight_shapes(config):
-    """The weights of a GPT-2, name → shape, less the head, which may be the embeddings again."""
-    width = config["n_embd"]
-    inner = config.get("n_inner") or 4 * width
-    shapes = {"wte.weight": (config["vocab_size"], width), "wpe.weight": (config["n_positions"], width)}
-    linears = {"attn.c_attn": (width, 3 * width), "attn.c_proj": (width, width)}
-    linears |= {"mlp.c_fc": (width, inner), "mlp.c_proj": (inner, width)}
-    norms = ["ln_f"]
-    for index in range(config["n_layer"]):
-        norms += [f"h.{index}.ln_1", f"h.{index}.ln_2"]
-        for name, shape in linears.items():
-            shapes |= {f"h.{index}.{name}.weight": shape, f"h.{index}.{name}.bias": shape[1:]}
-    for norm in norms:
-        shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
-    return shapes
-
-
 class GPT2Decoder:
     """GPT-2 (Radford et al. 2019) with a fixed cache, so that a step can be captured as a graph.
 
-    config: as config.json has it, is_supported.
+    config: as config.json has it; gpt2.is_supported.
     tensors: name → weight as a checkpoint has them, with or without the prefix `transformer.`; each is
         popped as it is taken, so that at no time much more than one copy stands in memory.
     make_linear: one of linear.py's functions, or writing_kernels.fused.
@@ -78,7 +51,7 @@ class GPT2Decoder:
         largest = max(math.prod(shape) for name, shape in weight_shapes(config).items() if name.startswith("h."))
         place = torch.empty(largest, device=device, dtype=dtype) if make_linear in linear.PACKERS else None
         self.device, self.dtype, self.attend = device, dtype, attend
-        self.vocab_size, self.context = config["vocab_size"], config["n_positions"]
+        self.vocab_size, self.context = config["vocab_size"], context_length(config)
         self.captures, self.warm = captures, False  # warm: whether a step has been run
         self.cache = self.recording = None  # recording: decoding.py's, of steps over this cache
         self.heads = config["n_head"]
@@ -171,7 +144,7 @@ class LibraryDecoder:
         self.model = model
         self.device = next(model.parameters()).device
         self.vocab_size = model.config.vocab_size
-        self.context = getattr(model.config, "max_position_embeddings", None)
+        self.context = context_length(model.config)
         # Its class's: in training the model's own forward may be another, which hands the rest on.
         self.accepted = inspect.signature(type(model).forward).parameters
 

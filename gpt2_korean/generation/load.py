@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2_korean.device import has_graphs, load_ipex
-from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder, is_supported, weight_shapes
+from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, UserError, say, warn
+from gpt2_korean.model.gpt2 import is_supported, kernel_sizes, weight_shapes
 from gpt2_korean.speed import linear
 
 FLAG = "--model_name_or_path"
@@ -94,15 +95,13 @@ def _decoder_with_kernels(config, tensors, device, dtype):
     They compile while the weights are on their way to the device.
     """
     captures = has_graphs(device)  # not while another thread works: nothing may be allocated while it records
-    width = config["n_embd"]
-    sizes = width, config.get("n_inner") or 4 * width, config["n_head"]
     try:
         from gpt2_korean.speed import writing_kernels as kernels
     except Exception as error:
         failure = error
     else:
         with ThreadPoolExecutor(1) as thread:
-            compiling = thread.submit(kernels.compile_kernels, *sizes, device, dtype)
+            compiling = thread.submit(kernels.compile_kernels, *kernel_sizes(config), device, dtype)
             decoder = GPT2Decoder(config, tensors, device, dtype, kernels.fused, kernels.attend, captures)
         failure = compiling.exception()
     if failure is None:

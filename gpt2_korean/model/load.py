@@ -5,19 +5,12 @@ import pickle
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say, warn
+from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
 from gpt2_korean.text.blocks import token_stream
 from gpt2_korean.text.documents import count_characters, sample_texts
 from gpt2_korean.text.vocabulary import LEAST_TOKENS, learn_tokenizer, should_replace, spent
 
 COUNTED_TOKENS = 16_000_000  # of a corpus, to learn from how its tokens are used: more would only take time
-
-# Sizes that need no download. The demo's learns to write Korean words on two cores within 3 minutes: a
-# large vocabulary for its width, since a small corpus is learnt sooner by words than by their parts, and
-# no dropout, since a model this small is far from learning anything by heart.
-NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-SCRATCH_SIZES = {
-    "scratch-mini": {"n_layer": 4, "n_embd": 256, "n_head": 4, "n_positions": 256, "vocab_size": 8192, **NO_DROPOUT},
-}
 
 
 def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=False):
@@ -219,8 +212,3 @@ def agree_on_special_tokens(model, tokenizer):
         config.bos_token_id = begin
         config.eos_token_id = tokenizer.eos_token_id
         config.pad_token_id = tokenizer.pad_token_id
-
-
-def context_length(config):
-    """How many positions the model has, None where its architecture sets no limit."""
-    return getattr(config, "max_position_embeddings", None)

@@ -9,25 +9,21 @@ import torch
 from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.device import has_graphs
-from gpt2_korean.generation.decoder import is_supported
 from gpt2_korean.messages import UsageError, warn
+from gpt2_korean.model.gpt2 import can_be_fast, can_be_fused
 from gpt2_korean.speed import forward, loss
-from gpt2_korean.speed.linear import TANH_GELU
 
 
 def load_fused_layer(model, arguments):
     """The functions of layer.py, None where `model` needs others or this machine cannot compile them."""
     language_model, device = unwrap_peft_model(model), arguments.device
-    if device.type not in ("cuda", "xpu") or _is_split(arguments) or not forward.can_be_fast(language_model):
-        return None
-    config = language_model.config
-    if not is_supported(config.to_dict()) or config.activation_function not in TANH_GELU:
+    if device.type not in ("cuda", "xpu") or _is_split(arguments) or not can_be_fused(language_model):
         return None
     try:
         from gpt2_korean.speed import layer as fused_layer
 
         dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
-        fused_layer.try_out(config, device, dtype)
+        fused_layer.try_out(language_model.config, device, dtype)
     except Exception as error:  # whatever a compiler and a driver can raise
         warn(f"Triton 커널을 쓸 수 없어 조금 느리게 학습합니다 ({type(error).__name__}).")
         return None
@@ -43,7 +39,7 @@ def speed_up(model, arguments, block_size, fused=None, compilation=None, device_
     Raises UsageError for a backend or mode that torch.compile does not know.
     """
     language_model = unwrap_peft_model(model)
-    if _is_split(arguments) or not forward.can_be_fast(language_model):
+    if _is_split(arguments) or not can_be_fast(language_model):
         if compilation is not None:
             language_model.compile(**compilation)
         return {}

@@ -10,13 +10,8 @@ from types import MethodType
 import torch
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
+from gpt2_korean.model.gpt2 import TANH_GELU
 from gpt2_korean.speed import loss
-from gpt2_korean.speed.linear import TANH_GELU
-
-
-def can_be_fast(model):
-    """Whether `model` is a GPT-2 that this file knows the way through."""
-    return model.config.model_type == "gpt2" and not model.config.add_cross_attention and hasattr(model, "lm_head")
 
 
 def use_fast_forward(model, functions=None):

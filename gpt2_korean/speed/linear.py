@@ -13,9 +13,10 @@ from functools import cache, partial
 import torch
 import torch.nn.functional as F
 
+from gpt2_korean.model.gpt2 import TANH_GELU
+
 # transformers' names of them → (PyTorch's function, oneDNN's name, oneDNN's algorithm)
 _TANH = (partial(F.gelu, approximate="tanh"), "gelu", "tanh")
-TANH_GELU = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")  # one function under three names
 ACTIVATIONS = {
     **dict.fromkeys(TANH_GELU, _TANH),
     "gelu": (F.gelu, "gelu", "none"),

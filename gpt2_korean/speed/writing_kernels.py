@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
+from gpt2_korean.model.gpt2 import TANH_GELU
 from gpt2_korean.speed import linear
 
 
@@ -111,7 +112,7 @@ def attention_kernel(
 
 def fused(weight, bias, norm=None, activation=None):
     """What linear.plain gives, by one kernel where x is a single row."""
-    if activation is not None and activation not in linear.TANH_GELU:
+    if activation is not None and activation not in TANH_GELU:
         return linear.plain(weight, bias, norm, activation)
     many_rows = _product_and_gelu(weight, bias) if activation else linear.plain(weight, bias)
     outputs, inputs = weight.shape
@@ -138,7 +139,7 @@ def fused(weight, bias, norm=None, activation=None):
 def _product_and_gelu(weight, bias):
     """A linear layer and GPT-2's activation, which cuBLAS can compute as it writes its sums."""
     if weight.device.type != "cuda" or bias is None:
-        return linear.plain(weight, bias, None, linear.TANH_GELU[0])
+        return linear.plain(weight, bias, None, TANH_GELU[0])
 
     def run(x):
         rows = x.reshape(-1, x.shape[-1])

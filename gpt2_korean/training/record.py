@@ -176,7 +176,7 @@ def _base_and_license(model_type):
     """The hub id that a model goes back to and its license; for a folder, what its own card says."""
     from huggingface_hub import metadata_load
 
-    from gpt2_korean.model.load import SCRATCH_SIZES
+    from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 
     if model_type in SCRATCH_SIZES:
         return None, "unknown"

@@ -11,9 +11,10 @@ from conftest import tiny_gpt2
 
 import gpt2_korean.speed
 from gpt2_korean.generation import load as loading
-from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder, is_supported, weight_shapes
+from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
 from gpt2_korean.generation.load import load
 from gpt2_korean.messages import UserError
+from gpt2_korean.model.gpt2 import is_supported
 from gpt2_korean.speed import linear
 
 CPU = torch.device("cpu")
@@ -64,14 +65,6 @@ def test_what_the_decoder_does_not_compute_goes_through_transformers(tmp_path, b
         with torch.inference_mode():
             expected = model(torch.tensor([[5, 6, 7]])).logits[:, -1]
         torch.testing.assert_close(logits_of(folder), expected)
-
-
-def test_the_shapes_are_those_of_transformers_model():
-    for changes in ({}, {"n_inner": 50}):
-        model = tiny_gpt2(300, **changes)
-        theirs = {name.removeprefix("transformer."): tuple(each.shape) for name, each in model.state_dict().items()}
-        del theirs["lm_head.weight"]
-        assert weight_shapes(model.config.to_dict()) == theirs
 
 
 def test_the_tokenizers_end_of_text_is_found(tiny_model_folder, tmp_path, byte_tokenizer):

@@ -90,13 +90,14 @@ driver = SimpleNamespace(
 triton.runtime.driver.set_active(driver)
 from pathlib import Path
 from gpt2_korean.generation import loop
-from gpt2_korean.generation.decoder import GPT2Decoder, weight_shapes
+from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.model.gpt2 import kernel_sizes, weight_shapes
 from gpt2_korean.speed.writing_kernels import attend, compile_kernels, fused
 config, cpu, dtype = CONFIG, torch.device("cpu"), torch.bfloat16
 loop.record_graph = lambda work, device: (SimpleNamespace(replay=work), None)
 cached = lambda: {str(path) for path in Path("CACHE").rglob("*.cubin")}
-compile_kernels(32, 128, 2, cpu, dtype)
+compile_kernels(*kernel_sizes(config), cpu, dtype)
 before = cached()
 tensors = {name: torch.zeros(shape) for name, shape in weight_shapes(config).items()}
 decoder = GPT2Decoder(config, tensors, cpu, dtype, fused, attend, captures=True)

@@ -1,0 +1,77 @@
+"""What a GPT-2 is that we know our way through, said once: its variants, its shapes, the sizes that need no download.
+
+A `config` is a dict, as config.json has it, unless a function says otherwise. Imports no torch.
+"""
+
+# The demo's size learns to write Korean words on two cores within 3 minutes: a large vocabulary for its width, since
+# a small corpus is learnt sooner by words than by their parts, and no dropout, since a model this small is far from
+# learning anything by heart.
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+SCRATCH_SIZES = {
+    "scratch-mini": {"n_layer": 4, "n_embd": 256, "n_head": 4, "n_positions": 256, "vocab_size": 8192, **NO_DROPOUT},
+}
+
+TANH_GELU = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")  # one function under three of transformers' names
+ACTIVATIONS = (*TANH_GELU, "gelu", "relu")  # those that speed/linear.py knows
+SIZES = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
+
+
+def is_gpt2(config):
+    """Whether it is a GPT-2 that reads nothing but its own text."""
+    return config.get("model_type") == "gpt2" and not config.get("add_cross_attention")
+
+
+def is_supported(config):
+    """Whether GPT2Decoder computes what the `config` asks for."""
+    return (
+        is_gpt2(config)
+        and all(name in config for name in SIZES)
+        and config.get("activation_function", "gelu_new") in ACTIVATIONS
+        and config.get("scale_attn_weights", True)
+        and not config.get("scale_attn_by_inverse_layer_idx")
+    )
+
+
+def can_be_fast(model):
+    """Whether speed/forward.py knows the way through a `model` of transformers."""
+    return is_gpt2(model.config.to_dict()) and hasattr(model, "lm_head")
+
+
+def can_be_fused(model):
+    """Whether speed/layer.py computes what a `model` of transformers computes."""
+    config = model.config.to_dict()
+    return can_be_fast(model) and is_supported(config) and config["activation_function"] in TANH_GELU
+
+
+def context_length(config):
+    """How many positions a model has, None where its architecture sets no limit.
+
+    config: a GPT-2's, or one of transformers.
+    """
+    return config["n_positions"] if isinstance(config, dict) else getattr(config, "max_position_embeddings", None)
+
+
+def inner_width(config):
+    """The width of the MLP between its two linear layers."""
+    return config.get("n_inner") or 4 * config["n_embd"]
+
+
+def kernel_sizes(config):
+    """What writing's kernels are made for: `(width, inner width of the MLP, heads)`."""
+    return config["n_embd"], inner_width(config), config["n_head"]
+
+
+def weight_shapes(config):
+    """The weights of a GPT-2, name → shape, less the head, which may be the embeddings again."""
+    width, inner = config["n_embd"], inner_width(config)
+    shapes = {"wte.weight": (config["vocab_size"], width), "wpe.weight": (config["n_positions"], width)}
+    linears = {"attn.c_attn": (width, 3 * width), "attn.c_proj": (width, width)}
+    linears |= {"mlp.c_fc": (width, inner), "mlp.c_proj": (inner, width)}
+    norms = ["ln_f"]
+    for index in range(config["n_layer"]):
+        norms += [f"h.{index}.ln_1", f"h.{index}.ln_2"]
+        for name, shape in linears.items():
+            shapes |= {f"h.{index}.{name}.weight": shape, f"h.{index}.{name}.bias": shape[1:]}
+    for norm in norms:
+        shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
+    return shapes
