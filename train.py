@@ -53,17 +53,14 @@ def run(options, stop, record):
     from gpt2_korean import device
     from gpt2_korean.checkpoints.same_run import trace_provenance
     from gpt2_korean.model import lora
+    from gpt2_korean.model.embeddings import replace_vocabulary
     from gpt2_korean.model.gpt2 import context_length
-    from gpt2_korean.model.load import (
-        choose_tokenizer,
-        load_model,
-        replace_vocabulary,
-        show_downloads_only,
-    )
+    from gpt2_korean.model.load import load_model, show_downloads_only
     from gpt2_korean.speed import choose
     from gpt2_korean.speed.throughput import flops_per_token
     from gpt2_korean.text import blocks
     from gpt2_korean.text import documents as corpus
+    from gpt2_korean.text.vocabulary import choose_tokenizer
     from gpt2_korean.training import curve, evaluation, plan, samples
     from gpt2_korean.training import run as training
 

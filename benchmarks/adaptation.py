@@ -41,13 +41,12 @@ from gpt2_korean.generation.load import gpt2_decoder
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.model import embeddings
-from gpt2_korean.model.load import COUNTED_TOKENS, load_pretrained
+from gpt2_korean.model.embeddings import COUNTED_TOKENS, NEW_EMBEDDINGS, split_off
+from gpt2_korean.model.load import load_pretrained
 from gpt2_korean.speed.forward import use_fast_forward
 from gpt2_korean.speed.graphs import RecordedStep
 from gpt2_korean.text.blocks import cut
 from gpt2_korean.text.vocabulary import train_tokenizer, wrap
-from gpt2_korean.training.plan import NEW_EMBEDDINGS
-from gpt2_korean.training.stepping import split_off
 
 METHODS = ("original", "ours", "aligned", "mean", "random", "scratch")
 HELD_OUT_CHARACTERS = 100_000

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy
 import torch
 
+from gpt2_korean.text.vocabulary import token_bytes
+
 # States: how far a character has got. Its first byte decides the range of its second.
 START, ONE_LEFT, TWO_LEFT, THREE_LEFT, AFTER_E0, AFTER_ED, AFTER_EF, AFTER_EF_BF, AFTER_F0, AFTER_F4, INVALID = range(
     11
@@ -63,37 +65,6 @@ def byte_transitions():
     lead(AFTER_F0, 0x90, 0xBF, TWO_LEFT)  # below: an overlong form
     lead(AFTER_F4, 0x80, 0x8F, TWO_LEFT)  # above: beyond U+10FFFF
     return table
-
-
-def byte_alphabet():
-    """GPT-2's printable stand-in for each byte, `{code point: byte}` (Radford et al. 2019, encoder.py's idea).
-
-    Printable Latin-1 stands for itself; the other bytes, in order, for the characters from U+0100 on.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: byte for byte in printable} | {0x100 + n: byte for n, byte in enumerate(others)}
-
-
-def token_bytes(tokenizer):
-    """The bytes of each token, a list by id (None for a special token); None where they are not byte-level.
-
-    tokenizer: a tokenizers.Tokenizer, or one of transformers. A vocabulary without a token for every single
-    byte is none either: it could not always end a character.
-    """
-    tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if "ByteLevel" not in str(getattr(tokenizer, "decoder", "")):
-        return None
-    alphabet = byte_alphabet()
-    vocabulary = tokenizer.get_vocab()
-    pieces = [None] * (max(vocabulary.values()) + 1)
-    added = tokenizer.get_added_tokens_decoder()
-    for token, index in vocabulary.items():
-        if index not in added:
-            pieces[index] = token.translate(alphabet).encode("latin-1")
-        elif not added[index].special:
-            pieces[index] = token.encode()
-    return pieces if {bytes([byte]) for byte in range(256)} <= set(pieces) else None
 
 
 def build_tables(tokenizer, vocab_size):

@@ -9,12 +9,34 @@ bytes' rows cannot tell. Measured against other starts in benchmarks/RESULTS.md.
 import torch
 import torch.nn.functional as F
 
+from gpt2_korean.messages import say
+from gpt2_korean.model.load import agree_on_special_tokens
+from gpt2_korean.text.blocks import token_stream
+from gpt2_korean.text.documents import sample_texts
+from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS, spent
+
+COUNTED_TOKENS = 16_000_000  # of a corpus, to learn from how its tokens are used: more would only take time
+
 # The neighbours that are counted, by how far they stand from the token, and of how many of the most frequent.
 PLACES = (-2, -1, 1, 2)
 NEIGHBOURS = 1024
 # A token is taken to have been seen this often more with the neighbours that all tokens have, so that one
 # that is rare does not seem to say much.
 PRIOR = 20
+# The peak learning rate of new embeddings under Adam, whose steps are as long whatever the size of the model: the
+# best of those measured, with 5e-5 for the other weights as with 6e-4 (benchmarks/RESULTS.md).
+NEW_EMBEDDINGS = 2e-3
+
+
+def replace_vocabulary(model, old, new, documents, blocks):
+    """Carry `model` over from the tokenizer `old` to `new`, by which `documents` are packed into `blocks`."""
+    copied, computed = carry_over(model, old, new, token_stream(blocks, COUNTED_TOKENS))
+    agree_on_special_tokens(model, new)
+    sample = sample_texts(documents, COUNTED_CHARACTERS)
+    say(
+        f"어휘: 글자당 {spent(old, sample):.2f} → {spent(new, sample):.2f}토큰 · 토큰 {len(new):,}개"
+        f"(그대로 옮김 {copied:,}개, 조각과 쓰임에서 계산 {computed:,}개)"
+    )
 
 
 def carry_over(model, old_tokenizer, new_tokenizer, ids):
@@ -114,3 +136,29 @@ def embedding_layers(model):
     """The input embeddings, and the output ones where they are not the same."""
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     return [inputs] if outputs is None or outputs.weight is inputs.weight else [inputs, outputs]
+
+
+def choose_embedding_learning_rate(wanted, replaced, learning_rate, optimizer):
+    """The embeddings' own peak learning rate, None for the one of all weights.
+
+    wanted: the flag's value, None where it was not given. replaced: whether the vocabulary is new, so that its rows
+    have further to go than weights that have been trained before. optimizer: its name in TrainingArguments.
+    """
+    if wanted is not None or not replaced or "adam" not in optimizer:
+        return wanted
+    return max(learning_rate, NEW_EMBEDDINGS)
+
+
+def split_off(optimizer, parameters, learning_rate):
+    """Give those of `parameters` that the optimizer trains groups of their own, last, with this learning rate.
+
+    Returns how many they are.
+    """
+    wanted, found = {id(parameter) for parameter in parameters}, 0
+    for group in list(optimizer.param_groups):
+        chosen = [parameter for parameter in group["params"] if id(parameter) in wanted]
+        if chosen:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in wanted]
+            optimizer.add_param_group({**group, "params": chosen, "lr": learning_rate})
+            found += len(chosen)
+    return found

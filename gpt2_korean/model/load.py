@@ -4,13 +4,9 @@ import json
 import pickle
 from pathlib import Path
 
-from gpt2_korean.messages import UserError, say, warn
+from gpt2_korean.messages import UserError
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
-from gpt2_korean.text.blocks import token_stream
-from gpt2_korean.text.documents import count_characters, sample_texts
-from gpt2_korean.text.vocabulary import LEAST_TOKENS, learn_tokenizer, should_replace, spent
-
-COUNTED_TOKENS = 16_000_000  # of a corpus, to learn from how its tokens are used: more would only take time
+from gpt2_korean.text.vocabulary import learn_tokenizer
 
 
 def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=False):
@@ -27,66 +23,6 @@ def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=
     end = tokenizer.eos_token_id
     config = GPT2Config(**{**size, "vocab_size": len(tokenizer)}, bos_token_id=end, eos_token_id=end, pad_token_id=end)
     return GPT2LMHeadModel(config).to(dtype), tokenizer
-
-
-def choose_tokenizer(tokenizer, documents, choice=None, vocab_size=None):
-    """The tokenizer to train with: a model's own, or another one to which the model is then to be carried over.
-
-    choice: None (should_replace decides), "korean", "original", or the folder of a tokenizer. Raises
-    UserError for a tokenizer that cannot be loaded or carried over to.
-    """
-    from gpt2_korean.generation.whole_characters import token_bytes
-
-    if choice == "original":
-        return tokenizer
-    if choice is None:
-        characters = count_characters(documents) if hasattr(documents, "num_rows") else None
-        if not should_replace(tokenizer, _sample(documents), characters):
-            return tokenizer
-        choice = "korean"
-    if choice == "korean":
-        new = learn_tokenizer(documents, vocab_size or 32_000, tokenizer.model_max_length)
-        if len(new) < LEAST_TOKENS:
-            warn(f"글이 짧아 토큰을 {len(new):,}개밖에 배우지 못했으므로 모델의 원래 어휘를 씁니다.")
-            return tokenizer
-    else:
-        new = _other_tokenizer(choice, tokenizer.model_max_length)
-    if token_bytes(tokenizer) is None or token_bytes(new) is None:
-        raise UserError("--tokenizer: 바이트 단위 어휘끼리만 바꿀 수 있습니다. --tokenizer=original을 주세요.")
-    return new
-
-
-def replace_vocabulary(model, old, new, documents, blocks):
-    """Carry `model` over from the tokenizer `old` to `new`, by which `documents` are packed into `blocks`."""
-    from gpt2_korean.model.embeddings import carry_over
-
-    copied, computed = carry_over(model, old, new, token_stream(blocks, COUNTED_TOKENS))
-    agree_on_special_tokens(model, new)
-    sample = _sample(documents)
-    say(
-        f"어휘: 글자당 {spent(old, sample):.2f} → {spent(new, sample):.2f}토큰 · 토큰 {len(new):,}개"
-        f"(그대로 옮김 {copied:,}개, 조각과 쓰임에서 계산 {computed:,}개)"
-    )
-
-
-def _sample(documents):
-    return sample_texts(documents, characters=1_000_000)
-
-
-def _other_tokenizer(path, context_length):
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=Path(path).exists(), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다 ({str(error).splitlines()[0]})."
-        ) from None
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"--tokenizer={path}: 글의 끝을 나타내는 토큰(eos_token)이 없습니다.")
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    tokenizer.model_max_length = context_length
-    return tokenizer
 
 
 def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False):

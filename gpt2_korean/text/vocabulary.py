@@ -1,4 +1,4 @@
-"""Documents → a byte-level BPE vocabulary of their own.
+"""Documents → the vocabulary to train with: a model's own, another's, or a byte-level BPE of their own.
 
 Byte-level as GPT-2's (Radford et al. 2019, section 2.2): all 256 bytes are tokens, so every string can
 be written and none is unknown.
@@ -8,7 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from gpt2_korean.messages import say
+from gpt2_korean.messages import UserError, say, warn
+from gpt2_korean.text.documents import count_characters, sample_texts
 
 END_OF_TEXT = "<|endoftext|>"
 # The matrix units of every accelerator like a vocabulary of whole tiles; none is padded, since a
@@ -19,10 +20,37 @@ TILE = 128
 TOKENS_PER_CHARACTER = 1.4
 # From how many characters on a vocabulary of one's own is the default: see benchmarks/RESULTS.md.
 ENOUGH_CHARACTERS = 2_000_000
+# Of a corpus, to tell what a vocabulary spends on it.
+COUNTED_CHARACTERS = 1_000_000
 # More of a corpus than this teaches hardly other words, and takes more memory and time.
 SAMPLED_CHARACTERS = 50_000_000
 # Below this many tokens a text is too short to have taught any words.
 LEAST_TOKENS = 1024
+
+
+def choose_tokenizer(tokenizer, documents, choice=None, vocab_size=None):
+    """The tokenizer to train with: a model's own, or another one to which the model is then to be carried over.
+
+    choice: None (should_replace decides), "korean", "original", or the folder of a tokenizer. Raises
+    UserError for a tokenizer that cannot be loaded or carried over to.
+    """
+    if choice == "original":
+        return tokenizer
+    if choice is None:
+        characters = count_characters(documents) if hasattr(documents, "num_rows") else None
+        if not should_replace(tokenizer, sample_texts(documents, COUNTED_CHARACTERS), characters):
+            return tokenizer
+        choice = "korean"
+    if choice == "korean":
+        new = learn_tokenizer(documents, vocab_size or 32_000, tokenizer.model_max_length)
+        if len(new) < LEAST_TOKENS:
+            warn(f"글이 짧아 토큰을 {len(new):,}개밖에 배우지 못했으므로 모델의 원래 어휘를 씁니다.")
+            return tokenizer
+    else:
+        new = _other_tokenizer(choice, tokenizer.model_max_length)
+    if token_bytes(tokenizer) is None or token_bytes(new) is None:
+        raise UserError("--tokenizer: 바이트 단위 어휘끼리만 바꿀 수 있습니다. --tokenizer=original을 주세요.")
+    return new
 
 
 def should_replace(tokenizer, sample, characters):
@@ -31,8 +59,6 @@ def should_replace(tokenizer, sample, characters):
     Only where it is byte-level, is not one for Korean, and the corpus (`characters` in all, None for an
     endless one; `sample` a part of it) is large enough to teach both words and rows.
     """
-    from gpt2_korean.generation.whole_characters import token_bytes
-
     enough = characters is None or characters >= ENOUGH_CHARACTERS
     return enough and token_bytes(tokenizer) is not None and spent(tokenizer, sample) > TOKENS_PER_CHARACTER
 
@@ -49,8 +75,6 @@ def learn_tokenizer(documents, vocab_size, context_length):
     What is learnt from an IterableDataset is not kept.
     """
     from datasets.fingerprint import Hasher
-
-    from gpt2_korean.text.documents import count_characters, sample_texts
 
     kept = None
     if getattr(documents, "cache_files", None):
@@ -111,3 +135,50 @@ def train_bpe(texts, vocab_size, *cuts):
     )
     tokenizer.train_from_iterator(texts, trainer, length=len(texts))
     return tokenizer
+
+
+def _other_tokenizer(path, context_length):
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=Path(path).exists(), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다 ({str(error).splitlines()[0]})."
+        ) from None
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"--tokenizer={path}: 글의 끝을 나타내는 토큰(eos_token)이 없습니다.")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    tokenizer.model_max_length = context_length
+    return tokenizer
+
+
+def byte_alphabet():
+    """GPT-2's printable stand-in for each byte, `{code point: byte}` (Radford et al. 2019, encoder.py's idea).
+
+    Printable Latin-1 stands for itself; the other bytes, in order, for the characters from U+0100 on.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: byte for byte in printable} | {0x100 + n: byte for n, byte in enumerate(others)}
+
+
+def token_bytes(tokenizer):
+    """The bytes of each token, a list by id (None for a special token); None where they are not byte-level.
+
+    tokenizer: a tokenizers.Tokenizer, or one of transformers. A vocabulary without a token for every single
+    byte is none either: it could not always end a character.
+    """
+    tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if "ByteLevel" not in str(getattr(tokenizer, "decoder", "")):
+        return None
+    alphabet = byte_alphabet()
+    vocabulary = tokenizer.get_vocab()
+    pieces = [None] * (max(vocabulary.values()) + 1)
+    added = tokenizer.get_added_tokens_decoder()
+    for token, index in vocabulary.items():
+        if index not in added:
+            pieces[index] = token.translate(alphabet).encode("latin-1")
+        elif not added[index].special:
+            pieces[index] = token.encode()
+    return pieces if {bytes([byte]) for byte in range(256)} <= set(pieces) else None

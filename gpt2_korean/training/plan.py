@@ -5,12 +5,11 @@ Arithmetic over numbers; knows no model and no Trainer.
 
 import math
 
+from gpt2_korean.model.embeddings import NEW_EMBEDDINGS, choose_embedding_learning_rate  # noqa: F401
+
 # Where the seconds of compiling a whole model are won back, in floating-point operations of a run: measured on an
 # H100 (benchmarks/RESULTS.md). On a slower device they are won back sooner.
 WORTH_COMPILING = 1.5e16
-# The peak learning rate of new embeddings under Adam, whose steps are as long whatever the size of the model: the
-# best of those measured, with 5e-5 for the other weights as with 6e-4 (benchmarks/RESULTS.md).
-NEW_EMBEDDINGS = 2e-3
 
 
 def total_steps(blocks, blocks_per_batch, accumulation, epochs, max_steps):
@@ -43,17 +42,6 @@ def choose_compilation(wanted, possible, flops, backend=None, mode=None):
     if flops < WORTH_COMPILING:
         return None, "짧은 학습이라 컴파일하는 시간이 더 듦"
     return how, "긴 학습"
-
-
-def choose_embedding_learning_rate(wanted, replaced, learning_rate, optimizer):
-    """The embeddings' own peak learning rate, None for the one of all weights.
-
-    wanted: the flag's value, None where it was not given. replaced: whether the vocabulary is new, so that its rows
-    have further to go than weights that have been trained before. optimizer: its name in TrainingArguments.
-    """
-    if wanted is not None or not replaced or "adam" not in optimizer:
-        return wanted
-    return max(learning_rate, NEW_EMBEDDINGS)
 
 
 def plan_warnings(steps, warmup_steps, save_steps, tokens, block_size):

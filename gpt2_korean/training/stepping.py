@@ -7,7 +7,7 @@ from transformers import Trainer
 
 from gpt2_korean.device import describe_device
 from gpt2_korean.messages import say, warn
-from gpt2_korean.model.embeddings import embedding_layers
+from gpt2_korean.model.embeddings import embedding_layers, split_off
 from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
 from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, peak_flops
 from gpt2_korean.text.blocks import fill_up
@@ -105,18 +105,3 @@ class SteppingTrainer(Trainer):
             if self.tokens_per_character is not None:
                 words.append(f"글자당 비트 {loss / math.log(2) * self.tokens_per_character:.3f}")
         return words
-
-
-def split_off(optimizer, parameters, learning_rate):
-    """Give those of `parameters` that the optimizer trains groups of their own, last, with this learning rate.
-
-    Returns how many they are.
-    """
-    wanted, found = {id(parameter) for parameter in parameters}, 0
-    for group in list(optimizer.param_groups):
-        chosen = [parameter for parameter in group["params"] if id(parameter) in wanted]
-        if chosen:
-            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in wanted]
-            optimizer.add_param_group({**group, "params": chosen, "lr": learning_rate})
-            found += len(chosen)
-    return found

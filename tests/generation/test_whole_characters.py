@@ -8,6 +8,7 @@ from gpt2_korean.generation import whole_characters
 from gpt2_korean.generation.decoder import LibraryDecoder
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.text.vocabulary import token_bytes
 
 GPT2_FILES = ROOT.parent / "shared" / "gpt2-tokenizer"
 
@@ -80,7 +81,7 @@ def tokenizer(request, byte_tokenizer, tmp_path):
 
 
 def test_token_bytes_are_those_that_the_tokenizer_writes(tokenizer, rng):
-    pieces = whole_characters.token_bytes(tokenizer)
+    pieces = token_bytes(tokenizer)
     for _ in range(200):
         text = "".join(chr(rng.choice([rng.randrange(1, 0xD800), rng.randrange(0xE000, 0x110000)])) for _ in range(10))
         ids = tokenizer(text)["input_ids"]
@@ -88,7 +89,7 @@ def test_token_bytes_are_those_that_the_tokenizer_writes(tokenizer, rng):
 
 
 def test_tables_agree_with_pythons_decoder_for_every_token(tokenizer, rng):
-    pieces = whole_characters.token_bytes(tokenizer)
+    pieces = token_bytes(tokenizer)
     tables = whole_characters.build_tables(tokenizer, len(tokenizer) + 7)
     prefixes = [
         b"",
@@ -150,7 +151,7 @@ def test_a_model_that_would_write_valid_text_is_left_alone(byte_tokenizer):
     """The mask changes nothing where the likeliest token is allowed: greedy ids stay the same."""
     model = tiny_gpt2(len(byte_tokenizer))
     greedy = Sampling(temperature=0)
-    pieces = whole_characters.token_bytes(byte_tokenizer)
+    pieces = token_bytes(byte_tokenizer)
     with torch.no_grad():  # leave the model nothing but whole characters to like
         whole = [index for index, piece in enumerate(pieces) if piece and python_says(piece)[1]]
         others = [index for index in range(len(byte_tokenizer)) if index not in whole]

@@ -9,7 +9,7 @@ from conftest import ROOT, save_tiny_gpt2, tiny_gpt2
 from safetensors.torch import load_file
 
 from gpt2_korean.model import embeddings
-from gpt2_korean.training import plan, stepping
+from gpt2_korean.training import stepping
 
 SAMPLE = ROOT / "data" / "korean_texts.txt"
 
@@ -150,8 +150,8 @@ def test_embeddings_that_are_no_weights_of_their_own_are_told_of(
 
 
 def test_only_new_embeddings_get_a_rate_of_their_own_unasked():
-    choose = plan.choose_embedding_learning_rate
-    assert choose(None, True, 5e-5, "adamw_torch_fused") == plan.NEW_EMBEDDINGS
+    choose = embeddings.choose_embedding_learning_rate
+    assert choose(None, True, 5e-5, "adamw_torch_fused") == embeddings.NEW_EMBEDDINGS
     assert choose(None, True, 0.01, "adamw_torch") == 0.01
     assert choose(None, True, 5e-5, "sgd") is None  # its rates mean something else
     assert choose(None, False, 5e-5, "adamw_torch_fused") is None

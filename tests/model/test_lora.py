@@ -10,7 +10,6 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gpt2_korean.model import load as model
 from gpt2_korean.model import lora
 from gpt2_korean.model.load import load_pretrained
 from gpt2_korean.text import vocabulary
@@ -34,7 +33,7 @@ def train_words(tmp_path, tiny_model_folder, sample_texts):
 def new_words(train_words, tmp_path, english_tokenizer, monkeypatch):
     """The same from an English model, which gets a Korean vocabulary, as small as the corpus is here."""
     folder = save_tiny_gpt2(tmp_path / "english", english_tokenizer, seed=1, initializer_range=0.02)
-    monkeypatch.setattr(model, "LEAST_TOKENS", 384)
+    monkeypatch.setattr(vocabulary, "LEAST_TOKENS", 384)
     monkeypatch.setattr(vocabulary, "ENOUGH_CHARACTERS", 100)
     return [*train_words, f"--model_type={folder}", "--vocab_size=384"]
 
