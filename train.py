@@ -55,7 +55,7 @@ def run(options, stop, record):
     from gpt2_korean.model import lora
     from gpt2_korean.model.embeddings import replace_vocabulary
     from gpt2_korean.model.gpt2 import context_length
-    from gpt2_korean.model.load import load_model, show_downloads_only
+    from gpt2_korean.model.load import load_adapted, load_model, show_downloads_only
     from gpt2_korean.speed import choose
     from gpt2_korean.speed.throughput import flops_per_token
     from gpt2_korean.text import blocks
@@ -95,7 +95,7 @@ def run(options, stop, record):
     # Weights are float32 whatever the precision: autocast computes in bfloat16 or float16, but AdamW's
     # small updates would be lost in them.
     if start is not None and options.lora_rank:
-        model, tokenizer = lora.load_adapted(start, "--resume_from_checkpoint", options.trust_remote_code)
+        model, tokenizer = load_adapted(start, "--resume_from_checkpoint", options.trust_remote_code)
     else:
         model, tokenizer = load_model(
             source, held_out if documents is None else documents, torch.float32, options.vocab_size,

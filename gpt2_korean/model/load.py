@@ -5,6 +5,8 @@ import pickle
 from pathlib import Path
 
 from gpt2_korean.messages import UserError
+from gpt2_korean.model import lora
+from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
 from gpt2_korean.text.vocabulary import learn_tokenizer
 
@@ -35,14 +37,12 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False)
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from gpt2_korean.model.lora import load_adapted, merge, read_adapter
-
     local_files_only = not Path(source).is_dir() and _must_use_cache(source, flag)
     access = {"local_files_only": local_files_only, "trust_remote_code": trust_remote_code}
     try:
-        if not (Path(source) / "config.json").exists() and read_adapter(source) is not None:
+        if not (Path(source) / "config.json").exists() and lora.read_adapter(source) is not None:
             model, tokenizer = load_adapted(source, flag, trust_remote_code)
-            return merge(model).to(dtype), tokenizer
+            return lora.merge(model).to(dtype), tokenizer
         config = AutoConfig.from_pretrained(source, **access)
         tokenizer = load_tokenizer(source, config, **access)
         model, loading = AutoModelForCausalLM.from_pretrained(
@@ -65,6 +65,31 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False)
         raise UserError(f"{flag}={source}: 가중치가 config.json과 맞지 않습니다 ({wrong[0]} 등 {len(wrong)}개).")
     agree_on_special_tokens(model, tokenizer)
     return model, tokenizer
+
+
+def load_adapted(folder, flag, trust_remote_code=False):
+    """`(model, tokenizer)` of an adapter's folder: its base with the adapter on it, float32, to be trained further.
+
+    Raises UserError as load_pretrained does.
+    """
+    import torch
+    from peft import LoraConfig
+    from safetensors import safe_open
+
+    base = lora.read_adapter(folder).get("base_model_name_or_path") or ""
+    source, _ = find_model(base, f"{Path(folder) / lora.CONFIG}의 바탕 모델")
+    model, _ = load_pretrained(source, torch.float32, flag, trust_remote_code)
+    with safe_open(Path(folder) / lora.WEIGHTS, framework="pt") as file:
+        embeddings = [name for name in file.keys() if "lora_" not in name]  # noqa: SIM118
+        if embeddings:
+            model.resize_token_embeddings(file.get_slice(embeddings[0]).get_shape()[0], mean_resizing=False)
+    tokenizer = load_tokenizer(folder, model.config, trust_remote_code=trust_remote_code)
+    agree_on_special_tokens(model, tokenizer)
+    config = LoraConfig.from_pretrained(folder)
+    config.inference_mode = False  # as saved it is True, for those who only load it
+    adapted = lora.wrap(model, config, bool(embeddings))
+    adapted.load_adapter(folder, "default", is_trainable=True)
+    return adapted, tokenizer
 
 
 def show_downloads_only():

@@ -4,22 +4,18 @@ An adapter is saved in peft's layout and refers to the model that it was trained
 rows of a new vocabulary are new as a whole: with one, the embeddings are trained too, and saved with the adapter.
 """
 
-import json
 import warnings
 from pathlib import Path
 
+from gpt2_korean.checkpoints.complete import read_json
 from gpt2_korean.messages import UsageError
-from gpt2_korean.model.find import find_model
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def read_adapter(folder):
     """The settings of the adapter in `folder`, a dict in peft's words; None where there is none."""
-    try:
-        return json.loads((Path(folder) / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
+    return read_json(Path(folder) / CONFIG)
 
 
 def check_adapter(start, source, rank, alpha):
@@ -56,34 +52,7 @@ def adapt(model, rank, alpha=None, train_embeddings=False):
         task_type="CAUSAL_LM", r=rank, lora_alpha=alpha or 2 * rank, target_modules="all-linear",
         fan_in_fan_out=transposed,
     )  # fmt: skip
-    return _wrap(model, config, train_embeddings)
-
-
-def load_adapted(folder, flag, trust_remote_code=False):
-    """`(model, tokenizer)` of an adapter's folder: its base with the adapter on it, float32, to be trained further.
-
-    Raises UserError as load_pretrained does.
-    """
-    import torch
-    from peft import LoraConfig
-    from safetensors import safe_open
-
-    from gpt2_korean.model.load import agree_on_special_tokens, load_pretrained, load_tokenizer
-
-    base = read_adapter(folder).get("base_model_name_or_path") or ""
-    source, _ = find_model(base, f"{Path(folder) / CONFIG}의 바탕 모델")
-    model, _ = load_pretrained(source, torch.float32, flag, trust_remote_code)
-    with safe_open(Path(folder) / WEIGHTS, framework="pt") as file:
-        embeddings = [name for name in file.keys() if "lora_" not in name]  # noqa: SIM118
-        if embeddings:
-            model.resize_token_embeddings(file.get_slice(embeddings[0]).get_shape()[0], mean_resizing=False)
-    tokenizer = load_tokenizer(folder, model.config, trust_remote_code=trust_remote_code)
-    agree_on_special_tokens(model, tokenizer)
-    config = LoraConfig.from_pretrained(folder)
-    config.inference_mode = False  # as saved it is True, for those who only load it
-    adapted = _wrap(model, config, bool(embeddings))
-    adapted.load_adapter(folder, "default", is_trainable=True)
-    return adapted, tokenizer
+    return wrap(model, config, train_embeddings)
 
 
 def is_adapted(model):
@@ -102,7 +71,8 @@ def describe(model):
     return f"LoRA: 매개변수 {whole:,}개 가운데 {trained:,}개({trained / whole:.1%})를 학습합니다."
 
 
-def _wrap(model, config, train_embeddings):
+def wrap(model, config, train_embeddings):
+    """`model` with the adapter of a peft `config` on it, changed in place; see adapt."""
     from peft import PeftModelForCausalLM
 
     class AdaptedModel(PeftModelForCausalLM):

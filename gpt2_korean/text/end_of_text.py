@@ -1,0 +1,45 @@
+"""Which token ends a text: the tokenizer's own, else the one that the model's config names; both then agree on it.
+
+Beginnings and padding follow from it. Knows of tokenizers and models their ids alone.
+"""
+
+import math
+
+
+def find_end(own, configured, vocab_size=math.inf):
+    """The id that ends a text: the tokenizer's `own`, else what the config has, the first of a list; None for neither.
+
+    None are also those that the model has no row for.
+    """
+    configured = configured[0] if isinstance(configured, list) else configured
+    return next((index for index in (own, configured) if _is_in(index, vocab_size)), None)
+
+
+def settle_ends(tokenizer, configured=None, vocab_size=math.inf):
+    """Have a `tokenizer` of transformers end texts as find_end says, and fill up with that if it has no padding.
+
+    Returns whether there is an end of text.
+    """
+    end = find_end(tokenizer.eos_token_id, configured, vocab_size)
+    if end is None:
+        return False
+    if end != tokenizer.eos_token_id:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    if not _is_in(tokenizer.pad_token_id, vocab_size):
+        tokenizer.pad_token = tokenizer.eos_token
+    return True
+
+
+def agree_on_ends(model, tokenizer):
+    """Give model config and generation config the tokenizer's end and padding ids, so that all three agree."""
+    begin = tokenizer.bos_token_id
+    if not _is_in(begin, model.config.vocab_size):
+        begin = tokenizer.eos_token_id
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = begin
+        config.eos_token_id = tokenizer.eos_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+def _is_in(index, vocab_size):
+    return index is not None and index < vocab_size
