@@ -111,12 +111,14 @@ def trainer_state(checkpoint):
     return state if isinstance(state, dict) and "global_step" in state else None
 
 
-def read_json(path):
-    """The content of a JSON file, None where it is missing or broken."""
+def read_json(path, broken=lambda error: None):
+    """The content of a JSON file, None where it is missing, what `broken` makes of the error where it is broken."""
     try:
         return json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        return broken(error)
 
 
 def check_output_dir(output_dir):

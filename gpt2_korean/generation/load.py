@@ -4,17 +4,19 @@ A GPT-2 in a folder is read by safetensors and tokenizers alone: importing trans
 model would take longer than reading the weights.
 """
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt2_korean.checkpoints.complete import read_json
 from gpt2_korean.device import has_graphs, load_ipex
 from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
 from gpt2_korean.generation.whole_characters import build_tables
-from gpt2_korean.messages import UsageError, UserError, say, warn
+from gpt2_korean.messages import UsageError, say, warn
 from gpt2_korean.model.gpt2 import is_supported, kernel_sizes, weight_shapes
+from gpt2_korean.model.load import damaged, load_pretrained, show_downloads_only, unfitting, without_end
 from gpt2_korean.speed import linear
+from gpt2_korean.text.end_of_text import find_end
 
 FLAG = "--model_name_or_path"
 
@@ -50,8 +52,6 @@ def load(source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_r
             decoder = gpt2_decoder(config, tensors, device, dtype, quantize)
         tokenizer, eos_token_id, utf8 = reading.result()
     else:
-        from gpt2_korean.model.load import load_pretrained, show_downloads_only
-
         show_downloads_only()
         model, tokenizer = load_pretrained(source, dtype, FLAG, trust_remote_code)
         eos_token_id = tokenizer.eos_token_id
@@ -70,10 +70,8 @@ def load(source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_r
 
 def _read_gpt2(folder):
     """`(config, tensors)` of a GPT-2's folder, None of anything else."""
-    if not (folder / "config.json").exists():  # a hub id, or an adapter
-        return None
-    config = _read_json(folder / "config.json")
-    if not is_supported(config) or not (folder / "tokenizer.json").exists():
+    config = _read_json(folder / "config.json")  # None of a hub id, or an adapter
+    if config is None or not is_supported(config) or not (folder / "tokenizer.json").exists():
         return None
     tensors = _read_weights(folder, config)
     return tensors and (config, tensors)
@@ -116,8 +114,8 @@ def _read_weights(folder, config):
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    index = folder / "model.safetensors.index.json"
-    names = {"model.safetensors"} if not index.exists() else set(_read_json(index)["weight_map"].values())
+    index = _read_json(folder / "model.safetensors.index.json")
+    names = {"model.safetensors"} if index is None else set(index["weight_map"].values())
     if not all((folder / name).exists() for name in names):
         return None
     tensors = {}
@@ -125,12 +123,12 @@ def _read_weights(folder, config):
         for name in names:
             tensors.update(load_file(folder / name))
     except SafetensorError as error:
-        raise _damaged(folder, error) from None
+        raise damaged(FLAG, folder, error) from None
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     wanted = weight_shapes(config)
     wrong = [name for name, shape in wanted.items() if name not in tensors or tensors[name].shape != shape]
     if wrong:
-        raise UserError(f"{FLAG}={folder}: 가중치가 config.json과 맞지 않습니다 ({wrong[0]} 등 {len(wrong)}개).")
+        raise unfitting(FLAG, folder, wrong)
     return tensors
 
 
@@ -141,27 +139,22 @@ def _read_tokenizer(folder, config, allow_invalid_utf8):
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises nothing more specific
-        raise _damaged(folder / "tokenizer.json", error) from None
+        raise damaged(FLAG, folder / "tokenizer.json", error) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    settings = folder / "tokenizer_config.json"
-    token = _read_json(settings).get("eos_token") if settings.exists() else None
+    token = (_read_json(folder / "tokenizer_config.json") or {}).get("eos_token")
     token = token["content"] if isinstance(token, dict) else token
-    eos = tokenizer.token_to_id(token) if token else None
-    if eos is None or eos >= config["vocab_size"]:
-        eos = config.get("eos_token_id")
-        eos = eos[0] if isinstance(eos, list) else eos
-    if eos is None or eos >= config["vocab_size"]:
-        raise UserError(f"{folder}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다.")
+    own = tokenizer.token_to_id(token) if token else None
+    eos = find_end(own, config.get("eos_token_id"), config["vocab_size"])
+    if eos is None:
+        raise without_end(folder)
     return tokenizer, eos, None if allow_invalid_utf8 else build_tables(tokenizer, config["vocab_size"])
 
 
 def _read_json(path):
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise _damaged(path, error) from None
+    """The content of a file, None where it is missing."""
 
+    def broken(error):
+        raise damaged(FLAG, path, error) from None
 
-def _damaged(path, error):
-    return UserError(f"{FLAG}={path}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).")
+    return read_json(path, broken)

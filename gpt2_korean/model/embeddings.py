@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from gpt2_korean.messages import say
-from gpt2_korean.model.load import agree_on_special_tokens
 from gpt2_korean.text.blocks import token_stream
 from gpt2_korean.text.documents import sample_texts
+from gpt2_korean.text.end_of_text import agree_on_ends
 from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS, spent
 
 COUNTED_TOKENS = 16_000_000  # of a corpus, to learn from how its tokens are used: more would only take time
@@ -31,7 +31,7 @@ NEW_EMBEDDINGS = 2e-3
 def replace_vocabulary(model, old, new, documents, blocks):
     """Carry `model` over from the tokenizer `old` to `new`, by which `documents` are packed into `blocks`."""
     copied, computed = carry_over(model, old, new, token_stream(blocks, COUNTED_TOKENS))
-    agree_on_special_tokens(model, new)
+    agree_on_ends(model, new)
     sample = sample_texts(documents, COUNTED_CHARACTERS)
     say(
         f"어휘: 글자당 {spent(old, sample):.2f} → {spent(new, sample):.2f}토큰 · 토큰 {len(new):,}개"

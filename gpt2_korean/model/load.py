@@ -8,6 +8,7 @@ from gpt2_korean.messages import UserError
 from gpt2_korean.model import lora
 from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
+from gpt2_korean.text.end_of_text import agree_on_ends, settle_ends
 from gpt2_korean.text.vocabulary import learn_tokenizer
 
 
@@ -50,7 +51,7 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False)
             adapter_kwargs={"local_files_only": local_files_only},  # not handed on by itself
         )  # fmt: skip
     except (SafetensorError, json.JSONDecodeError, EOFError) as error:
-        raise UserError(f"{flag}={source}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).") from None
+        raise damaged(flag, source, error) from None
     except pickle.UnpicklingError:
         raise UserError(f"{flag}={source}: 가중치 파일에 가중치가 아닌 것이 들어 있어 열지 않았습니다.") from None
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other shapes
@@ -62,8 +63,8 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False)
         raise UserError(f"{flag}={source}: 모델을 불러올 수 없습니다 ({str(error).splitlines()[0]}).") from None
     if loading["missing_keys"] or loading["mismatched_keys"]:
         wrong = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
-        raise UserError(f"{flag}={source}: 가중치가 config.json과 맞지 않습니다 ({wrong[0]} 등 {len(wrong)}개).")
-    agree_on_special_tokens(model, tokenizer)
+        raise unfitting(flag, source, wrong)
+    agree_on_ends(model, tokenizer)
     return model, tokenizer
 
 
@@ -84,7 +85,7 @@ def load_adapted(folder, flag, trust_remote_code=False):
         if embeddings:
             model.resize_token_embeddings(file.get_slice(embeddings[0]).get_shape()[0], mean_resizing=False)
     tokenizer = load_tokenizer(folder, model.config, trust_remote_code=trust_remote_code)
-    agree_on_special_tokens(model, tokenizer)
+    agree_on_ends(model, tokenizer)
     config = LoraConfig.from_pretrained(folder)
     config.inference_mode = False  # as saved it is True, for those who only load it
     adapted = lora.wrap(model, config, bool(embeddings))
@@ -153,23 +154,22 @@ def load_tokenizer(name, config, local_files_only=False, trust_remote_code=False
     if isinstance(tokenizer.chat_template, dict):
         # Each would be saved in a file of its name, which transformers refuses where it leads out of the folder.
         tokenizer.chat_template = tokenizer.chat_template.get("default")
-    if tokenizer.eos_token_id is None or tokenizer.eos_token_id >= config.vocab_size:
-        eos = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-        if eos is None or eos >= config.vocab_size:
-            raise UserError(f"{name}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다.")
-        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(eos)
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.vocab_size:
-        tokenizer.pad_token = tokenizer.eos_token
+    if not settle_ends(tokenizer, config.eos_token_id, config.vocab_size):
+        raise without_end(name)
     tokenizer.model_max_length = min(tokenizer.model_max_length, context_length(config) or tokenizer.model_max_length)
     return tokenizer
 
 
-def agree_on_special_tokens(model, tokenizer):
-    """Give model config and generation config the tokenizer's end and padding ids, so that all three agree."""
-    begin = tokenizer.bos_token_id
-    if begin is None or begin >= model.config.vocab_size:
-        begin = tokenizer.eos_token_id
-    for config in (model.config, model.generation_config):
-        config.bos_token_id = begin
-        config.eos_token_id = tokenizer.eos_token_id
-        config.pad_token_id = tokenizer.pad_token_id
+def damaged(flag, path, error):
+    """The UserError of a file that cannot be read."""
+    return UserError(f"{flag}={path}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).")
+
+
+def unfitting(flag, source, names):
+    """The UserError of weights, `names`, that are missing or of other shapes than the config wants."""
+    return UserError(f"{flag}={source}: 가중치가 config.json과 맞지 않습니다 ({names[0]} 등 {len(names)}개).")
+
+
+def without_end(source):
+    """The UserError of a model in which nothing ends a text."""
+    return UserError(f"{source}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다.")

@@ -40,10 +40,8 @@ def use_fast_forward(model, functions=None):
 
 def _last_hidden_states(body, input_ids, start, layer):
     """[batch, length, width] of `body`, a GPT2Model."""
-    device = input_ids.device
-    dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else body.dtype
-    positions = torch.arange(input_ids.shape[1], device=device)
-    residual, normalized = start(body.wte(input_ids) + body.wpe(positions), body.drop, body.h[0].ln_1, dtype)
+    embedded = body.wte(input_ids) + body.wpe(torch.arange(input_ids.shape[1], device=input_ids.device))
+    residual, normalized = start(embedded, body.drop, body.h[0].ln_1, loss.product_dtype(embedded))
     for block, next_norm in zip(body.h, [*(block.ln_1 for block in body.h[1:]), body.ln_f], strict=True):
         if body.training and block.gradient_checkpointing:
             # The function that gradient_checkpointing_enable() chose.

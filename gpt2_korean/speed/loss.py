@@ -53,7 +53,7 @@ class _SummedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden_states, weight, labels, cross_entropy):
         device = hidden_states.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_states.dtype
+        dtype = product_dtype(hidden_states)
         of_hidden = torch.empty_like(hidden_states) if ctx.needs_input_grad[0] else None
         loss, vocab = torch.zeros((), device=hidden_states.device), len(weight)
         with torch.autocast(device, enabled=False):
@@ -78,6 +78,12 @@ class _SummedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, of_loss):
         return *(None if gradient is None else gradient * of_loss for gradient in ctx.saved_tensors), None, None
+
+
+def product_dtype(x):
+    """In what matrix products of `x` are computed: autocast's dtype where that is on, else its own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def product(a, b, dtype):

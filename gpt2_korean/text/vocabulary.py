@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gpt2_korean.messages import UserError, say, warn
 from gpt2_korean.text.documents import count_characters, sample_texts
+from gpt2_korean.text.end_of_text import settle_ends
 
 END_OF_TEXT = "<|endoftext|>"
 # The matrix units of every accelerator like a vocabulary of whole tiles; none is padded, since a
@@ -146,9 +147,8 @@ def _other_tokenizer(path, context_length):
         raise UserError(
             f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다 ({str(error).splitlines()[0]})."
         ) from None
-    if tokenizer.eos_token_id is None:
+    if not settle_ends(tokenizer):
         raise UserError(f"--tokenizer={path}: 글의 끝을 나타내는 토큰(eos_token)이 없습니다.")
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     tokenizer.model_max_length = context_length
     return tokenizer
 
