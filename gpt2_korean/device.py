@@ -126,8 +126,13 @@ def can_compile(device):
     return device.type in ("cuda", "xpu") and find_spec("triton") is not None and compiler is not None
 
 
+def dtype_of(bf16, fp16):
+    """The torch.dtype that a run of this precision computes in."""
+    return torch.bfloat16 if bf16 else torch.float16 if fp16 else torch.float32
+
+
 def name_precision(bf16, fp16):
-    return "bfloat16" if bf16 else "float16" if fp16 else "float32"
+    return name_dtype(dtype_of(bf16, fp16))
 
 
 def describe_run(device, bf16, fp16, reason):

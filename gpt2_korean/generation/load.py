@@ -6,6 +6,7 @@ model would take longer than reading the weights.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import read_json
@@ -77,22 +78,25 @@ def _read_gpt2(folder):
     return tensors and (config, tensors)
 
 
-def gpt2_decoder(config, tensors, device, dtype, quantize=None):
-    """A GPT2Decoder with the kernels that are fastest on this device; see load and GPT2Decoder."""
+def gpt2_decoder(config, tensors, device, dtype, quantize=None, captures=True):
+    """A GPT2Decoder with the kernels that are fastest on this device; see load and GPT2Decoder.
+
+    captures: record steps as graphs where the device has them, which no other thread of ours may then use.
+    """
     if device.type in ("cuda", "xpu"):
+        captures = captures and has_graphs(device)  # before another thread works: nothing may be allocated meanwhile
         # A copy: where the kernels fail, the weights are taken once more.
-        decoder = _decoder_with_kernels(config, dict(tensors), device, dtype)
-        return decoder or GPT2Decoder(config, tensors, device, dtype, captures=has_graphs(device))
+        decoder = _decoder_with_kernels(config, dict(tensors), device, dtype, captures)
+        return decoder or GPT2Decoder(config, tensors, device, dtype, captures=captures)
     make_linear = linear.quantized if quantize else linear.packed if linear.packs(device, dtype) else linear.plain
     return GPT2Decoder(config, tensors, device, dtype, make_linear)
 
 
-def _decoder_with_kernels(config, tensors, device, dtype):
+def _decoder_with_kernels(config, tensors, device, dtype, captures):
     """A GPT2Decoder over the Triton kernels, None where they cannot be compiled: without Triton or a C compiler.
 
     They compile while the weights are on their way to the device.
     """
-    captures = has_graphs(device)  # not while another thread works: nothing may be allocated while it records
     try:
         from gpt2_korean.speed import writing_kernels as kernels
     except Exception as error:
@@ -104,9 +108,14 @@ def _decoder_with_kernels(config, tensors, device, dtype):
         failure = compiling.exception()
     if failure is None:
         return decoder
-    # Whatever a compiler and a driver can raise.
-    warn(f"Triton 커널을 쓸 수 없어 조금 느리게 씁니다 ({type(failure).__name__}).")
+    _tell_of_kernels(type(failure).__name__)  # whatever a compiler and a driver can raise
     return None
+
+
+@cache
+def _tell_of_kernels(failure):
+    """Once: a run in training asks for the kernels at each evaluation."""
+    warn(f"Triton 커널을 쓸 수 없어 조금 느리게 씁니다 ({failure}).")
 
 
 def _read_weights(folder, config):

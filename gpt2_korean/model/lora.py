@@ -66,6 +66,20 @@ def merge(model):
     return model.merge_and_unload()
 
 
+def merged_weights(model):
+    """What merge() would give, name → weight, of a model as it stands: the base of an adapted one, or any other.
+
+    Nothing of the model changes, and what has no adapter is the model's own memory.
+    """
+    named = model.state_dict().items()
+    weights = {name.replace(".base_layer.", "."): weight for name, weight in named if ".lora_" not in name}
+    for name, module in model.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            delta = module.get_delta_weight("default").detach()
+            weights[f"{name}.weight"] = module.get_base_layer().weight.detach() + delta
+    return weights
+
+
 def describe(model):
     trained, whole = model.get_nb_trainable_parameters()
     return f"LoRA: 매개변수 {whole:,}개 가운데 {trained:,}개({trained / whole:.1%})를 학습합니다."

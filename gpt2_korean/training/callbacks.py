@@ -11,6 +11,7 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.checkpoints.atomic_files import write_file
 from gpt2_korean.checkpoints.complete import CURVE, drop_old_checkpoints
+from gpt2_korean.device import dtype_of
 from gpt2_korean.messages import say, warn
 from gpt2_korean.training.curve import curve_of, draw, is_worth_drawing
 from gpt2_korean.training.record import write_record
@@ -169,7 +170,8 @@ class WriteSamples(TrainerCallback):
         if not self.prompts or not state.is_world_process_zero or sharded:
             return
         try:
-            with writing(unwrap_peft_model(self.trainer.model), self.trainer.processing_class) as loaded:
+            model, tokenizer = unwrap_peft_model(self.trainer.model), self.trainer.processing_class
+            with writing(model, tokenizer, dtype_of(args.bf16, args.fp16)) as loaded:
                 texts = continue_prompts(loaded, self.prompts)
         except Exception as error:  # hours of training are worth more than a look at them
             self.prompts = ()

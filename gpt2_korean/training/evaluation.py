@@ -3,6 +3,7 @@
 from tqdm import tqdm
 from transformers.trainer_utils import unwrap_peft_model
 
+from gpt2_korean.device import dtype_of
 from gpt2_korean.messages import Stopped
 from gpt2_korean.text.documents import sample_texts
 from gpt2_korean.training.diversity import cut, measure
@@ -36,8 +37,9 @@ def measure_texts(trainer, documents):
     if not trainer.is_world_process_zero():
         return None, None
     total, disable = TEXTS * CHARACTERS, trainer.args.disable_tqdm
+    model, dtype = unwrap_peft_model(trainer.model), dtype_of(trainer.args.bf16, trainer.args.fp16)
     with (
-        writing(unwrap_peft_model(trainer.model), trainer.processing_class) as loaded,
+        writing(model, trainer.processing_class, dtype) as loaded,
         tqdm(total=total, desc="글 써 보기", unit="글자", leave=False, disable=disable) as progress,
     ):
         for texts in write_stretches(loaded, TEXTS, CHARACTERS):

@@ -1,7 +1,7 @@
 """Texts that a model writes while it is trained or measured: from dice of their own, so that only the model differs.
 
-The model writes as it stands in memory: nothing of it is copied, and nothing of it or of the run's random
-numbers is changed.
+The model writes as it stands in memory, by the decoder that generate.py would take: nothing of it or of the run's
+random numbers is changed.
 """
 
 import re
@@ -10,12 +10,14 @@ from contextlib import contextmanager
 import torch
 
 from gpt2_korean.generation.decoder import LibraryDecoder
-from gpt2_korean.generation.load import LoadedModel
+from gpt2_korean.generation.load import LoadedModel, gpt2_decoder
 from gpt2_korean.generation.loop import generate_ids, stream_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.text_stream import TextStream
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.generation.write import LOOK_EVERY
+from gpt2_korean.model.gpt2 import is_supported
+from gpt2_korean.model.lora import merged_weights
 from gpt2_korean.text.prompts import encode_prompt
 
 PROMPTS = ("오늘은", "옛날 어느 마을에", "한국어 텍스트 생성은")
@@ -27,18 +29,32 @@ BYTES = 4  # of the longest character; no token of a byte-level vocabulary is sh
 
 
 @contextmanager
-def writing(model, tokenizer):
-    """Yield a LoadedModel over a model of transformers, in float32 or under its own autocast."""
+def writing(model, tokenizer, dtype=torch.float32):
+    """Yield a LoadedModel over a model of transformers, or the base of an adapted one with its adapter.
+
+    dtype: what the run computes in.
+    """
     tokenizer, eos_token_id = getattr(tokenizer, "backend_tokenizer", None) or tokenizer, tokenizer.eos_token_id
-    was_training = model.training
+    was_training, device = model.training, next(model.parameters()).device
     model.eval()
     try:
-        decoder = LibraryDecoder(model)
-        with _own_noise(decoder.device):
+        with _own_noise(device):
+            decoder = _fastest_decoder(model, device, dtype)
             utf8 = build_tables(tokenizer, decoder.vocab_size)
-            yield LoadedModel(decoder, tokenizer, eos_token_id, utf8 and utf8.to(decoder.device))
+            yield LoadedModel(decoder, tokenizer, eos_token_id, utf8 and utf8.to(device))
     finally:
         model.train(was_training)
+
+
+def _fastest_decoder(model, device, dtype):
+    config = model.config.to_dict()
+    if is_supported(config):
+        try:
+            # No recorded steps: the threads that load blocks go on meanwhile.
+            return gpt2_decoder(config, merged_weights(model), device, dtype, captures=False)
+        except torch.OutOfMemoryError:  # no room for a second copy of the weights
+            pass
+    return LibraryDecoder(model)  # in float32 or under its own autocast
 
 
 def continue_prompts(loaded, prompts):

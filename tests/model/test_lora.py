@@ -122,6 +122,27 @@ def test_evaluation_after_training_is_of_the_merged_model(train_words, tmp_path,
         assert first == {name: then[name] for name in first}
 
 
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_merged_weights_are_those_of_the_merged_model_and_nothing_is_merged(embeddings):
+    plain, before = tiny_gpt2(300), tiny_gpt2(300).state_dict()
+    found = lora.merged_weights(plain)
+    assert found.keys() == before.keys() and all(torch.equal(found[name], before[name]) for name in before)
+    adapted = lora.adapt(plain, 4, train_embeddings=embeddings)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if weight.requires_grad:
+                weight.normal_(0, 0.1)
+    base, before = adapted.get_base_model(), {name: each.clone() for name, each in adapted.state_dict().items()}
+    found = lora.merged_weights(base)
+    after = adapted.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    merged = lora.merge(adapted).state_dict()
+    assert found.keys() == merged.keys() and all(torch.equal(found[name], merged[name]) for name in merged)
+    assert not torch.equal(
+        merged["transformer.h.0.attn.c_attn.weight"], tiny_gpt2(300).state_dict()["transformer.h.0.attn.c_attn.weight"]
+    )
+
+
 def test_an_adapter_loads_in_the_asked_type(train_words, tmp_path, run_main):
     assert run_main(*train_words)[0] == 0
     loaded, _ = load_pretrained(tmp_path / "out" / "adapter", torch.bfloat16)

@@ -16,7 +16,12 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdowns_to_safe_html
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.trainer_utils import unwrap_peft_model
 
+from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
+from gpt2_korean.generation.load import load
+from gpt2_korean.model import lora
+from gpt2_korean.speed import forward
 from gpt2_korean.training import callbacks, curve, report, samples
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -178,7 +183,7 @@ def test_training_is_the_same_to_the_last_bit_with_and_without_texts(
 
 
 def test_a_model_that_cannot_write_still_trains(evaluated_words, tmp_path, run_main, monkeypatch):
-    monkeypatch.setattr(samples, "LibraryDecoder", lambda _: 1 / 0)
+    monkeypatch.setattr(samples, "gpt2_decoder", lambda *_, **__: 1 / 0)
     code, _, err = run_main(*evaluated_words)
     assert code == 0 and err.count("ZeroDivisionError") == 1
     assert (tmp_path / "out" / "model.safetensors").exists()
@@ -207,13 +212,50 @@ def test_a_text_panel_shows_a_text_as_it_is(rng):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_writing_leaves_a_model_and_the_random_numbers_as_they_were(byte_tokenizer, training):
-    model = tiny_gpt2(len(byte_tokenizer)).train(training)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rank", [0, 4])
+def test_writing_leaves_a_model_and_the_random_numbers_as_they_were(byte_tokenizer, training, dtype, rank):
+    model = tiny_gpt2(len(byte_tokenizer))
+    if rank:
+        model = unwrap_peft_model(lora.adapt(model, rank))
+    model.train(training)
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     before = torch.get_rng_state()
-    with samples.writing(model, byte_tokenizer) as loaded:
+    with samples.writing(model, byte_tokenizer, dtype) as loaded:
         assert not model.training
         samples.continue_prompts(loaded, ["오늘은", "가"])
     assert model.training is training and torch.equal(torch.get_rng_state(), before)
+    after = model.state_dict()
+    assert after.keys() == weights.keys() and all(torch.equal(after[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_in_training_writes_by_the_decoder_of_generate(tiny_model_folder, dtype):
+    model, tokenizer = (each.from_pretrained(tiny_model_folder) for each in (AutoModelForCausalLM, AutoTokenizer))
+    forward.use_fast_forward(model)
+    saved, ids = load(tiny_model_folder, torch.device("cpu"), dtype).decoder, torch.tensor([[5, 6, 7]])
+    with samples.writing(model.train(), tokenizer, dtype) as loaded, torch.inference_mode():
+        assert type(loaded.decoder) is type(saved) is GPT2Decoder
+        assert torch.equal(*(each.start(ids, torch.ones_like(ids), 0) for each in (loaded.decoder, saved)))
+
+
+def test_without_memory_for_a_second_copy_the_model_itself_writes_the_same(byte_tokenizer, monkeypatch):
+    def is_full(*_, **__):
+        raise torch.OutOfMemoryError
+
+    texts, model = [], tiny_gpt2(len(byte_tokenizer))
+    for decoder in (GPT2Decoder, LibraryDecoder):
+        with samples.writing(model, byte_tokenizer) as loaded:
+            assert type(loaded.decoder) is decoder
+            texts.append(samples.continue_prompts(loaded, ["오늘은", "가"]))
+        monkeypatch.setattr(samples, "gpt2_decoder", is_full)
+    assert texts[0] == texts[1] and all(texts[0])
+
+
+def test_a_model_that_our_decoder_does_not_compute_writes_itself(byte_tokenizer):
+    model = tiny_gpt2(len(byte_tokenizer), scale_attn_by_inverse_layer_idx=True)
+    with samples.writing(model, byte_tokenizer) as loaded:
+        assert type(loaded.decoder) is LibraryDecoder and loaded.decoder.model is model
 
 
 # The report
