@@ -129,7 +129,7 @@ def test_merged_weights_are_those_of_the_merged_model_and_nothing_is_merged(embe
     assert found.keys() == before.keys() and all(torch.equal(found[name], before[name]) for name in before)
     adapted = lora.adapt(plain, 4, train_embeddings=embeddings)
     with torch.no_grad():
-        for name, weight in adapted.named_parameters():
+        for weight in adapted.parameters():
             if weight.requires_grad:
                 weight.normal_(0, 0.1)
     base, before = adapted.get_base_model(), {name: each.clone() for name, each in adapted.state_dict().items()}
