@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from gpt2_korean.device import choose_device, choose_dtype, describe_device, name_dtype  # noqa: E402
-from gpt2_korean.generation.load import gpt2_decoder, load  # noqa: E402
+from gpt2_korean.generation.load import gpt2_decoder, read_model  # noqa: E402
 from gpt2_korean.generation.loop import stream_ids  # noqa: E402
 from gpt2_korean.generation.sampling import Sampling  # noqa: E402
 
@@ -157,7 +157,7 @@ def compare_losses(folder, device, dtypes, text, rows=16):
     """Print what a text costs in bits per character, token after token through the very steps that write."""
     for dtype in dict.fromkeys(choose_dtype(device, name) for name in ["float32", *dtypes]):
         for quantize in (None, "int8") if device.type == "cpu" else (None,):
-            model = load(folder, device, dtype, quantize)
+            model = read_model(folder, device, dtype, quantize)
             context = model.decoder.context
             ids = torch.tensor(model.tokenizer.encode(text).ids[: rows * context], device=device)
             ids = ids[: len(ids) // rows * rows].view(rows, -1)

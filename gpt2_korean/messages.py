@@ -53,20 +53,20 @@ def run_script(main):
     try:
         return main()
     except UserError as error:
-        report(error)
+        say_error(error)
         return error.exit_code
     except Stopped as stopped:
         say(stopped)
         return stopped.exit_code
     except KeyboardInterrupt:
-        report("Ctrl-C로 멈췄습니다. 이미 저장된 체크포인트와 결과는 그대로 있습니다.")
+        say_error("Ctrl-C로 멈췄습니다. 이미 저장된 체크포인트와 결과는 그대로 있습니다.")
         return 1
     except OSError as error:
-        report(describe_os_error(error))
+        say_error(describe_os_error(error))
         return 1
 
 
-def report(error):
+def say_error(error):
     # Every rank reports its own error: the first rank may not be the one that failed.
     print(hide_secrets(f"오류: {error}"), file=sys.stderr, flush=True)
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import unicodedata
+from dataclasses import dataclass, fields
 
 from gpt2_korean.cli.parser import (
     DEVICES,
@@ -12,6 +13,7 @@ from gpt2_korean.cli.parser import (
     add_switch,
     choice,
     escaped_text,
+    group_of,
     integer,
     number,
     text,
@@ -19,19 +21,80 @@ from gpt2_korean.cli.parser import (
 from gpt2_korean.messages import UsageError
 from gpt2_korean.text.conversations import PROMPT
 
-# What an interactive session can change as it goes.
-SETTINGS = (
-    "length", "min_length", "stop", "top_k", "top_p", "temperature", "repetition_penalty", "repetition_window",
-    "penalize_prompt", "no_repeat_ngram_size",
-)  # fmt: skip
 # What --serve takes for itself, and what a page has no use for.
 SERVING = ("serve", "host", "port")
 NOT_SERVED = ("interactive", "prompt_file", "output_file")
 
 
+@dataclass(frozen=True)
+class ModelOptions:
+    """The model and all that is chosen once, with it."""
+
+    model_name_or_path: str
+    device: str
+    dtype: str
+    quantize: str | None
+    trust_remote_code: bool
+    allow_invalid_utf8: bool
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    prompt: list[str] | None
+    prompt_file: str | None
+    prompt_template: str | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a text is written: what an interactive session can change as it goes."""
+
+    length: int
+    min_length: int
+    stop: list[str] | None
+    top_k: int
+    top_p: float
+    temperature: float
+    repetition_penalty: float
+    repetition_window: int
+    penalize_prompt: bool
+    no_repeat_ngram_size: int
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    stream: bool | None
+    interactive: bool
+    num_return_sequences: int
+    batch_size: int
+    output_file: str | None
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    serve: bool
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """What the command line asks for, by README's groups."""
+
+    model: ModelOptions
+    prompts: PromptOptions
+    settings: Settings
+    output: OutputOptions
+    page: PageOptions
+
+
+SETTINGS = tuple(field.name for field in fields(Settings))
+
+
 def parse_generate_options(argv=None):
-    """The options of generate.py. Raises UsageError."""
-    options = _generate_parser().parse(list(sys.argv[1:] if argv is None else argv))
+    """The GenerateOptions of `argv`. Raises UsageError."""
+    options = generate_parser().parse(list(sys.argv[1:] if argv is None else argv))
     if not options.model_name_or_path:
         raise UsageError("--model_name_or_path가 필요합니다. 체크포인트 폴더나 Hub 이름을 주세요.")
     if options.prompt_file and options.prompt:
@@ -42,7 +105,7 @@ def parse_generate_options(argv=None):
         raise UsageError("--num_return_sequences는 --interactive의 대화(--prompt_template)에서는 1이어야 합니다.")
     if options.serve:
         _check_serving(options)
-    return options
+    return GenerateOptions(*(group_of(field.type, options) for field in fields(GenerateOptions)))
 
 
 def _check_serving(options):
@@ -57,19 +120,20 @@ def parse_setting(name, word, names=SETTINGS):
     """The value of `/set name word` in an interactive session; `names` may be set. Raises UsageError."""
     if name not in names:
         raise UsageError(f"{name}: 그런 설정이 없습니다. 바꿀 수 있는 것: {', '.join(names)}")
-    return getattr(_generate_parser().parse([f"--{name}={word}"]), name)
+    return getattr(generate_parser().parse([f"--{name}={word}"]), name)
 
 
 def describe_settings(names):
     """The help of each flag of `names`, name → str."""
-    actions = {action.dest: action for action in _generate_parser()._actions}
+    actions = {action.dest: action for action in generate_parser()._actions}
     return {name: actions[name].help for name in names}
 
 
-def to_words(values):
-    """The words of a command line that give `values` (name → value), less the defaults: what parsing undoes."""
+def to_words(options):
+    """The words of a command line that give GenerateOptions, less the defaults: what parsing undoes."""
+    values = {name: value for group in vars(options).values() for name, value in vars(group).items()}
     words = []
-    for action in _generate_parser()._actions:
+    for action in generate_parser()._actions:
         value = values.get(action.dest, action.default)
         if value == action.default or action.dest in SERVING:
             continue
@@ -81,7 +145,8 @@ def to_words(values):
     return words
 
 
-def _generate_parser():
+def generate_parser():
+    """The parser of generate.py's flags."""
     parser = KoreanArgumentParser(
         prog="generate.py",
         usage='python generate.py --model_name_or_path=체크포인트 --prompt="글의 앞부분" [플래그 ...]',

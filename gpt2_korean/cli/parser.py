@@ -4,6 +4,7 @@ Knows how flags are parsed, not which flags there are.
 """
 
 import argparse
+import dataclasses
 import difflib
 import math
 
@@ -144,6 +145,11 @@ def _range_words(minimum, maximum, above=None):
     if maximum is not None:
         words.append(f"{maximum:g} 이하인")
     return ", ".join(words) or "유한한"
+
+
+def group_of(cls, namespace):
+    """A dataclass `cls`, each field filled with what `namespace` has under its name: one group of the options."""
+    return cls(**{field.name: getattr(namespace, field.name) for field in dataclasses.fields(cls)})
 
 
 def add_flag(group, flag, kind, help_text, default=None, **keywords):

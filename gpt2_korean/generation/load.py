@@ -4,13 +4,16 @@ A GPT-2 in a folder is read by safetensors and tokenizers alone: importing trans
 model would take longer than reading the weights.
 """
 
+import secrets
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from gpt2_korean.checkpoints.complete import read_json
-from gpt2_korean.device import has_graphs, load_ipex
+from gpt2_korean.device import choose_device, choose_dtype, describe_device, has_graphs, load_ipex, name_dtype
 from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, say, warn
@@ -33,7 +36,24 @@ class LoadedModel:
     utf8: object
 
 
-def load(source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False):
+def load(source, options):
+    """`(LoadedModel, the options settled)` of a model folder or a hub id; says what was chosen.
+
+    options: the ModelOptions of the command line. Settled, they name the device type, the data type and the seed
+        that was set, whatever they left open. Raises what read_model raises, and UsageError for a device that is
+        not here.
+    """
+    device = choose_device(options.device)
+    dtype = choose_dtype(device, options.dtype, options.quantize)
+    model = read_model(source, device, dtype, options.quantize, options.allow_invalid_utf8, options.trust_remote_code)
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    torch.manual_seed(seed)
+    say(f"장치: {describe_device(device)} · 자료형: {name_dtype(dtype)} · 시드: {seed}")
+    names = {"model_name_or_path": str(source), "device": device.type, "dtype": name_dtype(dtype)}
+    return model, replace(options, seed=seed, **names)
+
+
+def read_model(source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False):
     """The LoadedModel of a model folder or a hub id, its weights in `dtype` on `device`.
 
     quantize: None, or "int8".

@@ -3,9 +3,32 @@
 import json
 import os
 import sys
+from dataclasses import dataclass
 
 
-def show(pieces, opening="", to_end=False, strip=False):
+@dataclass(frozen=True)
+class Output:
+    """Where the texts of a run go besides stdout, and how they are shown.
+
+    file: of their records, None for none. template: what each prompt was put into; answers are then shown by
+    themselves, and None has each text follow its prompt. model: the ModelOptions that load settled.
+    """
+
+    file: str | None
+    template: str | None
+    model: object
+
+
+def put_out(out, prompt, pieces, settings, heading=""):
+    """Print a text as its pieces come, and record it if that is wanted; returns it and whether anybody wants more."""
+    opening = heading if out.template else heading + prompt
+    text, reading = print_text(pieces, opening, to_end=bool(out.file), strip=bool(out.template))
+    if out.file:
+        append_record(out, prompt, text.strip() if out.template else prompt + text, settings)
+    return text, reading or bool(out.file)
+
+
+def print_text(pieces, opening="", to_end=False, strip=False):
     """Print `opening` and the pieces of a text as they come; returns `(text, whether anybody still reads)`.
 
     With `to_end` the text is finished even when its reader has left (`| head -1`). With `strip` the
@@ -31,8 +54,16 @@ def print_piece(text):
         return False
 
 
-def keep(path, prompt, text, seed, settings):
-    """Append a text to a .jsonl file, with what it takes to write it again."""
-    record = {"prompt": prompt, "text": text, "seed": seed, "settings": settings}
-    with open(path, "a", encoding="utf-8") as file:
+def append_record(out, prompt, text, settings):
+    """Append a text to the .jsonl file, with what it takes to write it again."""
+    about = {
+        "allow_invalid_utf8": out.model.allow_invalid_utf8,
+        "quantize": out.model.quantize,
+        "prompt_template": out.template,
+        "model_name_or_path": out.model.model_name_or_path,
+        "device": out.model.device,
+        "dtype": out.model.dtype,
+    }
+    record = {"prompt": prompt, "text": text, "seed": out.model.seed, "settings": about | vars(settings)}
+    with open(out.file, "a", encoding="utf-8") as file:
         print(json.dumps(record, ensure_ascii=False), file=file)

@@ -2,8 +2,13 @@
 
 import contextlib
 import sys
+from dataclasses import replace
 
-from gpt2_korean.messages import UserError, report, say
+from gpt2_korean.generation.output import put_out
+from gpt2_korean.generation.write import put_in_context, write_each
+from gpt2_korean.messages import UserError, say, say_error
+from gpt2_korean.text.conversations import fill
+from gpt2_korean.text.prompts import read_prompts
 
 HELP = """앞글을 치고 Enter를 누르면 이어 씁니다. 쓰는 동안 Ctrl-C를 누르면 그 글만 멈춥니다.
   /again           같은 앞글로 다시 씁니다
@@ -17,9 +22,9 @@ HELP = """앞글을 치고 Enter를 누르면 이어 씁니다. 쓰는 동안 Ct
 def converse(answer, settings, parse_setting):
     """Read lines until /quit or the end of input, and give those that are no commands to `answer`.
 
-    answer: (prompt, turns) → the text that it showed; turns are the (prompt, text) pairs so far, without
-        those that were broken off or written again.
-    settings: name → value, which `/set` changes.
+    answer: (prompt, turns, settings) → the text that it showed; turns are the (prompt, text) pairs so far,
+        without those that were broken off or written again.
+    settings: a frozen dataclass; what `/set` changes is a field of the next one.
     parse_setting: (name, word) → value, or a UserError, which is shown.
     """
     with contextlib.suppress(ImportError):  # Windows has none
@@ -41,9 +46,9 @@ def converse(answer, settings, parse_setting):
             return
         if command == "/set":
             try:
-                _set(words, settings, parse_setting)
+                settings = _set(words, settings, parse_setting)
             except UserError as error:
-                report(error)
+                say_error(error)
             continue
         if command == "/new":
             prompt, before, turns = None, [], []
@@ -59,15 +64,29 @@ def converse(answer, settings, parse_setting):
             prompt, before = line, turns
         turns = before
         try:
-            turns = [*before, (prompt, answer(prompt, before))]
+            turns = [*before, (prompt, answer(prompt, before, settings))]
         except KeyboardInterrupt:
             say("\n(멈췄습니다)")
 
 
 def _set(words, settings, parse_setting):
+    """The settings after `/set words`, which are shown."""
     if len(words) == 2:
-        settings[words[0]] = parse_setting(*words)
+        settings = replace(settings, **{words[0]: parse_setting(*words)})
     elif words:
         raise UserError(f"/set {words[0]}: 값도 주세요 (예: /set top_p 0.9).")
-    for name in words[:1] or settings:
-        say(f"  {name} = {settings[name]}")
+    for name in words[:1] or vars(settings):
+        say(f"  {name} = {getattr(settings, name)}")
+    return settings
+
+
+def answer(model, out, copies, line, turns, settings):
+    """Continue the line that was typed, after the turns before it, `copies` times; returns the last text.
+
+    model: a LoadedModel. out: an Output.
+    """
+    [prompt] = read_prompts([line])
+    whole = put_in_context(model, out.template, turns, fill(out.template, prompt), settings.length)
+    for pieces in write_each(model, [whole] * copies, settings):
+        text, _ = put_out(out, prompt, pieces, settings)
+    return text

@@ -6,6 +6,7 @@ from gpt2_korean.generation.loop import fit_prompt, stream_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.text_stream import TextStream
 from gpt2_korean.messages import warn
+from gpt2_korean.text.conversations import put_after_turns
 from gpt2_korean.text.prompts import encode_prompt
 
 # Steps between two looks at what is written. A look waits for an accelerator, which then waits for us;
@@ -16,20 +17,20 @@ LOOK_EVERY, LOOK_EVERY_IN_STREAM = 16, 4
 def stream_texts(model, prompts, settings, every=1, tell=warn):
     """Continue `prompts`, a batch of str, by a LoadedModel.
 
-    settings: name → value, as generate_options.SETTINGS names them.
+    settings: a frozen dataclass with the fields of a Sampling, and `length` and `stop`.
     tell: gets the line that says so where the model's context is too short for all of a text, at once.
 
     Returns an iterator that yields, every few steps, how many steps they were and the new text of each row,
     a list of str. A row's text ends with the document, before the first of the stop texts, or after `length`
     tokens.
     """
-    sampling = Sampling(**{field.name: settings[field.name] for field in fields(Sampling)})
+    sampling = Sampling(**{field.name: getattr(settings, field.name) for field in fields(Sampling)})
     encoded = [encode_prompt(prompt, model.tokenizer, model.eos_token_id) for prompt in prompts]
-    _tell_of_context(encoded, settings["length"], model.decoder.context, tell)
-    streams = [TextStream(model.tokenizer, ids, settings["stop"] or ()) for ids in encoded]
+    _tell_of_context(encoded, settings.length, model.decoder.context, tell)
+    streams = [TextStream(model.tokenizer, ids, settings.stop or ()) for ids in encoded]
     every = every if model.decoder.captures else 1
     return _push_chunks(
-        streams, stream_ids(model.decoder, encoded, settings["length"], sampling, model.eos_token_id, model.utf8, every)
+        streams, stream_ids(model.decoder, encoded, settings.length, sampling, model.eos_token_id, model.utf8, every)
     )
 
 
@@ -42,11 +43,15 @@ def _push_chunks(streams, chunks):
     yield 0, [stream.close() for stream in streams]
 
 
-def fits(model, prompt, length):
-    """Whether `prompt` and `length` tokens more stand in the model's context together."""
+def put_in_context(model, template, turns, text, length):
+    """As put_after_turns; the turns leave room in the model's context for `length` tokens more."""
     context = model.decoder.context
-    ids = encode_prompt(prompt, model.tokenizer, model.eos_token_id)
-    return context is None or len(fit_prompt(ids, length, context)) == len(ids)
+
+    def fits(longer):
+        ids = encode_prompt(longer, model.tokenizer, model.eos_token_id)
+        return context is None or len(fit_prompt(ids, length, context)) == len(ids)
+
+    return put_after_turns(template, turns, text, fits)
 
 
 def write_each(model, prompts, settings):
@@ -59,7 +64,7 @@ def write_batches(model, prompts, settings, batch_size, on_tokens):
     """As write_each, `batch_size` texts at a time, each in one piece; calls `on_tokens` with the tokens done."""
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
-        texts, left = [""] * len(batch), settings["length"]
+        texts, left = [""] * len(batch), settings.length
         for steps, new in stream_texts(model, batch, settings, LOOK_EVERY):
             texts = [text + more for text, more in zip(texts, new, strict=True)]
             on_tokens(steps * len(batch))

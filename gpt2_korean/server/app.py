@@ -1,7 +1,7 @@
 """A model → a page to write with: what the browser asks is checked, waits its turn, and is answered as it comes.
 
 The page is in page/. It asks in JSON and gets a line of JSON for each event; hanging up ends the work. The
-words and the checks of the settings are generate_options'.
+words and the checks of the settings are generate_flags'.
 """
 
 import asyncio
@@ -10,14 +10,16 @@ import importlib.util
 import ipaddress
 import json
 import secrets
+import shlex
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from gpt2_korean.cli.generate_flags import describe_settings, parse_setting
+from gpt2_korean.cli.generate_flags import GenerateOptions, Settings, describe_settings, parse_setting, to_words
 from gpt2_korean.messages import UsageError, UserError, say, warn
-from gpt2_korean.text.conversations import PROMPT, fill, put_after_turns
+from gpt2_korean.text.conversations import PROMPT, fill
 from gpt2_korean.text.prompts import read_prompts
 
 # What the page can change: least, most and step of each slider. The field beside it takes whatever the flag does.
@@ -37,6 +39,29 @@ POLICY = "default-src 'self'; img-src data:; frame-ancestors 'none'"
 HEADERS = [("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer")]
 
 
+@dataclass(frozen=True)
+class Page:
+    """What a page writes with and starts from.
+
+    model: a LoadedModel. options: those of the command line; without a seed each text has a new one.
+    prompt: the text that stands there first.
+    """
+
+    model: object
+    options: GenerateOptions
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that was checked. turns: the (prompt, text) pairs before it."""
+
+    prompt: str
+    turns: list[tuple[str, str]]
+    settings: Settings
+    seed: int
+
+
 def open_port(host, port):
     """A socket that listens there. Raises UserError where the packages are missing, UsageError for host and port."""
     if not all(map(importlib.util.find_spec, ("starlette", "uvicorn"))):
@@ -49,22 +74,22 @@ def open_port(host, port):
         raise UsageError(f"--host={host} --port={port}: 열 수 없는 주소입니다 ({error}).") from None
 
 
-def serve(listener, *arguments):
-    """Answer whoever comes to `listener` until Ctrl-C; the other arguments are those of build_server."""
+def serve(listener, page):
+    """Answer whoever comes to `listener` until Ctrl-C."""
     host, port = listener.getsockname()[:2]
     if not ipaddress.ip_address(host).is_loopback:
         warn("암호가 없습니다. 이 주소에 닿는 사람은 누구나 이 모델로 글을 쓸 수 있으니 믿는 네트워크에서만 여세요.")
     say(f"글쓰기 화면: http://{f'[{host}]' if ':' in host else host}:{port} (끝내려면 Ctrl-C)")
-    build_server(host, *arguments).run(sockets=[listener])
+    build_server(host, page).run(sockets=[listener])
 
 
-def build_server(host, *arguments):
-    """The page as a uvicorn.Server for the address `host`; the other arguments are those of build_app."""
+def build_server(host, page):
+    """The page as a uvicorn.Server for the address `host`."""
     import uvicorn
 
     # A page of elsewhere may reach this computer under a name of its own; it is not answered.
     names = ["localhost", "127.0.0.1", "[::1]", host] if ipaddress.ip_address(host).is_loopback else ["*"]
-    app = build_app(names, lambda: server.should_exit, *arguments)
+    app = build_app(names, lambda: server.should_exit, page)
     quiet = {"log_level": "warning", "access_log": False, "server_header": False}
     server = uvicorn.Server(
         uvicorn.Config(app, lifespan="off", ws="none", headers=HEADERS, timeout_graceful_shutdown=5, **quiet)
@@ -72,14 +97,11 @@ def build_server(host, *arguments):
     return server
 
 
-def build_app(names, closing, model, settings, template, command, prompt, seed):
+def build_app(names, closing, page):
     """The page as an ASGI application.
 
     names: under which it is called, "*" for any.
     closing: whether the server is to end, asked between two steps.
-    settings: name → value, as generate_options.SETTINGS names them: what the page starts from.
-    command: (name → value) → the generate.py command that writes the same.
-    prompt, seed: what the page starts with; seed None is a new one for each text.
     """
     from starlette.applications import Starlette
     from starlette.background import BackgroundTask
@@ -90,48 +112,43 @@ def build_app(names, closing, model, settings, template, command, prompt, seed):
     from starlette.staticfiles import StaticFiles
 
     words = describe_settings([*SLIDERS, "seed"])
-    most_tokens = max(MOST_TOKENS, settings["length"])
+    settings, seed, template = page.options.settings, page.options.model.seed, page.options.prompts.prompt_template
+    values = vars(settings)
     take_turns = turns_on_one_thread(closing)
 
     async def describe(_request):
         sliders = [
-            {"name": name, "words": words[name], "value": settings[name], "least": least, "most": most, "step": step}
+            {"name": name, "words": words[name], "value": values[name], "least": least, "most": most, "step": step}
             for name, (least, most, step) in SLIDERS.items()
         ]
         seed_field = {"words": words["seed"], "value": None if seed is None else str(seed)}
-        page = {"prompt": prompt, "chat": bool(template), "characters": MOST_CHARACTERS}
-        return JSONResponse({"sliders": sliders, "seed": seed_field, **page})
+        text = {"prompt": page.prompt, "chat": bool(template), "characters": MOST_CHARACTERS}
+        return JSONResponse({"sliders": sliders, "seed": seed_field, **text})
 
     def answer_with(work):
         async def answer(request):
             try:
-                asked = await read_request(request, most_tokens)
+                asked = await read_request(request, settings)
             except UserError as error:
                 return JSONResponse({"error": str(error)}, 400)
-            events = take_turns(work(asked["prompt"], asked["turns"], {**settings, **asked["settings"]}, asked["seed"]))
+            events = take_turns(work(page, asked))
             lines = (json.dumps(event, ensure_ascii=False) + "\n" async for event in events)
             # Its task may be ended while a line is sent, and then nothing else closes it at once.
             return StreamingResponse(lines, media_type="application/x-ndjson", background=BackgroundTask(events.aclose))
 
         return answer
 
-    def write(prompt, turns, settings, seed):
-        return write_text(model, template, command, prompt, turns, settings, seed)
-
-    def suggest(prompt, turns, settings, seed):
-        return suggest_texts(model, template, prompt, turns, settings)
-
     routes = [
         Route("/settings", describe),
-        Route("/write", answer_with(write), methods=["POST"]),
-        Route("/suggest", answer_with(suggest), methods=["POST"]),
+        Route("/write", answer_with(write_text), methods=["POST"]),
+        Route("/suggest", answer_with(suggest_texts), methods=["POST"]),
         Mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True)),
     ]
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=names)])
 
 
-async def read_request(request, most_tokens):
-    """What the page asks: prompt, turns, settings and seed, each checked as the flags are. Raises UserError."""
+async def read_request(request, settings):
+    """What is Asked, each part checked as the flags are; what it leaves out of `settings` stays. Raises UserError."""
     # A form of another site cannot send this type, and a script of it cannot without being allowed to.
     if request.headers.get("content-type") != "application/json":
         raise UserError("application/json이 아닌 요청입니다.")
@@ -151,11 +168,12 @@ async def read_request(request, most_tokens):
         raise UserError("읽을 수 없는 요청입니다.") from None
     if sum(map(len, texts)) > MOST_CHARACTERS:
         raise UserError(TOO_LONG)
-    settings = {name: parse_setting(name, word, SLIDERS) for name, word in words.items()}
-    if settings.get("length", 0) > most_tokens:
+    changed = {name: parse_setting(name, word, SLIDERS) for name, word in words.items()}
+    most_tokens = max(MOST_TOKENS, settings.length)
+    if changed.get("length", 0) > most_tokens:
         raise UserError(f"length는 {most_tokens:,}까지 쓸 수 있습니다.")
     seed = secrets.randbits(32) if seed is None else parse_setting("seed", str(seed), ["seed"])
-    return {"prompt": read_prompts([texts[0]])[0], "turns": turns, "settings": settings, "seed": seed}
+    return Asked(read_prompts([texts[0]])[0], turns, replace(settings, **changed), seed)
 
 
 def turns_on_one_thread(closing):
@@ -187,37 +205,46 @@ def turns_on_one_thread(closing):
     return take_turns
 
 
-def write_text(model, template, command, prompt, turns, settings, seed):
+def write_text(page, asked):
     """Yield the seed, the equal command and a notice or None, and then the text, piece by piece."""
     import torch
 
-    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, fits, stream_texts
+    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, put_in_context, stream_texts
 
-    room = partial(fits, model, length=settings["length"])
-    whole = put_after_turns(template, turns, fill(template, prompt), room)
-    same = {**settings, "prompt": [whole], "prompt_template": None, "seed": seed}
+    template = page.options.prompts.prompt_template
+    whole = put_in_context(page.model, template, asked.turns, fill(template, asked.prompt), asked.settings.length)
     notices = []
-    torch.manual_seed(seed)
-    chunks = stream_texts(model, [whole], settings, LOOK_EVERY_IN_STREAM, notices.append)
-    yield {"seed": str(seed), "command": command(same), "notice": next(iter(notices), None)}
+    torch.manual_seed(asked.seed)
+    chunks = stream_texts(page.model, [whole], asked.settings, LOOK_EVERY_IN_STREAM, notices.append)
+    command = equal_command(page.options, whole, asked)
+    yield {"seed": str(asked.seed), "command": command, "notice": next(iter(notices), None)}
     for _, (new,) in chunks:
         yield {"text": new}
 
 
-def suggest_texts(model, template, prompt, turns, settings):
-    """Yield several short ways to go on with `prompt`, a list of str: a line at most, its last word whole."""
-    from gpt2_korean.generation.write import LOOK_EVERY, fits, stream_texts
+def equal_command(options, whole, asked):
+    """The generate.py command that continues `whole`, the prompt and all before it, as the page of `options` does."""
+    model = replace(options.model, seed=asked.seed)
+    prompts = replace(options.prompts, prompt=[whole], prompt_template=None)
+    equal = replace(options, model=model, prompts=prompts, settings=asked.settings)
+    return shlex.join(["python", "generate.py", *to_words(equal)])
+
+
+def suggest_texts(page, asked):
+    """Yield several short ways to go on with the prompt, a list of str: a line at most, its last word whole."""
+    from gpt2_korean.generation.write import LOOK_EVERY, put_in_context, stream_texts
 
     # Words are learnt with the space before them, so a prompt that ends in one is continued from before it.
-    typed = prompt.rstrip(" ")
+    template, typed = page.options.prompts.prompt_template, asked.prompt.rstrip(" ")
     opening = (template or PROMPT).partition(PROMPT)[0]
-    whole = put_after_turns(template, turns, opening + typed, partial(fits, model, length=SUGGESTED_TOKENS))
-    short = {"length": SUGGESTED_TOKENS, "min_length": 0, "stop": [*(settings["stop"] or ()), "\n"]}
+    whole = put_in_context(page.model, template, asked.turns, opening + typed, SUGGESTED_TOKENS)
+    stop = [*(asked.settings.stop or ()), "\n"]
+    short = replace(asked.settings, length=SUGGESTED_TOKENS, min_length=0, stop=stop)
     texts = [""] * SUGGESTIONS
-    for _, new in stream_texts(model, [whole] * SUGGESTIONS, {**settings, **short}, LOOK_EVERY, lambda _: None):
+    for _, new in stream_texts(page.model, [whole] * SUGGESTIONS, short, LOOK_EVERY, lambda _: None):
         texts = [text + more for text, more in zip(texts, new, strict=True)]
         yield {"suggestions": []}  # between two steps the work can be ended
-    if typed != prompt:
+    if typed != asked.prompt:
         texts = [text[1:] for text in texts if text.startswith(" ")]
     texts = [text[: text.rfind(" ")] if text.rfind(" ") > 0 else text for text in texts]
     yield {"suggestions": list(dict.fromkeys(filter(str.strip, texts)))}

@@ -170,4 +170,4 @@ def test_numbers_in_range_are_taken(rng):
         top_p, temperature = rng.uniform(1e-6, 1), rng.uniform(0, 10)
         words = [f"--top_p={top_p}", f"--temperature={temperature}", f"--length={rng.randint(1, 10**6)}"]
         options = parse_generate_options(["--model_name_or_path=x", *random.sample(words, 3)])
-        assert (options.top_p, options.temperature) == (top_p, temperature)
+        assert (options.settings.top_p, options.settings.temperature) == (top_p, temperature)

@@ -12,7 +12,7 @@ from conftest import tiny_gpt2
 import gpt2_korean.speed
 from gpt2_korean.generation import load as loading
 from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
-from gpt2_korean.generation.load import load
+from gpt2_korean.generation.load import read_model
 from gpt2_korean.messages import UserError
 from gpt2_korean.model.gpt2 import is_supported
 from gpt2_korean.speed import linear
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def logits_of(folder):
-    model = load(folder, CPU, torch.float32)
+    model = read_model(folder, CPU, torch.float32)
     ids = torch.tensor([[5, 6, 7]])
     with torch.inference_mode():
         return model.decoder.start(ids, torch.ones_like(ids), 0)
@@ -42,7 +42,7 @@ def test_weights_are_read_as_transformers_reads_them(tmp_path, byte_tokenizer):
         byte_tokenizer.save_pretrained(folder)
         with torch.inference_mode():
             expected = model(torch.tensor([[5, 6, 7]])).logits[:, -1]
-        assert isinstance(load(folder, CPU, torch.float32).decoder, GPT2Decoder)
+        assert isinstance(read_model(folder, CPU, torch.float32).decoder, GPT2Decoder)
         torch.testing.assert_close(logits_of(folder), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -61,7 +61,7 @@ def test_what_the_decoder_does_not_compute_goes_through_transformers(tmp_path, b
         assert not is_supported(model.config.to_dict())
         model.save_pretrained(folder)
         byte_tokenizer.save_pretrained(folder)
-        assert isinstance(load(folder, CPU, torch.float32).decoder, LibraryDecoder)
+        assert isinstance(read_model(folder, CPU, torch.float32).decoder, LibraryDecoder)
         with torch.inference_mode():
             expected = model(torch.tensor([[5, 6, 7]])).logits[:, -1]
         torch.testing.assert_close(logits_of(folder), expected)
@@ -71,7 +71,7 @@ def test_the_tokenizers_end_of_text_is_found(tiny_model_folder, tmp_path, byte_t
     for number, token in enumerate(("<|endoftext|>", {"content": "<|endoftext|>"}, None, "없는 토큰")):
         folder = shutil.copytree(tiny_model_folder, tmp_path / str(number))
         (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": token}), "utf-8")
-        assert load(folder, CPU, torch.float32).eos_token_id == byte_tokenizer.eos_token_id
+        assert read_model(folder, CPU, torch.float32).eos_token_id == byte_tokenizer.eos_token_id
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
@@ -79,7 +79,7 @@ def test_a_damaged_file_is_named(tiny_model_folder, tmp_path, name):
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
     (folder / name).write_bytes((folder / name).read_bytes()[:50])
     with pytest.raises(UserError, match="온전하지 않습니다"):
-        load(folder, CPU, torch.float32)
+        read_model(folder, CPU, torch.float32)
 
 
 def test_weights_of_another_shape_are_refused(tiny_model_folder, tmp_path):
@@ -88,7 +88,7 @@ def test_weights_of_another_shape_are_refused(tiny_model_folder, tmp_path):
     for name in ("n_layer", "vocab_size"):
         (folder / "config.json").write_text(json.dumps({**config, name: config[name] + 1}), "utf-8")
         with pytest.raises(UserError, match=r"config\.json과 맞지 않습니다"):
-            load(folder, CPU, torch.float32)
+            read_model(folder, CPU, torch.float32)
 
 
 @pytest.mark.parametrize("compiles", [True, False])

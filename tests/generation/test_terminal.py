@@ -1,5 +1,6 @@
 """A session at a real terminal: prompts are continued, settings changed, and Ctrl-C stops a text, not the program."""
 
+import dataclasses
 import os
 import select
 import signal
@@ -10,8 +11,10 @@ import time
 import pytest
 from conftest import ROOT
 
-from gpt2_korean.cli.generate_flags import SETTINGS, parse_setting
+from gpt2_korean.cli.generate_flags import parse_generate_options, parse_setting
 from gpt2_korean.generation.terminal import converse
+
+START = parse_generate_options(["--model_name_or_path=x"]).settings
 
 
 @pytest.fixture
@@ -22,11 +25,11 @@ def remembered():
 
 @pytest.fixture
 def session(monkeypatch, capsys, remembered):
-    """Run lines through converse; returns what was asked to be continued, the settings and stderr."""
+    """Run lines through converse; returns what was asked to be continued, with which settings, and stderr."""
 
     def run(*lines):
         remembered.clear()
-        waiting, asked, settings = iter(lines), [], {"top_p": 1.0, "length": 100, "stop": None}
+        waiting, asked, used = iter(lines), [], []
 
         def read(prompt=""):
             line = next(waiting, EOFError())
@@ -34,16 +37,17 @@ def session(monkeypatch, capsys, remembered):
                 raise line
             return line
 
-        def answer(prompt, turns):
+        def answer(prompt, turns, settings):
             asked.append(prompt)
+            used.append(settings)
             remembered.append(list(turns))
             if prompt == "멈출 글":
                 raise KeyboardInterrupt
             return f"답 {len(asked)}"
 
         monkeypatch.setattr("builtins.input", read)
-        converse(answer, settings, parse_setting)
-        return asked, settings, capsys.readouterr().err
+        converse(answer, START, parse_setting)
+        return asked, used, capsys.readouterr().err
 
     return run
 
@@ -53,11 +57,11 @@ def test_lines_are_continued_and_again_repeats_the_last(session):
 
 
 def test_settings_change_and_a_wrong_one_is_explained(session):
-    asked, settings, shown = session(
+    asked, used, shown = session(
         "/set top_p 0.9", r"/set stop \n\n", "/set length 0", "/set lenght 3", "/set top_k", "/set", "가"
     )
     assert asked == ["가"]
-    assert settings == {"top_p": 0.9, "length": 100, "stop": ["\n\n"]}
+    assert used == [dataclasses.replace(START, top_p=0.9, stop=["\n\n"])]
     for words in ("--length: 0", "lenght: 그런 설정이 없습니다", "/set top_k: 값도 주세요", "length = 100"):
         assert words in shown
 
@@ -84,11 +88,10 @@ def test_an_answer_that_was_broken_off_is_not_remembered(session, remembered):
     assert remembered[-1] == [("가", "답 1")]
 
 
-def test_every_setting_is_a_flag_of_the_kind_it_starts_with(run_main):
-    from gpt2_korean.cli.generate_flags import parse_generate_options
-
-    options = parse_generate_options(["--model_name_or_path=x"])
-    assert all(hasattr(options, name) for name in SETTINGS)
+def test_every_setting_is_a_flag_of_the_kind_it_starts_with():
+    for name, value in vars(START).items():
+        if value is not None:
+            assert parse_setting(name, str(value)) == value
     assert parse_setting("penalize_prompt", "false") is False
 
 

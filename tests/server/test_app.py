@@ -17,7 +17,7 @@ import time
 import pytest
 from conftest import ROOT, save_tiny_gpt2
 
-from gpt2_korean.cli.generate_flags import SETTINGS, parse_generate_options, to_words
+from gpt2_korean.cli.generate_flags import parse_generate_options
 from gpt2_korean.messages import UsageError
 from gpt2_korean.server import app
 from gpt2_korean.text.documents import normalise
@@ -36,20 +36,15 @@ def open_page(model_folder):
     """A function that opens the page with flags, in a thread of this process; returns its port."""
     import torch
 
-    from gpt2_korean.generation.load import load
+    from gpt2_korean.generation.load import read_model
 
-    model = load(model_folder, torch.device("cpu"), torch.float32)
+    model = read_model(model_folder, torch.device("cpu"), torch.float32)
     servers = []
 
     def start(*words):
         options = parse_generate_options([f"--model_name_or_path={model_folder}", "--device=cpu", *words])
-
-        def command(values):
-            return shlex.join(["python", "generate.py", *to_words({**vars(options), **values})])
-
         listener = app.open_port("127.0.0.1", 0)
-        settings = {name: getattr(options, name) for name in SETTINGS}
-        server = app.build_server("127.0.0.1", model, settings, options.prompt_template, command, "", options.seed)
+        server = app.build_server("127.0.0.1", app.Page(model, options, ""))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         servers.append((server, thread))
