@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 	  --length=60 --top_k=50 --top_p=0.95 --temperature=0.7 --repetition_penalty=1.2
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

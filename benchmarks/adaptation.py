@@ -14,7 +14,7 @@ GPT-2's weights cannot be downloaded, an English start is trained first, for a w
     random     a Korean vocabulary, the rows random with GPT-2's mean and spread
     scratch    a Korean vocabulary and no English start
 
-Training is train.py's own (fast_forward.py, recorded_step.py), not compiled, in bfloat16, the learning rate rising
+Training is train.py's own (speed/forward.py, speed/graphs.py), not compiled, in bfloat16, the learning rate rising
 for a twentieth and falling to 0. Preparing the embeddings is on the clock. Each result is the best of six
 evaluations along the way, since a small corpus is learnt by heart before the time is up; its mean over the seeds.
 """

@@ -202,8 +202,12 @@ def plain_trainer(model, blocks, flags, fast):
 def our_trainer(model, blocks, flags, folder, kernels=True, fast=True):
     """As train.py builds it."""
     from gpt2_korean import device
+    from gpt2_korean.cli.train_options import MachineOptions
     from gpt2_korean.speed import choose
-    from gpt2_korean.training import run as training
+    from gpt2_korean.text.blocks import Blocks
+    from gpt2_korean.text.documents import Texts
+    from gpt2_korean.training.arguments import build_arguments
+    from gpt2_korean.training.run import build_trainer
     from gpt2_korean.training.stopping import stop_requests
 
     class Tokenizer:
@@ -214,11 +218,13 @@ def our_trainer(model, blocks, flags, folder, kernels=True, fast=True):
 
     chosen = device.choose_device("auto")
     bf16, fp16, _ = device.choose_precision(chosen)
-    arguments = training.build_arguments(flags, chosen, bf16, fp16, folder)
-    fused = choose.load_fused_layer(model, arguments) if kernels else None
-    stepping = choose.speed_up(model, arguments, LENGTH, fused) if fast else {}
+    arguments = build_arguments(flags, chosen, bf16, fp16, folder)
     with stop_requests(None) as stop:
-        return training.build_trainer(model, Tokenizer(), arguments, blocks, None, None, None, stop, {}, **stepping)
+        trainer = build_trainer(model, Tokenizer(), arguments, Texts(), Blocks(blocks, None, LENGTH), stop)
+    if fast:
+        machine = MachineOptions("auto", bf16, fp16, None, None, None, None)
+        trainer.take_steps(**choose.speed_up(model, arguments, machine, LENGTH, tokens=0 if kernels else None))
+    return trainer
 
 
 def train_nanogpt(options, size, accumulation, steps, clock):

@@ -135,7 +135,7 @@ def name_precision(bf16, fp16):
     return name_dtype(dtype_of(bf16, fp16))
 
 
-def describe_run(device, bf16, fp16, reason):
+def describe_machine(device, bf16, fp16, reason):
     """One line: the device, the precision of training and why."""
     return f"장치: {describe_device(device)} · 정밀도: {name_precision(bf16, fp16)} ({reason})"
 

@@ -38,6 +38,12 @@ def say(message):
         print(hide_secrets(str(message)), file=sys.stderr, flush=True)
 
 
+def print_once(text):
+    """Print a result on stdout; with several ranks only the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
+
+
 def warn(message):
     say(f"주의: {message}")
 

@@ -1,5 +1,6 @@
 """Tiny models, tokenizers and corpora, made here: no test needs a network or a file from outside."""
 
+import json
 import os
 import random
 import signal
@@ -12,18 +13,28 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+sys.modules["conftest"] = sys.modules[__name__]  # what test modules import by this name is not loaded again
 
 
-# Caches of this test run alone, a Hub that answers at once that it is not there, and one thread: in models
-# so small more of them only wait for each other, for minutes on a busy machine. The libraries read these
-# when they are imported, so they are set before any test module is.
-CACHES = tempfile.TemporaryDirectory(prefix="gpt2-korean-tests-")
-os.environ.update(HF_HOME=CACHES.name, HF_ENDPOINT="http://127.0.0.1:9", OMP_NUM_THREADS="1")
+# A temporary folder of this test run alone, with all its caches, a Hub that answers at once that it is not there, and
+# one thread: in models so small more of them only wait for each other, for minutes on a busy machine. The libraries
+# read these when they are imported, so they are set before any test module is. Each process of pytest-xdist has a
+# folder in that of the process which started it.
+TEMPORARY = tempfile.TemporaryDirectory(prefix="gpt2-korean-tests-", ignore_cleanup_errors=True)
+os.environ.update(
+    dict.fromkeys(("TMPDIR", "HF_HOME"), TEMPORARY.name), HF_ENDPOINT="http://127.0.0.1:9", OMP_NUM_THREADS="1",
+    TRITON_CACHE_DIR=f"{TEMPORARY.name}/triton",
+)  # fmt: skip
+tempfile.tempdir = TEMPORARY.name
 
 import torch  # noqa: E402
 
 if not torch.accelerator.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # Triton's kernels, where it is installed, run in NumPy
+
+
+def pytest_unconfigure():
+    TEMPORARY.cleanup()
 
 
 # A shell's background job ignores Ctrl-C, and so would every program that the tests start and interrupt.
@@ -51,6 +62,20 @@ def tiny_gpt2(vocab_size, seed=0, **changes):
     shape = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 32, "initializer_range": 0.5}
     ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     return GPT2LMHeadModel(GPT2Config(vocab_size=vocab_size, **{**shape, **ends, **changes})).eval()
+
+
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+
+
+def random_batch(rng, vocabulary=301, longest=32):
+    """What a batch of 1 to 5 texts of random tokens is to a model: `input_ids`, `labels`."""
+    from gpt2_korean.text.blocks import collate
+
+    rows = [
+        {"input_ids": torch.tensor([rng.randrange(vocabulary) for _ in range(rng.randint(2, longest))])}
+        for _ in range(rng.randint(1, 5))
+    ]
+    return collate(rows, 0)
 
 
 def save_tiny_gpt2(folder, tokenizer, **changes):
@@ -93,6 +118,38 @@ def train_words(small_corpus, tiny_model_folder, tmp_path):
 
 
 @pytest.fixture
+def brief_texts(monkeypatch):
+    """Texts of a few tokens wherever a model writes while it trains or is measured."""
+    from gpt2_korean.training import evaluation, samples
+
+    monkeypatch.setattr(samples, "LENGTH", 4)
+    monkeypatch.setattr(evaluation, "TEXTS", 5)
+    monkeypatch.setattr(evaluation, "CHARACTERS", 20)
+
+
+@pytest.fixture
+def resumable_words(train_words):
+    return [
+        "train.py", *train_words, "--do_train", "--max_steps=8", "--save_steps=2", "--report_to=none",
+        "--per_device_train_batch_size=2", "--resume_from_checkpoint=auto",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def run_words(train_words, small_corpus):
+    return ["train.py", *train_words, "--do_train", "--max_steps=6", "--save_steps=2", "--logging_steps=1"]
+
+
+@pytest.fixture
+def evaluated_words(run_words, small_corpus, tmp_path):
+    prompts = tmp_path / "앞글.txt"
+    prompts.write_text("오늘은\n\n그 사람\n", "utf-8")
+    return [
+        *run_words, "--do_eval", f"--validation_file={small_corpus}", "--eval_steps=3", f"--sample_prompts={prompts}"
+    ]  # fmt: skip
+
+
+@pytest.fixture
 def at_training_step(monkeypatch):
     """Call a function with the Trainer at a chosen call of Trainer.training_step, once."""
 
@@ -113,6 +170,26 @@ def at_training_step(monkeypatch):
     return arrange
 
 
+@pytest.fixture
+def at_evaluation(monkeypatch):
+    """Call a function with the Trainer once, as the evaluation at a chosen step begins."""
+
+    def arrange(at, function):
+        from gpt2_korean.training.trainer import KoreanTrainer
+
+        original = KoreanTrainer.evaluate
+
+        def evaluate(self, *args, **kwargs):
+            if self.state.global_step == at:
+                monkeypatch.setattr(KoreanTrainer, "evaluate", original)
+                function(self)
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(KoreanTrainer, "evaluate", evaluate)
+
+    return arrange
+
+
 def signal_self(number=signal.SIGTERM):
     os.kill(os.getpid(), number)
 
@@ -128,6 +205,45 @@ def run_script():
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forks():
+    command = [sys.executable, str(ROOT / "tests" / "forks.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def fork_script(forks, tmp_path_factory):
+    """Run a script in a process that has the libraries loaded; with `ranks`, in so many: a list of what each did."""
+
+    def said(path):
+        return Path(path).read_text("utf-8")
+
+    def run(*words, ranks=1, cwd=ROOT):
+        words, output = [str(word) for word in words], tmp_path_factory.mktemp("fork") / "rank"
+        request = {"words": words, "ranks": ranks, "folder": str(cwd), "output": str(output)}
+        forks.stdin.write(json.dumps(request) + "\n")
+        forks.stdin.flush()
+        codes = json.loads(forks.stdout.readline())
+        finished = [
+            subprocess.CompletedProcess(words, code, said(f"{output}.{rank}.out"), said(f"{output}.{rank}.err"))
+            for rank, code in enumerate(codes)
+        ]
+        return finished if ranks > 1 else finished[0]
+
+    return run
+
+
+def start_python(code):
+    """Run Python code that prints a line once it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline()
+    return process
 
 
 @pytest.fixture

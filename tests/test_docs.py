@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 from gpt2_korean.cli.generate_flags import parse_generate_options
-from gpt2_korean.cli.train_flags import parse_train_options
+from gpt2_korean.cli.train_options import parse_train_options
 
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "README.en.md"]
 

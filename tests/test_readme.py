@@ -38,7 +38,7 @@ def clone(tmp_path_factory):
     return folder
 
 
-def test_train_and_generate_work_as_readme_says(clone, run_script, tiny_model_folder):
+def test_train_and_generate_work_as_readme_says(clone, run_script, fork_script, tiny_model_folder):
     _, *words = commands("README.md", "train.py")[0]
     swapped = [f"--model_type={tiny_model_folder}" if word.startswith("--model_type") else word for word in words]
     assert swapped != words and "--model_type=gpt2-medium" in words
@@ -61,14 +61,14 @@ def test_train_and_generate_work_as_readme_says(clone, run_script, tiny_model_fo
     assert all(text.startswith("한국어 텍스트 생성은") for text in texts[1:])
 
     # The same training command once more: --overwrite_output_dir stands in it.
-    assert run_script(*swapped, "--max_steps=1", cwd=clone).returncode == 0
+    assert fork_script(*swapped, "--max_steps=1", cwd=clone).returncode == 0
     assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-1"]
 
 
-def test_generate_as_written_also_follows_a_run_shorter_than_500_steps(clone, run_script):
+def test_generate_as_written_also_follows_a_run_shorter_than_500_steps(clone, fork_script):
     """The sample corpus gives gpt2-medium fewer steps than the checkpoint that README names."""
     _, *words = commands("README.md", "generate.py")[0]
-    written = run_script(*words, "--length=3", cwd=clone)
+    written = fork_script(*words, "--length=3", cwd=clone)
     assert written.returncode == 0, written.stderr
     assert "checkpoint-500 대신 마지막 checkpoint-1" in written.stderr
 

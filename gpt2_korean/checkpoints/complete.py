@@ -6,44 +6,17 @@ Works on files alone; loads no model.
 import json
 import os
 import re
-import shutil
 import zipfile
 from pathlib import Path
 
-from gpt2_korean.checkpoints.atomic_files import staging_area, tidy_staging_area
 from gpt2_korean.messages import UsageError
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
-RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: see provenance.py and training.py
+RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: see same_run.py and training/trainer.py
 ADAPTER = "adapter"  # beside a model that LoRA trained: what was merged into it
 CURVE = "training_curve.png"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors")
-# All that Trainer, save_pretrained and train.py write into a folder of a model or checkpoint.
-RUN_FILES = (
-    *WEIGHTS,
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-    "adapter_config.json",
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "training_args.bin",
-    STATE,
-    RESUME,
-    CURVE,
-    "optimizer*.pt",
-    "optimizer*.bin",
-    "scheduler.pt",
-    "scaler.pt",
-    "rng_state*.pth",
-)
 
 
 def list_checkpoints(folder):
@@ -169,57 +142,6 @@ def check_source_survives(model_type, output_dir):
             f"--model_type={model_type}: 덮어쓸 --output_dir 안에 있는 모델에서 시작할 수 없습니다. "
             "다른 --output_dir을 주거나 모델을 다른 곳으로 옮기세요."
         )
-
-
-def remove_earlier_run(output_dir, keep):
-    """Delete the model and all checkpoints but `keep` of `output_dir`, file by file: what no run wrote stays."""
-    output_dir = Path(output_dir)
-    for path in output_dir.glob("checkpoint-*"):
-        if CHECKPOINT.fullmatch(path.name) and path != Path(keep):
-            remove_checkpoint(path)
-    if has_weights(output_dir):
-        remove_run_files(output_dir)
-    (output_dir / CURVE).unlink(missing_ok=True)  # a run that was stopped leaves one beside no model
-    remove_checkpoint(output_dir / ADAPTER)
-
-
-def drop_old_checkpoints(output_dir, limit, keep=None):
-    """Delete all but the newest `limit` whole checkpoints (None: all of them) and `keep` (a folder, or None).
-
-    One that was saved only for being the best so far does not count: it goes once it is neither that nor the newest.
-    """
-    whole = whole_checkpoints(output_dir)
-    wanted = [path for path in whole if not (read_json(path / RESUME) or {}).get("only_best")]
-    kept = [*(wanted if limit is None else wanted[-limit:]), *whole[-1:], *([keep] if keep else [])]
-    kept = {Path(path).resolve() for path in kept}
-    for path in whole:
-        if path.resolve() not in kept:
-            remove_checkpoint(path)
-
-
-def remove_checkpoint(folder):
-    """Delete a checkpoint, at once for all who look; its folder stays only where a file in it is not a run's."""
-    if folder.is_symlink():
-        folder.unlink()
-    elif folder.is_dir() and all(map(_is_run_file, folder.iterdir())):
-        removed = staging_area(folder.parent) / f"removed-{folder.name}"
-        shutil.rmtree(removed, ignore_errors=True)
-        os.rename(folder, removed)
-        shutil.rmtree(removed, ignore_errors=True)  # what is left of it goes at the next start
-        tidy_staging_area(folder.parent)
-    else:
-        remove_run_files(folder)
-
-
-def remove_run_files(folder):
-    """Delete the files of `folder` that a training run writes, and nothing else."""
-    for pattern in RUN_FILES:
-        for path in Path(folder).glob(pattern):
-            path.unlink()
-
-
-def _is_run_file(path):
-    return path.is_file() and any(path.match(pattern) for pattern in RUN_FILES)
 
 
 def describe_existing(folders):

@@ -9,19 +9,21 @@ import time
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import clear_staging_area
+from gpt2_korean.checkpoints.complete import check_output_dir
 from gpt2_korean.messages import UserError, warn
 
 LOCK = "_lock"
 
 
 @contextlib.contextmanager
-def hold_output_dir(output_dir):
+def own_output_dir(output_dir):
     """Hold `output_dir`, made if need be, against other runs, and clear what a killed one left half-written.
 
     The lock is the operating system's (POSIX, and so across hosts where the file system carries it): it ends
     with the process that holds it, however that ends, and no child inherits it. Of several ranks the first
-    holds it for all. Raises UserError where another run holds it.
+    holds it for all. Raises UsageError where it cannot be one, UserError where another run holds it.
     """
+    check_output_dir(output_dir)
     if os.environ.get("RANK", "0") != "0":
         yield
         return

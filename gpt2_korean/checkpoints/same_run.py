@@ -14,28 +14,25 @@ from gpt2_korean.text.blocks import count_targets, fingerprint, vocabulary_of
 FILE_BEGINNING = 2**20  # bytes of each file of weights that tell it from another
 
 
-def trace_provenance(
-    checkpoint, model_type, tokenizer_choice, vocab_size, embedding_learning_rate, tokenizer, blocks, block_size,
-    stream_name,
-):  # fmt: skip
+def check_same_run(checkpoint, model, text, tokenizer, blocks, embedding_learning_rate):
     """What a run is made from, a dict for JSON; where it goes on from `checkpoint` (else None), the checkpoint's too.
 
-    tokenizer_choice, vocab_size: as given on the command line. embedding_learning_rate: as build_trainer takes it.
-    stream_name: stands for the contents of blocks that cannot be counted.
+    model, text: ModelOptions and TextOptions, as given on the command line. blocks: the Blocks that are learnt from.
+    embedding_learning_rate: the embeddings' own, None for that of all weights.
 
     Raises UserError that names what checkpoint and command line do not share. What the command line leaves
     open is the checkpoint's own, and a checkpoint that says nothing of itself (Trainer's) is taken as it is.
     """
-    tokens = count_targets(blocks)
+    tokens, stream = count_targets(blocks.train), {"name": f"{text.dataset_name}/{text.dataset_config_name}"}
     now = {
         "started": time.time(),
-        "model": _identify(model_type),
-        "tokenizer": tokenizer_choice and _identify(tokenizer_choice),
-        "vocab_size": vocab_size,
+        "model": _identify(model.model_type),
+        "tokenizer": model.tokenizer and _identify(model.tokenizer),
+        "vocab_size": model.vocab_size,
         "embedding_learning_rate": embedding_learning_rate,
         "vocabulary": {"tokens": len(tokenizer), "hash": _hash(str(vocabulary_of(tokenizer)).encode())},
-        "block_size": block_size,
-        "corpus": {"name": stream_name} if tokens is None else {"tokens": tokens, "hash": fingerprint(blocks)},
+        "block_size": blocks.size,
+        "corpus": stream if tokens is None else {"tokens": tokens, "hash": fingerprint(blocks.train)},
     }
     saved = read_json(Path(checkpoint) / RESUME) if checkpoint is not None else None
     if saved is None or "corpus" not in saved:

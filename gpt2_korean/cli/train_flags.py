@@ -4,9 +4,7 @@ Imports neither torch nor transformers, so that `--help` and every refusal come 
 """
 
 import argparse
-import sys
 
-from gpt2_korean.cli.config_file import config_words
 from gpt2_korean.cli.parser import (
     DEVICES,
     REMOTE_CODE,
@@ -20,34 +18,10 @@ from gpt2_korean.cli.parser import (
     number,
     text,
 )
-from gpt2_korean.cli.train_checks import check_together, choose_best_by_bits
-from gpt2_korean.cli.trainer_flags import read_trainer_flags
 from gpt2_korean.text.files import COLUMN
 
 
-def parse_train_options(argv=None):
-    """The options of train.py.
-
-    `trainer_arguments` of the returned namespace holds, by name, all that TrainingArguments takes: our
-    own flags that it shares and every other flag of its that was given.
-
-    Raises UsageError.
-    """
-    trainer_flags = read_trainer_flags()
-    parser = _train_parser()
-    _add_trainer_flags(parser, trainer_flags)
-    argv = list(sys.argv[1:] if argv is None else argv)
-    options = parser.parse(argv)
-    if options.config is not None:
-        # What stands later on a command line wins, so the file's values go first.
-        options = parser.parse(config_words(options.config, parser.flag_names()) + argv)
-    check_together(options)
-    choose_best_by_bits(options)
-    options.trainer_arguments = {name: value for name, value in vars(options).items() if name in trainer_flags}
-    return options
-
-
-def _train_parser():
+def train_parser():
     parser = KoreanArgumentParser(
         prog="train.py",
         usage="python train.py --dataset_path=글.txt --output_dir=폴더 --do_train [플래그 ...]",
@@ -184,7 +158,7 @@ def _train_parser():
     return parser
 
 
-def _add_trainer_flags(parser, trainer_flags):
+def add_trainer_flags(parser, trainer_flags):
     """Accept every other field of TrainingArguments; its own default stands where the flag is not given."""
     declared = set(parser.flag_names())
     for flag in trainer_flags.values():

@@ -138,15 +138,16 @@ def embedding_layers(model):
     return [inputs] if outputs is None or outputs.weight is inputs.weight else [inputs, outputs]
 
 
-def choose_embedding_learning_rate(wanted, replaced, learning_rate, optimizer):
+def choose_embedding_learning_rate(options, arguments, is_new):
     """The embeddings' own peak learning rate, None for the one of all weights.
 
-    wanted: the flag's value, None where it was not given. replaced: whether the vocabulary is new, so that its rows
-    have further to go than weights that have been trained before. optimizer: its name in TrainingArguments.
+    options: LearningOptions. arguments: TrainingArguments. is_new: whether the vocabulary is, so that its rows have
+    further to go than weights that have been trained before.
     """
-    if wanted is not None or not replaced or "adam" not in optimizer:
+    wanted = options.embedding_learning_rate
+    if wanted is not None or not is_new or "adam" not in arguments.optim.value:
         return wanted
-    return max(learning_rate, NEW_EMBEDDINGS)
+    return max(arguments.learning_rate, NEW_EMBEDDINGS)
 
 
 def split_off(optimizer, parameters, learning_rate):

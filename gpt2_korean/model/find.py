@@ -4,20 +4,60 @@ Works on files alone; loads no model.
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import (
     CHECKPOINT,
+    check_source_survives,
     describe_existing,
+    find_starting_point,
     list_checkpoints,
     missing_weights,
     step_of,
     trainer_state,
     whole_checkpoints,
 )
-from gpt2_korean.messages import UsageError, UserError
+from gpt2_korean.messages import UsageError, UserError, say
+from gpt2_korean.model.gpt2 import SCRATCH_SIZES
+from gpt2_korean.model.lora import check_adapter
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # model, or owner/model
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training starts from: a folder, a hub id or a built-in size, and the checkpoint that it goes on from."""
+
+    source: object
+    checkpoint: Path | None = None
+
+    @property
+    def keeps_vocabulary(self):
+        """Whether the vocabulary is settled: a checkpoint's own, or learnt from the text as a built-in size's is."""
+        return self.checkpoint is not None or self.source in SCRATCH_SIZES
+
+
+def find_start(model, output=None):
+    """The Start of a run with `model` (a ModelOptions), said in a line; `output` (OutputOptions) where it is to learn.
+
+    Raises UserError for a model that is not there, UsageError where `output` holds an earlier run and no flag says what
+    is to become of it, or where checkpoint and flags of LoRA do not fit.
+    """
+    source, checkpoint, notice = model.model_type, None, None
+    if output is not None:
+        checkpoint = find_starting_point(output.output_dir, output.overwrite_output_dir, output.resume_from_checkpoint)
+    if checkpoint is not None:
+        source, notice = checkpoint, f"이어서 학습합니다: {checkpoint}"  # model and tokenizer are the checkpoint's own
+    elif source not in SCRATCH_SIZES:
+        source, notice = find_model(source, "--model_type")
+        if output is not None:
+            check_source_survives(source, output.output_dir)
+    if notice:
+        say(notice)
+    if output is not None:
+        check_adapter(checkpoint, source, model.lora_rank, model.lora_alpha)
+    return Start(source, checkpoint)
 
 
 def find_model(name, flag="--model_name_or_path"):

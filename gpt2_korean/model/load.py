@@ -12,6 +12,19 @@ from gpt2_korean.text.end_of_text import agree_on_ends, settle_ends
 from gpt2_korean.text.vocabulary import learn_tokenizer
 
 
+def load_start(start, documents, options):
+    """`(model, tokenizer)` that training starts from or goes on with, see load_model; options: ModelOptions.
+
+    The weights are float32 whatever the precision: autocast computes in bfloat16 or float16, but AdamW's small
+    updates would be lost in them.
+    """
+    import torch
+
+    if start.checkpoint is not None and options.lora_rank:
+        return load_adapted(start.checkpoint, "--resume_from_checkpoint", options.trust_remote_code)
+    return load_model(start.source, documents, torch.float32, options.vocab_size, options.trust_remote_code)
+
+
 def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=False):
     """`(model, tokenizer)` for training; of `documents` a scratch size learns its vocabulary.
 

@@ -1,6 +1,6 @@
 """What makes a run fast: whose functions compute a layer, whether they are compiled, whether steps are recorded.
 
-Decided by the model, the device and the flags; Trainer's part of it is in stepping.py.
+Decided by the model, the device and the flags; Trainer's part of it is in training/trainer.py.
 """
 
 from functools import partial
@@ -8,10 +8,15 @@ from functools import partial
 import torch
 from transformers.trainer_utils import unwrap_peft_model
 
-from gpt2_korean.device import has_graphs
-from gpt2_korean.messages import UsageError, warn
+from gpt2_korean.device import can_compile, has_graphs
+from gpt2_korean.messages import UsageError, say, warn
 from gpt2_korean.model.gpt2 import can_be_fast, can_be_fused
 from gpt2_korean.speed import forward, loss
+from gpt2_korean.speed.throughput import flops_per_token
+
+# Where the seconds of compiling a whole model are won back, in floating-point operations of a run: measured on an
+# H100 (benchmarks/RESULTS.md). On a slower device they are won back sooner.
+WORTH_COMPILING = 1.5e16
 
 
 def load_fused_layer(model, arguments):
@@ -30,20 +35,26 @@ def load_fused_layer(model, arguments):
     return fused_layer.FUNCTIONS
 
 
-def speed_up(model, arguments, block_size, fused=None, compilation=None, device_graphs=None):
-    """Have `model` train fast; returns how KoreanTrainer is to step it, as its keyword arguments.
+def speed_up(model, arguments, machine, block_size, tokens=None):
+    """Have `model` train fast; returns how KoreanTrainer is to step it, the keyword arguments of its take_steps.
 
-    fused: what load_fused_layer returned. compilation: torch.compile's keyword arguments, None for no compilation; a
-    GPT-2's layers are then compiled in place of the fused ones, any other model whole. device_graphs: record each
-    step where the device can; None is for CUDA alone, since no XPU has shown yet that dropout differs when it replays.
-    Raises UsageError for a backend or mode that torch.compile does not know.
+    machine: MachineOptions. tokens: how many the whole run reads, which decides whether to compile, and that is said;
+    None where it only evaluates. A GPT-2's layers are compiled in place of the fused ones, any other model whole.
+    Steps are recorded where the device can and nothing in the run stands in the way; left open, on CUDA alone, since
+    no XPU has shown yet that dropout differs when it replays. Raises UsageError for a backend or mode that
+    torch.compile does not know.
     """
-    language_model = unwrap_peft_model(model)
+    language_model, functions, compilation = unwrap_peft_model(model), None, None
+    if tokens is not None:
+        functions = load_fused_layer(model, arguments)
+        possible = functions is None and can_compile(arguments.device)
+        compilation, reason = choose_compilation(machine, possible, tokens * flops_per_token(model, block_size))
+        if reason:
+            say(f"컴파일: {'하지 않음' if compilation is None else '함'} ({reason})")
     if _is_split(arguments) or not can_be_fast(language_model):
         if compilation is not None:
             language_model.compile(**compilation)
         return {}
-    functions = fused
     if compilation is not None:
         compiler = partial(torch.compile, dynamic=False, **compilation)
         try:
@@ -53,13 +64,31 @@ def speed_up(model, arguments, block_size, fused=None, compilation=None, device_
             raise UsageError(f"--torch_compile_backend, --torch_compile_mode: {words}") from None
     forward.use_fast_forward(language_model, functions)
     recorded = (
-        (arguments.device.type == "cuda" if device_graphs is None else device_graphs)
+        (arguments.device.type == "cuda" if machine.device_graphs is None else machine.device_graphs)
         and has_graphs(arguments.device)
         # What they do between the passes, or in the middle of one, no graph can hold.
         and not (arguments.fp16 or arguments.gradient_checkpointing)
         and (compilation or {}).get("mode") not in ("reduce-overhead", "max-autotune")  # graphs of their own
     )
     return {"full_length": block_size if compilation or recorded else None, "recorded": recorded}
+
+
+def choose_compilation(machine, possible, flops):
+    """`(torch.compile's keyword arguments, or None for no compilation, why or None)`.
+
+    machine: MachineOptions. possible: whether that would be faster where it works. flops: of the whole run.
+    """
+    wanted, backend, mode = machine.torch_compile, machine.torch_compile_backend, machine.torch_compile_mode
+    how = {"backend": backend or "inductor", "mode": mode}
+    if wanted is not None:
+        return how if wanted else None, f"--torch_compile={str(wanted).lower()}"
+    if backend or mode:
+        return how, "--torch_compile_backend" if backend else "--torch_compile_mode"
+    if not possible:
+        return None, None
+    if flops < WORTH_COMPILING:
+        return None, "짧은 학습이라 컴파일하는 시간이 더 듦"
+    return how, "긴 학습"
 
 
 def _is_split(arguments):

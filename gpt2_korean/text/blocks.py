@@ -8,12 +8,40 @@ predicted exactly once. The last block may be short; nothing is dropped.
 
 import hashlib
 import math
+from dataclasses import dataclass
 
+from gpt2_korean.messages import UsageError, say
 from gpt2_korean.text.documents import cached_dataset, count_characters
 
 # Documents that are tokenised together: enough to keep all cores at work, few enough that a batch of the
 # longest ones stays small in memory.
 BATCH = 256
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of Texts, None where they are not needed, and how many tokens a whole one has."""
+
+    train: object
+    held_out: object
+    size: int
+
+
+def pack_texts(texts, tokenizer, config, block_size=None):
+    """The Blocks of Texts, and say how many they are.
+
+    config: the model's. block_size: None for as many tokens as the model can read at a time. Raises UsageError.
+    """
+    longest = getattr(config, "max_position_embeddings", None) or 1024
+    size = block_size or longest
+    if size > longest:
+        raise UsageError(f"--block_size={size}: 모델의 문맥 길이 {longest}보다 길 수 없습니다.")
+    packed = []
+    for name, documents in (("학습 글", texts.train), ("평가 글", texts.held_out)):
+        packed.append(None if documents is None else pack(documents, tokenizer, size))
+        if documents is not None:
+            say(describe(name, documents, packed[-1]))
+    return Blocks(*packed, size)
 
 
 def pack(documents, tokenizer, block_size):

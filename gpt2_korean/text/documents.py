@@ -9,16 +9,55 @@ import math
 import random
 import re
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2_korean.messages import UserError
+from gpt2_korean.messages import UserError, say
 from gpt2_korean.text import files as text_files
-from gpt2_korean.text.files import column_renderer, detect_encoding, missing_column, read_documents
+from gpt2_korean.text.files import column_renderer, detect_encoding, find_files, missing_column, read_documents
 
 LINE_END = re.compile("\r\n?")
 # Unicode's category Cc but for tab and line feed, the byte order mark where it is no mark, and lone
 # surrogates, which a JSON escape can carry but UTF-8 cannot.
 CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is learnt from and what is held out to measure on, as lists of files or as documents; None: neither."""
+
+    train: object = None
+    held_out: object = None
+
+
+def find_texts(options):
+    """The Texts of `options` (a TextOptions) as lists of files; a data set of the Hub has none. Raises UsageError."""
+    train = find_files(options.dataset_path) if options.dataset_path else None
+    held_out = find_files(options.validation_file, "--validation_file") if options.validation_file else None
+    return Texts(train, held_out)
+
+
+def read_texts(files, options, evaluates, seed):
+    """The Texts of `files` and `options` as documents, and say what was read.
+
+    evaluates: whether some are to be held out where no file of their own is given, by dice of this `seed`. Raises
+    UserError for what cannot be read, or is too little.
+    """
+    columns = {"column": options.text_column_name, "template": options.text_template}
+    reading = {"encoding": options.encoding, "line_by_line": options.line_by_line, **columns}
+    train = held_out = None
+    if options.dataset_name:
+        config = options.dataset_config_name
+        train = read_hub_dataset(options.dataset_name, config, streaming=options.streaming, **columns)
+    elif files.train:
+        train = read_corpus(files.train, **reading)
+        say(describe_files(train, files.train))
+    if files.held_out:
+        held_out = read_corpus(files.held_out, **reading)
+        say(describe_files(held_out, files.held_out))
+    elif evaluates:
+        train, held_out = hold_out(train, options.validation_split_percentage, seed)
+    return Texts(train, held_out)
 
 
 def normalise(text):
@@ -135,7 +174,12 @@ def sample_texts(documents, characters):
 
 def count_characters(documents):
     """The length of all `documents`, None for a stream."""
-    return sum(documents["characters"]) if hasattr(documents, "num_rows") else None
+    import pyarrow.compute
+
+    if not hasattr(documents, "num_rows"):
+        return None
+    lengths = documents.select_columns("characters").with_format("arrow")[:]["characters"]
+    return pyarrow.compute.sum(lengths).as_py()
 
 
 def hold_out(documents, percentage, seed):

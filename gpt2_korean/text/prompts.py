@@ -6,6 +6,13 @@ from gpt2_korean.messages import UsageError
 from gpt2_korean.text.documents import normalise
 from gpt2_korean.text.files import detect_encoding
 
+SAMPLE_PROMPTS = ["오늘은", "옛날 어느 마을에", "한국어 텍스트 생성은"]
+
+
+def sample_prompts(path):
+    """What a model continues as it learns: the lines of `--sample_prompts`, or SAMPLE_PROMPTS where it is None."""
+    return SAMPLE_PROMPTS if path is None else read_prompts(None, path, "--sample_prompts")
+
 
 def read_prompts(prompts, path=None, flag="--prompt_file"):
     """The prompts of `--prompt` (a list or None) or of the lines of `flag`'s file, normalised as training texts are.

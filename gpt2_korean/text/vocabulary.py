@@ -29,12 +29,13 @@ SAMPLED_CHARACTERS = 50_000_000
 LEAST_TOKENS = 1024
 
 
-def choose_tokenizer(tokenizer, documents, choice=None, vocab_size=None):
+def choose_tokenizer(tokenizer, documents, options):
     """The tokenizer to train with: a model's own, or another one to which the model is then to be carried over.
 
-    choice: None (should_replace decides), "korean", "original", or the folder of a tokenizer. Raises
-    UserError for a tokenizer that cannot be loaded or carried over to.
+    options: ModelOptions, whose `tokenizer` is None (should_replace decides), "korean", "original", or the folder of a
+    tokenizer. Raises UserError for a tokenizer that cannot be loaded or carried over to.
     """
+    choice = options.tokenizer
     if choice == "original":
         return tokenizer
     if choice is None:
@@ -43,7 +44,7 @@ def choose_tokenizer(tokenizer, documents, choice=None, vocab_size=None):
             return tokenizer
         choice = "korean"
     if choice == "korean":
-        new = learn_tokenizer(documents, vocab_size or 32_000, tokenizer.model_max_length)
+        new = learn_tokenizer(documents, options.vocab_size or 32_000, tokenizer.model_max_length)
         if len(new) < LEAST_TOKENS:
             warn(f"글이 짧아 토큰을 {len(new):,}개밖에 배우지 못했으므로 모델의 원래 어휘를 씁니다.")
             return tokenizer

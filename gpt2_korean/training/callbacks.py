@@ -10,7 +10,8 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.checkpoints.atomic_files import write_file
-from gpt2_korean.checkpoints.complete import CURVE, drop_old_checkpoints
+from gpt2_korean.checkpoints.complete import CURVE
+from gpt2_korean.checkpoints.rotation import drop_old_checkpoints
 from gpt2_korean.device import dtype_of
 from gpt2_korean.messages import say, warn
 from gpt2_korean.training.curve import curve_of, draw, is_worth_drawing

@@ -1,17 +1,68 @@
 """A model measured: its loss on held-out blocks, and the texts that it writes beside those of people."""
 
+import math
+
+import torch
+from torch import distributed
 from tqdm import tqdm
 from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.device import dtype_of
 from gpt2_korean.messages import Stopped
+from gpt2_korean.text.blocks import collate, count_targets
 from gpt2_korean.text.documents import sample_texts
 from gpt2_korean.training.diversity import cut, measure
-from gpt2_korean.training.exact_evaluation import EvaluationStopped
 from gpt2_korean.training.samples import write_stretches, writing
 from gpt2_korean.training.stopping import leave_together
 
 TEXTS, CHARACTERS = 100, 100  # how many are measured, and how long each is
+
+
+class EvaluationStopped(Exception):
+    """The run was asked to stop while it evaluated."""
+
+
+@torch.no_grad()
+def exact_loss(model, blocks, batch_size, device, stop, progress=False):
+    """The summed loss (nats) of `model` over all targets of `blocks`, the same on every rank; each target counts once.
+
+    model: in evaluation mode, as its precision and its ranks want it called. blocks: see text/blocks.py; each rank
+    takes its share. stop: a StopRequest, asked at every batch; raises EvaluationStopped once it says so.
+    """
+    together = distributed.is_available() and distributed.is_initialized()
+    rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
+    losses = []
+    for start in tqdm(range(0, len(blocks), batch_size * ranks), desc="평가", leave=False, disable=not progress):
+        if stop.agreed(device):
+            raise EvaluationStopped
+        mine = range(start + rank * batch_size, min(start + (rank + 1) * batch_size, len(blocks)))
+        # Sharded models want all ranks to call them: one that has no blocks left takes a token without a target.
+        rows = [blocks[index] for index in mine] or [{"input_ids": blocks[0]["input_ids"][:1]}]
+        inputs = {name: tensor.to(device) for name, tensor in collate(rows, pad_token_id=0).items()}
+        targets = (inputs["labels"][:, 1:] != -100).sum()
+        loss = model(**inputs).loss.mean()  # a mean over targets; DataParallel gives one for each of its devices
+        losses.append(torch.where(targets > 0, loss.float() * targets, 0.0))  # a mean over no targets is NaN
+    nats = torch.stack(losses).cpu().double().sum().item()
+    if not together:
+        return nats
+    shares = [None] * ranks
+    distributed.all_gather_object(shares, nats)
+    return sum(shares)
+
+
+def exact_metrics(nats, blocks, characters):
+    """The metrics of a summed loss over `blocks`, whose documents have so many `characters`.
+
+    Trainer's own eval_loss is a mean over blocks, in which a short block weighs as much as a full one, and a loss
+    per token says nothing across tokenizers. Here `loss` is the mean over tokens, and `bits_per_character` the sum
+    of -log2 p(token), end-of-text tokens included, over the characters.
+    """
+    loss = nats / count_targets(blocks)
+    return {
+        "loss": loss,
+        "perplexity": math.exp(loss) if loss < 700 else math.inf,
+        "bits_per_character": nats / math.log(2) / characters,
+    }
 
 
 def evaluate(trainer):
@@ -29,7 +80,7 @@ def evaluate(trainer):
 
 
 def measure_texts(trainer, documents):
-    """`(measures, measures)`, see measures.py: of texts that the model writes, and of `documents` cut as long.
+    """`(measures, measures)`, see diversity.py: of texts that the model writes, and of `documents` cut as long.
 
     The latter are None where the documents are too short, both on all ranks but the first. Raises Stopped
     once the run was asked to stop.

@@ -19,10 +19,10 @@ MEASURES = {
 }
 
 
-def results(metrics, written=None, held_out=None):
+def evaluation_table(metrics, written=None, held_out=None):
     """The metrics of an evaluation as a table, then as one line of JSON.
 
-    written, held_out: of measures.measure, over texts that the model wrote and that people did; None: not measured.
+    written, held_out: of diversity.measure, over texts that the model wrote and that people did; None: not measured.
     """
     values = {name: metrics[f"eval_{name}"] for name in ("loss", "perplexity", "bits_per_character")}
     values["perplexity_per_character"] = 2 ** values["bits_per_character"]
@@ -38,7 +38,7 @@ def results(metrics, written=None, held_out=None):
     return f"{table(rows)}\n{json.dumps(line)}"
 
 
-def describe_run(log_history, model_step, output_dir):
+def describe_training(log_history, model_step, output_dir):
     """What became of a training run, as far as its log tells; its model is the one of `model_step`."""
     end = next((entry for entry in reversed(log_history) if "train_runtime" in entry), {})
     losses = [entry["loss"] for entry in log_history if "loss" in entry]

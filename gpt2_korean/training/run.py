@@ -1,20 +1,19 @@
 """Blocks and a model → a Trainer; its run from the start or a checkpoint to the end or a stop."""
 
-import os
 import pickle
 import signal
 from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import unwrap_peft_model
-from transformers.training_args import ParallelMode
 
 from gpt2_korean.checkpoints.complete import RESUME, STATE, read_json, trainer_state
-from gpt2_korean.messages import Stopped, UsageError, UserError
-from gpt2_korean.text.blocks import collate
+from gpt2_korean.messages import Stopped, UserError, say
+from gpt2_korean.text.blocks import collate, count_targets
+from gpt2_korean.text.documents import count_characters
+from gpt2_korean.training.arguments import warn_of_plan
 from gpt2_korean.training.callbacks import (
     DrawCurve,
     GoOnAndStop,
@@ -26,72 +25,18 @@ from gpt2_korean.training.callbacks import (
     WriteSamples,
     count_stalls,
 )
+from gpt2_korean.training.curve import Corpus
 from gpt2_korean.training.evaluation import evaluate
-from gpt2_korean.training.plan import total_steps
+from gpt2_korean.training.record import Record
 from gpt2_korean.training.stopping import leave_together
 from gpt2_korean.training.trainer import KoreanTrainer, NothingToTrain
 
-# Flags of TrainingArguments that are ours to carry out: see speed_up.py. Trainer would compile the whole model, which
-# takes several times as long, anew for each shape of a batch.
-COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 
+def build_trainer(model, tokenizer, arguments, texts, blocks, stop, record=None, output=None):
+    """A KoreanTrainer over Blocks and the Texts that they are of.
 
-def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
-    """TrainingArguments on `device`.
-
-    Raises UsageError for values that only transformers can refuse, for FSDP in a single process, and where
-    transformers would choose another device than we did.
-    """
-    arguments = {**trainer_arguments, "bf16": bf16, "fp16": fp16, "use_cpu": device.type == "cpu"}
-    for ours in ("resume_from_checkpoint", "save_total_limit", "enable_jit_checkpoint", *COMPILATION):
-        arguments.pop(ours, None)
-    # All weights of a language model have gradients in every pass; to look for others costs time.
-    arguments.setdefault("ddp_find_unused_parameters", False)
-    # Trainer would replace a loss that is not finite by the mean of the others and go on; in float16 the
-    # step of such a loss is skipped, and that is right.
-    arguments.setdefault("logging_nan_inf_filter", fp16)
-    if device.type in ("cuda", "xpu") and arguments.get("dataloader_pin_memory", True):
-        # Otherwise the copy of each batch to the device waits for the step before it, and the device then for the next.
-        arguments.setdefault("accelerator_config", {"non_blocking": True})
-    if arguments.get("eval_steps") is not None:
-        arguments.setdefault("eval_strategy", "steps")
-    # A run shorter than --logging_steps has a curve too, from its first step to its last.
-    arguments.setdefault("logging_first_step", True)
-    # transformers wants the intervals of saving and evaluating to agree for this; ours saves a new best at once.
-    load_best = arguments.pop("load_best_model_at_end", False)
-    # The writer of its callback knows no other way to be told where; see TensorBoardCallback.
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(logging_dir)
-    if device.type == "xpu" and os.environ.get("WORLD_SIZE", "1") == "1":
-        # Where both are present TrainingArguments takes the XPU and accelerate the CUDA device.
-        os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "xpu")
-    if arguments.get("hub_token"):
-        # In the environment the Hub's client finds it, and Trainer does not save it in training_args.bin.
-        os.environ["HF_TOKEN"] = arguments.pop("hub_token")
-    try:
-        arguments = TrainingArguments(**arguments, remove_unused_columns=False)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"학습 설정이 맞지 않습니다: {error}") from None
-    if arguments.fsdp and arguments.parallel_mode != ParallelMode.DISTRIBUTED:
-        raise UsageError("--fsdp: 프로세스가 여럿이어야 합니다. torchrun --nproc_per_node=2 train.py ...로 실행하세요.")
-    arguments.load_best_model_at_end = load_best
-    if arguments.device.type != device.type:
-        raise UsageError(
-            f"--device={device.type}: transformers는 {arguments.device.type}을(를) 고릅니다. "
-            "CUDA_VISIBLE_DEVICES 또는 ZE_AFFINITY_MASK로 다른 장치를 가리세요."
-        )
-    return arguments
-
-
-def build_trainer(
-    model, tokenizer, arguments, train_blocks, eval_blocks, eval_characters, save_total_limit, stop, record, **stepping
-):
-    """A KoreanTrainer over packed blocks (see blocks.py), either of them None where it is not needed.
-
-    eval_characters: the length of the evaluated text.
-    save_total_limit: how many checkpoints to keep, None for all.
     stop: a StopRequest; from here on it is asked at the end of each step and at each evaluated batch.
-    record: what is to be told of the run, see run_record.py; the trainer adds to it.
-    stepping: see KoreanTrainer and speed_up.
+    record: a Record, to which the trainer adds. output: OutputOptions, where it is to save checkpoints.
     """
     # GPT-2's class name does not tell transformers which loss is meant; it warns, then takes this one.
     language_model = unwrap_peft_model(model)
@@ -99,18 +44,19 @@ def build_trainer(
     # End-of-text stands between documents, and where it is the padding token too, transformers looks in
     # every batch for padding without a mask: a warning that is wrong here, and a stop of the device.
     language_model.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
+    characters = blocks.train is not None and count_characters(texts.train)
     trainer = KoreanTrainer(
         model=model,
         args=arguments,
         data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id),
-        train_dataset=train_blocks,
-        eval_dataset=eval_blocks,
+        train_dataset=blocks.train,
+        eval_dataset=blocks.held_out,
         processing_class=tokenizer,
-        callbacks=[KeepCheckpoints(save_total_limit)],
-        eval_characters=eval_characters,
+        callbacks=[KeepCheckpoints(output and output.save_total_limit)],
         stop=stop,
-        record=record,
-        **stepping,
+        record=record or Record(),
+        tokens_per_character=count_targets(blocks.train) / characters if characters else None,
+        eval_characters=None if blocks.held_out is None else count_characters(texts.held_out),
     )
     trainer.pop_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:  # absent where --disable_tqdm was given
@@ -120,12 +66,26 @@ def build_trainer(
     return trainer
 
 
-def count_steps(arguments, train_blocks):
-    """How many steps a run takes, and how many blocks a step reads on all devices together."""
-    batch, accumulation = arguments.train_batch_size * arguments.world_size, arguments.gradient_accumulation_steps
-    blocks = getattr(train_blocks, "num_rows", None)
-    steps = total_steps(blocks, batch, accumulation, arguments.num_train_epochs, arguments.max_steps)
-    return steps, batch * accumulation
+def show_progress(trainer, texts, blocks, prompts):
+    """Let a person see what `trainer` learns: the curve, and at each evaluation texts that go on from `prompts`."""
+    tokens_per_step = trainer.get_total_train_batch_size(trainer.args) * (blocks.size - 1)
+    trainer.add_callback(WriteSamples(trainer, prompts))
+    trainer.add_callback(
+        DrawCurve(trainer, Corpus(count_characters(texts.train), count_targets(blocks.train), tokens_per_step))
+    )
+
+
+def learn_blocks(trainer, start, blocks, steps, learning):
+    """Train to the end of `steps` steps, from `start` (a Start), or say that nothing is left to do."""
+    trainer.record.resumed_from = start.checkpoint and start.checkpoint.name
+    patience = learning.early_stopping_patience
+    if is_finished(start.checkpoint, steps, patience):
+        complete(trainer, start.checkpoint)
+        more = "--num_train_epochs, --max_steps, --early_stopping_patience"
+        say(f"이미 끝난 학습입니다: {trainer.args.output_dir} (더 하려면 {more}를 늘리세요)")
+    else:
+        warn_of_plan(trainer.args, steps, blocks)
+        train(trainer, start.checkpoint, patience, learning.early_stopping_threshold)
 
 
 def is_finished(checkpoint, steps, patience=None):
@@ -137,12 +97,6 @@ def is_finished(checkpoint, steps, patience=None):
         return False
     state = trainer_state(checkpoint)
     return state["global_step"] >= steps or (patience is not None and count_stalls(state) >= patience)
-
-
-def show_progress(trainer, corpus, prompts):
-    """Let a person see what `trainer` learns: the curve (corpus: see curve.py), and texts that go on from `prompts`."""
-    trainer.add_callback(WriteSamples(trainer, prompts))
-    trainer.add_callback(DrawCurve(trainer, corpus))
 
 
 def train(trainer, checkpoint=None, patience=None, threshold=0.0):
@@ -165,7 +119,7 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except NothingToTrain:
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-        _load_best(trainer)
+        trainer.load_best()
     except torch.OutOfMemoryError as error:
         raise UserError(
             "장치의 메모리가 모자랍니다. --per_device_train_batch_size를 줄이고 --gradient_accumulation_steps를 "
@@ -207,19 +161,13 @@ def complete(trainer, checkpoint):
     trainer.state = TrainerState.load_from_json(str((output_dir if whole else checkpoint) / STATE))
     due = not whole and (read_json(checkpoint / RESUME) or {}).get("evaluation_due")
     if due and trainer.eval_dataset is not None:
-        trainer._determine_best_metric(evaluate(trainer), None)
-    _load_best(trainer)
+        trainer.take_up_evaluation(evaluate(trainer))
+    trainer.load_best()
     if whole:
         return
     trainer.note_progress()
     trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)  # rotation may be due too
     trainer.save_whole_model()
-
-
-def _load_best(trainer):
-    trainer._find_best_checkpoint()
-    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
-        trainer._load_best_model()
 
 
 def _check_same_start(trainer, checkpoint):

@@ -20,7 +20,6 @@ from gpt2_korean.model.gpt2 import is_supported
 from gpt2_korean.model.lora import merged_weights
 from gpt2_korean.text.prompts import encode_prompt
 
-PROMPTS = ("오늘은", "옛날 어느 마을에", "한국어 텍스트 생성은")
 LENGTH = 64
 SAMPLING = Sampling(temperature=0.7, top_k=50, top_p=0.95, repetition_penalty=1.2)  # of README's generate.py
 SEED = 42

@@ -1,22 +1,33 @@
-"""A Trainer whose checkpoints are whole and hold all that a run needs to go on."""
+"""transformers' Trainer as a run needs it; the only file that names Trainer's private parts.
+
+Its checkpoints are whole and hold all that a run needs to go on, its evaluation is exact (evaluation.py), its steps can
+be replayed as a graph of the device, and it tells how fast it takes them.
+"""
 
 import json
 import math
 import time
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from safetensors import SafetensorError
-from torch import distributed
-from transformers.trainer_utils import SaveStrategy
+from torch import bfloat16, distributed, float16
+from transformers import Trainer
+from transformers.trainer_utils import SaveStrategy, speed_metrics
 
 from gpt2_korean.checkpoints import atomic_files
-from gpt2_korean.checkpoints.complete import ADAPTER, RESUME, STATE, read_json, remove_checkpoint, remove_earlier_run
-from gpt2_korean.messages import UserError, describe_os_error
+from gpt2_korean.checkpoints.complete import ADAPTER, RESUME, STATE, read_json
+from gpt2_korean.checkpoints.rotation import publish_checkpoint
+from gpt2_korean.device import describe_device
+from gpt2_korean.messages import UserError, describe_os_error, say, warn
 from gpt2_korean.model import lora
-from gpt2_korean.training.exact_evaluation import EvaluatingTrainer, EvaluationStopped
-from gpt2_korean.training.record import write_card
+from gpt2_korean.model.embeddings import embedding_layers, split_off
+from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
+from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, peak_flops
+from gpt2_korean.text.blocks import fill_up
+from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics
+from gpt2_korean.training.model_card import write_card
 from gpt2_korean.training.stopping import ignore_in_worker
 
 
@@ -24,33 +35,177 @@ class NothingToTrain(Exception):
     """The evaluation that the run before this one left undone has ended the training."""
 
 
-class KoreanTrainer(EvaluatingTrainer):
-    """A Trainer that leaves no half checkpoint, and whose runs can go on from any.
+class KoreanTrainer(Trainer):
+    """A Trainer that leaves no half checkpoint, whose runs can go on from any, and that evaluates exactly.
 
-    record: what is to be told of the run (see run_record.py); its `provenance` is saved in each checkpoint.
+    stop: a StopRequest; an evaluation that it cuts short is made up for by the run that goes on.
+    record: a Record; its provenance is saved in each checkpoint, and tells the embeddings' own learning rate.
+    tokens_per_character: of the text to learn, None where it is not known. eval_characters: of the evaluated text.
     """
 
-    def __init__(self, *args, record=None, **kwargs):
+    def __init__(self, *args, stop, record, tokens_per_character=None, eval_characters=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.record = record or {}
+        self.stop, self.record = stop, record
+        self.tokens_per_character, self.eval_characters = tokens_per_character, eval_characters
+        self.full_length = self.recorded_step = None
+        self.blocks_per_step = self._train_batch_size * self.args.gradient_accumulation_steps
+        self.meter = TokenMeter()
+        self.flops_per_token = cache(partial(flops_per_token, self.model))  # asked of at every pass
+        self.evaluation_due = False
+        self.evaluated = {}  # step → metrics, of this process and the weights as they are
         self.replaces_earlier_run = False
         self.saved_step = None
         self._saves_only_best = self._holds_best = False
         self._staging = None
+
+    # How it steps
+
+    def take_steps(self, full_length=None, recorded=False):
+        """full_length: fill each batch up to the same number of blocks of this length, as compiled and recorded steps
+        need. recorded: replay each pass as a graph of the device. Several ranks then average their gradients here,
+        since the hooks of DistributedDataParallel stand in the way of a recording.
+        """
+        self.full_length, self.recorded_step = full_length, self._new_recorded_step() if recorded else None
+        if recorded and self.args.world_size > 1:
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+            start_alike(self.model)
+
+    def _new_recorded_step(self):
+        accumulates = self.args.gradient_accumulation_steps > 1
+        return RecordedStep(self.model.parameters(), self.args.device, accumulates)
+
+    def planned_steps(self):
+        """How many steps the whole run takes, by Trainer's own count."""
+        return self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
+
+    def create_optimizer(self, model=None):
+        made, own_rate = self.optimizer is None, self.record.provenance.get("embedding_learning_rate")
+        optimizer = super().create_optimizer(model)
+        if made and own_rate is not None:
+            weights = [layer.weight for layer in embedding_layers(self.model if model is None else model)]
+            if not split_off(optimizer, weights, own_rate):
+                warn("임베딩의 가중치가 따로 있지 않아 --learning_rate로 배웁니다(--embedding_learning_rate, --fsdp).")
+        return optimizer
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
+        inputs = self._prepare_inputs(inputs)
+        if self.full_length is not None:
+            inputs = fill_up(inputs, self._train_batch_size, self.full_length)
+        if self.recorded_step is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        loss = self.recorded_step(partial(super().training_step, model), inputs, num_items_in_batch)
+        if self.args.world_size > 1 and self.accelerator.sync_gradients:
+            average_over_ranks(self.recorded_step.parameters)
+        return loss
+
+    def _update_auto_batch_size(self, batch_size):
+        """The most blocks at a time up to `batch_size` with which a step of the optimizer sees as many as before."""
+        fitting = max(size for size in range(1, batch_size + 1) if self.blocks_per_step % size == 0)
+        self.args.gradient_accumulation_steps = self.blocks_per_step // fitting
+        if self.recorded_step is not None:
+            self.recorded_step = self._new_recorded_step()
+        super()._update_auto_batch_size(fitting)
+        if fitting < self.args.per_device_train_batch_size:
+            say(
+                f"--auto_find_batch_size: 한 번에 블록 {fitting}개씩 {self.args.gradient_accumulation_steps}번을 "
+                "한 스텝으로 학습합니다."
+            )
 
     def _get_dataloader(self, *args, **kwargs):
         loader = super()._get_dataloader(*args, **kwargs)
         loader.worker_init_fn = partial(ignore_in_worker, loader.worker_init_fn)
         return loader
 
-    def _maybe_log_save_evaluate(self, tr_loss, grad_norm, model, trial, *args, **kwargs):
-        try:
-            super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
-        except EvaluationStopped:
-            self.evaluation_due = True
-            self.control.should_training_stop, self.control.should_evaluate = True, False
-            self._save_checkpoint(model, trial)
-            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+    # What it tells
+
+    def floating_point_ops(self, inputs):
+        return self.flops_per_token(inputs["input_ids"].shape[1]) * inputs["input_ids"].numel()
+
+    def log(self, logs, start_time=None):
+        for name in ("loss", "train_loss"):
+            # In float16 a step that overflows is skipped and its loss filtered out; a loss of 0 means all were.
+            if name in logs and (not math.isfinite(logs[name]) or (self.args.fp16 and logs[name] == 0)):
+                raise self._diverged()
+        speeds = {}
+        if "loss" in logs:
+            speeds["tokens_per_second"] = self.meter.read()
+        elif "train_runtime" in logs:
+            speeds["train_tokens_per_second"] = self.meter.overall()
+            speeds["train_mfu"] = self._model_flops_utilization(speeds["train_tokens_per_second"])
+        logs |= {name: speed for name, speed in speeds.items() if speed is not None}
+        super().log(logs, start_time)
+
+    def _diverged(self):
+        return UserError(
+            f"{self.state.global_step}스텝까지의 손실이나 가중치에 NaN 또는 무한대가 나와 멈춥니다. 앞서 저장된 "
+            "체크포인트는 그대로 있습니다.\n--learning_rate를 낮추거나 --warmup_steps를 늘리거나 --fp16을 끄세요."
+        )
+
+    def _model_flops_utilization(self, tokens_per_second):
+        peak = peak_flops(describe_device(self.args.device))
+        if peak is None or tokens_per_second is None or not self.full_length:
+            return None
+        flops = self.flops_per_token(self.full_length) * tokens_per_second
+        return flops / (peak * self.args.world_size)
+
+    def describe_progress(self):
+        """What the progress bar shows beside the steps: a list of words. Waits for the device."""
+        speed, steps = self.meter.overall(), self.state.global_step - self._globalstep_last_logged
+        words = [] if speed is None else [f"초당 토큰 {speed:,.0f}"]
+        if steps:
+            loss = self._tr_loss.item() / steps
+            words.append(f"손실 {loss:.3f}")
+            if self.tokens_per_character is not None:
+                words.append(f"글자당 비트 {loss / math.log(2) * self.tokens_per_character:.3f}")
+        return words
+
+    def note_progress(self):
+        """Add to the record how far the run has come."""
+        self.record.steps = {"done": self.state.global_step, "of": self.state.max_steps}
+        self.record.losses = self.state.log_history
+
+    def create_model_card(self, *args, **kwargs):
+        """Ours in place of the one that Trainer would write before it pushes to the Hub."""
+        if self.is_world_process_zero():
+            write_card(self.args.output_dir, self.record)
+
+    # How it evaluates
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """The exact metrics of blocks (None: those given at the start), logged and told to the callbacks."""
+        blocks, size = eval_dataset or self.eval_dataset, self.args.eval_batch_size
+        start, progress = time.time(), not self.args.disable_tqdm and self.is_local_process_zero()
+        with self.meter.paused():
+            model = self._model_to_evaluate().eval()
+            nats = exact_loss(model, blocks, size, self.args.device, self.stop, progress)
+            metrics = exact_metrics(nats, blocks, self.eval_characters)
+            metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+            steps = math.ceil(len(blocks) / (size * self.args.world_size))
+            metrics |= speed_metrics(metric_key_prefix, start, num_samples=len(blocks), num_steps=steps)
+            self.log(metrics)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.evaluated[self.state.global_step] = metrics
+        self.evaluation_due = False
+        return metrics
+
+    def _model_to_evaluate(self):
+        """The model in the precision of the run, prepared here where no training has prepared it, as Trainer does."""
+        model = self._wrap_model(self.model, training=False)
+        if not self.accelerator._models and model is self.model:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                self.model = self.model_wrapped = model = self.accelerator.prepare(model)
+            else:
+                model = self.accelerator.prepare_model(model, evaluation_mode=True)
+        if not self.is_in_train and (self.args.fp16_full_eval or self.args.bf16_full_eval):
+            model = model.to(device=self.args.device, dtype=float16 if self.args.fp16_full_eval else bfloat16)
+        if callable(getattr(self.optimizer, "eval", None)):  # one whose weights in training are others
+            self.optimizer.eval()
+        return model
+
+    def take_up_evaluation(self, metrics):
+        """Judge the metrics that a run before this one owed, at its end."""
+        self._determine_best_metric(metrics, None)
 
     def _determine_best_metric(self, metrics, trial):
         """Have a new best saved whatever the interval, if it is to be loaded at the end.
@@ -63,18 +218,32 @@ class KoreanTrainer(EvaluatingTrainer):
             self._saves_only_best = self.args.save_strategy != SaveStrategy.BEST
         return is_best or self.control.should_training_stop
 
+    def load_best(self):
+        """Load the best checkpoint, where --load_best_model_at_end asks for it and it is there."""
+        self._find_best_checkpoint()
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load_best_model()
+
     def _load_best_model(self):
         super()._load_best_model()
         self._holds_best = True
-
-    def model_step(self):
-        """After how many steps the model was as it is now."""
-        return self.state.best_global_step if self._holds_best else self.state.global_step
 
     def _issue_warnings_after_load(self, load_result):
         tied = getattr(self.model, "_tied_weights_keys", None) or ()  # saved once, under the other's name
         load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
         super()._issue_warnings_after_load(load_result)
+
+    def _find_best_checkpoint(self):
+        step = self.state.best_global_step
+        folder = Path(self.args.output_dir) / f"checkpoint-{step}"
+        there = step is not None and (step == self.state.global_step or folder.is_dir())
+        self.state.best_model_checkpoint = str(folder) if there else None
+
+    def model_step(self):
+        """After how many steps the model was as it is now."""
+        return self.state.best_global_step if self._holds_best else self.state.global_step
+
+    # How it goes on
 
     def go_on(self, checkpoint):
         """Take up what Trainer's own state lacks: the losses since the last log line, an evaluation cut short."""
@@ -92,28 +261,16 @@ class KoreanTrainer(EvaluatingTrainer):
             if self.control.should_training_stop:
                 raise NothingToTrain  # Trainer would take one step more
 
-    def note_progress(self):
-        """Add to the record how far the run has come."""
-        self.record["steps"] = {"done": self.state.global_step, "of": self.state.max_steps}
-        self.record["losses"] = self.state.log_history
+    def _maybe_log_save_evaluate(self, tr_loss, grad_norm, model, trial, *args, **kwargs):
+        try:
+            super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+        except EvaluationStopped:
+            self.evaluation_due = True
+            self.control.should_training_stop, self.control.should_evaluate = True, False
+            self._save_checkpoint(model, trial)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
 
-    def create_model_card(self, *args, **kwargs):
-        """Ours in place of the one that Trainer would write before it pushes to the Hub."""
-        if self.is_world_process_zero():
-            write_card(self.args.output_dir, self.record)
-
-    def log(self, logs, start_time=None):
-        for name in ("loss", "train_loss"):
-            # In float16 a step that overflows is skipped and its loss filtered out; a loss of 0 means all were.
-            if name in logs and (not math.isfinite(logs[name]) or (self.args.fp16 and logs[name] == 0)):
-                raise self._diverged()
-        super().log(logs, start_time)
-
-    def _diverged(self):
-        return UserError(
-            f"{self.state.global_step}스텝까지의 손실이나 가중치에 NaN 또는 무한대가 나와 멈춥니다. 앞서 저장된 "
-            "체크포인트는 그대로 있습니다.\n--learning_rate를 낮추거나 --warmup_steps를 늘리거나 --fp16을 끄세요."
-        )
+    # How it saves
 
     def _get_output_dir(self, trial):
         """Where Trainer saves its next checkpoint: beside, until it is whole."""
@@ -136,7 +293,8 @@ class KoreanTrainer(EvaluatingTrainer):
             atomic_files.sync(checkpoint)
             self._wait_for_all_ranks()  # each machine has its own files on the disk
             if self.args.should_save:
-                self._publish(checkpoint, output_dir / name)
+                saved_before = self.state.global_step == self.saved_step
+                publish_checkpoint(checkpoint, output_dir / name, saved_before, self.replaces_earlier_run)
             self._wait_for_all_ranks()
         self.replaces_earlier_run = self._saves_only_best = False
         self.saved_step = self.state.global_step
@@ -154,34 +312,15 @@ class KoreanTrainer(EvaluatingTrainer):
         self._wait_for_all_ranks()
         return atomic_files.staging_area(output_dir)
 
-    def _find_best_checkpoint(self):
-        step = self.state.best_global_step
-        folder = Path(self.args.output_dir) / f"checkpoint-{step}"
-        there = step is not None and (step == self.state.global_step or folder.is_dir())
-        self.state.best_model_checkpoint = str(folder) if there else None
-
     def _save_resume(self, checkpoint, unlogged_loss):
         resume = {
-            **self.record.get("provenance", {}),
+            **self.record.provenance,
             "unlogged_loss": unlogged_loss,
             "logged_step": self._globalstep_last_logged,
             "evaluation_due": self.evaluation_due,
             "only_best": self._saves_only_best,  # no interval asked for it: see drop_old_checkpoints
         }
         (checkpoint / RESUME).write_text(json.dumps(resume, ensure_ascii=False, indent=1), "utf-8")
-
-    def _publish(self, checkpoint, target):
-        if self.state.global_step != self.saved_step:
-            remove_checkpoint(target)  # another run's
-        if target.exists():  # this very step, saved once more, or a folder that holds files of the user's
-            atomic_files.replace_files(checkpoint, target, last=(STATE,))
-        else:
-            atomic_files.rename_into_place(checkpoint, target)
-        # An earlier run gives way only once this one has a checkpoint to show: whatever ends it before,
-        # the old model is still there.
-        if self.replaces_earlier_run:
-            remove_earlier_run(self.args.output_dir, keep=target)
-        atomic_files.tidy_staging_area(self.args.output_dir)
 
     def _wait_for_all_ranks(self):
         if self.args.world_size > 1:

@@ -1,10 +1,11 @@
 """Nothing saved is lost: what stands in an output folder is found, refused or replaced, file by file."""
 
 import json
+import shutil
 
 import pytest
 
-from gpt2_korean.checkpoints import complete
+from gpt2_korean.checkpoints import complete, rotation
 from gpt2_korean.messages import UsageError, UserError
 from gpt2_korean.model.find import find_model
 
@@ -61,21 +62,21 @@ def test_only_what_a_run_writes_is_removed(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_text("내 것")
     (tmp_path / "model.safetensors").write_text("지난 모델")
-    complete.remove_earlier_run(tmp_path, keep=tmp_path / "checkpoint-9")
+    rotation.remove_earlier_run(tmp_path, keep=tmp_path / "checkpoint-9")
     left = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     assert left == sorted([kept, *mine])
 
 
 def test_a_folder_with_no_model_loses_nothing(tmp_path):
     (tmp_path / "config.json").write_text("내 설정")
-    complete.remove_earlier_run(tmp_path, keep=tmp_path / "checkpoint-9")
+    rotation.remove_earlier_run(tmp_path, keep=tmp_path / "checkpoint-9")
     assert (tmp_path / "config.json").exists()
 
 
 def test_rotation_keeps_the_newest_and_the_best(tmp_path):
     made = [make_checkpoint(tmp_path, step) for step in (2, 10, 9, 100)]
     (tmp_path / "checkpoint-backup").mkdir()
-    complete.drop_old_checkpoints(tmp_path, 2, keep=str(made[0]))
+    rotation.drop_old_checkpoints(tmp_path, 2, keep=str(made[0]))
     assert {path.name for path in tmp_path.iterdir()} == {
         "checkpoint-2",
         "checkpoint-10",
@@ -139,3 +140,17 @@ def test_what_is_no_model_folder_is_told_from_a_hub_id(tmp_path):
     for wrong in (str(tmp_path / "empty"), str(tmp_path / "file.bin"), str(tmp_path / "none"), "./none", "a/b/c", ""):
         with pytest.raises(UserError, match="--model_name_or_path"):
             find_model(wrong)
+
+
+@pytest.mark.parametrize("lost", ["model.safetensors", "half of model.safetensors", "tokenizer.json"])
+def test_generate_refuses_a_half_checkpoint(tiny_model_folder, tmp_path, run_main, lost):
+    folder = tmp_path / "checkpoint-4"
+    shutil.copytree(tiny_model_folder, folder)
+    path = folder / lost.removeprefix("half of ")
+    content = path.read_bytes()
+    path.unlink()
+    if lost.startswith("half"):
+        path.write_bytes(content[: len(content) // 2])
+    code, out, err = run_main("generate.py", f"--model_name_or_path={folder}", "--device=cpu")
+    assert (code, out) == (1, "") and "--model_name_or_path" in err and str(folder) in err
+    assert len(err[err.index("오류:") :].strip().splitlines()) <= 2

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from gpt2_korean.cli.generate_flags import parse_generate_options
-from gpt2_korean.cli.train_flags import parse_train_options
+from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.cli.trainer_flags import read_trainer_flags
 from gpt2_korean.messages import UsageError
 
@@ -57,11 +57,11 @@ def test_choices_are_those_of_the_enums_of_transformers():
     ],
 )
 def test_trainer_flags_reach_trainer_in_both_spellings(words, name, value):
-    assert parse_train_options(TRAIN + words).trainer_arguments[name] == value
+    assert parse_train_options(TRAIN + words).learning.trainer_arguments[name] == value
 
 
 def test_ungiven_trainer_flags_are_left_to_trainer():
-    assert "adam_beta1" not in parse_train_options(TRAIN).trainer_arguments
+    assert "adam_beta1" not in parse_train_options(TRAIN).learning.trainer_arguments
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,12 @@ def test_a_config_file_gives_the_same_names_and_the_command_line_wins(tmp_path, 
             "do_train: true\nseed:\nlr_scheduler_kwargs: {num_cycles: 2}\n"
         )
     options = parse_train_options([f"--config={path}", "--max_steps", "5"])
-    assert options.learning_rate == 3e-4
-    assert options.max_steps == 5
-    assert options.bf16 is True
-    assert options.report_to == ["none"]
-    assert options.seed == 42
-    assert json.loads(options.trainer_arguments["lr_scheduler_kwargs"]) == {"num_cycles": 2}
+    assert options.given["learning_rate"] == 3e-4
+    assert options.given["max_steps"] == 5
+    assert options.machine.bf16 is True
+    assert options.given["report_to"] == ["none"]
+    assert options.given["seed"] == 42
+    assert json.loads(options.learning.trainer_arguments["lr_scheduler_kwargs"]) == {"num_cycles": 2}
 
 
 @pytest.mark.parametrize("content", ["learning_rat: 1", "- a", "a: [", "learning_rate: fast"])

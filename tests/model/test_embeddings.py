@@ -1,6 +1,7 @@
 """Rows of a new vocabulary: GPT-2's own where it has the token, else built of its pieces and of how it is used."""
 
 import json
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -9,7 +10,7 @@ from conftest import ROOT, save_tiny_gpt2, tiny_gpt2
 from safetensors.torch import load_file
 
 from gpt2_korean.model import embeddings
-from gpt2_korean.training import stepping
+from gpt2_korean.training import trainer
 
 SAMPLE = ROOT / "data" / "korean_texts.txt"
 
@@ -140,7 +141,7 @@ def test_embeddings_that_are_no_weights_of_their_own_are_told_of(
     small_corpus, tiny_model_folder, tmp_path, run_main, monkeypatch
 ):
     """As FSDP may have it, which keeps several weights in one."""
-    monkeypatch.setattr(stepping, "embedding_layers", lambda model: [torch.nn.Embedding(3, 2)])
+    monkeypatch.setattr(trainer, "embedding_layers", lambda model: [torch.nn.Embedding(3, 2)])
     code, _, err = run_main(
         "train.py", f"--dataset_path={small_corpus}", f"--model_type={tiny_model_folder}", "--do_train",
         "--max_steps=1", f"--output_dir={tmp_path / 'out'}", "--device=cpu", "--report_to=none",
@@ -150,7 +151,11 @@ def test_embeddings_that_are_no_weights_of_their_own_are_told_of(
 
 
 def test_only_new_embeddings_get_a_rate_of_their_own_unasked():
-    choose = embeddings.choose_embedding_learning_rate
+    def choose(wanted, is_new, learning_rate, optimizer):
+        arguments = SimpleNamespace(learning_rate=learning_rate, optim=SimpleNamespace(value=optimizer))
+        options = SimpleNamespace(embedding_learning_rate=wanted)
+        return embeddings.choose_embedding_learning_rate(options, arguments, is_new)
+
     assert choose(None, True, 5e-5, "adamw_torch_fused") == embeddings.NEW_EMBEDDINGS
     assert choose(None, True, 0.01, "adamw_torch") == 0.01
     assert choose(None, True, 5e-5, "sgd") is None  # its rates mean something else

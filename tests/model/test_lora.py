@@ -14,6 +14,7 @@ from gpt2_korean.model import lora
 from gpt2_korean.model.load import load_pretrained
 from gpt2_korean.text import vocabulary
 
+pytestmark = pytest.mark.usefixtures("brief_texts")
 IDS = torch.arange(1, 25).reshape(2, 12)
 
 
@@ -88,12 +89,12 @@ def test_a_new_vocabulary_is_trained_whole_and_saved_with_the_adapter(new_words,
     torch.testing.assert_close(logits(merged), logits(PeftModel.from_pretrained(base, out / "checkpoint-4")))
 
 
-def test_a_resumed_run_ends_where_an_unbroken_one_does_bit_for_bit(run_words, tmp_path, run_main):
-    assert run_main(*run_words)[0] == 0
+def test_a_resumed_run_ends_where_an_unbroken_one_does_bit_for_bit(new_words, tmp_path, run_main):
+    assert run_main(*new_words)[0] == 0
     out = tmp_path / "out"
     unbroken = [load_file(out / name) for name in ("model.safetensors", "adapter/adapter_model.safetensors")]
     shutil.rmtree(out / "checkpoint-4")
-    code, _, err = run_main(*run_words, "--resume_from_checkpoint=auto")
+    code, _, err = run_main(*new_words, "--resume_from_checkpoint=auto")
     assert code == 0 and "checkpoint-2" in err, err
     resumed = [load_file(out / name) for name in ("model.safetensors", "adapter/adapter_model.safetensors")]
     for one, other in zip(unbroken, resumed, strict=True):

@@ -1,87 +1,25 @@
-"""The page of generate.py --serve: what it answers over loopback, and how it feels in a real browser."""
+"""The page of generate.py --serve: what it answers over loopback."""
 
 import contextlib
-import http.client
 import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
-from conftest import ROOT, save_tiny_gpt2
+from conftest import ROOT
+from server.client import ask, post, written
 
 from gpt2_korean.cli.generate_flags import parse_generate_options
 from gpt2_korean.messages import UsageError
 from gpt2_korean.server import app
-from gpt2_korean.text.documents import normalise
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory, byte_tokenizer):
-    """A model with a context long enough to write for minutes."""
-    return save_tiny_gpt2(tmp_path_factory.mktemp("models") / "long", byte_tokenizer, n_positions=256)
-
-
-@pytest.fixture(scope="module")
-def open_page(model_folder):
-    """A function that opens the page with flags, in a thread of this process; returns its port."""
-    import torch
-
-    from gpt2_korean.generation.load import read_model
-
-    model = read_model(model_folder, torch.device("cpu"), torch.float32)
-    servers = []
-
-    def start(*words):
-        options = parse_generate_options([f"--model_name_or_path={model_folder}", "--device=cpu", *words])
-        listener = app.open_port("127.0.0.1", 0)
-        server = app.build_server("127.0.0.1", app.Page(model, options, ""))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        servers.append((server, thread))
-        return listener.getsockname()[1]
-
-    yield start
-    for server, thread in servers:
-        server.should_exit = True
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def port(open_page):
-    return open_page("--dtype=float32", "--length=20", "--top_k=0")
-
-
-@pytest.fixture(scope="module")
-def endless_port(open_page):
-    """Of a page whose texts take minutes, so that they are broken off for sure."""
-    return open_page("--length=1000000", "--min_length=1000000")
-
-
-def post(port, path, body, **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    headers = {"Content-Type": "application/json", **headers}
-    connection.request("POST", path, json.dumps(body) if isinstance(body, dict) else body, headers)
-    return connection.getresponse()
-
-
-def ask(port, path, **body):
-    """`(status, events)`"""
-    answer = post(port, path, body)
-    return answer.status, [json.loads(line) for line in answer.read().decode().splitlines()]
-
-
-def written(events):
-    return "".join(event.get("text", "") for event in events)
 
 
 @pytest.mark.parametrize("prompt", ["오늘은", "", "\"따옴표\"와 '$HOME'\n- 둘째 줄\\n"])
@@ -257,188 +195,3 @@ def test_ctrl_c_ends_the_page_though_a_text_is_being_written(model_folder):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 1 and "Ctrl-C" in err and "Traceback" not in err and out == ""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A Chromium without a window, driven as a user would."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("neither Chromium nor its driver is installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,900"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture
-def page(browser, port):
-    return Page(browser, port)
-
-
-class Page:
-    """What the tests do on the page and see of it, by the ids of its parts."""
-
-    def __init__(self, browser, port):
-        self.browser = browser
-        browser.get(f"http://127.0.0.1:{port}/")
-        self.wait(lambda: self.part("seed-words").text)  # it has heard what it starts with
-
-    def part(self, name):
-        return self.browser.find_element("id", name)
-
-    @property
-    def text(self):
-        return self.part("text").get_property("value")
-
-    def type(self, *words):
-        self.part("text").send_keys(*words)
-
-    def enter(self, name, words):
-        self.part(name).clear()
-        self.part(name).send_keys(words)
-
-    def press(self, name):
-        self.part(name).click()
-
-    def wait(self, question):
-        """Until `question()` has an answer, which is returned."""
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        return WebDriverWait(self.browser, 30, 0.02).until(lambda _: question())
-
-    def status(self, words):
-        return self.wait(lambda: words in self.part("status").text)
-
-    def suggestions(self):
-        """The buttons, once there are several; what random weights suggest may be one text three times."""
-        self.wait(lambda: self.browser.find_elements("css selector", "#suggestions button"))
-        buttons = self.browser.find_elements("css selector", "#suggestions button")
-        if len(buttons) > 1:
-            return buttons
-        self.type("가")
-        return self.suggestions()
-
-    def ends_with(self, text):
-        """But for white space, which browsers and drivers see each in their own way."""
-        return "".join(self.text.split()).endswith("".join(text.split()))
-
-
-def test_a_suggestion_is_taken_with_tab_or_a_click(page):
-    from selenium.webdriver.common.keys import Keys
-
-    page.type("오늘은")
-    first = page.suggestions()[0].text
-    page.type(Keys.TAB)
-    assert page.text.startswith("오늘은") and page.ends_with(first)
-
-    before, last = page.text, page.suggestions()[-1]
-    clicked = last.text
-    last.click()
-    assert page.text.startswith(before) and page.ends_with(clicked)
-
-    second = page.suggestions()[1].text
-    page.type(Keys.SHIFT, Keys.TAB, Keys.NULL, Keys.TAB)
-    assert page.ends_with(second)
-
-    page.suggestions()
-    page.type(Keys.ESCAPE)
-    assert not page.browser.find_elements("css selector", "#suggestions button")
-    page.type(Keys.TAB)  # moves on, as anywhere else
-    assert page.browser.switch_to.active_element.get_attribute("id") == "write"
-
-
-def test_a_syllable_under_way_is_not_doubled_by_tab(page):
-    from selenium.webdriver.common.keys import Keys
-
-    page.type("오늘")
-    page.browser.execute_cdp_cmd("Input.imeSetComposition", {"text": "은", "selectionStart": 1, "selectionEnd": 1})
-    page.wait(lambda: page.text == "오늘은")
-    taken = page.wait(lambda: page.browser.find_elements("css selector", "#suggestions button"))[0].text
-    page.type(Keys.TAB)
-    assert page.text.startswith("오늘은") and page.text.count("은") == 1 + taken.count("은")
-
-
-def test_text_grows_until_stop_and_the_work_ends_with_it(browser, endless_port):
-    page = Page(browser, endless_port)
-    page.type("오늘은")
-    page.press("write")
-    page.status("쓰는 중")
-    page.wait(lambda: len(page.text) > 20)
-    assert not page.part("write").is_displayed()
-    page.press("stop")
-    page.status("멈췄습니다")
-    stopped = page.text
-    assert stopped.startswith("오늘은") and ask(endless_port, "/suggest", prompt="가")[1][-1]["suggestions"]
-    assert page.text == stopped and page.part("write").is_displayed()
-
-
-def test_a_slider_and_the_seed_are_in_the_command_and_again_writes_the_same(page, run_main):
-    for _ in range(2):
-        page.part("sliders").find_element("css selector", "[aria-label=top_p]").send_keys("\ue012")  # arrow left
-    page.type("오늘은")
-    page.press("write")
-    page.status("다 썼습니다")
-    words = shlex.split(page.part("command").text)
-    assert "--top_p=0.98" in words and f"--seed={page.part('seed').get_property('value')}" in words
-    text = page.text
-    assert normalise(run_main(*words[1:])[1])[0] == normalise(f"{text}\n")[0]  # a field has its own line ends
-    page.press("fixed")
-    page.browser.execute_script("document.getElementById('status').textContent = ''")
-    page.press("again")
-    page.status("다 썼습니다")
-    assert page.text == text and shlex.split(page.part("command").text) == words
-
-
-def test_text_is_shown_as_text_and_nothing_is_asked_of_others(browser, open_page):
-    browser.get_log("performance")
-    chat = open_page("--length=5", "--prompt_template=Q{prompt}A")
-    page = Page(browser, chat)
-    prompt = "<img src=x onerror=\"document.title='!'\"> **가** <script>document.title='!'</script>"
-    for turns in (1, 2):
-        page.type(f"{prompt}\n")
-        page.wait(lambda turns=turns: len(browser.find_elements("css selector", ".answered")) == turns)
-        page.status("다 썼습니다")
-    assert [asked.text for asked in browser.find_elements("css selector", ".asked")] == [prompt] * 2
-    assert prompt in shlex.split(page.part("command").text)[-3] and page.text == ""
-    assert browser.title == "gpt2-korean" and not browser.find_elements("css selector", "img, main script")
-    page.press("new")
-    assert not browser.find_elements("css selector", ".asked")
-
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [entry["params"]["request"]["url"] for entry in messages if entry["method"] == "Network.requestWillBeSent"]
-    assert asked and all(url.startswith((f"http://127.0.0.1:{chat}/", "data:,")) for url in asked)
-    assert not browser.get_log("browser")  # neither an error nor a broken policy
-
-
-def test_a_wait_for_others_and_a_refusal_are_told(browser, endless_port):
-    page = Page(browser, endless_port)
-    first = post(endless_port, "/write", {"prompt": "가"})
-    first.readline()
-    page.press("suggesting")
-    page.enter("length", "5")
-    page.type("오늘은")
-    page.press("write")
-    page.status("1개를 기다립니다")
-    first.close()
-    page.status("다 썼습니다")
-    page.enter("length", "1000001")
-    page.press("write")
-    page.status("1,000,000까지")
-
-
-def test_a_phone_shows_it_all_without_scrolling_sideways(page):
-    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        page.type("가" * 100)
-        page.press("write")
-        page.status("다 썼습니다")
-        assert page.browser.execute_script("return document.documentElement.scrollWidth") == 390
-    finally:
-        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -115,8 +115,9 @@ def test_a_hub_data_set_gives_the_same_documents(hub_folder, streaming):
     assert next(iter(templated))["text"] == "질문 0: 답\n0"
 
 
-def test_a_hub_data_set_that_is_not_there_or_lacks_the_column_is_refused(hub_folder):
+def test_a_hub_data_set_that_is_not_there_or_lacks_the_column_is_refused(hub_folder, monkeypatch):
     with pytest.raises(UserError, match="Q, A"):
         corpus.read_hub_dataset(hub_folder)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between the Hub library's trials
     with pytest.raises(UserError, match="--dataset_name"):
         corpus.read_hub_dataset("no-such-owner/no-such-name")

@@ -7,9 +7,10 @@ import torch
 from conftest import signal_self
 from safetensors.torch import load_file
 
-from gpt2_korean.cli.train_flags import parse_train_options
+from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import UsageError
-from gpt2_korean.training.trainer import KoreanTrainer
+
+pytestmark = pytest.mark.usefixtures("brief_texts")
 
 
 @pytest.fixture
@@ -78,22 +79,14 @@ def test_a_larger_patience_goes_on_from_there(run_words, tmp_path, run_main):
 
 
 def test_stopped_and_resumed_it_ends_at_the_same_step_with_the_same_model(
-    run_words, tmp_path, run_main, at_training_step, monkeypatch
+    run_words, tmp_path, run_main, at_training_step, at_evaluation
 ):
     run = [*run_words, "--early_stopping_patience=3"]
     assert run_main(*run, f"--output_dir={tmp_path / 'unbroken'}")[0] == 0
     best = assert_ended_early(tmp_path / "unbroken", 3)
     at_training_step(best + 5, lambda _: signal_self())  # one evaluation has brought nothing new
     assert run_main(*run)[0] == 75
-    original = KoreanTrainer.prediction_step
-
-    def prediction_step(self, *args, **kwargs):
-        if self.state.global_step == best + 9:  # the evaluation that is to end the run
-            monkeypatch.setattr(KoreanTrainer, "prediction_step", original)
-            signal_self()
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(KoreanTrainer, "prediction_step", prediction_step)
+    at_evaluation(best + 9, lambda _: signal_self())  # the evaluation that is to end the run
     assert run_main(*run)[0] == 75
     code, _, err = run_main(*run)
     assert code == 0 and "일찍 마칩니다" in err
@@ -155,8 +148,8 @@ def test_what_cannot_work_is_refused_by_name(words, named):
 def test_lower_is_better_for_every_measure():
     evaluated = [*DO, "--do_eval", "--eval_steps=9"]
     for words in (["--load_best_model_at_end"], ["--early_stopping_patience=2", "--metric_for_best_model=perplexity"]):
-        arguments = parse_train_options([*evaluated, *words]).trainer_arguments
+        arguments = parse_train_options([*evaluated, *words]).learning.trainer_arguments
         assert arguments["load_best_model_at_end"] and arguments["greater_is_better"] is False
     chosen = parse_train_options([*evaluated, "--early_stopping_patience=2", "--no_load_best_model_at_end"])
-    assert chosen.trainer_arguments["load_best_model_at_end"] is False
-    assert chosen.trainer_arguments["metric_for_best_model"] == "eval_bits_per_character"
+    assert chosen.learning.trainer_arguments["load_best_model_at_end"] is False
+    assert chosen.learning.trainer_arguments["metric_for_best_model"] == "eval_bits_per_character"

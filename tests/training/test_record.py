@@ -7,7 +7,8 @@ import torch
 from conftest import signal_self
 from huggingface_hub import ModelCard
 
-from gpt2_korean.training import record as run_record
+from gpt2_korean.training.model_card import model_card
+from gpt2_korean.training.record import Record, publishable
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz"
 
@@ -82,22 +83,21 @@ def test_a_hub_token_is_saved_nowhere(run, tmp_path, run_main, monkeypatch):
 
 
 def test_the_card_names_the_base_model_and_its_license():
-    record = {
-        "command": ["train.py"], "versions": {}, "device": "cpu", "precision": "float32", "seed": 1,
-        "steps": {"done": 3}, "options": {"model_type": "gpt2-medium"},
-        "provenance": {
-            "model": {"name": "gpt2-medium"}, "corpus": {"tokens": 9}, "vocabulary": {"tokens": 8}, "block_size": 7,
-        },
+    provenance = {
+        "model": {"name": "gpt2-medium"}, "corpus": {"tokens": 9}, "vocabulary": {"tokens": 8}, "block_size": 7,
     }  # fmt: skip
-    card = ModelCard(run_record.model_card("x", record))
+    record = Record(
+        ["train.py"], {"model_type": "gpt2-medium"}, device="cpu", seed=1, provenance=provenance, steps={"done": 3}
+    )
+    card = ModelCard(model_card("x", record))
     assert (card.data.base_model, card.data.license) == ("gpt2-medium", "mit")
-    record["options"]["model_type"] = "scratch-mini"
-    assert ModelCard(run_record.model_card("x", record)).data.base_model is None
+    record.options["model_type"] = "scratch-mini"
+    assert ModelCard(model_card("x", record)).data.base_model is None
 
 
 def test_no_secret_name_or_home_is_published(run, tmp_path, run_main, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "plainsecret")
-    assert run_record.publishable(["--run_name", "my-plainsecret"]) == ["--run_name", "my-***"]
+    assert publishable(["--run_name", "my-plainsecret"]) == ["--run_name", "my-***"]
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("getpass.getuser", lambda: "gildong")
     monkeypatch.setattr("socket.gethostname", lambda: "node042.cluster.example")
@@ -125,4 +125,4 @@ def test_no_secret_name_or_home_is_published(run, tmp_path, run_main, monkeypatc
     ],
 )  # fmt: skip
 def test_what_is_private_is_hidden_and_the_rest_is_not(private, published):
-    assert run_record.publishable(private) == published
+    assert publishable(private) == published

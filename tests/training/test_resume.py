@@ -8,7 +8,8 @@ import pytest
 import torch
 from conftest import signal_self
 from safetensors.torch import load_file
-from transformers import Trainer
+
+pytestmark = pytest.mark.usefixtures("brief_texts")
 
 
 @pytest.fixture
@@ -36,21 +37,27 @@ def assert_same(one, other):
     assert all(torch.equal(one[0][name], other[0][name]) for name in one[0])
 
 
-def test_a_run_stopped_twice_at_random_steps_ends_as_one_never_stopped(
-    long_run, tmp_path, run_main, at_training_step, rng
+def test_a_run_stopped_at_random_steps_and_in_an_evaluation_ends_as_one_never_stopped(
+    long_run, tmp_path, run_main, at_training_step, at_evaluation, rng
 ):
     unbroken = [*long_run, f"--output_dir={tmp_path / 'unbroken'}"]
     assert run_main(*unbroken)[0] == 0
     steps = json.loads((tmp_path / "unbroken" / "trainer_state.json").read_text())["max_steps"]
     assert steps % 3 == 0 and steps >= 24
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        # Calls of training_step, two for each step, from where the last run stopped.
-        calls = at_training_step(rng.randint(1, steps - 2), lambda _, number=number: signal_self(number))
+
+    def stopped():
         code, _, err = run_main(*long_run)
-        assert code == 75, err
-        assert number.name in err and "--resume_from_checkpoint=auto" in err
-        assert calls
+        assert code == 75 and "--resume_from_checkpoint=auto" in err, err
         assert not (tmp_path / "out" / "config.json").exists()
+        return err
+
+    # Calls of training_step, two for each step, from where the last run stopped; the second evaluation is at step 8.
+    assert at_training_step(rng.randint(1, 14), lambda _: signal_self(signal.SIGTERM)) == []
+    assert "SIGTERM" in stopped()
+    at_evaluation(8, lambda _: signal_self())
+    assert "8스텝에서 멈추고" in stopped()
+    assert at_training_step(rng.randint(1, 2 * (steps - 9)), lambda _: signal_self(signal.SIGUSR1)) == []
+    assert "SIGUSR1" in stopped()
     code, _, err = run_main(*long_run)
     assert code == 0 and "이어서 학습합니다" in err and "missing keys" not in err
     assert_same(result(tmp_path / "out"), result(tmp_path / "unbroken"))
@@ -110,30 +117,12 @@ def test_a_checkpoint_of_another_corpus_vocabulary_or_model_is_refused_by_name(
     assert run_main(*resume, f"--dataset_path={moved}")[0] == 0
 
 
-def test_an_evaluation_cut_short_is_made_up_for(long_run, tmp_path, run_main, monkeypatch):
-    unbroken = [*long_run, f"--output_dir={tmp_path / 'unbroken'}"]
-    assert run_main(*unbroken)[0] == 0
-    original = Trainer.compute_loss
-
-    def compute_loss(self, model, *args, **kwargs):
-        if not model.training and self.state.global_step == 8:
-            monkeypatch.setattr(Trainer, "compute_loss", original)
-            signal_self()
-        return original(self, model, *args, **kwargs)
-
-    monkeypatch.setattr(Trainer, "compute_loss", compute_loss)
-    code, _, err = run_main(*long_run, "--per_device_eval_batch_size=1")
-    assert code == 75 and "8스텝에서 멈추고" in err
-    assert run_main(*long_run)[0] == 0
-    assert_same(result(tmp_path / "out"), result(tmp_path / "unbroken"))
-
-
-def test_kill_9_at_any_moment_costs_at_most_one_save_interval(small_corpus, tiny_model_folder, tmp_path, run_script):
+def test_kill_9_at_any_moment_costs_at_most_one_save_interval(small_corpus, tiny_model_folder, tmp_path, fork_script):
     """GPT2_KOREAN_KILLS=40,0 for 40 random moments and every file operation of a run."""
     import shutil
 
     shutil.copytree(tiny_model_folder, tmp_path / "model")
     kills = os.environ.get("GPT2_KOREAN_KILLS", "2,3").split(",")
-    finished = run_script("tests/training/crash_harness.py", tmp_path, *kills, timeout=3000)
+    finished = fork_script("tests/training/crash_harness.py", tmp_path, *kills)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert f"무작위 {kills[0]}번 죽임" in finished.stdout

@@ -136,10 +136,10 @@ def test_a_corpus_of_one_sentence_still_trains(train_words, tmp_path, run_main):
 
 
 @pytest.mark.parametrize("limit", [20_000, 250_000])
-def test_a_full_disk_ends_the_run_and_keeps_the_earlier_checkpoints(train_words, tmp_path, run_script, limit):
+def test_a_full_disk_ends_the_run_and_keeps_the_earlier_checkpoints(train_words, tmp_path, run_main, limit):
     """A limit on the size of files stands in for the disk: the write fails in the same way, in the middle."""
     run = ["train.py", *train_words, "--do_train", "--report_to=none", "--save_steps=2"]
-    assert run_script(*run, "--max_steps=2").returncode == 0
+    assert run_main(*run, "--max_steps=2")[0] == 0
 
     def saved():
         record = tmp_path / "out" / "run.json"  # tells of the last run, however it ended
@@ -147,12 +147,14 @@ def test_a_full_disk_ends_the_run_and_keeps_the_earlier_checkpoints(train_words,
 
     before = saved()
 
-    def no_room():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    finished = run_script(*run, "--max_steps=4", "--resume_from_checkpoint=auto", preexec_fn=no_room)
-    assert finished.returncode == 1
-    assert "저장하지 못했습니다" in finished.stderr and "Traceback" not in finished.stderr
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
+    try:
+        code, _, err = run_main(*run, "--max_steps=4", "--resume_from_checkpoint=auto")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert code == 1
+    assert "저장하지 못했습니다" in err and "Traceback" not in err
     assert saved() == before
     assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["exit_code"] == 1
 

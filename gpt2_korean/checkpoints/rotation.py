@@ -1,0 +1,112 @@
+"""What becomes of the checkpoints and models that stand in an output folder when a newer one comes."""
+
+import os
+import shutil
+from pathlib import Path
+
+from gpt2_korean.checkpoints import atomic_files
+from gpt2_korean.checkpoints.complete import (
+    ADAPTER,
+    CHECKPOINT,
+    CURVE,
+    RESUME,
+    STATE,
+    WEIGHTS,
+    has_weights,
+    read_json,
+    whole_checkpoints,
+)
+
+# All that Trainer, save_pretrained and train.py write into a folder of a model or checkpoint.
+RUN_FILES = (
+    *WEIGHTS,
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+    "adapter_config.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "training_args.bin",
+    STATE,
+    RESUME,
+    CURVE,
+    "optimizer*.pt",
+    "optimizer*.bin",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state*.pth",
+)
+
+
+def publish_checkpoint(checkpoint, target, saved_before, replaces_earlier_run):
+    """Make the synced folder `checkpoint` visible as `target`.
+
+    saved_before: whether this run has saved this very step before. replaces_earlier_run: delete what an earlier run
+    left beside it: only now, so that whatever ends a run before its first save, the old model is still there.
+    """
+    if not saved_before:
+        remove_checkpoint(target)  # another run's
+    if target.exists():  # this very step, saved once more, or a folder that holds files of the user's
+        atomic_files.replace_files(checkpoint, target, last=(STATE,))
+    else:
+        atomic_files.rename_into_place(checkpoint, target)
+    if replaces_earlier_run:
+        remove_earlier_run(target.parent, keep=target)
+    atomic_files.tidy_staging_area(target.parent)
+
+
+def remove_earlier_run(output_dir, keep):
+    """Delete the model and all checkpoints but `keep` of `output_dir`, file by file: what no run wrote stays."""
+    output_dir = Path(output_dir)
+    for path in output_dir.glob("checkpoint-*"):
+        if CHECKPOINT.fullmatch(path.name) and path != Path(keep):
+            remove_checkpoint(path)
+    if has_weights(output_dir):
+        remove_run_files(output_dir)
+    (output_dir / CURVE).unlink(missing_ok=True)  # a run that was stopped leaves one beside no model
+    remove_checkpoint(output_dir / ADAPTER)
+
+
+def drop_old_checkpoints(output_dir, limit, keep=None):
+    """Delete all but the newest `limit` whole checkpoints (None: all of them) and `keep` (a folder, or None).
+
+    One that was saved only for being the best so far does not count: it goes once it is neither that nor the newest.
+    """
+    whole = whole_checkpoints(output_dir)
+    wanted = [path for path in whole if not (read_json(path / RESUME) or {}).get("only_best")]
+    kept = [*(wanted if limit is None else wanted[-limit:]), *whole[-1:], *([keep] if keep else [])]
+    kept = {Path(path).resolve() for path in kept}
+    for path in whole:
+        if path.resolve() not in kept:
+            remove_checkpoint(path)
+
+
+def remove_checkpoint(folder):
+    """Delete a checkpoint, at once for all who look; its folder stays only where a file in it is not a run's."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.is_dir() and all(map(_is_run_file, folder.iterdir())):
+        removed = atomic_files.staging_area(folder.parent) / f"removed-{folder.name}"
+        shutil.rmtree(removed, ignore_errors=True)
+        os.rename(folder, removed)
+        shutil.rmtree(removed, ignore_errors=True)  # what is left of it goes at the next start
+        atomic_files.tidy_staging_area(folder.parent)
+    else:
+        remove_run_files(folder)
+
+
+def remove_run_files(folder):
+    """Delete the files of `folder` that a training run writes, and nothing else."""
+    for pattern in RUN_FILES:
+        for path in Path(folder).glob(pattern):
+            path.unlink()
+
+
+def _is_run_file(path):
+    return path.is_file() and any(path.match(pattern) for pattern in RUN_FILES)

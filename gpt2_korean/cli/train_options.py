@@ -1,0 +1,106 @@
+"""argv → the options of train.py: frozen dataclasses by README's groups, so that each step takes its own."""
+
+import sys
+from dataclasses import dataclass
+
+from gpt2_korean.cli.config_file import config_words
+from gpt2_korean.cli.parser import group_of
+from gpt2_korean.cli.train_checks import check_together, choose_best_by_bits
+from gpt2_korean.cli.train_flags import add_trainer_flags, train_parser
+from gpt2_korean.cli.trainer_flags import read_trainer_flags
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    dataset_path: str | None
+    dataset_name: str | None
+    dataset_config_name: str | None
+    streaming: bool
+    text_column_name: str
+    text_template: str | None
+    encoding: str | None
+    line_by_line: bool
+    block_size: int | None
+    validation_file: str | None
+    validation_split_percentage: float
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    model_type: str
+    tokenizer: str | None
+    vocab_size: int | None
+    trust_remote_code: bool
+    lora_rank: int
+    lora_alpha: int | None
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    output_dir: str
+    overwrite_output_dir: bool
+    resume_from_checkpoint: str | None
+    save_total_limit: int | None
+    logging_dir: str
+
+
+@dataclass(frozen=True)
+class LearningOptions:
+    """trainer_arguments: by name, all that TrainingArguments takes: our own flags that it shares, and others given."""
+
+    embedding_learning_rate: float | None
+    sample_prompts: str | None
+    early_stopping_patience: int | None
+    early_stopping_threshold: float
+    trainer_arguments: dict
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """None: left open."""
+
+    device: str
+    bf16: bool | None
+    fp16: bool | None
+    torch_compile: bool | None
+    torch_compile_backend: str | None
+    torch_compile_mode: str | None
+    device_graphs: bool | None
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The flags of train.py by README's groups; command: the words themselves; given: name → value of all of them."""
+
+    command: list
+    given: dict
+    do_train: bool
+    do_eval: bool
+    max_hours: float | None
+    text: TextOptions
+    model: ModelOptions
+    output: OutputOptions
+    learning: LearningOptions
+    machine: MachineOptions
+
+
+def parse_train_options(argv=None):
+    """The TrainOptions of a command line. Raises UsageError."""
+    trainer_flags = read_trainer_flags()
+    parser = train_parser()
+    add_trainer_flags(parser, trainer_flags)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    flags = parser.parse(argv)
+    if flags.config is not None:
+        # What stands later on a command line wins, so the file's values go first.
+        flags = parser.parse(config_words(flags.config, parser.flag_names()) + argv)
+    check_together(flags)
+    choose_best_by_bits(flags)
+    given = dict(vars(flags))
+    flags.trainer_arguments = {name: value for name, value in given.items() if name in trainer_flags}
+    for name in ("torch_compile_backend", "torch_compile_mode"):  # of TrainingArguments, and ours to carry out
+        setattr(flags, name, given.get(name))
+    groups = (TextOptions, ModelOptions, OutputOptions, LearningOptions, MachineOptions)
+    return TrainOptions(
+        argv, given, flags.do_train, flags.do_eval, flags.max_hours, *(group_of(group, flags) for group in groups)
+    )

@@ -1,0 +1,120 @@
+"""The machine and the flags → TrainingArguments, and what a run is about to do, said before its first step."""
+
+import os
+
+from transformers import TrainingArguments, set_seed
+from transformers.training_args import ParallelMode
+
+from gpt2_korean.device import (
+    choose_device,
+    choose_precision,
+    describe_device,
+    describe_machine,
+    load_ipex,
+    name_precision,
+)
+from gpt2_korean.messages import UsageError, say, warn
+from gpt2_korean.model.load import show_downloads_only
+from gpt2_korean.text.blocks import count_targets
+
+# Flags of TrainingArguments that are ours to carry out: see speed/choose.py. Trainer would compile the whole model,
+# which takes several times as long, anew for each shape of a batch.
+COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
+
+
+def set_up_machine(machine, learning, logging_dir, record=None):
+    """TrainingArguments for the device and the precision that `machine` (MachineOptions) chooses, which are said.
+
+    learning: LearningOptions. The random numbers begin here; `record` is told. Raises UsageError as build_arguments.
+    """
+    show_downloads_only()
+    device = choose_device(machine.device)
+    bf16, fp16, reason = choose_precision(device, machine.bf16, machine.fp16)
+    say(describe_machine(device, bf16, fp16, reason))
+    _, notice = load_ipex(device)
+    if notice:
+        say(notice)
+    arguments = build_arguments(learning.trainer_arguments, device, bf16, fp16, logging_dir)
+    set_seed(arguments.seed)
+    if record is not None:
+        record.device, record.precision = describe_device(device), name_precision(bf16, fp16)
+        record.processes, record.seed = arguments.world_size, arguments.seed
+    return arguments
+
+
+def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
+    """TrainingArguments on `device`.
+
+    Raises UsageError for values that only transformers can refuse, for FSDP in a single process, and where
+    transformers would choose another device than we did.
+    """
+    arguments = {**trainer_arguments, "bf16": bf16, "fp16": fp16, "use_cpu": device.type == "cpu"}
+    for ours in ("resume_from_checkpoint", "save_total_limit", "enable_jit_checkpoint", *COMPILATION):
+        arguments.pop(ours, None)
+    # All weights of a language model have gradients in every pass; to look for others costs time.
+    arguments.setdefault("ddp_find_unused_parameters", False)
+    # Trainer would replace a loss that is not finite by the mean of the others and go on; in float16 the
+    # step of such a loss is skipped, and that is right.
+    arguments.setdefault("logging_nan_inf_filter", fp16)
+    if device.type in ("cuda", "xpu") and arguments.get("dataloader_pin_memory", True):
+        # Otherwise the copy of each batch to the device waits for the step before it, and the device then for the next.
+        arguments.setdefault("accelerator_config", {"non_blocking": True})
+    if arguments.get("eval_steps") is not None:
+        arguments.setdefault("eval_strategy", "steps")
+    # A run shorter than --logging_steps has a curve too, from its first step to its last.
+    arguments.setdefault("logging_first_step", True)
+    # transformers wants the intervals of saving and evaluating to agree for this; ours saves a new best at once.
+    load_best = arguments.pop("load_best_model_at_end", False)
+    # The writer of its callback knows no other way to be told where; see TensorBoardCallback.
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(logging_dir)
+    if device.type == "xpu" and os.environ.get("WORLD_SIZE", "1") == "1":
+        # Where both are present TrainingArguments takes the XPU and accelerate the CUDA device.
+        os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "xpu")
+    if arguments.get("hub_token"):
+        # In the environment the Hub's client finds it, and Trainer does not save it in training_args.bin.
+        os.environ["HF_TOKEN"] = arguments.pop("hub_token")
+    try:
+        arguments = TrainingArguments(**arguments, remove_unused_columns=False)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"학습 설정이 맞지 않습니다: {error}") from None
+    if arguments.fsdp and arguments.parallel_mode != ParallelMode.DISTRIBUTED:
+        raise UsageError("--fsdp: 프로세스가 여럿이어야 합니다. torchrun --nproc_per_node=2 train.py ...로 실행하세요.")
+    arguments.load_best_model_at_end = load_best
+    if arguments.device.type != device.type:
+        raise UsageError(
+            f"--device={device.type}: transformers는 {arguments.device.type}을(를) 고릅니다. "
+            "CUDA_VISIBLE_DEVICES 또는 ZE_AFFINITY_MASK로 다른 장치를 가리세요."
+        )
+    return arguments
+
+
+def announce(trainer, blocks):
+    """Say what `trainer` is about to do with Blocks; returns how many steps that is, and how many tokens they read."""
+    arguments, steps = trainer.args, trainer.planned_steps()
+    blocks_per_step = trainer.get_total_train_batch_size(arguments)
+    own = trainer.record.provenance.get("embedding_learning_rate")
+    own = "" if own is None else f"(임베딩 {own:g})"
+    each = f"스텝마다 블록 {blocks_per_step:,}개 × {blocks.size:,}토큰"
+    say(f"학습: {steps:,}스텝 · {each} · 학습률 {arguments.learning_rate:g}{own}")
+    return steps, steps * blocks_per_step * blocks.size
+
+
+def warn_of_plan(arguments, steps, blocks):
+    """Warn of what a user would want to know before waiting for hours.
+
+    warmup_steps and save_steps below 1 are shares of the run, as in TrainingArguments.
+    """
+    tokens, warmup_steps = count_targets(blocks.train), arguments.warmup_steps
+    save_steps = arguments.save_steps if arguments.save_strategy == "steps" else None
+    if tokens is not None and tokens < blocks.size:
+        warn(f"글이 한 블록보다 짧습니다(토큰 {tokens:,}개 < {blocks.size:,}개). 더 많은 글이 있어야 제대로 배웁니다.")
+    if warmup_steps >= max(steps, 1):
+        warn(
+            f"--warmup_steps={warmup_steps:g}이(가) 전체 {steps:,}스텝 이상이라 학습률이 최댓값에 이르지 못합니다. "
+            f"--warmup_steps={max(1, steps // 10)} 정도를 권합니다."
+        )
+    if save_steps is not None and save_steps > steps:
+        warn(
+            f"--save_steps={save_steps:g}이(가) 전체 {steps:,}스텝보다 길어 끝나기 전에는 저장되지 않습니다. "
+            f"--save_steps={max(1, steps // 3)} 정도를 권합니다."
+        )

@@ -1,0 +1,89 @@
+"""A process that has the libraries loaded and forks scripts, which so start at once and not after seconds of imports.
+
+A line of JSON on stdin asks for one script, or for two side by side as the ranks of one run; the line on stdout that
+answers it has their exit codes. Nothing here starts a thread before it forks.
+"""
+
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+PATIENCE_SECONDS = 200
+
+
+def main():
+    load_libraries()
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        print(json.dumps(run(json.loads(line))), file=answers, flush=True)
+
+
+def load_libraries():
+    import generate  # noqa: F401
+    import train  # noqa: F401
+    from gpt2_korean.model import load  # noqa: F401
+    from gpt2_korean.training import run, trainer  # noqa: F401
+
+
+def run(request):
+    """The exit codes of request["ranks"] processes, negative where a signal ended one."""
+    ranks = request["ranks"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    running = {start(request, rank, port if ranks > 1 else None): rank for rank in range(ranks)}
+    codes, deadline = [None] * ranks, time.monotonic() + PATIENCE_SECONDS
+    while running:
+        for process, rank in list(running.items()):
+            found, status = os.waitpid(process, os.WNOHANG)
+            if found:
+                codes[rank] = os.waitstatus_to_exitcode(status)
+                del running[process]
+            elif time.monotonic() > deadline:
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.01)
+    return codes
+
+
+def start(request, rank, port):
+    process = os.fork()
+    if process:
+        return process
+    try:
+        for descriptor, flags, name in (
+            (0, os.O_RDONLY, os.devnull),
+            (1, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, f"{request['output']}.{rank}.out"),
+            (2, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, f"{request['output']}.{rank}.err"),
+        ):
+            os.dup2(os.open(name, flags), descriptor)
+        if port:
+            each = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": request["ranks"], "MASTER_PORT": port}
+            os.environ.update({name: str(value) for name, value in each.items()}, MASTER_ADDR="127.0.0.1")
+        os.chdir(request["folder"])
+        sys.argv = request["words"]
+        code = run_as_script(sys.argv[0])
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run_as_script(path):
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Pages that are open while a file's tests run."""
+
+import threading
+
+import pytest
+from conftest import save_tiny_gpt2
+
+from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.server import app
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory, byte_tokenizer):
+    """A model with a context long enough to write for minutes."""
+    return save_tiny_gpt2(tmp_path_factory.mktemp("models") / "long", byte_tokenizer, n_positions=256)
+
+
+@pytest.fixture(scope="module")
+def open_page(model_folder):
+    """A function that opens the page with flags, in a thread of this process; returns its port."""
+    import torch
+
+    from gpt2_korean.generation.load import read_model
+
+    model = read_model(model_folder, torch.device("cpu"), torch.float32)
+    servers = []
+
+    def start(*words):
+        options = parse_generate_options([f"--model_name_or_path={model_folder}", "--device=cpu", *words])
+        listener = app.open_port("127.0.0.1", 0)
+        server = app.build_server("127.0.0.1", app.Page(model, options, ""))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        servers.append((server, thread))
+        return listener.getsockname()[1]
+
+    yield start
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def port(open_page):
+    return open_page("--dtype=float32", "--length=20", "--top_k=0")
+
+
+@pytest.fixture(scope="module")
+def endless_port(open_page):
+    """Of a page whose texts take minutes, so that they are broken off for sure."""
+    return open_page("--length=1000000", "--min_length=1000000")

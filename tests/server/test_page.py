@@ -1,0 +1,197 @@
+"""The page of generate.py --serve in a real browser."""
+
+import json
+import shlex
+import shutil
+
+import pytest
+from server.client import ask, post
+
+from gpt2_korean.text.documents import normalise
+
+pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium without a window, driven as a user would."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("neither Chromium nor its driver is installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,900"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def page(browser, port):
+    return Page(browser, port)
+
+
+class Page:
+    """What the tests do on the page and see of it, by the ids of its parts."""
+
+    def __init__(self, browser, port):
+        self.browser = browser
+        browser.get(f"http://127.0.0.1:{port}/")
+        self.wait(lambda: self.part("seed-words").text)  # it has heard what it starts with
+
+    def part(self, name):
+        return self.browser.find_element("id", name)
+
+    @property
+    def text(self):
+        return self.part("text").get_property("value")
+
+    def type(self, *words):
+        self.part("text").send_keys(*words)
+
+    def enter(self, name, words):
+        self.part(name).clear()
+        self.part(name).send_keys(words)
+
+    def press(self, name):
+        self.part(name).click()
+
+    def wait(self, question):
+        """Until `question()` has an answer, which is returned."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self.browser, 30, 0.02).until(lambda _: question())
+
+    def status(self, words):
+        return self.wait(lambda: words in self.part("status").text)
+
+    def suggestions(self):
+        """The buttons, once there are several; what random weights suggest may be one text three times."""
+        self.wait(lambda: self.browser.find_elements("css selector", "#suggestions button"))
+        buttons = self.browser.find_elements("css selector", "#suggestions button")
+        if len(buttons) > 1:
+            return buttons
+        self.type("가")
+        return self.suggestions()
+
+    def ends_with(self, text):
+        """But for white space, which browsers and drivers see each in their own way."""
+        return "".join(self.text.split()).endswith("".join(text.split()))
+
+
+def test_a_suggestion_is_taken_with_tab_or_a_click(page):
+    from selenium.webdriver.common.keys import Keys
+
+    page.type("오늘은")
+    first = page.suggestions()[0].text
+    page.type(Keys.TAB)
+    assert page.text.startswith("오늘은") and page.ends_with(first)
+
+    before, last = page.text, page.suggestions()[-1]
+    clicked = last.text
+    last.click()
+    assert page.text.startswith(before) and page.ends_with(clicked)
+
+    second = page.suggestions()[1].text
+    page.type(Keys.SHIFT, Keys.TAB, Keys.NULL, Keys.TAB)
+    assert page.ends_with(second)
+
+    page.suggestions()
+    page.type(Keys.ESCAPE)
+    assert not page.browser.find_elements("css selector", "#suggestions button")
+    page.type(Keys.TAB)  # moves on, as anywhere else
+    assert page.browser.switch_to.active_element.get_attribute("id") == "write"
+
+
+def test_a_syllable_under_way_is_not_doubled_by_tab(page):
+    from selenium.webdriver.common.keys import Keys
+
+    page.type("오늘")
+    page.browser.execute_cdp_cmd("Input.imeSetComposition", {"text": "은", "selectionStart": 1, "selectionEnd": 1})
+    page.wait(lambda: page.text == "오늘은")
+    taken = page.wait(lambda: page.browser.find_elements("css selector", "#suggestions button"))[0].text
+    page.type(Keys.TAB)
+    assert page.text.startswith("오늘은") and page.text.count("은") == 1 + taken.count("은")
+
+
+def test_text_grows_until_stop_and_the_work_ends_with_it(browser, endless_port):
+    page = Page(browser, endless_port)
+    page.type("오늘은")
+    page.press("write")
+    page.status("쓰는 중")
+    page.wait(lambda: len(page.text) > 20)
+    assert not page.part("write").is_displayed()
+    page.press("stop")
+    page.status("멈췄습니다")
+    stopped = page.text
+    assert stopped.startswith("오늘은") and ask(endless_port, "/suggest", prompt="가")[1][-1]["suggestions"]
+    assert page.text == stopped and page.part("write").is_displayed()
+
+
+def test_a_slider_and_the_seed_are_in_the_command_and_again_writes_the_same(page, run_main):
+    for _ in range(2):
+        page.part("sliders").find_element("css selector", "[aria-label=top_p]").send_keys("\ue012")  # arrow left
+    page.type("오늘은")
+    page.press("write")
+    page.status("다 썼습니다")
+    words = shlex.split(page.part("command").text)
+    assert "--top_p=0.98" in words and f"--seed={page.part('seed').get_property('value')}" in words
+    text = page.text
+    assert normalise(run_main(*words[1:])[1])[0] == normalise(f"{text}\n")[0]  # a field has its own line ends
+    page.press("fixed")
+    page.browser.execute_script("document.getElementById('status').textContent = ''")
+    page.press("again")
+    page.status("다 썼습니다")
+    assert page.text == text and shlex.split(page.part("command").text) == words
+
+
+def test_text_is_shown_as_text_and_nothing_is_asked_of_others(browser, open_page):
+    browser.get_log("performance")
+    chat = open_page("--length=5", "--prompt_template=Q{prompt}A")
+    page = Page(browser, chat)
+    prompt = "<img src=x onerror=\"document.title='!'\"> **가** <script>document.title='!'</script>"
+    for turns in (1, 2):
+        page.type(f"{prompt}\n")
+        page.wait(lambda turns=turns: len(browser.find_elements("css selector", ".answered")) == turns)
+        page.status("다 썼습니다")
+    assert [asked.text for asked in browser.find_elements("css selector", ".asked")] == [prompt] * 2
+    assert prompt in shlex.split(page.part("command").text)[-3] and page.text == ""
+    assert browser.title == "gpt2-korean" and not browser.find_elements("css selector", "img, main script")
+    page.press("new")
+    assert not browser.find_elements("css selector", ".asked")
+
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [entry["params"]["request"]["url"] for entry in messages if entry["method"] == "Network.requestWillBeSent"]
+    assert asked and all(url.startswith((f"http://127.0.0.1:{chat}/", "data:,")) for url in asked)
+    assert not browser.get_log("browser")  # neither an error nor a broken policy
+
+
+def test_a_wait_for_others_and_a_refusal_are_told(browser, endless_port):
+    page = Page(browser, endless_port)
+    first = post(endless_port, "/write", {"prompt": "가"})
+    first.readline()
+    page.press("suggesting")
+    page.enter("length", "5")
+    page.type("오늘은")
+    page.press("write")
+    page.status("1개를 기다립니다")
+    first.close()
+    page.status("다 썼습니다")
+    page.enter("length", "1000001")
+    page.press("write")
+    page.status("1,000,000까지")
+
+
+def test_a_phone_shows_it_all_without_scrolling_sideways(page):
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        page.type("가" * 100)
+        page.press("write")
+        page.status("다 썼습니다")
+        assert page.browser.execute_script("return document.documentElement.scrollWidth") == 390
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -1,0 +1,86 @@
+"""Which speed-ups a run takes, and what it says where one of them is not to be had."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import tiny_gpt2
+
+import gpt2_korean.speed
+from gpt2_korean.speed import choose
+from gpt2_korean.speed.choose import WORTH_COMPILING, choose_compilation
+
+
+def test_long_runs_compile_where_that_is_possible_and_a_flag_decides():
+    def choice(wanted, possible, flops, backend=None):
+        machine = SimpleNamespace(torch_compile=wanted, torch_compile_backend=backend, torch_compile_mode=None)
+        return choose_compilation(machine, possible, flops)
+
+    def compiles(*arguments):
+        return choice(*arguments)[0] is not None
+
+    assert compiles(None, True, 2 * WORTH_COMPILING)
+    assert not compiles(None, True, WORTH_COMPILING / 2)
+    assert not compiles(None, False, 2 * WORTH_COMPILING)
+    assert compiles(True, False, 0) and not compiles(False, True, 2 * WORTH_COMPILING)
+    how, reason = choice(None, False, 0, "eager")
+    assert how == {"backend": "eager", "mode": None} and reason == "--torch_compile_backend"
+
+
+def test_a_compiled_run_on_a_cpu_learns_what_an_uncompiled_one_does(train_words, tmp_path, run_main, monkeypatch):
+    """The compiler's eager backend stands in for a GPU's: the same path, no kernels."""
+    losses, compiled, original = [], [], torch.compile
+
+    def compile_and_note(function, **keywords):
+        assert keywords["backend"] == "eager" and keywords["dynamic"] is False
+        compiled.append(function.__name__)
+        return original(function, **keywords)
+
+    monkeypatch.setattr(torch, "compile", compile_and_note)
+    for words in ([], ["--torch_compile", "--torch_compile_backend=eager"]):
+        code, _, err = run_main(
+            "train.py", *train_words, "--do_train", "--overwrite_output_dir", "--max_steps=6", "--logging_steps=1",
+            "--per_device_train_batch_size=4", *words,
+        )  # fmt: skip
+        assert code == 0, err
+        history = json.loads((tmp_path / "out/checkpoint-6/trainer_state.json").read_text())["log_history"]
+        losses.append([entry["loss"] for entry in history if "loss" in entry])
+        assert all(entry["tokens_per_second"] > 0 for entry in history if "loss" in entry)
+    assert "--torch_compile=true" in err
+    assert compiled == ["layer", "cross_entropy_in_place"]
+    assert losses[0][:2] == pytest.approx(losses[1][:2], rel=0.02)
+
+
+def test_a_compiler_that_is_not_there_or_fails_is_told_of_in_two_lines(train_words, run_main, monkeypatch):
+    run = ["train.py", *train_words, "--do_train", "--max_steps=1", "--report_to=none"]
+    code, _, err = run_main(*run, "--torch_compile_backend=none-such")
+    assert code == 2 and "--torch_compile_backend" in err and "none-such" in err
+
+    def fails(graph, inputs):
+        raise ValueError("no such kernel")
+
+    monkeypatch.setattr(choose, "choose_compilation", lambda *_: ({"backend": fails}, None))
+    code, _, err = run_main(*run)
+    assert code == 1 and "--torch_compile=false" in err and "Traceback" not in err
+
+
+def test_where_the_fused_layer_cannot_be_compiled_training_goes_the_plain_way_and_says_so(monkeypatch, capsys):
+    tried = []
+
+    def fails(config, *_):
+        tried.append(config)
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setitem(sys.modules, "gpt2_korean.speed.layer", SimpleNamespace(try_out=fails))
+    monkeypatch.setattr(gpt2_korean.speed, "layer", SimpleNamespace(try_out=fails), raising=False)
+    arguments = SimpleNamespace(device=torch.device("cuda"), bf16=True, fp16=False, fsdp=None, deepspeed=None, n_gpu=1)
+    assert choose.load_fused_layer(tiny_gpt2(301), arguments) is None and len(tried) == 1
+    assert "Triton" in capsys.readouterr().err
+    # What it does not compute is not asked of it, nor is anything of a machine without a GPU.
+    assert choose.load_fused_layer(tiny_gpt2(301, activation_function="relu"), arguments) is None
+    assert choose.load_fused_layer(tiny_gpt2(301, scale_attn_by_inverse_layer_idx=True), arguments) is None
+    arguments.device = torch.device("cpu")
+    assert choose.load_fused_layer(tiny_gpt2(301), arguments) is None
+    assert len(tried) == 1 and capsys.readouterr().err == ""

@@ -1,0 +1,89 @@
+"""One of two ranks: python ranks.py WAY WORDS, where WORDS are train.py's; tests/training/test_ranks.py starts it."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+from torch import distributed
+from transformers import Trainer
+
+import train
+from gpt2_korean.checkpoints import atomic_files
+from gpt2_korean.messages import run_script
+from gpt2_korean.speed import choose, graphs
+
+
+def average():
+    """Assert that ranks start with the first one's weights and that each gets the mean of their gradients."""
+    graphs.BUCKET = 10
+    distributed.init_process_group("gloo")
+    torch.manual_seed(distributed.get_rank())
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2))
+    graphs.start_alike(model)
+    start = [weight.detach().clone() for weight in model.parameters()]
+    weights = list(model.parameters())[1:]
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    own = [weight.grad.clone() for weight in weights]
+    graphs.average_over_ranks(list(model.parameters()))
+    everyone = [None, None]
+    distributed.all_gather_object(everyone, (start, own))
+    assert all(torch.equal(one, other) for one, other in zip(everyone[0][0], everyone[1][0], strict=True))
+    assert not torch.equal(everyone[0][1][0], everyone[1][1][0])
+    for weight, one, other in zip(weights, everyone[0][1], everyone[1][1], strict=True):
+        torch.testing.assert_close(weight.grad, (one + other) / 2)
+
+
+def save_slowly(save=Trainer._save, sync=atomic_files.sync):
+    """Have the first rank still write, and files come and go, when the second has nothing left to save."""
+
+    def slow_save(self, output_dir=None, state_dict=None):
+        if not self.args.should_save:
+            return save(self, output_dir, state_dict)
+        passing = [Path(output_dir) / f"passing-{number}" for number in range(20)]
+        Path(output_dir).mkdir(exist_ok=True)
+        for path in passing:
+            path.touch()
+        time.sleep(0.4)
+        save(self, output_dir, state_dict)
+        for path in passing:
+            path.unlink()
+
+    def slow_sync(folder):
+        time.sleep(0.2)
+        atomic_files._sync_path, at_once = lambda path: (time.sleep(0.02), at_once(path)), atomic_files._sync_path
+        sync(folder)
+        atomic_files._sync_path = at_once
+
+    Trainer._save, atomic_files.sync = slow_save, slow_sync
+
+
+def signal_the_second_rank_in_its_third_step(step=Trainer.training_step):
+    calls = []
+
+    def stopped_step(self, *args, **kwargs):
+        calls.append(None)
+        if len(calls) == 3 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return step(self, *args, **kwargs)
+
+    Trainer.training_step = stopped_step
+
+
+if __name__ == "__main__":
+    way = sys.argv.pop(1)
+    if way == "average":
+        sys.exit(average())
+    if way == "stopped":
+        signal_the_second_rank_in_its_third_step()
+    else:
+        save_slowly()
+    if way == "recorded":  # as on GPUs that have graphs, but for the replay
+        choose.has_graphs, graphs.WARM_UP = lambda device: True, 10**9
+        sys.argv.append("--device_graphs")
+    sys.exit(run_script(train.main))

@@ -1,0 +1,40 @@
+"""Evaluation counts each target once, whatever the batches, and stops where it is asked to."""
+
+import pytest
+import torch
+from conftest import tiny_gpt2
+
+from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss
+from gpt2_korean.training.stopping import StopRequest
+
+
+def random_blocks(rng, vocab_size, lengths):
+    return [{"input_ids": torch.tensor([rng.randrange(vocab_size) for _ in range(length)])} for length in lengths]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_the_summed_loss_is_that_of_every_token_by_itself(rng, batch):
+    model = tiny_gpt2(301)
+    blocks = random_blocks(rng, 301, [32, *(rng.randint(1, 32) for _ in range(9))])
+    expected = 0.0
+    with torch.no_grad():
+        exact = model.double()
+        for block in blocks:
+            for place in range(1, len(block["input_ids"])):
+                log_probabilities = exact(block["input_ids"][None, :place]).logits[0, -1].log_softmax(-1)
+                expected -= log_probabilities[block["input_ids"][place]].item()
+    found = exact_loss(model.float(), blocks, batch, torch.device("cpu"), StopRequest())
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_it_asks_at_every_batch_whether_to_stop(rng):
+    asked = []
+
+    class Counting(StopRequest):
+        def agreed(self, device="cpu"):
+            asked.append(device)
+            return len(asked) == 3
+
+    with pytest.raises(EvaluationStopped):
+        exact_loss(tiny_gpt2(301), random_blocks(rng, 301, [8] * 9), 2, torch.device("cpu"), Counting())
+    assert len(asked) == 3

@@ -1,0 +1,92 @@
+"""However a run fails before its last step: a line that names what failed, and every checkpoint intact."""
+
+import errno
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+from gpt2_korean.checkpoints import complete
+
+
+def make_loss_nan(trainer):
+    original = trainer.compute_loss
+    trainer.compute_loss = lambda *args, **kwargs: original(*args, **kwargs) * torch.nan
+
+
+def make_weights_nan(trainer):
+    original = trainer.optimizer.step
+    trainer.optimizer.step = lambda: (original(), next(trainer.model.parameters()).data.fill_(torch.nan))
+
+
+@pytest.mark.parametrize("damage", [make_loss_nan, make_weights_nan])
+@pytest.mark.parametrize("logging_steps", [1, 100])
+def test_a_loss_that_is_no_number_ends_the_run_before_it_reaches_a_checkpoint(
+    resumable_words, tmp_path, run_main, at_training_step, damage, logging_steps
+):
+    at_training_step(4, damage)
+    code, _, err = run_main(*resumable_words, f"--logging_steps={logging_steps}")
+    assert code == 1 and "NaN" in err and "--learning_rate" in err and "Traceback" not in err
+    assert [path.name for path in (tmp_path / "out").glob("*") if path.is_dir()] == ["checkpoint-2"]
+
+
+def test_an_output_dir_that_goes_away_is_named_and_not_made_anew(resumable_words, tmp_path, run_main, at_training_step):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    at_training_step(3, lambda _: out.rename(elsewhere))
+    code, _, err = run_main(*resumable_words)
+    assert code == 1 and "저장하지 못했습니다" in err and str(out) in err
+    assert complete.is_resumable(elsewhere / "checkpoint-2") and not out.exists()
+
+
+def test_a_file_system_that_turns_read_only_is_named(
+    resumable_words, tmp_path, run_main, at_training_step, monkeypatch
+):
+    original = os.mkdir
+
+    def mkdir(path, *args, **kwargs):
+        if str(path).startswith(str(tmp_path / "out")):
+            raise OSError(errno.EROFS, "stands in for a read-only mount", str(path))
+        return original(path, *args, **kwargs)
+
+    at_training_step(3, lambda _: monkeypatch.setattr(os, "mkdir", mkdir))
+    code, _, err = run_main(*resumable_words)
+    assert code == 1 and "읽기 전용" in err
+    assert complete.is_resumable(tmp_path / "out" / "checkpoint-2")
+
+
+def test_a_dead_loader_process_is_named(resumable_words, tmp_path, run_main, at_training_step):
+    at_training_step(3, lambda _: [os.kill(worker.pid, signal.SIGKILL) for worker in multiprocessing.active_children()])
+    code, _, err = run_main(*resumable_words, "--dataloader_num_workers=1", "--max_steps=200")
+    assert code == 1 and "--dataloader_num_workers" in err and "Traceback" not in err
+    assert complete.is_resumable(tmp_path / "out" / "checkpoint-2")
+
+
+def test_a_loader_process_that_dies_with_the_lock_of_the_bars_holds_nobody_up():
+    """Such a process is forked as the loader's are, takes the lock and is killed."""
+    script = (
+        "import multiprocessing, os, signal, sys, time\n"
+        "from tqdm import tqdm\nfrom gpt2_korean.training.stopping import ignore_in_worker\n"
+        "def work():\n"
+        "    ignore_in_worker(None, 0)\n"
+        "    tqdm.get_lock().acquire()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "tqdm.write('before')\n"
+        "worker = multiprocessing.get_context('fork').Process(target=work)\n"
+        "worker.start()\nworker.join()\n"
+        "tqdm.write(f'after {worker.exitcode}')\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert finished.stdout == "before\nafter -9\n", finished.stderr
+
+
+def test_what_a_killed_run_left_half_written_is_cleared(resumable_words, tmp_path, run_main):
+    half = tmp_path / "out" / "_unfinished" / "checkpoint-9"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    assert run_main(*resumable_words)[0] == 0
+    assert not (tmp_path / "out" / "_unfinished").exists()

@@ -1,0 +1,65 @@
+"""Several ranks learn, measure and stop as one process does."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import NO_DROPOUT, tiny_gpt2
+from transformers import AutoModelForCausalLM
+
+from gpt2_korean.checkpoints import complete
+
+RANKS = Path(__file__).parent / "ranks.py"
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+def test_fsdp_in_one_process_is_told_how_to_have_more(train_words, run_main):
+    code, out, err = run_main("train.py", *train_words, "--do_train", "--max_steps=1", "--fsdp")
+    assert code == 2 and out == "" and "--fsdp" in err and "torchrun" in err and "Traceback" not in err
+
+
+def test_ranks_average_their_gradients_and_start_alike(fork_script):
+    for finished in fork_script(RANKS, "average", ranks=2):
+        assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize(("way", "words"), [("wrapped", []), ("recorded", []), ("sharded", ["--fsdp"])])
+def test_two_ranks_learn_and_measure_what_one_process_does(
+    train_words, tiny_model_folder, tmp_path, run_main, fork_script, way, words
+):
+    """With DistributedDataParallel, with the averaging that takes its place where steps are recorded, and with FSDP."""
+    model, out = tmp_path / "model", tmp_path / "out"
+    tiny_gpt2(640, initializer_range=0.02, **NO_DROPOUT).save_pretrained(shutil.copytree(tiny_model_folder, model))
+    run = [
+        *train_words, "--do_train", "--do_eval", "--validation_split_percentage=30", "--max_steps=6",
+        "--gradient_accumulation_steps=2", "--report_to=none", "--overwrite_output_dir", "--learning_rate=0.1",
+        "--optim=sgd", "--block_size=8", "--train_sampling_strategy=sequential", f"--model_type={model}",
+    ]  # fmt: skip
+    code, alone, err = run_main("train.py", *run, "--per_device_train_batch_size=4")
+    assert code == 0, err
+    expected = AutoModelForCausalLM.from_pretrained(out).state_dict()
+    files = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
+    first, second = fork_script(RANKS, way, *run, "--per_device_train_batch_size=2", *words, ranks=2)
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    together, by_itself = (json.loads(text.splitlines()[-1]) for text in (first.stdout, alone))
+    assert together == pytest.approx(by_itself, rel=1e-4)
+    found = AutoModelForCausalLM.from_pretrained(out).state_dict()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5, msg=name)
+    there = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
+    assert {path for path in files if "rng_state" not in path.name} <= there
+
+
+def test_two_ranks_stop_together_when_one_is_signalled_and_go_on(resumable_words, tmp_path, run_script, fork_script):
+    """The second rank signals itself alone, in the middle of its third step; torchrun sees how it ends."""
+    words = [*resumable_words[1:], "--max_steps=6", "--save_steps=100"]
+    stopped = run_script(*TORCHRUN, RANKS, "stopped", *words)
+    assert stopped.returncode != 0 and "exitcode  : 75" in stopped.stderr and "3스텝에서 멈추고" in stopped.stderr
+    checkpoint = tmp_path / "out" / "checkpoint-3"
+    assert complete.is_resumable(checkpoint)
+    assert {path.name for path in checkpoint.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+    for gone_on in fork_script("train.py", *words, ranks=2):
+        assert gone_on.returncode == 0, gone_on.stderr
+    assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 6
