@@ -4,7 +4,8 @@ import sys
 from functools import partial
 
 from gpt2_korean.cli.generate_flags import parse_generate_options, parse_setting
-from gpt2_korean.messages import run_script, warn
+from gpt2_korean.generation.output import Output, check_output_file
+from gpt2_korean.messages import run_script
 from gpt2_korean.model.find import find_model
 from gpt2_korean.text.prompts import read_prompts
 
@@ -14,11 +15,8 @@ def main(argv=None):
     # imported, which takes seconds.
     options = parse_generate_options(argv)
     prompts = [] if options.output.interactive else read_prompts(options.prompts.prompt, options.prompts.prompt_file)
-    source, notice = find_model(options.model.model_name_or_path)
-    if notice:
-        warn(notice)
-    if options.output.output_file:
-        open(options.output.output_file, "a", encoding="utf-8").close()
+    source = find_model(options.model.model_name_or_path)
+    check_output_file(options.output.output_file)
     if options.page.serve:
         from gpt2_korean.server.app import Page, open_port, serve
 
@@ -26,7 +24,6 @@ def main(argv=None):
 
     from gpt2_korean.generation.batch import write_all
     from gpt2_korean.generation.load import load
-    from gpt2_korean.generation.output import Output
     from gpt2_korean.generation.terminal import answer, converse
 
     model, settled = load(source, options.model)

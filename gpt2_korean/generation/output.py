@@ -19,6 +19,12 @@ class Output:
     model: object
 
 
+def check_output_file(path):
+    """Raise OSError for a file that cannot be appended to: now, not when the text is written. None: no file."""
+    if path:
+        open(path, "a", encoding="utf-8").close()
+
+
 def put_out(out, prompt, pieces, settings, heading=""):
     """Print a text as its pieces come, and record it if that is wanted; returns it and whether anybody wants more."""
     opening = heading if out.template else heading + prompt

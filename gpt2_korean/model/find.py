@@ -18,7 +18,7 @@ from gpt2_korean.checkpoints.complete import (
     trainer_state,
     whole_checkpoints,
 )
-from gpt2_korean.messages import UsageError, UserError, say
+from gpt2_korean.messages import UsageError, UserError, say, warn
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 from gpt2_korean.model.lora import check_adapter
 
@@ -44,26 +44,25 @@ def find_start(model, output=None):
     Raises UserError for a model that is not there, UsageError where `output` holds an earlier run and no flag says what
     is to become of it, or where checkpoint and flags of LoRA do not fit.
     """
-    source, checkpoint, notice = model.model_type, None, None
+    source, checkpoint = model.model_type, None
     if output is not None:
         checkpoint = find_starting_point(output.output_dir, output.overwrite_output_dir, output.resume_from_checkpoint)
     if checkpoint is not None:
-        source, notice = checkpoint, f"이어서 학습합니다: {checkpoint}"  # model and tokenizer are the checkpoint's own
+        source = checkpoint  # model and tokenizer are its own
+        say(f"이어서 학습합니다: {checkpoint}")
     elif source not in SCRATCH_SIZES:
-        source, notice = find_model(source, "--model_type")
+        source = find_model(source, "--model_type")
         if output is not None:
             check_source_survives(source, output.output_dir)
-    if notice:
-        say(notice)
     if output is not None:
         check_adapter(checkpoint, source, model.lora_rank, model.lora_alpha)
     return Start(source, checkpoint)
 
 
 def find_model(name, flag="--model_name_or_path"):
-    """Where `name` is loaded from: `(folder or hub id, a notice or None)`.
+    """The folder or hub id that `name` is loaded from.
 
-    A run that ended before step N has no checkpoint-N, and never will: its last state stands for it.
+    A run that ended before step N has no checkpoint-N, and never will: its last state stands for it, and that is said.
     Raises UserError that names the models which do exist beside a missing one.
     """
     path = Path(name)
@@ -75,7 +74,7 @@ def find_model(name, flag="--model_name_or_path"):
         if missing:
             beside = [other for other in whole_checkpoints(path.parent) if other != path]
             raise UserError(f"{flag}={name}: 쓰다 만 모델입니다({missing}이 없거나 잘림). {describe_existing(beside)}")
-        return path, None
+        return path
     if path.is_file():
         raise UsageError(f"{flag}={name}: 파일이 아니라 모델이 든 폴더를 주세요.")
     if CHECKPOINT.fullmatch(path.name):
@@ -83,9 +82,10 @@ def find_model(name, flag="--model_name_or_path"):
         state = trainer_state(beside[-1]) if beside else None
         if state and state["max_steps"] <= state["global_step"] < step_of(path):
             last = beside[-1]
-            return last, f"학습이 {step_of(last)}스텝에서 끝났으므로 {path.name} 대신 마지막 {last.name}을(를) 씁니다."
+            warn(f"학습이 {step_of(last)}스텝에서 끝났으므로 {path.name} 대신 마지막 {last.name}을(를) 씁니다.")
+            return last
     elif HUB_ID.fullmatch(name) and not ("/" in name and path.parent.is_dir()):
-        return name, None
+        return name
     raise UsageError(f"{flag}={name}: 그런 모델 폴더가 없습니다. {describe_existing(_models_in(path.parent))}")
 
 

@@ -91,7 +91,7 @@ def load_adapted(folder, flag, trust_remote_code=False):
     from safetensors import safe_open
 
     base = lora.read_adapter(folder).get("base_model_name_or_path") or ""
-    source, _ = find_model(base, f"{Path(folder) / lora.CONFIG}의 바탕 모델")
+    source = find_model(base, f"{Path(folder) / lora.CONFIG}의 바탕 모델")
     model, _ = load_pretrained(source, torch.float32, flag, trust_remote_code)
     with safe_open(Path(folder) / lora.WEIGHTS, framework="pt") as file:
         embeddings = [name for name in file.keys() if "lora_" not in name]  # noqa: SIM118

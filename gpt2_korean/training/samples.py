@@ -6,19 +6,18 @@ random numbers is changed.
 
 import re
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import torch
 
 from gpt2_korean.generation.decoder import LibraryDecoder
 from gpt2_korean.generation.load import LoadedModel, gpt2_decoder
-from gpt2_korean.generation.loop import generate_ids, stream_ids
+from gpt2_korean.generation.loop import stream_ids
 from gpt2_korean.generation.sampling import Sampling
-from gpt2_korean.generation.text_stream import TextStream
 from gpt2_korean.generation.whole_characters import build_tables
-from gpt2_korean.generation.write import LOOK_EVERY
+from gpt2_korean.generation.write import LOOK_EVERY, stream_texts
 from gpt2_korean.model.gpt2 import is_supported
 from gpt2_korean.model.lora import merged_weights
-from gpt2_korean.text.prompts import encode_prompt
 
 LENGTH = 64
 SAMPLING = Sampling(temperature=0.7, top_k=50, top_p=0.95, repetition_penalty=1.2)  # of README's generate.py
@@ -58,10 +57,10 @@ def _fastest_decoder(model, device, dtype):
 
 def continue_prompts(loaded, prompts):
     """What the model writes after each of `prompts`, a list of str in whole characters."""
-    encoded = [encode_prompt(prompt, loaded.tokenizer, loaded.eos_token_id) for prompt in prompts]
-    written = generate_ids(loaded.decoder, encoded, LENGTH, SAMPLING, loaded.eos_token_id, loaded.utf8)
-    streams = [TextStream(loaded.tokenizer, ids) for ids in encoded]
-    return [stream.push(ids) + stream.close() for stream, ids in zip(streams, written, strict=True)]
+    texts, settings = [""] * len(prompts), SimpleNamespace(**vars(SAMPLING), length=LENGTH, stop=None)
+    for _, new in stream_texts(loaded, prompts, settings, tell=lambda _: None):
+        texts = [text + more for text, more in zip(texts, new, strict=True)]
+    return texts
 
 
 def as_markdown(prompt, text):
