@@ -19,7 +19,7 @@ from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, say, warn
 from gpt2_korean.model.gpt2 import is_supported, kernel_sizes, weight_shapes
 from gpt2_korean.model.load import damaged, load_pretrained, show_downloads_only, unfitting, without_end
-from gpt2_korean.speed import linear
+from gpt2_korean.speed import int8, linear
 from gpt2_korean.text.end_of_text import find_end
 
 FLAG = "--model_name_or_path"
@@ -63,7 +63,7 @@ def read_model(source, device, dtype, quantize=None, allow_invalid_utf8=False, t
     ipex, notice = load_ipex(device)
     if notice:
         say(notice)
-    if quantize and not linear.quantizes(device):
+    if quantize and not int8.quantizes(device):
         raise UsageError(f"--quantize={quantize}: CPU에서만 쓸 수 있습니다. --device=cpu를 더하세요.")
     read = _read_gpt2(Path(source)) if ipex is None else None
     if read is not None:
@@ -108,7 +108,7 @@ def gpt2_decoder(config, tensors, device, dtype, quantize=None, captures=True):
         # A copy: where the kernels fail, the weights are taken once more.
         decoder = _decoder_with_kernels(config, dict(tensors), device, dtype, captures)
         return decoder or GPT2Decoder(config, tensors, device, dtype, captures=captures)
-    make_linear = linear.quantized if quantize else linear.packed if linear.packs(device, dtype) else linear.plain
+    make_linear = int8.quantized if quantize else linear.packed if linear.packs(device, dtype) else linear.plain
     return GPT2Decoder(config, tensors, device, dtype, make_linear)
 
 

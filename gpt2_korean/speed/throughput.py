@@ -38,6 +38,15 @@ def peak_flops(device_name):
     return next((peak for name, peak in PEAKS.items() if name in device_name), None)
 
 
+def model_flops_utilization(tokens_per_second, flops, device_name, devices):
+    """The share of what so many devices can compute that a run computes (MFU), None where either is not known.
+
+    flops: floating-point operations a token. It is the model's share: what is computed twice counts once.
+    """
+    peak = peak_flops(device_name)
+    return None if peak is None or tokens_per_second is None else tokens_per_second * flops / (peak * devices)
+
+
 class TokenMeter:
     """Counts tokens against the seconds in which a run trained, neither evaluated nor saved."""
 

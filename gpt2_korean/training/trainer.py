@@ -24,7 +24,7 @@ from gpt2_korean.messages import UserError, describe_os_error, say, warn
 from gpt2_korean.model import lora
 from gpt2_korean.model.embeddings import embedding_layers, split_off
 from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
-from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, peak_flops
+from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flops_utilization
 from gpt2_korean.text.blocks import fill_up
 from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics
 from gpt2_korean.training.model_card import write_card
@@ -131,8 +131,10 @@ class KoreanTrainer(Trainer):
         if "loss" in logs:
             speeds["tokens_per_second"] = self.meter.read()
         elif "train_runtime" in logs:
-            speeds["train_tokens_per_second"] = self.meter.overall()
-            speeds["train_mfu"] = self._model_flops_utilization(speeds["train_tokens_per_second"])
+            speeds["train_tokens_per_second"] = speed = self.meter.overall()
+            if self.full_length:  # on a device as fast as those whose peak is known, batches are of one shape
+                flops, name = self.flops_per_token(self.full_length), describe_device(self.args.device)
+                speeds["train_mfu"] = model_flops_utilization(speed, flops, name, self.args.world_size)
         logs |= {name: speed for name, speed in speeds.items() if speed is not None}
         super().log(logs, start_time)
 
@@ -141,13 +143,6 @@ class KoreanTrainer(Trainer):
             f"{self.state.global_step}스텝까지의 손실이나 가중치에 NaN 또는 무한대가 나와 멈춥니다. 앞서 저장된 "
             "체크포인트는 그대로 있습니다.\n--learning_rate를 낮추거나 --warmup_steps를 늘리거나 --fp16을 끄세요."
         )
-
-    def _model_flops_utilization(self, tokens_per_second):
-        peak = peak_flops(describe_device(self.args.device))
-        if peak is None or tokens_per_second is None or not self.full_length:
-            return None
-        flops = self.flops_per_token(self.full_length) * tokens_per_second
-        return flops / (peak * self.args.world_size)
 
     def describe_progress(self):
         """What the progress bar shows beside the steps: a list of words. Waits for the device."""
