@@ -27,7 +27,7 @@ NOT_SERVED = ("interactive", "prompt_file", "output_file")
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class LoadOptions:
     """The model and all that is chosen once, with it."""
 
     model_name_or_path: str
@@ -63,7 +63,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class OutputOptions:
+class ResultOptions:
     stream: bool | None
     interactive: bool
     num_return_sequences: int
@@ -82,10 +82,10 @@ class PageOptions:
 class GenerateOptions:
     """What the command line asks for, by README's groups."""
 
-    model: ModelOptions
+    model: LoadOptions
     prompts: PromptOptions
     settings: Settings
-    output: OutputOptions
+    output: ResultOptions
     page: PageOptions
 
 

@@ -15,7 +15,7 @@ from gpt2_korean.text.conversations import fill
 def write_all(model, out, prompts, settings, options):
     """Continue each of `prompts` as often as is wanted, as long as somebody wants the texts.
 
-    model, settings: see write.stream_texts. out: an Output. options: the OutputOptions of the command line.
+    model, settings: see write.stream_texts. out: an Output. options: the ResultOptions of the command line.
     """
     jobs = [prompt for prompt in prompts for _ in range(options.num_return_sequences)]
     filled = [fill(out.template, prompt) for prompt in jobs]

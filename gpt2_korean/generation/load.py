@@ -39,7 +39,7 @@ class LoadedModel:
 def load(source, options):
     """`(LoadedModel, the options settled)` of a model folder or a hub id; says what was chosen.
 
-    options: the ModelOptions of the command line. Settled, they name the device type, the data type and the seed
+    options: the LoadOptions of the command line. Settled, they name the device type, the data type and the seed
         that was set, whatever they left open. Raises what read_model raises, and UsageError for a device that is
         not here.
     """

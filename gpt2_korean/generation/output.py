@@ -11,7 +11,7 @@ class Output:
     """Where the texts of a run go besides stdout, and how they are shown.
 
     file: of their records, None for none. template: what each prompt was put into; answers are then shown by
-    themselves, and None has each text follow its prompt. model: the ModelOptions that load settled.
+    themselves, and None has each text follow its prompt. model: the LoadOptions that load settled.
     """
 
     file: str | None

@@ -146,7 +146,7 @@ def test_int8_sums_are_exact_on_processors_with_and_without_vnni(isa, run_script
 
 @pytest.fixture
 def make_linear(request, monkeypatch):
-    """The function of linear.py or int8.py that is meant; int8 products by oneDNN also where FBGEMM's would be chosen."""
+    """The function of linear.py or int8.py that is meant; int8 by oneDNN also where FBGEMM would be chosen."""
     name, _, library = request.param.partition(" by ")
     if name != "plain" and not int8.quantizes(CPU):
         pytest.skip("PyTorch without oneDNN")
