@@ -101,7 +101,7 @@ def load_adapted(folder, flag, trust_remote_code=False):
     agree_on_ends(model, tokenizer)
     config = LoraConfig.from_pretrained(folder)
     config.inference_mode = False  # as saved it is True, for those who only load it
-    adapted = lora.wrap(model, config, bool(embeddings))
+    adapted = lora.wrap_in_adapter(model, config, bool(embeddings))
     adapted.load_adapter(folder, "default", is_trainable=True)
     return adapted, tokenizer
 

@@ -52,7 +52,7 @@ def adapt(model, rank, alpha=None, train_embeddings=False):
         task_type="CAUSAL_LM", r=rank, lora_alpha=alpha or 2 * rank, target_modules="all-linear",
         fan_in_fan_out=transposed,
     )  # fmt: skip
-    return wrap(model, config, train_embeddings)
+    return wrap_in_adapter(model, config, train_embeddings)
 
 
 def is_adapted(model):
@@ -80,12 +80,12 @@ def merged_weights(model):
     return weights
 
 
-def describe(model):
+def describe_adapter(model):
     trained, whole = model.get_nb_trainable_parameters()
     return f"LoRA: 매개변수 {whole:,}개 가운데 {trained:,}개({trained / whole:.1%})를 학습합니다."
 
 
-def wrap(model, config, train_embeddings):
+def wrap_in_adapter(model, config, train_embeddings):
     """`model` with the adapter of a peft `config` on it, changed in place; see adapt."""
     from peft import PeftModelForCausalLM
 

@@ -12,5 +12,5 @@ def prepare_model(model, old, new, documents, blocks, start, options):
     if options.lora_rank and start.checkpoint is None:
         model = lora.adapt(model, options.lora_rank, options.lora_alpha, train_embeddings=new is not old)
     if options.lora_rank:
-        say(lora.describe(model))
+        say(lora.describe_adapter(model))
     return model

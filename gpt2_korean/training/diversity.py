@@ -27,7 +27,7 @@ def repetition(texts, n):
     return sum(1 - distinct([text], n) for text in texts) / len(texts)
 
 
-def cut(texts, count, length):
+def cut_stretches(texts, count, length):
     """`count` stretches of `length` characters, evenly chosen from `texts` put together; None where there are fewer."""
     whole = "\n".join(texts)
     stretches = [whole[start : start + length] for start in range(0, len(whole) - length + 1, length)]

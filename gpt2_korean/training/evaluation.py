@@ -11,7 +11,7 @@ from gpt2_korean.device import dtype_of
 from gpt2_korean.messages import Stopped
 from gpt2_korean.text.blocks import collate, count_targets
 from gpt2_korean.text.documents import sample_texts
-from gpt2_korean.training.diversity import cut, measure
+from gpt2_korean.training.diversity import cut_stretches, measure
 from gpt2_korean.training.samples import write_stretches, writing
 from gpt2_korean.training.stopping import leave_together
 
@@ -97,7 +97,7 @@ def measure_texts(trainer, documents):
             progress.update(sum(map(len, texts)) - progress.n)
             if trainer.stop.reason:
                 raise _stopped(trainer)
-    people = cut(sample_texts(documents, 1_000_000), TEXTS, CHARACTERS)
+    people = cut_stretches(sample_texts(documents, 1_000_000), TEXTS, CHARACTERS)
     return measure(texts), people and measure(people)
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import tiny_gpt2
 
 from gpt2_korean.training import samples
-from gpt2_korean.training.diversity import cut, distinct, measure, repetition
+from gpt2_korean.training.diversity import cut_stretches, distinct, measure, repetition
 
 
 def test_distinct_and_repetition_are_as_counted_by_hand(rng):
@@ -36,13 +36,13 @@ def test_a_model_in_a_loop_is_told_from_one_that_is_not(rng):
 
 
 def test_people_s_texts_are_cut_as_long_as_the_model_s_without_overlap(sample_texts):
-    stretches = cut(sample_texts, 30, 50)
+    stretches = cut_stretches(sample_texts, 30, 50)
     whole = "\n".join(sample_texts)
     assert len(stretches) == 30 and {len(stretch) for stretch in stretches} == {50}
     places = [whole.index(stretch) for stretch in stretches]
     assert all(after - before >= 50 for before, after in itertools.pairwise(places))
     assert places[-1] > len(whole) * 0.9
-    assert cut(["가" * 99], 2, 50) is None
+    assert cut_stretches(["가" * 99], 2, 50) is None
 
 
 @pytest.mark.parametrize("context", [32, 256])
