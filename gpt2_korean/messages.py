@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import sys
+import traceback
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/@\s]+(?=@)")  # a Hub token; the name and password in a URL
 
@@ -46,6 +47,16 @@ def print_once(text):
 
 def warn(message):
     say(f"주의: {message}")
+
+
+def warn_of_failure(error, message):
+    """Warn that something is done without, since `error` stood in its way; whatever that is, no program ends for it.
+
+    It may be a mistake of ours: GPT2_KOREAN_DEBUG=1 shows where it was made.
+    """
+    warn(message)
+    if os.environ.get("GPT2_KOREAN_DEBUG") == "1":
+        say("".join(traceback.format_exception(error)))
 
 
 def run_script(main):

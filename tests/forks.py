@@ -27,9 +27,12 @@ def main():
 
 
 def load_libraries():
+    import matplotlib.figure  # noqa: F401
+
     import generate  # noqa: F401
     import train  # noqa: F401
     from gpt2_korean.model import load  # noqa: F401
+    from gpt2_korean.speed import choose  # noqa: F401
     from gpt2_korean.training import run, trainer  # noqa: F401
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+TEXT = {"dict[str, bool]", "ParallelismConfig"}  # annotations without a type of the command line: text, as of JSON
+
 
 @dataclass(frozen=True)
 class TrainerFlag:
@@ -23,7 +25,7 @@ class TrainerFlag:
 def read_trainer_flags():
     """All fields of TrainingArguments as `{name: TrainerFlag}`.
 
-    Raises ImportError where transformers is not installed.
+    Raises ImportError where transformers is not installed, TypeError for an annotation that is not understood.
     """
     package = find_spec("transformers")
     if package is None:
@@ -50,7 +52,9 @@ def _flag(name, types, classes):
         # The widest type first: `str | bool` must be able to carry both.
         if kind.__name__ in types:
             return TrainerFlag(name, kind)
-    return TrainerFlag(name, str)
+    if types & TEXT:
+        return TrainerFlag(name, str)
+    raise TypeError(f"TrainingArguments.{name}: {' | '.join(sorted(types))}")
 
 
 def _enum_values(enum):

@@ -7,7 +7,6 @@ model would take longer than reading the weights.
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,13 +15,14 @@ from gpt2_korean.checkpoints.complete import read_json
 from gpt2_korean.device import choose_device, choose_dtype, describe_device, has_graphs, load_ipex, name_dtype
 from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
 from gpt2_korean.generation.whole_characters import build_tables
-from gpt2_korean.messages import UsageError, say, warn
+from gpt2_korean.messages import UsageError, say, warn_of_failure
 from gpt2_korean.model.gpt2 import is_supported, kernel_sizes, weight_shapes
 from gpt2_korean.model.load import damaged, load_pretrained, show_downloads_only, unfitting, without_end
 from gpt2_korean.speed import int8, linear
 from gpt2_korean.text.end_of_text import find_end
 
 FLAG = "--model_name_or_path"
+TOLD_OF = set()  # the failures of the Triton kernels that this process has warned of
 
 
 @dataclass(frozen=True)
@@ -128,14 +128,15 @@ def _decoder_with_kernels(config, tensors, device, dtype, captures):
         failure = compiling.exception()
     if failure is None:
         return decoder
-    _tell_of_kernels(type(failure).__name__)  # whatever a compiler and a driver can raise
+    _tell_of_kernels(failure)  # whatever a compiler and a driver can raise
     return None
 
 
-@cache
 def _tell_of_kernels(failure):
-    """Once: a run in training asks for the kernels at each evaluation."""
-    warn(f"Triton 커널을 쓸 수 없어 조금 느리게 씁니다 ({failure}).")
+    """Once of each kind: a run in training asks for the kernels at each evaluation."""
+    if type(failure) not in TOLD_OF:
+        TOLD_OF.add(type(failure))
+        warn_of_failure(failure, f"Triton 커널을 쓸 수 없어 조금 느리게 씁니다 ({type(failure).__name__}).")
 
 
 def _read_weights(folder, config):

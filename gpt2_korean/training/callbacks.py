@@ -13,7 +13,7 @@ from gpt2_korean.checkpoints.atomic_files import write_file
 from gpt2_korean.checkpoints.complete import CURVE
 from gpt2_korean.checkpoints.rotation import drop_old_checkpoints
 from gpt2_korean.device import dtype_of
-from gpt2_korean.messages import say, warn
+from gpt2_korean.messages import say, warn_of_failure
 from gpt2_korean.training.curve import curve_of, draw, is_worth_drawing
 from gpt2_korean.training.record import write_record
 from gpt2_korean.training.report import shorten
@@ -176,7 +176,7 @@ class WriteSamples(TrainerCallback):
                 texts = continue_prompts(loaded, self.prompts)
         except Exception as error:  # hours of training are worth more than a look at them
             self.prompts = ()
-            warn(f"학습하는 모델로 글을 써 보일 수 없습니다 ({type(error).__name__}: {error}).")
+            warn_of_failure(error, f"학습하는 모델로 글을 써 보일 수 없습니다 ({type(error).__name__}: {error}).")
             return
         panels = {}
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True), 1):
@@ -207,6 +207,6 @@ class DrawCurve(TrainerCallback):
                 self.drawn = curve
         except Exception as error:
             self.corpus = None
-            warn(f"{CURVE}를 그릴 수 없습니다 ({type(error).__name__}: {error}).")
+            warn_of_failure(error, f"{CURVE}를 그릴 수 없습니다 ({type(error).__name__}: {error}).")
 
     on_evaluate = on_save

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,6 +28,17 @@ def test_every_field_of_training_arguments_is_a_flag_of_its_type():
             assert flags[name].kind is float, name
         elif isinstance(field.default, int):
             assert flags[name].kind in (int, float), name
+
+
+def test_an_annotation_that_is_not_understood_is_named_and_not_taken_for_text(tmp_path, monkeypatch):
+    for annotation in ("Optional[int]", "Sequence[str] | None"):
+        (tmp_path / "training_args.py").write_text(f"class TrainingArguments:\n    new_field: {annotation} = None\n")
+        (tmp_path / "trainer_utils.py").touch()
+        package = SimpleNamespace(origin=tmp_path / "__init__.py")
+        monkeypatch.setattr("gpt2_korean.cli.trainer_flags.find_spec", lambda name, package=package: package)
+        with pytest.raises(TypeError) as refusal:
+            read_trainer_flags()
+        assert "new_field" in str(refusal.value) and annotation.split(" |")[0] in str(refusal.value)
 
 
 def test_choices_are_those_of_the_enums_of_transformers():

@@ -1,0 +1,92 @@
+"""The house as it is meant: who may import whom, no circle, one file for Trainer's private parts."""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = "gpt2_korean"
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted([*(ROOT / PACKAGE).rglob("*.py"), ROOT / "train.py", ROOT / "generate.py"])
+}
+# Each folder, and device.py and messages.py, with those that it may import besides itself.
+MAY_IMPORT = {
+    "messages": "",
+    "device": "messages",
+    "text": "messages",
+    "cli": "text messages",
+    "checkpoints": "text messages",
+    "model": "text checkpoints device messages",
+    "speed": "model device messages",
+    "generation": "speed model text device messages",
+    "training": "generation speed model checkpoints text device messages",
+    "server": "generation cli speed model checkpoints text device messages",
+}
+HEAVY = ("torch", "transformers", "datasets")
+
+
+def imports(path):
+    """The names of all modules that a file imports, at its top or in a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            # `from package import module` names a module, `from module import function` does not.
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def ours(path):
+    found = {name for name in imports(path) if name in FILES}
+    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)} - {PACKAGE}
+
+
+def room(module):
+    """The folder of a module of ours, or its own name where it has none."""
+    return module.split(".")[1]
+
+
+MODULES = [name for name in FILES if name.startswith(f"{PACKAGE}.")]
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_a_folder_imports_only_those_below_it(folder):
+    allowed = {folder, *MAY_IMPORT[folder].split()}
+    seen = {name: {other for other in ours(FILES[name]) if room(other) not in allowed} for name in MODULES}
+    assert {name: others for name, others in seen.items() if others and room(name) == folder} == {}
+
+
+def test_every_module_has_its_rule():
+    assert {room(name) for name in MODULES} == MAY_IMPORT.keys()
+
+
+def test_the_command_line_is_read_without_torch():
+    heavy = {name: {module.split(".")[0] for module in imports(FILES[name])} & {*HEAVY} for name in MODULES}
+    assert {name: found for name, found in heavy.items() if found and room(name) in ("cli", "messages")} == {}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    try:
+        TopologicalSorter({name: ours(path) for name, path in FILES.items()}).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+def test_only_one_file_names_the_private_parts_of_trainer():
+    from transformers import Trainer
+
+    own = f"{PACKAGE}.training.trainer"
+    attributes = {
+        node.attr for node in ast.walk(ast.parse(FILES[own].read_text("utf-8"))) if isinstance(node, ast.Attribute)
+    }
+    private = {name for name in dir(Trainer) if name.startswith("_") and not name.startswith("__")}
+    # Those that an instance alone has, as far as ours knows of them.
+    private |= {"_train_batch_size", "_tr_loss", "_total_loss_scalar", "_globalstep_last_logged"}
+    assert private & attributes
+    for name, path in FILES.items():
+        if name != own:
+            nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)]
+            assert {node.attr for node in nodes} & private == set(), name
