@@ -11,13 +11,19 @@ from pathlib import Path
 
 import torch
 
-from gpt2_korean.checkpoints.complete import read_json
 from gpt2_korean.device import choose_device, choose_dtype, describe_device, has_graphs, load_ipex, name_dtype
 from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, say, warn_of_failure
 from gpt2_korean.model.gpt2 import is_supported, kernel_sizes, weight_shapes
-from gpt2_korean.model.load import damaged, load_pretrained, show_downloads_only, unfitting, without_end
+from gpt2_korean.model.load import (
+    damaged,
+    load_pretrained,
+    read_model_json,
+    show_downloads_only,
+    unfitting,
+    without_end,
+)
 from gpt2_korean.speed import int8, linear
 from gpt2_korean.text.end_of_text import find_end
 
@@ -91,7 +97,7 @@ def read_model(source, device, dtype, quantize=None, allow_invalid_utf8=False, t
 
 def _read_gpt2(folder):
     """`(config, tensors)` of a GPT-2's folder, None of anything else."""
-    config = _read_json(folder / "config.json")  # None of a hub id, or an adapter
+    config = read_model_json(FLAG, folder / "config.json")  # None of a hub id, or an adapter
     if config is None or not is_supported(config) or not (folder / "tokenizer.json").exists():
         return None
     tensors = _read_weights(folder, config)
@@ -144,7 +150,7 @@ def _read_weights(folder, config):
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    index = _read_json(folder / "model.safetensors.index.json")
+    index = read_model_json(FLAG, folder / "model.safetensors.index.json")
     names = {"model.safetensors"} if index is None else set(index["weight_map"].values())
     if not all((folder / name).exists() for name in names):
         return None
@@ -172,19 +178,10 @@ def _read_tokenizer(folder, config, allow_invalid_utf8):
         raise damaged(FLAG, folder / "tokenizer.json", error) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    token = (_read_json(folder / "tokenizer_config.json") or {}).get("eos_token")
+    token = (read_model_json(FLAG, folder / "tokenizer_config.json") or {}).get("eos_token")
     token = token["content"] if isinstance(token, dict) else token
     own = tokenizer.token_to_id(token) if token else None
     eos = find_end(own, config.get("eos_token_id"), config["vocab_size"])
     if eos is None:
         raise without_end(folder)
     return tokenizer, eos, None if allow_invalid_utf8 else build_tables(tokenizer, config["vocab_size"])
-
-
-def _read_json(path):
-    """The content of a file, None where it is missing."""
-
-    def broken(error):
-        raise damaged(FLAG, path, error) from None
-
-    return read_json(path, broken)

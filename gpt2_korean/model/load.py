@@ -4,6 +4,7 @@ import json
 import pickle
 from pathlib import Path
 
+from gpt2_korean.checkpoints.complete import read_json
 from gpt2_korean.messages import UserError
 from gpt2_korean.model import lora
 from gpt2_korean.model.find import find_model
@@ -171,6 +172,15 @@ def load_tokenizer(name, config, local_files_only=False, trust_remote_code=False
         raise without_end(name)
     tokenizer.model_max_length = min(tokenizer.model_max_length, context_length(config) or tokenizer.model_max_length)
     return tokenizer
+
+
+def read_model_json(flag, path):
+    """The content of a model's JSON file, None where it is missing. Raises UserError where it is damaged."""
+
+    def broken(error):
+        raise damaged(flag, path, error) from None
+
+    return read_json(path, broken)
 
 
 def damaged(flag, path, error):
