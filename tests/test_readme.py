@@ -75,11 +75,11 @@ def test_generate_as_written_also_follows_a_run_shorter_than_500_steps(clone, fo
 
 def test_readme_lists_every_flag_and_its_default():
     from gpt2_korean.cli.generate_flags import generate_parser
-    from gpt2_korean.cli.train_flags import _train_parser
+    from gpt2_korean.cli.train_flags import train_parser
 
     for readme in READMES:
         text = (ROOT / readme).read_text("utf-8")
-        for parser in (_train_parser(), generate_parser()):
+        for parser in (train_parser(), generate_parser()):
             for action in parser._actions:
                 flag = action.option_strings[-1]
                 if flag.startswith("--no_") or flag == "--help":

@@ -20,6 +20,7 @@ class TextOptions:
     text_template: str | None
     encoding: str | None
     line_by_line: bool
+    skip_bad_rows: bool
     block_size: int | None
     validation_file: str | None
     validation_split_percentage: float

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say
-from gpt2_korean.text import files as text_files
-from gpt2_korean.text.files import column_renderer, detect_encoding, find_files, missing_column, read_documents
+from gpt2_korean.text.files import column_renderer, find_files, missing_column, read_documents
+from gpt2_korean.text.opening import detect_encoding
 
 LINE_END = re.compile("\r\n?")
 # Unicode's category Cc but for tab and line feed, the byte order mark where it is no mark, and lone
@@ -45,6 +45,7 @@ def read_texts(files, options, evaluates, seed):
     """
     columns = {"column": options.text_column_name, "template": options.text_template}
     reading = {"encoding": options.encoding, "line_by_line": options.line_by_line, **columns}
+    reading["skip_bad_rows"] = options.skip_bad_rows
     train = held_out = None
     if options.dataset_name:
         config = options.dataset_config_name
@@ -69,16 +70,19 @@ def normalise(text):
     return unicodedata.normalize("NFC", text) if composed else text, composed, line_ends, controls
 
 
-def read_corpus(files, *, encoding=None, line_by_line=False, column="text", template=None):
+def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False, column="text", template=None):
     """The documents of `files` as a datasets.Dataset.
 
     Columns: text, characters (its length), file (index into `files`), encoding, and what `normalise`
-    counted: composed, line_ends, controls. Raises UserError for a file that cannot be read and where
+    counted: composed, line_ends, controls; skipped, how many rows before this document (or after the last) were.
+    Raises UserError for a file that cannot be read and where
     all files are blank.
     """
     stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    settings = {"encoding": encoding, "line_by_line": line_by_line, "column": column, "template": template}
-    return cached_dataset(_normalised_documents, {"files": files, **settings}, [stamps, settings])
+    settings = {"encoding": encoding, "line_by_line": line_by_line, "skip_bad_rows": skip_bad_rows}
+    settings |= {"column": column, "template": template}
+    # A tuple: of a list datasets takes each for a corpus of its own.
+    return cached_dataset(_normalised_documents, {"files": tuple(files), **settings}, [stamps, settings])
 
 
 def cached_dataset(generator, arguments, identity):
@@ -91,7 +95,8 @@ def cached_dataset(generator, arguments, identity):
     from datasets.fingerprint import Hasher
 
     # The code that makes the rows is part of what they are.
-    sources = [Path(module).read_bytes() for module in (__file__, text_files.__file__, generator.__code__.co_filename)]
+    modules = {generator.__code__.co_filename, *map(str, Path(__file__).parent.glob("*.py"))}
+    sources = [Path(module).read_bytes() for module in sorted(modules)]
     fingerprint = Hasher.hash([identity, sources])
     datasets.disable_progress_bars()  # the generators show their own, in their own units
     try:
@@ -102,19 +107,26 @@ def cached_dataset(generator, arguments, identity):
         datasets.enable_progress_bars()
 
 
-def _normalised_documents(files, encoding, line_by_line, column, template):
+def _normalised_documents(files, encoding, line_by_line, skip_bad_rows, column, template):
     from tqdm import tqdm
 
+    # Each row waits for the next one, so that the last can tell what was skipped after it.
+    waiting, skipped = None, 0
     with tqdm(desc="글 읽기", unit="문서", unit_scale=True) as progress:
         for index, file in enumerate(files):
             found = detect_encoding(file, encoding)
-            for raw in read_documents(file, found, line_by_line, column_renderer(column, template)):
-                row = document_row(raw)
+            for raw in read_documents(file, found, line_by_line, column_renderer(column, template), skip_bad_rows):
+                row = None if raw is None else document_row(raw)
                 if row:
+                    if waiting:
+                        yield {**waiting, "skipped": skipped}
+                        skipped = 0
                     progress.update()
-                    yield {**row, "file": index, "encoding": found or "parquet"}
-        if progress.n == 0:
+                    waiting = {**row, "file": index, "encoding": found or "parquet"}
+                skipped += raw is None
+        if waiting is None:
             raise UserError(f"{files[0]}{' 등' if len(files) > 1 else ''}: 글이 없습니다. 비었거나 빈칸뿐입니다.")
+        yield {**waiting, "skipped": skipped}
 
 
 def document_row(raw):
@@ -201,7 +213,9 @@ def hold_out(documents, percentage, seed):
 def describe_files(documents, files):
     """What was read, a line each: the encoding of the file (or how many have which), and what was normalised."""
     table = documents.data.table.group_by(["file", "encoding"], use_threads=False)
-    sums = table.aggregate([("composed", "sum"), ("line_ends", "sum"), ("controls", "sum")]).to_pydict()
+    sums = table.aggregate(
+        [("composed", "sum"), ("line_ends", "sum"), ("controls", "sum"), ("skipped", "sum")]
+    ).to_pydict()
     if len(files) == 1:
         lines = [f"{files[0]}: {sums['encoding'][0].upper()}"]
     else:
@@ -212,6 +226,7 @@ def describe_files(documents, files):
         (sum(sums["composed_sum"]), "문서 {:,}개를 NFC로 정규화"),
         (sum(sums["line_ends_sum"]), "줄 끝 {:,}개를 \\n으로 바꿈"),
         (sum(sums["controls_sum"]), "제어 문자 {:,}개를 지움"),
+        (sum(sums["skipped_sum"]), "칸의 수가 맞지 않는 행 {:,}개를 건너뜀"),
     ]
     lines += [words.format(count) for count, words in changes if count]
     return "\n".join(lines)

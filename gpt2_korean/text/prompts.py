@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gpt2_korean.messages import UsageError
 from gpt2_korean.text.documents import normalise
-from gpt2_korean.text.files import detect_encoding
+from gpt2_korean.text.opening import detect_encoding
 
 SAMPLE_PROMPTS = ["오늘은", "옛날 어느 마을에", "한국어 텍스트 생성은"]
 

@@ -11,7 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from gpt2_korean.messages import UsageError, UserError
-from gpt2_korean.text.files import column_renderer, detect_encoding, find_files, read_documents
+from gpt2_korean.text.files import column_renderer, find_files, read_documents
+from gpt2_korean.text.opening import detect_encoding
 
 HANGUL = "".join(map(chr, range(0xAC00, 0xD7A4)))
 CP949_HANGUL = "가나다라마바사아자차카타파하힣똠펲쀼 한국어 문장을 씁니다.\n"

@@ -1,0 +1,103 @@
+"""CSV and TSV → rows, as Python's csv reads RFC 4180, where a quote that is never closed is text and no row is lost.
+
+Public corpora are often written without any quoting, so that a text may well begin with a quote. What csv
+makes of such a line swallows the lines after it; here they are rows again.
+"""
+
+import csv
+import re
+from collections import deque
+
+from gpt2_korean.messages import UserError, warn
+from gpt2_korean.text.opening import open_lines
+
+LONGEST_FIELD = 1 << 27  # characters; csv's own limit of 131,072 is less than a novel
+
+
+def delimited_rows(path, encoding, delimiter, skip_bad_rows=False):
+    """Yield `(place, row)`, a dict by the first line's names; None for a row that has not as many fields as they.
+
+    Raises UserError for such rows unless `skip_bad_rows`, and for two columns of one name.
+    """
+    csv.field_size_limit(LONGEST_FIELD)
+    wrong, doubtful = [], []
+    with open_lines(path, encoding) as lines:
+        records = _records(iter(lines), delimiter)
+        columns = next(records, (1, [], False))[1]
+        repeated = [name for name in dict.fromkeys(columns) if name and columns.count(name) > 1]
+        if repeated:
+            raise UserError(
+                f"{path}: 이름이 같은 열이 여럿입니다: {', '.join(repeated)}. 첫 줄의 이름을 서로 다르게 고치세요."
+            )
+        for number, fields, rows_alone in records:
+            place = f"{number}번째 줄"
+            if rows_alone:
+                doubtful.append(place)
+            if len(fields) != len(columns):
+                wrong.append((place, len(fields)))
+                if skip_bad_rows:
+                    yield place, None
+            elif skip_bad_rows or not wrong:  # once it will be refused, the others are only counted
+                yield place, dict(zip(columns, fields, strict=True))
+    if doubtful:
+        warn(
+            f"{path}: {doubtful[0]}의 따옴표부터 여러 줄을 한 칸으로 읽었습니다(모두 {len(doubtful):,}곳). "
+            '줄마다 한 행이라면 그 따옴표를 ""로 겹쳐 쓰고 칸을 따옴표로 묶으세요.'
+        )
+    if wrong and not skip_bad_rows:
+        place, found = wrong[0]
+        raise UserError(
+            f"{path}: {place}의 칸은 {found}개인데 열은 {len(columns)}개입니다. "
+            f"이런 행이 모두 {len(wrong):,}개 있습니다.\n"
+            "구분자나 따옴표가 든 글은 따옴표로 묶어 다시 저장하거나, --skip_bad_rows로 이런 행을 건너뛰세요."
+        )
+
+
+def _records(lines, delimiter):
+    """Yield `(number of its first line, fields, whether its several lines would be whole rows too)` of each record."""
+    waiting, taken, number, width = deque(), [], 1, None
+
+    def take():
+        line = waiting.popleft() if waiting else next(lines, None)
+        if line is not None:
+            taken.append(line)
+        return line
+
+    def by_line(line):
+        return _fields_of_line(line, delimiter)
+
+    reader = None
+    while True:
+        taken.clear()
+        reader = reader or csv.reader(iter(take, None), delimiter=delimiter, strict=True)
+        try:
+            fields = next(reader, None)
+        except csv.Error:  # a quote that is never closed, or text after a closing one
+            fields = by_line(taken[0])
+            waiting.extendleft(reversed(taken[1:]))
+            del taken[1:]
+            reader = None
+        if fields is None:
+            return
+        several = len(taken) > 1 and width is not None and width > 1
+        if several and len(fields) != width and width in (len(by_line(taken[0])), len(by_line(taken[1]))):
+            # As one record it fits nowhere, by lines it does: the quote was text.
+            fields = by_line(taken[0])
+            waiting.extendleft(reversed(taken[1:]))
+            del taken[1:]
+            several = False
+        if "".join(taken).strip("\r\n") and (len(fields) == width or "".join(fields).strip()):
+            width = width or len(fields)
+            yield number, fields, several and all(len(by_line(line)) == width for line in taken)
+        number += len(taken)
+
+
+def _fields_of_line(line, delimiter):
+    """The fields of a line by itself: one quoted from end to end is unquoted, any other quote is text."""
+    field = rf'(?:"([^"]*(?:""[^"]*)*)"|([^{delimiter}]*))({delimiter}|$)'
+    fields = []
+    for quoted, plain, end in re.findall(field, line.rstrip("\r\n")):
+        fields.append(quoted.replace('""', '"') or plain)
+        if not end:
+            break  # at the end the pattern would match nothing once more
+    return fields

@@ -1,0 +1,96 @@
+"""A table's rows are all read or refused by their line: no quote swallows one, no field is dropped."""
+
+import csv
+import io
+
+import pytest
+
+from gpt2_korean.messages import UserError
+from gpt2_korean.text import documents as corpus
+from gpt2_korean.text.files import column_renderer, read_documents
+
+
+def rows_of(path, template, **keywords):
+    return list(read_documents(path, "utf-8", render=column_renderer(None, template), **keywords))
+
+
+@pytest.mark.parametrize(("suffix", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_what_rfc_4180_allows_reads_as_csv_reads_it(tmp_path, rng, suffix, delimiter):
+    path = tmp_path / f"a.{suffix}"
+    for _ in range(300):
+        width = rng.randint(1, 4)
+        rows = [
+            ["".join(rng.choice(f'가나 "{delimiter}\r\n') for _ in range(rng.randint(0, 8))) for _ in range(width)]
+            for _ in range(rng.randint(0, 6))
+        ]
+        file = io.StringIO()
+        # With \n as its line's end, csv leaves a field with \r in it unquoted unless it quotes all.
+        quoting, end = rng.choice([(csv.QUOTE_ALL, "\n"), (csv.QUOTE_ALL, "\r\n"), (csv.QUOTE_MINIMAL, "\r\n")])
+        writer = csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator=end)
+        writer.writerows([[f"열{number}" for number in range(width)], *rows])
+        path.write_text(file.getvalue(), "utf-8", newline="")
+        template = "|".join(f"{{열{number}}}" for number in range(width))
+        expected = list(csv.reader(io.StringIO(file.getvalue(), newline=""), delimiter=delimiter))[1:]
+        read = rows_of(path, template)
+        # A row of nothing but white space holds no text, whatever its width.
+        assert [row for row in read if row.strip("| \t\r\n")] == [
+            "|".join(row) for row in expected if "".join(row).strip()
+        ], file.getvalue()
+
+
+def stray_quotes(rng):
+    return rng.choice(['"{}', '"{}', '{}"{}', '"{}"{}', '{}"', '""{}', "{}"])
+
+
+def test_a_stray_quote_swallows_no_row(tmp_path, rng):
+    path = tmp_path / "a.tsv"
+    for _ in range(200):
+        texts = [stray_quotes(rng).format(f"글{number}", "말") for number in range(10)]
+        # A pair of quotes around whole rows is what RFC 4180 calls one field: here none closes at a field's end.
+        texts = [text if not text.endswith('"') else f"{text}." for text in texts]
+        path.write_text("id\tdocument\tlabel\n" + "".join(f"{i}\t{text}\t1\n" for i, text in enumerate(texts)), "utf-8")
+        assert rows_of(path, "{document}") == texts
+
+
+def test_rows_that_would_be_swallowed_by_a_valid_field_are_told(tmp_path, capsys):
+    path = tmp_path / "a.tsv"
+    path.write_text('id\ttext\n1\t"가\n2\t나\n3\t다"\n4\t라\n', "utf-8")
+    assert rows_of(path, "{text}") == ["가\n2\t나\n3\t다", "라"]
+    told = capsys.readouterr().err
+    assert "a.tsv: 2번째 줄" in told and len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("rows", ["가,나,0\n다,라\n마,바,사,0\n", '"가,나"다,1,2\n라,마,0\n바,"사\n'])
+def test_rows_that_do_not_fit_the_header_are_refused_with_their_number_or_skipped(tmp_path, rows):
+    path = tmp_path / "a.csv"
+    path.write_text(f"Q,A,label\n끝,말,0\n{rows}하나,둘,0\n", "utf-8")
+    lines = rows.splitlines()
+    wrong = [line for line in lines if len(line.split(",")) != 3]
+    first = 3 + lines.index(wrong[0])
+    with pytest.raises(UserError) as refusal:
+        rows_of(path, "{Q}")
+    found = len(wrong[0].split(","))
+    for words in (f"a.csv: {first}번째 줄", f"칸은 {found}개", "열은 3개", f"모두 {len(wrong)}개", "--skip_bad_rows"):
+        assert words in str(refusal.value)
+    read = rows_of(path, "{Q}", skip_bad_rows=True)
+    assert read.count(None) == len(wrong) and len(read) == len(lines) + 2
+    assert [text for text in read if text is not None][-1] == "하나"
+
+
+def test_skipped_rows_are_counted_also_from_the_cache(tmp_path):
+    for name, rows in (("a.csv", "x,y\n글,1\n나쁜\n"), ("b.csv", "나쁜,1,2\n"), ("c.csv", "셋,1\n")):
+        (tmp_path / name).write_text(f"text,n\n{rows}", "utf-8")
+    files = sorted(tmp_path.iterdir())
+    for _ in range(2):
+        documents = corpus.read_corpus(files, skip_bad_rows=True)
+        assert documents["text"] == ["x", "글", "셋"]
+        assert "행 2개를 건너뜀" in corpus.describe_files(documents, files)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,id,text,,\n가,1,나,,\n", "utf-8")
+    with pytest.raises(UserError, match=r"a\.csv.*: text\."):
+        rows_of(path, "{text}")
+    path.write_text("text,id,,\n가,1,,\n", "utf-8")  # as spreadsheets leave empty columns
+    assert rows_of(path, "{text}") == ["가"]
