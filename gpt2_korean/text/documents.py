@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say
-from gpt2_korean.text.files import column_renderer, find_files, missing_column, read_documents
+from gpt2_korean.text.files import column_renderer, missing_column, read_documents
+from gpt2_korean.text.folders import find_files, name_some
 from gpt2_korean.text.opening import detect_encoding
 
 LINE_END = re.compile("\r\n?")
@@ -220,13 +221,16 @@ def describe_files(documents, files):
         lines = [f"{files[0]}: {sums['encoding'][0].upper()}"]
     else:
         encodings = sorted(set(sums["encoding"]))
-        counts = ", ".join(f"{encoding.upper()} {sums['encoding'].count(encoding)}개" for encoding in encodings)
-        lines = [f"파일 {len(files)}개: {counts}"]
+        counts = ", ".join(f"{encoding.upper()} {sums['encoding'].count(encoding):,}개" for encoding in encodings)
+        lines = [f"파일 {len(files):,}개: {counts}"]
     changes = [
         (sum(sums["composed_sum"]), "문서 {:,}개를 NFC로 정규화"),
         (sum(sums["line_ends_sum"]), "줄 끝 {:,}개를 \\n으로 바꿈"),
         (sum(sums["controls_sum"]), "제어 문자 {:,}개를 지움"),
         (sum(sums["skipped_sum"]), "칸의 수가 맞지 않는 행 {:,}개를 건너뜀"),
     ]
+    empty = [file for index, file in enumerate(files) if index not in set(sums["file"])]
+    if empty:
+        lines.append(f"글이 없는 파일 {len(empty):,}개: {name_some(empty)}")
     lines += [words.format(count) for count, words in changes if count]
     return "\n".join(lines)

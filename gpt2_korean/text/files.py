@@ -4,12 +4,10 @@ Knows nothing of datasets or models: it opens, decodes and parses, one document 
 which file, line or byte is wrong.
 """
 
-import glob
 import re
-from pathlib import Path
 
-from gpt2_korean.messages import UsageError, UserError
-from gpt2_korean.text.opening import FORMATS, file_format, open_lines
+from gpt2_korean.messages import UserError
+from gpt2_korean.text.opening import file_format, open_lines
 from gpt2_korean.text.rows import read_rows
 
 COLUMN = re.compile(r"\{([^{}]+)\}")  # a column's name in a --text_template
@@ -17,25 +15,6 @@ COLUMN = re.compile(r"\{([^{}]+)\}")  # a column's name in a --text_template
 # A .txt without a single blank line is one document, and one of gigabytes would not fit anywhere: it is
 # cut at a line's end. About a hundred blocks of 1,024 tokens, so that a cut is no loss to the training.
 LONGEST_DOCUMENT = 100_000
-
-
-def find_files(pattern, flag="--dataset_path"):
-    """The readable files behind a path, a folder (searched deeply) or a glob, sorted.
-
-    Raises UsageError that names `flag` where there is nothing to read.
-    """
-    path = Path(pattern)
-    if path.is_file():
-        if file_format(path) is None:
-            raise UsageError(f"{flag}={pattern}: 읽을 수 없는 형식입니다. 가능한 형식: {' '.join(FORMATS)} (.gz .xz)")
-        return [path]
-    found = path.rglob("*") if path.is_dir() else map(Path, glob.glob(pattern, recursive=True))
-    files = sorted(file for file in found if file.is_file() and file_format(file))
-    if files:
-        return files
-    if path.exists():
-        raise UsageError(f"{flag}={pattern}: 폴더에 읽을 파일이 없습니다. 가능한 형식: {' '.join(FORMATS)} (.gz .xz)")
-    raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. 경로를 확인하세요.")
 
 
 def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_rows=False):
@@ -46,6 +25,8 @@ def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_row
 
     Raises UserError that names the file and the line.
     """
+    if path.stat().st_size == 0:
+        return  # also as an archive or Parquet, which has more than nothing in it otherwise
     if file_format(path) == ".txt":
         yield from _text_documents(path, encoding, line_by_line)
         return

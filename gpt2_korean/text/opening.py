@@ -6,6 +6,7 @@ Says which file and which byte is wrong; knows nothing of what stands in the lin
 import codecs
 import gzip
 import lzma
+import os
 import zlib
 from pathlib import Path
 
@@ -82,8 +83,9 @@ def _first_undecodable(path, encoding):
 
 def open_file(path, mode, **keywords):
     """Open a plain or compressed file; what is wrong with it, also later while reading, is a UserError."""
-    opener = OPENERS.get(Path(path).suffix.lower(), open)
     try:
+        # An archive of no bytes at all is an empty file.
+        opener = OPENERS.get(Path(path).suffix.lower(), open) if os.stat(path).st_size else open
         return _Guarded(path, opener(path, mode, **keywords))
     except OSError as error:
         raise UserError(f"{path}: 읽을 수 없습니다 ({error.strerror or error}).") from None

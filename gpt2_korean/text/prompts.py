@@ -1,9 +1,8 @@
 """Prompt texts, from flags or a file, and their ids."""
 
-from pathlib import Path
-
 from gpt2_korean.messages import UsageError
 from gpt2_korean.text.documents import normalise
+from gpt2_korean.text.folders import find_path
 from gpt2_korean.text.opening import detect_encoding
 
 SAMPLE_PROMPTS = ["오늘은", "옛날 어느 마을에", "한국어 텍스트 생성은"]
@@ -20,9 +19,10 @@ def read_prompts(prompts, path=None, flag="--prompt_file"):
     No prompt at all is one empty prompt. Raises UserError for a file that cannot be read.
     """
     if path is not None:
-        if not Path(path).is_file():
+        file = find_path(path)
+        if not file.is_file():
             raise UsageError(f"{flag}={path}: 그런 파일이 없습니다.")
-        content = Path(path).read_bytes().decode(detect_encoding(path))
+        content = file.read_bytes().decode(detect_encoding(file))
         prompts = [line for line in normalise(content)[0].split("\n") if line.strip()]
         if not prompts:
             raise UsageError(f"{flag}={path}: 앞글이 없습니다. 한 줄에 하나씩 적으세요.")

@@ -7,7 +7,7 @@ import pytest
 
 from gpt2_korean.messages import UserError
 from gpt2_korean.text import documents as corpus
-from gpt2_korean.text.files import find_files
+from gpt2_korean.text.folders import find_files
 
 
 def test_any_text_becomes_composed_with_plain_line_ends_and_no_control_characters(rng):

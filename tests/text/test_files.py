@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from gpt2_korean.messages import UsageError, UserError
-from gpt2_korean.text.files import column_renderer, find_files, read_documents
+from gpt2_korean.text.files import column_renderer, read_documents
 from gpt2_korean.text.opening import detect_encoding
 
 HANGUL = "".join(map(chr, range(0xAC00, 0xD7A4)))
@@ -174,16 +174,3 @@ def test_a_truncated_or_mislabelled_archive_is_refused(tmp_path, compress, suffi
     path.write_bytes(compress(rng.randbytes(5000).hex().encode())[:-1000])
     with pytest.raises(UserError, match=r"a\.txt"):
         detect_encoding(path)
-
-
-def test_files_folders_and_globs_are_found(tmp_path):
-    for name in ("나.txt", "가.jsonl", "b/다.csv.gz", "b/그림.png", "b/.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("x")
-    names = [path.name for path in find_files(str(tmp_path))]
-    assert sorted(names) == ["가.jsonl", "나.txt", "다.csv.gz"]
-    assert [path.name for path in find_files(str(tmp_path / "*.txt"))] == ["나.txt"]
-    assert find_files(str(tmp_path / "나.txt")) == [tmp_path / "나.txt"]
-    for missing in ("없음.txt", "b/그림.png", "*.parquet"):
-        with pytest.raises(UsageError, match="--dataset_path"):
-            find_files(str(tmp_path / missing))

@@ -1,0 +1,129 @@
+"""A path, a folder or a glob → the files to read, each once, whatever leads to it and however its name is composed."""
+
+import fnmatch
+import os
+import unicodedata
+from collections import deque
+from pathlib import Path
+
+from gpt2_korean.messages import UsageError, say
+from gpt2_korean.text.opening import FORMATS, file_format
+
+READABLE = f"가능한 형식: {' '.join(FORMATS)} (.gz .xz)"
+ANY_DEPTH = "**"
+
+
+def find_files(pattern, flag="--dataset_path"):
+    """The readable files behind a path, a folder (searched deeply) or a glob, sorted; says how many were left out.
+
+    Left out are hidden files (but for one that is named) and other ways to a file that is found already.
+    Raises UsageError that names `flag` where there is nothing to read.
+    """
+    root, rest = _existing_part(pattern)
+    if root.is_file() and not rest:
+        if file_format(root) is None:
+            raise UsageError(f"{flag}={pattern}: 읽을 수 없는 형식입니다. {READABLE}")
+        return [root]
+    if rest and not any(set("*?[") & set(part) for part in rest):
+        raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. 경로를 확인하세요.")
+    files, hidden, broken = [], [], []
+    for path, is_hidden in _walk(root, rest or [ANY_DEPTH, "*"]):
+        if file_format(path):
+            (hidden if is_hidden else files if path.is_file() else broken).append(path)
+    once = {}
+    for path in sorted(files, key=lambda path: (path.is_symlink(), path)):
+        once.setdefault(os.path.realpath(path), path)
+    for paths, words in (
+        (hidden, "숨은 파일 {}개를 뺐습니다: {}"),
+        (broken, "읽을 수 없는 링크나 특수 파일 {}개를 뺐습니다: {}"),
+        (sorted(set(files) - set(once.values())), "다른 이름으로 이미 찾은 파일 {}개를 뺐습니다: {}"),
+    ):
+        if paths:
+            say(f"{flag}={pattern}: {words.format(len(paths), name_some(paths))}")
+    if once:
+        return sorted(once.values())
+    if not rest:
+        raise UsageError(f"{flag}={pattern}: 폴더에 읽을 파일이 없습니다. {READABLE}")
+    raise UsageError(
+        f"{flag}={pattern}: 글롭에 맞는 읽을 파일이 없습니다. 이름에 든 글자라면 *는 [*], [는 [[]로 쓰세요. {READABLE}"
+    )
+
+
+def find_path(name):
+    """The Path of `name`, where it is there with its Hangul composed otherwise (as macOS does) under that name."""
+    root, rest = _existing_part(name)
+    return root.joinpath(*rest)
+
+
+def name_some(paths):
+    """The first three of `paths`, and that there are more."""
+    return ", ".join(map(str, paths[:3])) + (" 등" if len(paths) > 3 else "")
+
+
+def _existing_part(pattern):
+    """`(path, parts)`: how far `pattern` leads by its letters, and what of it does not."""
+    path = Path(pattern)
+    if os.path.lexists(path):
+        return path, []
+    parts = path.parts
+    found = Path(parts[0]) if path.is_absolute() else Path()
+    for index in range(int(path.is_absolute()), len(parts)):
+        step = found / parts[index]
+        if not os.path.lexists(step):
+            entries = found.iterdir() if found.is_dir() else ()
+            step = next((entry for entry in entries if _composed(entry.name) == _composed(parts[index])), None)
+        if step is None:
+            return found, list(parts[index:])
+        found = step
+    return found, []
+
+
+def _walk(root, pattern):
+    """Yield `(path, whether it is hidden)` of every file below `root` that the parts of a glob `pattern` match.
+
+    A folder is entered once, whatever links lead to it, and by its own name rather than by a link.
+    """
+    if pattern[-1] == ANY_DEPTH:
+        pattern = [*pattern, "*"]
+    end, entered = len(pattern), set()
+    folders, links = deque([(root, _closed(pattern, {0}), False)]), deque()
+    while folders or links:
+        folder, states, hidden = (folders or links).popleft()
+        key = (os.path.realpath(folder), states)
+        if key in entered:
+            continue
+        entered.add(key)
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            after = _step(pattern, states, path.name)
+            named = any(pattern[state] == path.name or pattern[state].startswith(".") for state in states)
+            hides = hidden or (not named and (path.name.startswith(".") or path.name == "__MACOSX"))
+            if path.is_dir():
+                if after - {end}:
+                    (links if path.is_symlink() else folders).append((path, after - {end}, hides))
+            elif end in after:
+                yield path, hides
+
+
+def _step(pattern, states, name):
+    """The states (how many parts of `pattern` are matched) after one more part of a path."""
+    after = set()
+    for state in states:
+        part, composed = _composed(pattern[state]), _composed(name)
+        if part == ANY_DEPTH:
+            after.add(state)
+        elif composed == part or fnmatch.fnmatchcase(composed, part):
+            after.add(state + 1)
+    return _closed(pattern, after)
+
+
+def _closed(pattern, states):
+    """`states` with those that ** leads to by matching no folder at all."""
+    states = set(states)
+    for index, part in enumerate(pattern):
+        if index in states and part == ANY_DEPTH:
+            states.add(index + 1)
+    return frozenset(states)
+
+
+def _composed(name):
+    return unicodedata.normalize("NFC", name)

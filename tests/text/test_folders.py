@@ -1,0 +1,101 @@
+"""Every file that a path, a folder or a glob means is found once; what is left out is counted."""
+
+import glob
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from gpt2_korean.messages import UsageError
+from gpt2_korean.text import documents as corpus
+from gpt2_korean.text.folders import find_files, find_path
+
+
+def write(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"글 {name}", "utf-8")
+
+
+def test_files_folders_and_globs_are_found(tmp_path):
+    for name in ("나.txt", "가.jsonl", "b/다.csv.gz", "b/그림.png", "b/.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    names = [path.name for path in find_files(str(tmp_path))]
+    assert sorted(names) == ["가.jsonl", "나.txt", "다.csv.gz"]
+    assert [path.name for path in find_files(str(tmp_path / "*.txt"))] == ["나.txt"]
+    assert find_files(str(tmp_path / "나.txt")) == [tmp_path / "나.txt"]
+    for missing in ("없음.txt", "b/그림.png", "*.parquet"):
+        with pytest.raises(UsageError, match="--dataset_path"):
+            find_files(str(tmp_path / missing))
+
+
+def test_globs_find_what_the_standard_library_finds(tmp_path, rng):
+    write(tmp_path, *(f"{a}/{b}/{c}.txt" for a in "ab" for b in ("c", "ca") for c in "xyz"), "x.txt", "a/y.csv")
+    parts = ["*", "**", "a", "c*", "?", "[ac]*", "*.txt", "[!x].txt", "x.txt"]
+    for _ in range(300):
+        pattern = str(tmp_path / "/".join(rng.choices(parts, k=rng.randint(1, 4))))
+        expected = sorted({Path(path) for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)})
+        if not expected and not Path(pattern).exists():
+            with pytest.raises(UsageError):
+                find_files(pattern)
+        elif not Path(pattern).is_dir():
+            assert find_files(pattern) == expected, pattern
+
+
+def test_hidden_files_are_left_out_and_counted_unless_they_are_named(tmp_path, capsys):
+    write(tmp_path, "a.txt", ".b.txt", ".ipynb_checkpoints/a.txt", "__MACOSX/._a.txt", "c/.git/d.txt", ".gitignore")
+    for pattern in (tmp_path, tmp_path / "**/*.txt"):
+        assert [path.name for path in find_files(str(pattern))] == ["a.txt"]
+        told = capsys.readouterr().err
+        assert "숨은 파일 4개" in told and len(told.splitlines()) == 1
+    for named, name in ((".b.txt", ".b.txt"), (".b*", ".b.txt"), (".ipynb_checkpoints", "a.txt"), ("c/.g*/*", "d.txt")):
+        assert [path.name for path in find_files(str(tmp_path / named))] == [name]
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*.txt", "**"])
+def test_links_are_followed_once_and_loops_end(tmp_path, capsys, pattern):
+    root = tmp_path / "글"
+    write(root, "a.txt", "b/c.txt")
+    write(tmp_path, "밖/d.txt")
+    for link, target in (("b/loop", ".."), ("again", "."), ("밖", "../밖"), ("e.txt", "a.txt"), ("gone.txt", "없음")):
+        os.symlink(target, root / link)
+    found = find_files(str(root / pattern))
+    assert found == [root / "a.txt", root / "b/c.txt", root / "밖/d.txt"]
+    told = capsys.readouterr().err
+    assert "이미 찾은 파일 1개를 뺐습니다" in told and "e.txt" in told
+    assert "링크나 특수 파일 1개" in told and "gone.txt" in told
+
+
+@pytest.mark.parametrize(("made", "typed"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_name_is_found_however_its_hangul_is_composed(tmp_path, made, typed):
+    write(tmp_path, unicodedata.normalize(made, "글 모음/한국어.txt"))
+    expected = tmp_path / unicodedata.normalize(made, "글 모음/한국어.txt")
+    for name in ("글 모음/한국어.txt", "글 모음", "글 모음/한*.txt", "*/한국?.txt", "**/한국어.txt"):
+        assert find_files(str(tmp_path / unicodedata.normalize(typed, name))) == [expected], name
+    assert find_path(str(tmp_path / unicodedata.normalize(typed, "글 모음/한국어.txt"))) == expected
+    assert find_path(str(tmp_path / "없음")) == tmp_path / "없음"
+
+
+def test_a_path_with_brackets_that_is_there_is_no_glob(tmp_path):
+    write(tmp_path, "[글] 1/a.txt", "[글] 1/b*.txt", "글/c.txt")
+    assert [path.name for path in find_files(str(tmp_path / "[글] 1"))] == ["a.txt", "b*.txt"]
+    assert [path.name for path in find_files(str(tmp_path / "[글] 1/b*.txt"))] == ["b*.txt"]
+    assert [path.name for path in find_files(str(tmp_path / "[글] 1/?.txt"))] == ["a.txt"]
+    with pytest.raises(UsageError, match=r"\[\[\]"):
+        find_files(str(tmp_path / "[나] 2/*.txt"))
+
+
+def test_empty_files_among_others_are_named_and_all_others_read(tmp_path):
+    write(tmp_path, *(f"{number:04}.txt" for number in range(300)))
+    for name in ("0100.txt", "a.csv", "b.json", "c.parquet", "d.txt.gz", "e.jsonl.xz"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "0200.txt").write_text(" \n\n\t\n")
+    files = find_files(str(tmp_path))
+    documents = corpus.read_corpus(files)
+    assert documents.num_rows == 298
+    told = corpus.describe_files(documents, files)
+    assert "파일 305개: UTF-8 298개" in told
+    assert "글이 없는 파일 7개" in told and "0100.txt" in told and "0200.txt" in told
