@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say
-from gpt2_korean.text.files import column_renderer, missing_column, read_documents
+from gpt2_korean.text.files import column_renderer, missing_column, no_text, read_documents
 from gpt2_korean.text.folders import find_files, name_some
 from gpt2_korean.text.opening import detect_encoding
 
@@ -157,9 +157,11 @@ def read_hub_dataset(name, config=None, *, streaming=False, column="text", templ
     render = column_renderer(column, template)
 
     def to_documents(batch):
-        documents = [
-            document_row(render(dict(zip(batch, row, strict=True)))) for row in zip(*batch.values(), strict=True)
-        ]
+        rows = (dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True))
+        try:
+            documents = [document_row(render(row)) for row in rows]
+        except TypeError as error:
+            raise no_text(f"--dataset_name={name}", *error.args) from None
         return {
             key: [row[key] for row in documents if row]
             for key in ("text", "characters", "composed", "line_ends", "controls")

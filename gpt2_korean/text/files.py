@@ -4,6 +4,7 @@ Knows nothing of datasets or models: it opens, decodes and parses, one document 
 which file, line or byte is wrong.
 """
 
+import math
 import re
 
 from gpt2_korean.messages import UserError
@@ -21,7 +22,7 @@ def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_row
     """Yield the raw documents of one file, None for each row that was skipped.
 
     `encoding` is what `detect_encoding` found (None for parquet); `render(row) -> str` makes a document
-    of a row (dict) of any format but .txt and raises KeyError for a column that is not there.
+    of a row (dict) of any format but .txt and raises what column_renderer says.
 
     Raises UserError that names the file and the line.
     """
@@ -35,6 +36,8 @@ def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_row
             yield None if row is None else render(row)
         except KeyError as error:
             raise missing_column(f"{path}: {where}", error.args[0], row) from None
+        except TypeError as error:
+            raise no_text(f"{path}: {where}", *error.args) from None
 
 
 def missing_column(where, column, columns):
@@ -59,15 +62,30 @@ def _text_documents(path, encoding, line_by_line):
         yield "".join(document).rstrip("\r\n")
 
 
+def no_text(where, column, value):
+    """The UserError for a value of `column` that is no text."""
+    kind = {list: "목록([...])", dict: "객체({...})"}.get(type(value), "글이 아닌 값")
+    return UserError(
+        f"{where}: '{column}' 열의 값은 글이 아니라 {kind}입니다.\n"
+        "--text_column_name 또는 --text_template으로 글이 든 열을 고르거나, 그 안의 글을 열로 꺼내 다시 저장하세요."
+    )
+
+
 def column_renderer(column, template=None):
     """`render(row) -> str` of one column, or of a template such as "질문: {Q}" over several.
 
-    A value that is not a string (a number, say) is written as Python would; a missing one is empty.
+    A value that is not a string (a number, say) is written as Python would; a missing one and NaN are empty.
+    `render` raises KeyError for a column that is not there, TypeError `(column, value)` for a value that holds others.
     """
 
-    def value(cell):
-        return "" if cell is None else str(cell)
+    def value(row, name):
+        cell = row[name]
+        if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
+            return ""
+        if isinstance(cell, (list, dict, tuple, bytes)):
+            raise TypeError(name, cell)
+        return str(cell)
 
     if template is None:
-        return lambda row: value(row[column])
-    return lambda row: COLUMN.sub(lambda match: value(row[match.group(1)]), template)
+        return lambda row: value(row, column)
+    return lambda row: COLUMN.sub(lambda match: value(row, match.group(1)), template)

@@ -16,6 +16,7 @@ FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 OPENERS = {".gz": gzip.open, ".xz": lzma.open}
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 CHUNK = 1 << 20
+LONGEST_LINE = 1 << 26  # characters; a few MB of an archive can hold a line that no memory does
 
 
 def file_format(path):
@@ -107,12 +108,20 @@ class _Guarded:
         return self._call(self.file.read, *size)
 
     def __iter__(self):
-        while line := self._call(self.file.readline):
+        number = 1
+        while line := self._call(self.file.readline, LONGEST_LINE + 1):
+            if len(line) > LONGEST_LINE:
+                raise UserError(
+                    f"{self.path}: {number}번째 줄이 {LONGEST_LINE:,}자보다 길어 읽을 수 없습니다. 줄을 나누세요."
+                )
             yield line
+            number += 1
 
     def _call(self, read, *size):
         try:
             return read(*size)
+        except MemoryError:
+            raise UserError(f"{self.path}: 메모리에 담을 수 없을 만큼 큽니다. 파일을 나누세요.") from None
         except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             raise UserError(f"{self.path}: 끝까지 읽을 수 없습니다. 파일이 온전한지 확인하세요 ({error}).") from None
 

@@ -8,6 +8,8 @@ from gpt2_korean.messages import UserError
 from gpt2_korean.text.delimited import delimited_rows
 from gpt2_korean.text.opening import OPENERS, file_format, open_lines
 
+BEGINNING = 1 << 20  # characters that tell what a JSON file is
+
 
 def read_rows(path, encoding, skip_bad_rows=False):
     """Yield `(place, row)` of any format but .txt: a dict by column, None for a row that was skipped.
@@ -18,23 +20,35 @@ def read_rows(path, encoding, skip_bad_rows=False):
     if kind in (".csv", ".tsv"):
         yield from delimited_rows(path, encoding, "\t" if kind == ".tsv" else ",", skip_bad_rows)
         return
-    readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".parquet": _parquet_rows}
-    for where, row in readers[kind](path, encoding):
+    for where, row in _parquet_rows(path) if kind == ".parquet" else _json_rows(path, encoding, kind == ".jsonl"):
         if not isinstance(row, dict):
             raise UserError(f"{path}: {where}: 열 이름이 있는 객체({{...}})가 아닙니다.")
         yield where, row
 
 
-def _jsonl_rows(path, encoding):
+def _json_rows(path, encoding, named_lines):
+    """A value a line, or one value that is all: the beginning tells, whatever the file is called."""
     with open_lines(path, encoding) as lines:
+        head = lines.read(BEGINNING).lstrip()
+    first, _, rest = head.replace("\r", "\n").partition("\n")
+    with open_lines(path, encoding) as lines:
+        if head.startswith("[") or not (named_lines or (rest.strip() and _is_row(first))):
+            yield from _json_items(path, lines.read())
+            return
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield f"{number}번째 줄", _parse_json(path, line.strip(), number)
 
 
-def _json_rows(path, encoding):
-    with open_lines(path, encoding) as file:
-        rows = _parse_json(path, file.read(), 1)
+def _is_row(line):
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _json_items(path, text):
+    rows = _parse_json(path, text, 1) if text.strip() else []
     if isinstance(rows, dict) and isinstance(rows.get("data"), list):
         rows = rows["data"]
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
@@ -45,12 +59,17 @@ def _parse_json(path, text, first_line):
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: {first_line + error.lineno - 1}번째 줄의 JSON이 잘못되었습니다 ({error.msg})."
-        ) from None
+        line, reason = first_line + error.lineno - 1, error.msg
+    except RecursionError:
+        line, reason = first_line, "너무 깊이 겹쳤습니다"
+    except ValueError:
+        line, reason = first_line, "자릿수가 너무 많은 수가 있습니다"  # Python's limit is 4,300
+    except MemoryError:
+        line, reason = first_line, "메모리에 담을 수 없을 만큼 큽니다"
+    raise UserError(f"{path}: {line}번째 줄의 JSON이 잘못되었습니다 ({reason}).")
 
 
-def _parquet_rows(path, _):
+def _parquet_rows(path):
     import pyarrow
     import pyarrow.parquet
 
@@ -62,4 +81,11 @@ def _parquet_rows(path, _):
                     number += 1
                     yield f"{number}번째 행", row
     except (OSError, EOFError, lzma.LZMAError, zlib.error, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: Parquet 파일로 읽을 수 없습니다 ({str(error).splitlines()[0]}).") from None
+        raise _unreadable(path, error) from None
+    except (ValueError, OverflowError) as error:
+        # Arrow holds what Python has no value for: a date in the year 60,000, a string that is no UTF-8.
+        raise _unreadable(path, f"{number + 1}번째 행부터의 값: {error}") from None
+
+
+def _unreadable(path, reason):
+    return UserError(f"{path}: Parquet 파일로 읽을 수 없습니다 ({(str(reason).splitlines() or ['?'])[0]}).")

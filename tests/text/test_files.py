@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from gpt2_korean.messages import UsageError, UserError
+from gpt2_korean.text import opening
 from gpt2_korean.text.files import column_renderer, read_documents
 from gpt2_korean.text.opening import detect_encoding
 
@@ -164,6 +165,91 @@ def test_what_cannot_be_parsed_is_refused_with_its_place(tmp_path, name, content
     with pytest.raises(UserError) as refusal:
         list(read_documents(path, "utf-8", render=column_renderer("text")))
     assert name in str(refusal.value) and place in str(refusal.value)
+
+
+def read_text_column(path):
+    return list(read_documents(path, detect_encoding(path), render=column_renderer("text")))
+
+
+def test_json_is_read_as_what_it_is_whatever_its_name(tmp_path, rng):
+    rows = [{"text": random_text(rng, HANGUL + '"\\\n{[', 10)} for _ in range(5)]
+    one, lines = json.dumps(rows), "\n".join(map(json.dumps, rows))
+    forms = [one, json.dumps(rows, indent=1), json.dumps({"data": rows}), json.dumps({"data": rows}, indent=1)]
+    for content in (lines, f"\n\n{lines}\n", lines.replace("\n", "\n\n"), f"\n{one}\n", *forms):
+        for suffix in ("json", "jsonl"):
+            if suffix == "jsonl" and content in forms[2:]:
+                continue  # an object is a row there
+            path = tmp_path / f"a.{suffix}"
+            path.write_text(content, "utf-8")
+            assert read_text_column(path) == [row["text"] for row in rows], content
+    for content in (json.dumps(rows[0]), json.dumps(rows[0], indent=1)):
+        (tmp_path / "a.json").write_text(content, "utf-8")
+        assert read_text_column(tmp_path / "a.json") == [rows[0]["text"]]
+
+
+def test_what_is_no_number_is_no_text(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": NaN}\n{"text": -Infinity}\n{"text": 1e999}\n{"text": null}\n{"text": 1.5}\n', "utf-8")
+    assert read_text_column(path) == ["", "", "", "", "1.5"]
+    table = pyarrow.table({"text": pyarrow.array([float("nan"), None, 2.0])})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert read_text_column(tmp_path / "a.parquet") == ["", "", "2.0"]
+
+
+@pytest.mark.parametrize("value", [[], {}, ["글"], {"글": 1}, [{"role": "user", "content": "글"}]])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet"])
+def test_a_value_that_holds_others_is_refused_with_the_flags_to_choose_another(tmp_path, name, value):
+    if name == "a.parquet" and value == {}:
+        pytest.skip("Parquet has no empty struct")
+    path = tmp_path / name
+    write_rows(path, [{"id": 1, "text": value}])
+    for template in (None, "{id}: {text}"):
+        with pytest.raises(UserError) as refusal:
+            list(read_documents(path, detect_encoding(path), render=column_renderer("text", template)))
+        for words in (name, "1번째", "'text'", "--text_column_name", "--text_template"):
+            assert words in str(refusal.value)
+    assert list(read_documents(path, detect_encoding(path), render=column_renderer("id"))) == ["1"]
+
+
+def invalid_string():
+    return pyarrow.Array.from_buffers(pyarrow.string(), 1, pyarrow.array([b"\xff"]).buffers())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", "[" * 100_000),
+        ("a.jsonl", "[" * 100_000),
+        ("a.jsonl", '{"text": ' + "[" * 100_000),
+        ("a.json", '{"text": ' + "1" * 5000 + "}"),
+        ("a.jsonl", '{"text": ' + "1" * 5000 + "}"),
+        ("a.parquet", {"text": pyarrow.array([10**9], pyarrow.date32())}),
+        ("a.parquet", {"text": pyarrow.array([2**52], pyarrow.timestamp("s"))}),
+        ("a.parquet", {"text": invalid_string()}),
+    ],
+)
+def test_values_that_python_cannot_hold_end_in_a_line(tmp_path, name, content):
+    path = tmp_path / name
+    if isinstance(content, dict):
+        pyarrow.parquet.write_table(pyarrow.table(content), path)
+    else:
+        path.write_text(content)
+    with pytest.raises(UserError, match="1번째") as refusal:
+        read_text_column(path)
+    assert name in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.tsv.gz"])
+def test_a_line_longer_than_memory_is_refused_by_its_number(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(opening, "LONGEST_LINE", 1000)
+    path = tmp_path / name
+    content = f"text\n{'가' * 1001}\n" if "sv" in name else f"{{}}\n{'가' * 1001}\n"
+    path.write_bytes(gzip.compress(content.encode()) if name.endswith("gz") else content.encode())
+    with pytest.raises(UserError, match=f"{name}: 2번째 줄이 1,000자보다"):
+        list(read_documents(path, "utf-8", render=lambda row: ""))
+    path.write_bytes(gzip.compress(content.replace("가", "", 2).encode()))
+    if name.endswith("gz"):
+        assert list(read_documents(path, "utf-8", render=lambda row: row["text"])) == ["가" * 999]
 
 
 @pytest.mark.parametrize(
