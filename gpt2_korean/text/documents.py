@@ -17,10 +17,11 @@ from gpt2_korean.text.files import column_renderer, missing_column, no_text, rea
 from gpt2_korean.text.folders import find_files, name_some
 from gpt2_korean.text.opening import detect_encoding
 
-LINE_END = re.compile("\r\n?")
-# Unicode's category Cc but for tab and line feed, the byte order mark where it is no mark, and lone
+# Word's soft break is a vertical tab, a page ends in a form feed, and NEL is what its name says.
+LINE_END = re.compile("\r\n?|[\x0b\x0c\x85]")
+# What else is in Unicode's category Cc but for tab and line feed, the byte order mark where it is no mark, and lone
 # surrogates, which a JSON escape can carry but UTF-8 cannot.
-CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
+CONTROL_CHARACTER = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 
 
 @dataclass(frozen=True)

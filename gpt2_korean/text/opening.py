@@ -16,6 +16,7 @@ FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 OPENERS = {".gz": gzip.open, ".xz": lzma.open}
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 CHUNK = 1 << 20
+MOST_NULS = 0.01  # of the characters of a text
 LONGEST_LINE = 1 << 26  # characters; a few MB of an archive can hold a line that no memory does
 
 
@@ -27,18 +28,22 @@ def file_format(path):
     return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else None
 
 
-def detect_encoding(path, forced=None):
+def detect_encoding(path, forced=None, way_on="--encoding으로 문자 인코딩을 알려 주세요"):
     """The first of UTF-8, UTF-16 with a byte order mark and CP949 that decodes the whole file strictly.
 
-    Returns None for parquet, which says itself. Raises UserError with the offset of the first byte that
-    does not fit.
+    `forced` is a codec that is to be it. Returns None for parquet, which says itself. Raises UserError with the
+    offset of the first byte that does not fit, and the `way_on`.
     """
     if file_format(path) == ".parquet":
         return None
-    if forced:
-        return _check_forced(path, forced)
     with open_file(path, "rb") as file:
-        head = file.read(3)
+        head = file.read(CHUNK)
+    if forced:
+        encoding = _byte_order(_known(forced), head)
+        offset = _first_undecodable(path, encoding)
+        if offset is not None:
+            raise UserError(f"{path}: {offset}번째 바이트부터 --encoding={forced}(으)로 읽을 수 없습니다.")
+        return encoding
     candidates = [name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)] or ["utf-8", "cp949"]
     failures = {}
     for name in candidates:
@@ -47,25 +52,46 @@ def detect_encoding(path, forced=None):
             return name
     raise UserError(
         f"{path}: {failures[candidates[0]]}번째 바이트부터 {' 또는 '.join(candidates)}(으)로 읽을 수 없습니다. "
-        "글 파일이 맞는지 확인하거나 --encoding으로 문자 인코딩을 알려 주세요."
+        f"글 파일이 맞는지 확인하거나 {way_on}."
     )
 
 
-def _check_forced(path, encoding):
+def _known(encoding):
+    """The name of a codec between bytes and text. Raises UsageError for any other."""
     try:
-        codecs.lookup(encoding)
-    except LookupError:
+        name = codecs.lookup(encoding).name
+        is_text = name not in ("idna", "punycode", "undefined")
+    except (LookupError, ValueError):
         raise UsageError(f"--encoding={encoding}: 모르는 인코딩입니다. 예: utf-8, cp949, utf-16") from None
-    offset = _first_undecodable(path, encoding)
-    if offset is not None:
-        raise UserError(f"{path}: {offset}번째 바이트부터 --encoding={encoding}(으)로 읽을 수 없습니다.")
-    return encoding
+    try:
+        b"a".decode(name)
+    except LookupError:  # rot13, hex, zlib, …
+        is_text = False
+    except UnicodeError:  # half a character, perhaps
+        pass
+    if not is_text:
+        raise UsageError(f"--encoding={encoding}: 글의 문자 인코딩이 아닙니다. 예: utf-8, cp949, utf-16")
+    return name
+
+
+def _byte_order(encoding, head):
+    """`encoding`, or the byte order of it that gives the likelier text where UTF-16 and UTF-32 have no mark of it."""
+    marks = {"utf-16": ("BOM_UTF16_LE", "BOM_UTF16_BE"), "utf-32": ("BOM_UTF32_LE", "BOM_UTF32_BE")}
+    if encoding not in marks or head.startswith(tuple(getattr(codecs, mark) for mark in marks[encoding])):
+        return encoding
+
+    def letters(name):
+        text = head.decode(name, "ignore")
+        return sum(letter.isascii() or "가" <= letter <= "힣" for letter in text)
+
+    return max((f"{encoding}-le", f"{encoding}-be"), key=letters)
 
 
 def _first_undecodable(path, encoding):
-    """Offset of the first byte that `encoding` cannot decode, or of a NUL character; None if all is well."""
+    """Offset of the first byte that `encoding` cannot decode, or of the first of many NULs; None if all is well."""
     decoder = codecs.getincrementaldecoder(encoding)()
-    offset = 0
+    offset = characters = nuls = 0
+    first_nul = None
     with open_file(path, "rb") as file:
         while True:
             chunk = file.read(CHUNK)
@@ -74,11 +100,14 @@ def _first_undecodable(path, encoding):
                 decoded = decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 return offset - pending + error.start
-            if "\0" in decoded:
-                # No text holds NUL: this is a binary file, or UTF-16 without its byte order mark.
-                return offset + max(chunk.find(b"\0"), 0)
+            except UnicodeError:
+                return offset
+            if "\0" in decoded and first_nul is None:
+                first_nul = offset + max(chunk.find(b"\0"), 0)
+            characters, nuls = characters + len(decoded), nuls + decoded.count("\0")
             if not chunk:
-                return None
+                # A NUL in a text is a slip, and removed later. Many are a binary file, or UTF-16 without its mark.
+                return first_nul if nuls > max(1, MOST_NULS * characters) else None
             offset += len(chunk)
 
 

@@ -19,7 +19,10 @@ def test_any_text_becomes_composed_with_plain_line_ends_and_no_control_character
         "\r\n",
         "\t",
         "\0",
+        "\x0b",
+        "\x0c",
         "\x1b",
+        "\x1e",
         "\x85",
         "\ufeff",
         "é",
@@ -30,10 +33,12 @@ def test_any_text_becomes_composed_with_plain_line_ends_and_no_control_character
         text, composed, line_ends, controls = corpus.normalise(raw)
         # Python's universal newlines and unicodedata are the reference.
         plain = "\n".join(raw.replace("\r\n", "\n").split("\r"))
+        for end in "\x0b\x0c\x85":  # ends of a line to str.splitlines, too
+            plain = plain.replace(end, "\n")
         kept = "".join(c for c in plain if c in "\n\t" or (unicodedata.category(c) != "Cc" and c != "\ufeff"))
         assert text == unicodedata.normalize("NFC", kept)
         assert composed == (kept != text)
-        assert line_ends == raw.count("\r")
+        assert line_ends == sum(raw.count(end) for end in "\r\x0b\x0c\x85")
         assert controls == len(plain) - len(kept)
 
 
@@ -41,6 +46,16 @@ def test_lone_surrogates_of_a_json_escape_go(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "가\\ud800나"}\n', "utf-8")
     assert corpus.read_corpus([path])["text"] == ["가나"]
+
+
+def test_a_single_nul_is_removed_and_counted_and_soft_breaks_are_line_ends(tmp_path):
+    (tmp_path / "a.txt").write_bytes("안녕\0하세요\x0b반갑습니다\n".encode())
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "안녕\0하세요\x0c반갑습니다"}), "utf-8")
+    files = find_files(str(tmp_path))
+    documents = corpus.read_corpus(files)
+    assert documents["text"] == ["안녕하세요\n반갑습니다"] * 2
+    told = corpus.describe_files(documents, files)
+    assert "제어 문자 2개" in told and "줄 끝 2개" in told
 
 
 def test_what_was_read_and_changed_is_told(tmp_path):

@@ -1,0 +1,124 @@
+"""The encodings and archives Korean files come in are read, or refused with the first byte that does not fit."""
+
+import bz2
+import encodings.aliases
+import gzip
+import lzma
+
+import pytest
+
+from gpt2_korean.messages import UsageError, UserError
+from gpt2_korean.text.files import read_documents
+from gpt2_korean.text.opening import detect_encoding
+
+HANGUL = "".join(map(chr, range(0xAC00, 0xD7A4)))
+CP949_HANGUL = "가나다라마바사아자차카타파하힣똠펲쀼 한국어 문장을 씁니다.\n"
+
+
+def random_text(rng, alphabet, length=300):
+    return "".join(rng.choice(alphabet) for _ in range(length)).strip() or "가"
+
+
+@pytest.mark.parametrize(
+    ("codec", "detected"),
+    [
+        ("utf-8", "utf-8"),
+        ("utf-8-sig", "utf-8-sig"),
+        ("utf-16", "utf-16"),
+        ("cp949", "cp949"),
+        ("euc-kr", "cp949"),
+    ],
+)
+def test_the_encodings_korean_files_come_in_are_found(tmp_path, rng, codec, detected):
+    for number in range(20):
+        alphabet = "가나다라마바사아자차카타파하 한국어문장을씁니다.,\n" if codec == "euc-kr" else CP949_HANGUL
+        if codec.startswith("utf"):
+            alphabet = HANGUL + "abc \n😀漢"
+        text = "가" + random_text(rng, alphabet)
+        path = tmp_path / f"{number}.txt"
+        path.write_bytes(text.encode(codec))
+        assert detect_encoding(path) == detected
+        # Python's own decoder is the reference; blank lines separate documents and are not kept.
+        lines = [line for line in path.read_bytes().decode(codec).split("\n") if line.strip()]
+        read = "\n".join(read_documents(path, detected))
+        assert [line for line in read.split("\n") if line.strip()] == lines
+
+
+def test_a_big_endian_utf16_file_is_found(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xfe\xff" + "한국어".encode("utf-16-be"))
+    assert list(read_documents(path, detect_encoding(path))) == ["한국어"]
+
+
+def test_undecodable_bytes_are_refused_with_name_and_offset(tmp_path, rng):
+    for _ in range(20):
+        good = ("한국어 " * rng.randint(1, 400_000)).encode()[: rng.randint(1, 2_000_000)]
+        good = good.decode("utf-8", "ignore").encode()
+        path = tmp_path / "깨진.txt"
+        path.write_bytes(good + b"\xff\xff\xff")
+        with pytest.raises(UserError) as refusal:
+            detect_encoding(path)
+        assert "깨진.txt" in str(refusal.value) and f" {len(good)}번째 바이트" in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04\x00\x00", "한국어".encode("utf-16-le"), bytes(range(256))])
+def test_binary_files_are_refused(tmp_path, content):
+    path = tmp_path / "a.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="바이트부터"):
+        detect_encoding(path)
+
+
+def test_a_forced_encoding_is_obeyed_or_refused(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("한국어".encode("johab"))
+    assert list(read_documents(path, detect_encoding(path, "johab"))) == ["한국어"]
+    with pytest.raises(UserError, match="0번째 바이트"):
+        detect_encoding(path, "utf-8")
+    with pytest.raises(UsageError, match="--encoding"):
+        detect_encoding(path, "no-such")
+
+
+@pytest.mark.parametrize("size", ["16", "32"])
+@pytest.mark.parametrize("order", ["-le", "-be", ""])
+def test_a_forced_utf16_is_read_without_a_mark_in_either_order(tmp_path, rng, size, order):
+    for _ in range(20):
+        text = "가" + random_text(rng, HANGUL + "abc ,\n\n漢😀", rng.randint(1, 300))
+        path = tmp_path / "a.txt"
+        path.write_bytes(text.encode(f"utf-{size}{order}"))
+        found = detect_encoding(path, f"UTF{size}")
+        assert "\n".join(read_documents(path, found)).split() == text.split()
+
+
+@pytest.mark.parametrize(
+    "codec", ["hex", "base64", "zlib", "bz2", "uu", "quopri", "rot13", "idna", "punycode", "undefined"]
+)
+def test_a_codec_that_is_no_text_is_refused_by_name(tmp_path, codec):
+    path = tmp_path / "a.txt"
+    path.write_text("글", "utf-8")
+    with pytest.raises(UsageError, match=f"--encoding={codec}: .*글의 문자 인코딩이 아닙니다"):
+        detect_encoding(path, codec)
+
+
+def test_every_codec_of_the_standard_library_reads_as_python_or_is_refused(tmp_path):
+    path = tmp_path / "a.txt"
+    for codec in sorted(set(encodings.aliases.aliases.values())):
+        path.write_bytes(b"abc")
+        try:
+            found = detect_encoding(path, codec)
+        except UserError as error:
+            refusal = str(error)
+        else:
+            refusal = None
+            assert list(read_documents(path, found)) == [b"abc".decode(codec)]
+        assert refusal is None or (codec in refusal and len(refusal.splitlines()) == 1)
+
+
+@pytest.mark.parametrize(
+    ("compress", "suffix"), [(gzip.compress, "gz"), (lzma.compress, "xz"), (bz2.compress, "xz"), (bz2.compress, "gz")]
+)
+def test_a_truncated_or_mislabelled_archive_is_refused(tmp_path, compress, suffix, rng):
+    path = tmp_path / f"a.txt.{suffix}"
+    path.write_bytes(compress(rng.randbytes(5000).hex().encode())[:-1000])
+    with pytest.raises(UserError, match=r"a\.txt"):
+        detect_encoding(path)
