@@ -169,7 +169,10 @@ def generate_parser():
 
     prompt = parser.add_argument_group("앞글")
     prompt.add_argument(
-        "--prompt", type=text, action="append", help="이어 쓸 글의 앞부분. 여러 번 줄 수 있습니다 (기본값: 빈 글)"
+        "--prompt",
+        type=text,
+        action="append",
+        help="이어 쓸 글의 앞부분. 여러 번 줄 수 있습니다 (기본값: 파이프로 넘긴 글, 없으면 빈 글)",
     )
     add_flag(prompt, "--prompt_file", text, "앞글이 한 줄에 하나씩 든 파일")
     add_flag(

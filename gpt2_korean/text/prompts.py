@@ -1,9 +1,12 @@
 """Prompt texts, from flags or a file, and their ids."""
 
-from gpt2_korean.messages import UsageError
+import select
+import sys
+
+from gpt2_korean.messages import UsageError, UserError, say
 from gpt2_korean.text.documents import normalise
 from gpt2_korean.text.folders import find_path
-from gpt2_korean.text.opening import detect_encoding
+from gpt2_korean.text.opening import detect_encoding, file_format, open_lines
 
 SAMPLE_PROMPTS = ["오늘은", "옛날 어느 마을에", "한국어 텍스트 생성은"]
 
@@ -22,11 +25,41 @@ def read_prompts(prompts, path=None, flag="--prompt_file"):
         file = find_path(path)
         if not file.is_file():
             raise UsageError(f"{flag}={path}: 그런 파일이 없습니다.")
-        content = file.read_bytes().decode(detect_encoding(file))
+        if file_format(file) not in (".txt", None):
+            raise UsageError(
+                f"{flag}={path}: 표에서는 앞글을 읽지 않습니다. 앞글을 한 줄에 하나씩 적은 .txt(.gz .xz) 파일을 주세요."
+            )
+        with open_lines(file, detect_encoding(file, way_on="UTF-8로 다시 저장하세요")) as lines:
+            content = lines.read()
         prompts = [line for line in normalise(content)[0].split("\n") if line.strip()]
         if not prompts:
             raise UsageError(f"{flag}={path}: 앞글이 없습니다. 한 줄에 하나씩 적으세요.")
     return [normalise(prompt)[0] for prompt in prompts or [""]]
+
+
+def find_prompts(options, takes_piped=True):
+    """The prompts of `options` (generate.py's PromptOptions), or what is piped into the script where it gives none."""
+    if options.prompt is None and options.prompt_file is None and takes_piped:
+        return read_prompts(_piped_prompt())
+    return read_prompts(options.prompt, options.prompt_file)
+
+
+def _piped_prompt():
+    """All of stdin as a list of one prompt; None from a terminal, and where nothing comes or it is closed.
+
+    Raises UserError for bytes that are no UTF-8.
+    """
+    try:
+        if sys.stdin.isatty():
+            return None
+        if not select.select([sys.stdin], [], [], 2)[0]:
+            say('표준 입력에서 앞글을 기다립니다. 앞글 없이 쓰려면 --prompt=""를 주세요.')
+        piped = sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"표준 입력의 {error.start}번째 바이트부터 UTF-8로 읽을 수 없습니다.") from None
+    except (AttributeError, OSError, ValueError):  # there is none, or it is closed
+        return None
+    return [piped.rstrip("\r\n")] if piped.strip() else None
 
 
 def encode_prompt(prompt, tokenizer, eos_token_id):
