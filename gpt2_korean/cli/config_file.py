@@ -15,32 +15,66 @@ def config_words(path, known_flags):
         if flag not in known_flags or flag == "--config":
             raise UsageError(f"{path}: 알 수 없는 이름입니다: {name}. {nearest(flag, known_flags)}")
         if isinstance(value, list):
-            words += [flag, *map(_config_value, value)]
+            words += [flag, *(word for word in value if word is not None)]
         elif value is not None:
-            words.append(f"{flag}={_config_value(value)}")
+            words.append(f"{flag}={value}")
     return words
 
 
 def _read_config(path):
-    if Path(path).suffix not in (".json", ".yaml", ".yml"):
+    """Name → word, list of words, or None where the default stands. Raises UsageError with the line that is wrong."""
+    readers = {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml}
+    reader = readers.get(Path(path).suffix.lower())
+    if reader is None:
         raise UsageError(f"--config={path}: .yaml이나 .json 파일이어야 합니다.")
     import yaml
 
     try:
-        # JSON is YAML as well, so one reader serves both.
-        config = yaml.safe_load(Path(path).read_text("utf-8"))
+        config = reader(Path(path).read_text("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"--config={path}: 읽을 수 없습니다 ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" {mark.line + 1}번째 줄" if mark else ""
-        raise UsageError(f"--config={path}:{where} 형식이 잘못되었습니다.") from None
-    if not isinstance(config, dict):
+        line = mark.line + 1 if mark else getattr(error, "lineno", None)
+        raise UsageError(f"--config={path}:{f' {line}번째 줄' if line else ''} 형식이 잘못되었습니다.") from None
+    if config is None:
         raise UsageError(f"--config={path}: '이름: 값' 꼴이어야 합니다.")
     return config
 
 
-def _config_value(value):
-    if isinstance(value, (bool, dict)):
-        return json.dumps(value)
-    return str(value)
+def _read_json(content):
+    config = json.loads(content)
+    if not isinstance(config, dict):
+        return None
+    return {
+        name: list(map(_word, value)) if isinstance(value, list) else _word(value) for name, value in config.items()
+    }
+
+
+def _word(value):
+    if isinstance(value, list):
+        raise ValueError("a list within a list")
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _read_yaml(content):
+    """The words as they stand there: what YAML makes of `11:30` or `no` is not what the command line does."""
+    import yaml
+
+    loader = yaml.SafeLoader(content)
+    config = loader.get_single_node()
+    if not isinstance(config, yaml.MappingNode):
+        return None
+    loader.flatten_mapping(config)
+
+    def word(node):
+        if isinstance(node, yaml.ScalarNode):
+            return None if node.tag == "tag:yaml.org,2002:null" else node.value
+        if isinstance(node, yaml.SequenceNode):
+            raise yaml.constructor.ConstructorError(problem_mark=node.start_mark)
+        return json.dumps(loader.construct_object(node, deep=True), ensure_ascii=False)
+
+    return {
+        word(name): list(map(word, value.value)) if isinstance(value, yaml.SequenceNode) else word(value)
+        for name, value in config.value
+    }

@@ -1,7 +1,6 @@
 """The command line: every flag of TrainingArguments, quick refusals that name flag, value and way on."""
 
 import dataclasses
-import json
 import random
 from types import SimpleNamespace
 
@@ -128,43 +127,6 @@ def test_generate_refuses_what_it_cannot_do(words):
 def test_nothing_to_do_is_said():
     with pytest.raises(UsageError, match="--do_train"):
         parse_train_options(["--dataset_path=x"])
-
-
-@pytest.mark.parametrize("suffix", [".json", ".yaml"])
-def test_a_config_file_gives_the_same_names_and_the_command_line_wins(tmp_path, suffix):
-    values = {
-        "learning_rate": "3e-4",
-        "max_steps": 9,
-        "bf16": True,
-        "report_to": ["none"],
-        "dataset_path": "a.txt",
-        "do_train": True,
-        "seed": None,
-        "lr_scheduler_kwargs": {"num_cycles": 2},
-    }
-    path = tmp_path / f"run{suffix}"
-    if suffix == ".json":
-        path.write_text(json.dumps(values))
-    else:
-        path.write_text(
-            "learning_rate: 3e-4\nmax_steps: 9\nbf16: true\nreport_to: [none]\ndataset_path: a.txt\n"
-            "do_train: true\nseed:\nlr_scheduler_kwargs: {num_cycles: 2}\n"
-        )
-    options = parse_train_options([f"--config={path}", "--max_steps", "5"])
-    assert options.given["learning_rate"] == 3e-4
-    assert options.given["max_steps"] == 5
-    assert options.machine.bf16 is True
-    assert options.given["report_to"] == ["none"]
-    assert options.given["seed"] == 42
-    assert json.loads(options.learning.trainer_arguments["lr_scheduler_kwargs"]) == {"num_cycles": 2}
-
-
-@pytest.mark.parametrize("content", ["learning_rat: 1", "- a", "a: [", "learning_rate: fast"])
-def test_a_wrong_config_file_is_refused(tmp_path, content):
-    path = tmp_path / "run.yaml"
-    path.write_text(content)
-    with pytest.raises(UsageError):
-        parse_train_options([*TRAIN, f"--config={path}"])
 
 
 @pytest.mark.parametrize("script", ["train.py", "generate.py"])

@@ -23,7 +23,7 @@ def pipe(monkeypatch):
         reading, writing = os.pipe()
         with open(writing, "wb") as file:
             file.write(content)
-        monkeypatch.setattr("sys.stdin", opened.enter_context(open(reading, encoding="utf-8")))
+        monkeypatch.setattr("sys.stdin", opened.enter_context(os.fdopen(reading, encoding="utf-8")))
 
     with contextlib.ExitStack() as opened:
         yield fill

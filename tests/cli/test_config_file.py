@@ -1,0 +1,103 @@
+"""A --config file gives what the command line would, or is refused in a line."""
+
+import json
+
+import pytest
+
+from gpt2_korean.cli.train_options import parse_train_options
+from gpt2_korean.messages import UsageError
+
+TRAIN = ["--do_train", "--dataset_path=data/korean_texts.txt"]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_a_config_file_gives_the_same_names_and_the_command_line_wins(tmp_path, suffix):
+    values = {
+        "learning_rate": "3e-4",
+        "max_steps": 9,
+        "bf16": True,
+        "report_to": ["none"],
+        "dataset_path": "a.txt",
+        "do_train": True,
+        "seed": None,
+        "lr_scheduler_kwargs": {"num_cycles": 2},
+    }
+    path = tmp_path / f"run{suffix}"
+    if suffix == ".json":
+        path.write_text(json.dumps(values))
+    else:
+        path.write_text(
+            "learning_rate: 3e-4\nmax_steps: 9\nbf16: true\nreport_to: [none]\ndataset_path: a.txt\n"
+            "do_train: true\nseed:\nlr_scheduler_kwargs: {num_cycles: 2}\n"
+        )
+    options = parse_train_options([f"--config={path}", "--max_steps", "5"])
+    assert options.given["learning_rate"] == 3e-4
+    assert options.given["max_steps"] == 5
+    assert options.machine.bf16 is True
+    assert options.given["report_to"] == ["none"]
+    assert options.given["seed"] == 42
+    assert json.loads(options.learning.trainer_arguments["lr_scheduler_kwargs"]) == {"num_cycles": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("run.yaml", "learning_rat: 1", "learning_rate"),
+        ("run.yaml", "- a", "이름: 값"),
+        ("run.yaml", "", "이름: 값"),
+        ("run.yaml", "seed: 1\na: [", "줄"),
+        ("run.yaml", "learning_rate: fast", "fast"),
+        ("run.yaml", "seed: *a", "1번째 줄"),
+        ("run.yaml", "seed: 1\nreport_to: [[a]]", "2번째 줄"),
+        ("run.yaml", "lr_scheduler_kwargs: {a: 2020-99-99}", "run.yaml"),
+        ("run.yaml", "lr_scheduler_kwargs: {a: 2020-01-01}", "run.yaml"),
+        ("run.yaml", "lr_scheduler_kwargs: !!python/object:os.system {}", "1번째 줄"),
+        ("run.yaml", "lr_scheduler_kwargs: &a {b: *a}", "run.yaml"),
+        ("run.yaml", "? [1]\n: 2", "run.yaml"),
+        ("run.yaml", "seed: " + "[" * 3000, "run.yaml"),
+        ("run.yaml", "seed: \x01", "run.yaml"),
+        ("run.json", '{"seed": 1,\n"a" 1}', "2번째 줄"),
+        ("run.json", "[1]", "이름: 값"),
+        ("run.json", '{"report_to": [["a"]]}', "run.json"),
+        ("run.json", '{"seed": ' + "[" * 100_000, "run.json"),
+        ("run.json", '{"seed": ' + "1" * 5000 + "}", "run.json"),
+        ("run.toml", "seed = 1", ".yaml"),
+    ],
+)
+def test_a_wrong_config_file_is_refused_in_a_line(tmp_path, name, content, place):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(UsageError) as refusal:
+        parse_train_options([*TRAIN, f"--config={path}"])
+    assert place in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_config_file_that_is_no_utf8_or_not_there_is_refused(tmp_path):
+    path = tmp_path / "run.yaml"
+    for content in (None, "seed: 1  # 시드".encode("cp949")):
+        if content:
+            path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"run\.yaml"):
+            parse_train_options([*TRAIN, f"--config={path}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("output_dir", "11:30"), ("output_dir", "no"), ("output_dir", "2020-01-01"), ("output_dir", "1_0"),
+     ("lr_scheduler_type", "cosine"), ("eval_strategy", "no"), ("save_strategy", "no"), ("learning_rate", "3e-4"),
+     ("max_steps", "010"), ("bf16", "no"), ("bf16", "True"), ("run_name", "0x10"), ("run_name", "~")],
+)  # fmt: skip
+def test_a_value_of_a_config_file_is_what_the_command_line_makes_of_it(tmp_path, name, value):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"{name}: {value}" if value != "~" else f"{name}: '~'")
+    assert (
+        parse_train_options([*TRAIN, f"--config={path}"]).given[name]
+        == (parse_train_options([*TRAIN, f"--{name}={value}"]).given[name])
+    )
+
+
+def test_json_is_read_as_json(tmp_path):
+    path = tmp_path / "run.JSON"
+    path.write_text('\ufeff{\n\t"run_name": "\\ud83d\\ude00 이름",\n\t"report_to": ["none"],\t"bf16": null\n}', "utf-8")
+    given = parse_train_options([*TRAIN, f"--config={path}"]).given
+    assert (given["run_name"], given["report_to"], given["bf16"]) == ("😀 이름", ["none"], None)
