@@ -16,6 +16,7 @@ from gpt2_korean.cli.parser import (
     group_of,
     integer,
     number,
+    path,
     text,
 )
 from gpt2_korean.messages import UsageError
@@ -154,7 +155,7 @@ def generate_parser():
     )
 
     model = parser.add_argument_group("모델")
-    add_flag(model, "--model_name_or_path", text, "체크포인트나 모델 폴더, 또는 Hub 이름. 꼭 필요합니다")
+    add_flag(model, "--model_name_or_path", path, "체크포인트나 모델 폴더, 또는 Hub 이름. 꼭 필요합니다")
     add_flag(model, "--device", choice(*DEVICES), "auto, xpu, cuda, mps, cpu. auto는 이 순서로 있는 것", "auto")
     add_flag(
         model,
@@ -174,7 +175,7 @@ def generate_parser():
         action="append",
         help="이어 쓸 글의 앞부분. 여러 번 줄 수 있습니다 (기본값: 파이프로 넘긴 글, 없으면 빈 글)",
     )
-    add_flag(prompt, "--prompt_file", text, "앞글이 한 줄에 하나씩 든 파일")
+    add_flag(prompt, "--prompt_file", path, "앞글이 한 줄에 하나씩 든 파일")
     add_flag(
         prompt,
         "--prompt_template",
@@ -206,7 +207,7 @@ def generate_parser():
     add_switch(output, "--interactive", "앞글을 물어 가며 이어 씁니다. /help를 치면 쓸 수 있는 명령이 나옵니다")
     add_flag(output, "--num_return_sequences", integer(1), "앞글마다 쓸 글의 수", 1)
     add_flag(output, "--batch_size", integer(1), "한 번에 함께 쓸 글의 수", 32)
-    add_flag(output, "--output_file", text, "결과를 한 줄에 하나씩 덧붙일 .jsonl 파일(앞글, 글, 시드, 설정)")
+    add_flag(output, "--output_file", path, "결과를 한 줄에 하나씩 덧붙일 .jsonl 파일(앞글, 글, 시드, 설정)")
 
     page = parser.add_argument_group("화면")
     add_switch(page, "--serve", "브라우저로 글을 쓰는 화면을 엽니다. 다른 플래그는 화면의 처음 값이 됩니다")

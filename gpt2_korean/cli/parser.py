@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import os
 
 from gpt2_korean.messages import UsageError
 
@@ -174,6 +175,16 @@ def text(word):
             f"{error.start + 1}번째 글자가 올바른 UTF-8이 아닙니다. 터미널의 문자 인코딩을 UTF-8로 맞추세요."
         ) from None
     return word
+
+
+def path(word):
+    """A text that names a file or folder (or, of some flags, something else); `~` is the home folder, as in a shell.
+
+    bash leaves the ~ of --flag=~/x as it is.
+    """
+    if not text(word).strip():
+        raise argparse.ArgumentTypeError("값이 비었습니다. 경로나 이름을 주세요.")
+    return os.path.expanduser(word)
 
 
 def escaped_text(word):

@@ -16,6 +16,7 @@ from gpt2_korean.cli.parser import (
     escaped_text,
     integer,
     number,
+    path,
     text,
 )
 from gpt2_korean.text.files import COLUMN
@@ -32,9 +33,9 @@ def train_parser():
 
     data = parser.add_argument_group("데이터")
     add_flag(
-        data, "--dataset_path", text, "학습할 글: 파일, 폴더, 또는 글롭(.txt .jsonl .json .csv .tsv .parquet, .gz/.xz)"
+        data, "--dataset_path", path, "학습할 글: 파일, 폴더, 또는 글롭(.txt .jsonl .json .csv .tsv .parquet, .gz/.xz)"
     )
-    add_flag(data, "--dataset_name", text, "파일 대신 쓸 Hugging Face Hub 데이터 세트 이름")
+    add_flag(data, "--dataset_name", path, "파일 대신 쓸 Hugging Face Hub 데이터 세트 이름")
     add_flag(data, "--dataset_config_name", text, "Hub 데이터 세트의 설정 이름 (예: 20231101.ko)")
     add_switch(data, "--streaming", "Hub 데이터 세트를 내려받지 않고 스트리밍으로 읽습니다. --max_steps가 필요합니다")
     add_flag(data, "--text_column_name", text, "글이 들어 있는 열 이름", "text")
@@ -43,7 +44,7 @@ def train_parser():
     add_switch(data, "--line_by_line", ".txt에서 빈 줄 대신 줄마다 문서 하나로 읽습니다")
     add_switch(data, "--skip_bad_rows", ".csv와 .tsv에서 칸의 수가 열의 수와 다른 행을 건너뛰고 몇 개인지 알립니다")
     add_flag(data, "--block_size", integer(2), "한 블록의 토큰 수. 주지 않으면 모델의 문맥 길이")
-    add_flag(data, "--validation_file", text, "평가에 쓸 파일, 폴더, 또는 글롭")
+    add_flag(data, "--validation_file", path, "평가에 쓸 파일, 폴더, 또는 글롭")
     add_flag(
         data, "--validation_split_percentage", number(above=0, maximum=90), "평가용으로 떼어 둘 문서의 비율(%%)", 5
     )
@@ -52,14 +53,14 @@ def train_parser():
     add_flag(
         model,
         "--model_type",
-        text,
+        path,
         "Hub 이름(gpt2, gpt2-large, skt/kogpt2-base-v2 등), 모델 폴더, 또는 내려받지 않는 scratch-mini",
         "gpt2-medium",
     )
     add_flag(
         model,
         "--tokenizer",
-        text,
+        path,
         "korean(글에서 배운 어휘로 바꿈), original(모델의 것), 또는 토크나이저 폴더. 주지 않으면 글의 양으로 정함",
     )
     add_flag(
@@ -72,12 +73,12 @@ def train_parser():
     add_switch(model, "--trust_remote_code", REMOTE_CODE)
 
     output = parser.add_argument_group("결과")
-    add_flag(output, "--output_dir", text, "모델과 체크포인트를 둘 폴더", "fine_tuned_models/")
+    add_flag(output, "--output_dir", path, "모델과 체크포인트를 둘 폴더", "fine_tuned_models/")
     add_switch(output, "--overwrite_output_dir", "그 폴더에 있는 지난 학습의 결과를 새 결과로 바꿉니다")
     add_flag(
         output,
         "--resume_from_checkpoint",
-        text,
+        path,
         "이어서 학습할 체크포인트 폴더. auto면 가장 새것",
         nargs="?",
         const="auto",
@@ -90,7 +91,7 @@ def train_parser():
     )
     add_flag(output, "--save_steps", number(above=0), "체크포인트를 저장할 간격(스텝). 1보다 작으면 전체의 비율", 500)
     add_flag(output, "--save_total_limit", integer(1), "남겨 둘 체크포인트 수. 주지 않으면 모두")
-    add_flag(output, "--logging_dir", text, "TensorBoard 기록을 둘 폴더", "./logs")
+    add_flag(output, "--logging_dir", path, "TensorBoard 기록을 둘 폴더", "./logs")
     add_flag(output, "--logging_steps", number(above=0), "손실을 기록할 간격(스텝). 1보다 작으면 전체의 비율", 100)
     add_flag(output, "--report_to", text, "기록할 곳(tensorboard, wandb, none 등)", ["tensorboard"], nargs="+")
 
@@ -98,7 +99,7 @@ def train_parser():
     add_switch(training, "--do_train", "학습합니다")
     add_switch(training, "--do_eval", "떼어 둔 문서로 평가합니다(손실, 혼란도, 글자당 비트)")
     add_flag(training, "--eval_steps", number(above=0), "학습하는 동안 평가할 간격(스텝). --do_eval과 함께")
-    add_flag(training, "--sample_prompts", text, "평가할 때마다 모델이 이어 써 보일 앞글이 한 줄에 하나씩 든 파일")
+    add_flag(training, "--sample_prompts", path, "평가할 때마다 모델이 이어 써 보일 앞글이 한 줄에 하나씩 든 파일")
     add_flag(
         training,
         "--early_stopping_patience",
@@ -155,7 +156,7 @@ def train_parser():
     for name in ("bf16", "fp16", "torch_compile", "device_graphs"):
         machine.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
 
-    add_flag(parser, "--config", text, "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 명령줄의 값이 우선합니다")
+    add_flag(parser, "--config", path, "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 명령줄의 값이 우선합니다")
     return parser
 
 
@@ -182,6 +183,8 @@ def _trainer_value(flag):
         return integer(-1)
     if flag.kind is float:
         return number(0, 1 if flag.name in ("adam_beta1", "adam_beta2", "label_smoothing_factor") else None)
+    if flag.name in ("accelerator_config", "deepspeed", "fsdp_config"):
+        return path  # or JSON
     return choice(*flag.choices) if flag.choices else text
 
 

@@ -124,6 +124,46 @@ def test_generate_refuses_what_it_cannot_do(words):
     assert words[0].split("=")[0] in str(refusal.value)
 
 
+PATHS = {
+    parse_train_options: [
+        "dataset_path", "dataset_name", "validation_file", "model_type", "tokenizer", "output_dir", "logging_dir",
+        "resume_from_checkpoint", "sample_prompts", "deepspeed",
+    ],
+    parse_generate_options: ["model_name_or_path", "prompt_file", "output_file"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("parse", "name"), [(parse, name) for parse, names in PATHS.items() for name in names])
+def test_the_home_folder_is_meant_wherever_a_path_is_taken(parse, name, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/집")
+    train = parse is parse_train_options
+    words = ["--do_train", "--do_eval"] if train else []
+    words += {"dataset_path": [], "dataset_name": [], "model_name_or_path": []}.get(
+        name, ["--dataset_path=x"] if train else ["--model_name_or_path=x"]
+    )
+
+    def value(*more):
+        options = parse([*words, *more])
+        given = options.given if train else {k: v for group in vars(options).values() for k, v in vars(group).items()}
+        return given[name]
+
+    for shown, meant in (("~/글", "/집/글"), ("a/~", "a/~"), ("~", "/집"), ("./~/a", "./~/a")):
+        assert value(f"--{name}={shown}") == value(f"--{name}", shown) == meant
+        if train:
+            config = tmp_path / "run.yaml"
+            config.write_text(f'{name}: "{shown}"', "utf-8")
+            assert value(f"--config={config}") == meant
+    for empty in ("", " "):
+        with pytest.raises(UsageError, match=f"--{name}: 값이 비었습니다"):
+            value(f"--{name}={empty}")
+
+
+def test_a_config_file_is_found_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run.yaml").write_text("seed: 7")
+    assert parse_train_options([*TRAIN, "--config=~/run.yaml"]).given["seed"] == 7
+
+
 def test_nothing_to_do_is_said():
     with pytest.raises(UsageError, match="--do_train"):
         parse_train_options(["--dataset_path=x"])
