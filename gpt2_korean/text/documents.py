@@ -1,27 +1,21 @@
 """Files, folders and hub data sets → normalised documents, as a `datasets` table on disk.
 
-A document is a string in Unicode's composed form (NFC) with \\n line ends and no control characters.
 The table is cached by the datasets library under a fingerprint of the files and of the code that reads
 them, so that a second run on the same text starts at once. Knows nothing of tokens.
 """
 
 import math
 import random
-import re
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say
 from gpt2_korean.text.files import column_renderer, missing_column, no_text, read_documents
 from gpt2_korean.text.folders import find_files, name_some
+from gpt2_korean.text.normalise import describe_changes, document_row
 from gpt2_korean.text.opening import detect_encoding
 
-# Word's soft break is a vertical tab, a page ends in a form feed, and NEL is what its name says.
-LINE_END = re.compile("\r\n?|[\x0b\x0c\x85]")
-# What else is in Unicode's category Cc but for tab and line feed, the byte order mark where it is no mark, and lone
-# surrogates, which a JSON escape can carry but UTF-8 cannot.
-CONTROL_CHARACTER = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
+NO_TEXT = "글이 없습니다. 비었거나 빈칸뿐입니다."
 
 
 @dataclass(frozen=True)
@@ -63,21 +57,12 @@ def read_texts(files, options, evaluates, seed):
     return Texts(train, held_out)
 
 
-def normalise(text):
-    """Return `(text, composed, line_ends, controls)`: the normalised text, whether composing changed it,
-    how many line ends were replaced and how many control characters removed."""
-    text, line_ends = LINE_END.subn("\n", text)
-    text, controls = CONTROL_CHARACTER.subn("", text)
-    composed = not unicodedata.is_normalized("NFC", text)
-    return unicodedata.normalize("NFC", text) if composed else text, composed, line_ends, controls
-
-
 def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False, column="text", template=None):
     """The documents of `files` as a datasets.Dataset.
 
     Columns: text, characters (its length), file (index into `files`), encoding, and what `normalise`
-    counted: composed, line_ends, controls; skipped, how many rows before this document (or after the last) were.
-    Raises UserError for a file that cannot be read and where
+    counted: composed, line_ends, controls; skipped and blank, how many rows before this document (or after the
+    last) did not fit their header or had no text. Raises UserError for a file that cannot be read and where
     all files are blank.
     """
     stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -112,32 +97,24 @@ def cached_dataset(generator, arguments, identity):
 def _normalised_documents(files, encoding, line_by_line, skip_bad_rows, column, template):
     from tqdm import tqdm
 
-    # Each row waits for the next one, so that the last can tell what was skipped after it.
-    waiting, skipped = None, 0
+    # Each row waits for the next one, so that the last can tell what was left out after it.
+    waiting, left_out = None, {"skipped": 0, "blank": 0}
     with tqdm(desc="글 읽기", unit="문서", unit_scale=True) as progress:
         for index, file in enumerate(files):
             found = detect_encoding(file, encoding)
             for raw in read_documents(file, found, line_by_line, column_renderer(column, template), skip_bad_rows):
                 row = None if raw is None else document_row(raw)
-                if row:
-                    if waiting:
-                        yield {**waiting, "skipped": skipped}
-                        skipped = 0
-                    progress.update()
-                    waiting = {**row, "file": index, "encoding": found or "parquet"}
-                skipped += raw is None
+                if row is None:
+                    left_out["skipped" if raw is None else "blank"] += 1
+                    continue
+                if waiting:
+                    yield {**waiting, **left_out}
+                    left_out = {"skipped": 0, "blank": 0}
+                progress.update()
+                waiting = {**row, "file": index, "encoding": found or "parquet"}
         if waiting is None:
-            raise UserError(f"{files[0]}{' 등' if len(files) > 1 else ''}: 글이 없습니다. 비었거나 빈칸뿐입니다.")
-        yield {**waiting, "skipped": skipped}
-
-
-def document_row(raw):
-    """The row of one raw document, None where nothing but white space is left of it."""
-    text, composed, line_ends, controls = normalise(raw)
-    if not text.strip():
-        return None
-    counts = {"composed": int(composed), "line_ends": line_ends, "controls": controls}
-    return {"text": text, "characters": len(text), **counts}
+            raise UserError(f"{files[0]}{' 등' if len(files) > 1 else ''}: {NO_TEXT}")
+        yield {**waiting, **left_out}
 
 
 def read_hub_dataset(name, config=None, *, streaming=False, column="text", template=None):
@@ -147,9 +124,13 @@ def read_hub_dataset(name, config=None, *, streaming=False, column="text", templ
     or lacks the column.
     """
     import datasets
+    import pyarrow.compute
 
     try:
         rows = datasets.load_dataset(name, config, split="train", streaming=streaming)
+        columns = rows.column_names or list(next(iter(rows)))
+    except StopIteration:
+        raise UserError(f"--dataset_name={name}: {NO_TEXT}") from None
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
             f"--dataset_name={name}: 불러올 수 없습니다. 이름, --dataset_config_name, 네트워크를 확인하세요.\n"
@@ -168,12 +149,19 @@ def read_hub_dataset(name, config=None, *, streaming=False, column="text", templ
             for key in ("text", "characters", "composed", "line_ends", "controls")
         }
 
-    columns = rows.column_names or list(next(iter(rows)))
     try:
         render(dict.fromkeys(columns))
     except KeyError as error:
         raise missing_column(f"--dataset_name={name}", error.args[0], columns) from None
-    return rows.map(to_documents, batched=True, remove_columns=columns)
+    documents = rows.map(to_documents, batched=True, remove_columns=columns)
+    if next(iter(documents), None) is None:
+        raise UserError(f"--dataset_name={name}: {NO_TEXT}")
+    if not streaming:
+        table = documents.data.table
+        counts = {key: pyarrow.compute.sum(table[key]).as_py() for key in ("composed", "line_ends", "controls")}
+        for line in describe_changes(**counts, blank=rows.num_rows - documents.num_rows):
+            say(f"--dataset_name={name}: {line}")
+    return documents
 
 
 def sample_texts(documents, characters):
@@ -217,23 +205,16 @@ def hold_out(documents, percentage, seed):
 def describe_files(documents, files):
     """What was read, a line each: the encoding of the file (or how many have which), and what was normalised."""
     table = documents.data.table.group_by(["file", "encoding"], use_threads=False)
-    sums = table.aggregate(
-        [("composed", "sum"), ("line_ends", "sum"), ("controls", "sum"), ("skipped", "sum")]
-    ).to_pydict()
+    counted = ("composed", "line_ends", "controls", "blank", "skipped")
+    sums = table.aggregate([(name, "sum") for name in counted]).to_pydict()
     if len(files) == 1:
         lines = [f"{files[0]}: {sums['encoding'][0].upper()}"]
     else:
         encodings = sorted(set(sums["encoding"]))
         counts = ", ".join(f"{encoding.upper()} {sums['encoding'].count(encoding):,}개" for encoding in encodings)
         lines = [f"파일 {len(files):,}개: {counts}"]
-    changes = [
-        (sum(sums["composed_sum"]), "문서 {:,}개를 NFC로 정규화"),
-        (sum(sums["line_ends_sum"]), "줄 끝 {:,}개를 \\n으로 바꿈"),
-        (sum(sums["controls_sum"]), "제어 문자 {:,}개를 지움"),
-        (sum(sums["skipped_sum"]), "칸의 수가 맞지 않는 행 {:,}개를 건너뜀"),
-    ]
     empty = [file for index, file in enumerate(files) if index not in set(sums["file"])]
     if empty:
         lines.append(f"글이 없는 파일 {len(empty):,}개: {name_some(empty)}")
-    lines += [words.format(count) for count, words in changes if count]
-    return "\n".join(lines)
+    counts = {name.removesuffix("_sum"): sum(column) for name, column in sums.items() if name.endswith("_sum")}
+    return "\n".join(lines + describe_changes(**counts))

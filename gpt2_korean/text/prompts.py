@@ -4,8 +4,8 @@ import select
 import sys
 
 from gpt2_korean.messages import UsageError, UserError, say
-from gpt2_korean.text.documents import normalise
 from gpt2_korean.text.folders import find_path
+from gpt2_korean.text.normalise import normalise
 from gpt2_korean.text.opening import detect_encoding, file_format, open_lines
 
 SAMPLE_PROMPTS = ["오늘은", "옛날 어느 마을에", "한국어 텍스트 생성은"]

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from server.client import ask, post
 
-from gpt2_korean.text.documents import normalise
+from gpt2_korean.text.normalise import normalise
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 

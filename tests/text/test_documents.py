@@ -8,6 +8,7 @@ import pytest
 from gpt2_korean.messages import UserError
 from gpt2_korean.text import documents as corpus
 from gpt2_korean.text.folders import find_files
+from gpt2_korean.text.normalise import normalise
 
 
 def test_any_text_becomes_composed_with_plain_line_ends_and_no_control_characters(rng):
@@ -30,7 +31,7 @@ def test_any_text_becomes_composed_with_plain_line_ends_and_no_control_character
     ]
     for _ in range(500):
         raw = "".join(rng.choice(alphabet) for _ in range(30))
-        text, composed, line_ends, controls = corpus.normalise(raw)
+        text, composed, line_ends, controls = normalise(raw)
         # Python's universal newlines and unicodedata are the reference.
         plain = "\n".join(raw.replace("\r\n", "\n").split("\r"))
         for end in "\x0b\x0c\x85":  # ends of a line to str.splitlines, too
@@ -136,3 +137,22 @@ def test_a_hub_data_set_that_is_not_there_or_lacks_the_column_is_refused(hub_fol
     monkeypatch.setattr("time.sleep", lambda _: None)  # between the Hub library's trials
     with pytest.raises(UserError, match="--dataset_name"):
         corpus.read_hub_dataset("no-such-owner/no-such-name")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("content", ['{"text": ""}\n{"text": " "}\n', '{"text": null}\n{"text": NaN}\n', ""])
+def test_a_hub_data_set_without_text_is_refused(tmp_path, streaming, content):
+    (tmp_path / "train.jsonl").write_text(content)
+    with pytest.raises(UserError, match=r"--dataset_name=.*글이 없습니다"):
+        corpus.read_hub_dataset(str(tmp_path), streaming=streaming)
+
+
+def test_rows_without_text_are_counted_wherever_they_are_from(tmp_path, hub_folder, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": null}\n{"text": "가"}\n{"text": NaN}\n{"text": "나"}\n{"text": ""}\n', "utf-8")
+    documents = corpus.read_corpus([path])
+    assert documents["text"] == ["가", "나"]
+    assert "글이 없는 행 3개" in corpus.describe_files(documents, [path])
+    corpus.read_hub_dataset(hub_folder, column="A")
+    told = capsys.readouterr().err
+    assert "글이 없는 행 1개" in told and "줄 끝 3개" in told

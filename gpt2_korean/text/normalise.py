@@ -1,0 +1,40 @@
+"""Raw text → Unicode's composed form (NFC) with \\n line ends and no control characters, and what that changed."""
+
+import re
+import unicodedata
+
+# Word's soft break is a vertical tab, a page ends in a form feed, and NEL is what its name says.
+LINE_END = re.compile("\r\n?|[\x0b\x0c\x85]")
+# What else is in Unicode's category Cc but for tab and line feed, the byte order mark where it is no mark, and lone
+# surrogates, which a JSON escape can carry but UTF-8 cannot.
+CONTROL_CHARACTER = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
+
+
+def normalise(text):
+    """Return `(text, composed, line_ends, controls)`: the normalised text, whether composing changed it,
+    how many line ends were replaced and how many control characters removed."""
+    text, line_ends = LINE_END.subn("\n", text)
+    text, controls = CONTROL_CHARACTER.subn("", text)
+    composed = not unicodedata.is_normalized("NFC", text)
+    return unicodedata.normalize("NFC", text) if composed else text, composed, line_ends, controls
+
+
+def document_row(raw):
+    """The row of one raw document, None where nothing but white space is left of it."""
+    text, composed, line_ends, controls = normalise(raw)
+    if not text.strip():
+        return None
+    counts = {"composed": int(composed), "line_ends": line_ends, "controls": controls}
+    return {"text": text, "characters": len(text), **counts}
+
+
+def describe_changes(composed, line_ends, controls, blank, skipped=0):
+    """A line for each kind of change that was made."""
+    counts = [
+        (composed, "문서 {:,}개를 NFC로 정규화"),
+        (line_ends, "줄 끝 {:,}개를 \\n으로 바꿈"),
+        (controls, "제어 문자 {:,}개를 지움"),
+        (blank, "글이 없는 행 {:,}개를 뺌"),
+        (skipped, "칸의 수가 맞지 않는 행 {:,}개를 건너뜀"),
+    ]
+    return [words.format(count) for count, words in counts if count]
