@@ -20,7 +20,7 @@ def delimited_rows(path, encoding, delimiter, skip_bad_rows=False):
     Raises UserError for such rows unless `skip_bad_rows`, and for two columns of one name.
     """
     csv.field_size_limit(LONGEST_FIELD)
-    wrong, doubtful = [], []
+    wrong, first_wrong, doubtful, first_doubtful = 0, None, 0, None
     with open_lines(path, encoding) as lines:
         records = _records(iter(lines), delimiter)
         columns = next(records, (1, [], False))[1]
@@ -32,23 +32,23 @@ def delimited_rows(path, encoding, delimiter, skip_bad_rows=False):
         for number, fields, rows_alone in records:
             place = f"{number}번째 줄"
             if rows_alone:
-                doubtful.append(place)
+                doubtful, first_doubtful = doubtful + 1, first_doubtful or place
             if len(fields) != len(columns):
-                wrong.append((place, len(fields)))
+                wrong, first_wrong = wrong + 1, first_wrong or (place, len(fields))
                 if skip_bad_rows:
                     yield place, None
             elif skip_bad_rows or not wrong:  # once it will be refused, the others are only counted
                 yield place, dict(zip(columns, fields, strict=True))
     if doubtful:
         warn(
-            f"{path}: {doubtful[0]}의 따옴표부터 여러 줄을 한 칸으로 읽었습니다(모두 {len(doubtful):,}곳). "
+            f"{path}: {first_doubtful}의 따옴표부터 여러 줄을 한 칸으로 읽었습니다(모두 {doubtful:,}곳). "
             '줄마다 한 행이라면 그 따옴표를 ""로 겹쳐 쓰고 칸을 따옴표로 묶으세요.'
         )
     if wrong and not skip_bad_rows:
-        place, found = wrong[0]
+        place, found = first_wrong
         raise UserError(
             f"{path}: {place}의 칸은 {found}개인데 열은 {len(columns)}개입니다. "
-            f"이런 행이 모두 {len(wrong):,}개 있습니다.\n"
+            f"이런 행이 모두 {wrong:,}개 있습니다.\n"
             "구분자나 따옴표가 든 글은 따옴표로 묶어 다시 저장하거나, --skip_bad_rows로 이런 행을 건너뛰세요."
         )
 

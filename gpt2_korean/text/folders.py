@@ -24,16 +24,19 @@ def find_files(pattern, flag="--dataset_path"):
         if file_format(root) is None:
             raise UsageError(f"{flag}={pattern}: 읽을 수 없는 형식입니다. {READABLE}")
         return [root]
-    if rest and not any(set("*?[") & set(part) for part in rest):
+    if not root.is_dir() or (rest and not any(set("*?[") & set(part) for part in rest)):
         raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. 경로를 확인하세요.")
-    files, hidden, broken = [], [], []
+    files, hidden, broken, others = [], [], [], []
     for path, is_hidden in _walk(root, rest or [ANY_DEPTH, "*"]):
         if file_format(path):
             (hidden if is_hidden else files if path.is_file() else broken).append(path)
+        elif not is_hidden:
+            others.append(path)
     once = {}
     for path in sorted(files, key=lambda path: (path.is_symlink(), path)):
         once.setdefault(os.path.realpath(path), path)
     for paths, words in (
+        (others, "읽을 수 없는 형식의 파일 {}개를 뺐습니다: {}"),
         (hidden, "숨은 파일 {}개를 뺐습니다: {}"),
         (broken, "읽을 수 없는 링크나 특수 파일 {}개를 뺐습니다: {}"),
         (sorted(set(files) - set(once.values())), "다른 이름으로 이미 찾은 파일 {}개를 뺐습니다: {}"),

@@ -32,6 +32,15 @@ def test_files_folders_and_globs_are_found(tmp_path):
             find_files(str(tmp_path / missing))
 
 
+def test_files_of_other_formats_are_counted_and_a_link_to_nothing_is_refused(tmp_path, capsys):
+    write(tmp_path, "a.txt", "b/글.hwp", "글.docx", ".gitkeep")
+    assert [path.name for path in find_files(str(tmp_path))] == ["a.txt"]
+    assert "읽을 수 없는 형식의 파일 2개" in capsys.readouterr().err
+    os.symlink("없음", tmp_path / "link.txt")
+    with pytest.raises(UsageError, match="경로를 확인하세요"):
+        find_files(str(tmp_path / "link.txt"))
+
+
 def test_globs_find_what_the_standard_library_finds(tmp_path, rng):
     write(tmp_path, *(f"{a}/{b}/{c}.txt" for a in "ab" for b in ("c", "ca") for c in "xyz"), "x.txt", "a/y.csv")
     parts = ["*", "**", "a", "c*", "?", "[ac]*", "*.txt", "[!x].txt", "x.txt"]
