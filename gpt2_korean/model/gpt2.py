@@ -33,8 +33,12 @@ def is_supported(config):
 
 
 def can_be_fast(model):
-    """Whether speed/forward.py knows the way through a `model` of transformers."""
-    return is_gpt2(model.config.to_dict()) and hasattr(model, "lm_head")
+    """Whether speed/forward.py knows the way through a `model` of transformers.
+
+    It makes no mask: of transformers' attentions only PyTorch's own (sdpa) is then causal by itself.
+    """
+    causal = model.config._attn_implementation == "sdpa"
+    return causal and is_gpt2(model.config.to_dict()) and hasattr(model, "lm_head")
 
 
 def can_be_fused(model):

@@ -26,6 +26,7 @@ def test_every_activation_that_is_known_can_be_computed():
         ({"scale_attn_by_inverse_layer_idx": True}, False, True, False),
         ({"scale_attn_weights": False}, False, True, False),
         ({"add_cross_attention": True}, False, False, False),
+        ({"attn_implementation": "eager"}, True, False, False),
     ],
 )
 def test_who_knows_the_way_through_which_variant(changes, supported, fast, fused):
