@@ -74,8 +74,11 @@ def _blocks(documents, tokenizer, block_size):
 
 def _token_lists(documents, tokenizer, progress):
     for batch in documents.iter(batch_size=BATCH):
-        # The Rust tokenizers spread a batch over all cores.
-        encoded = tokenizer(batch["text"], add_special_tokens=False, return_attention_mask=False, verbose=False)
+        # The Rust tokenizers spread a batch over all cores. The name of a special token in a text is text.
+        encoded = tokenizer(
+            batch["text"], add_special_tokens=False, split_special_tokens=True, return_attention_mask=False,
+            verbose=False,
+        )  # fmt: skip
         progress.update(sum(map(len, batch["text"])))
         yield from encoded["input_ids"]
 

@@ -63,7 +63,12 @@ def _piped_prompt():
 
 
 def encode_prompt(prompt, tokenizer, eos_token_id):
-    """The ids of a prompt; an empty one starts where a document does, after the end-of-text token."""
-    encoded = tokenizer.encode(prompt)
-    # transformers' tokenizers give a list, tokenizers' own an Encoding.
-    return list(getattr(encoded, "ids", encoded)) or [eos_token_id]
+    """The ids of a prompt; an empty one starts where a document does, after the end-of-text token.
+
+    tokenizer: of tokenizers or of transformers. The name of a special token in a prompt is text, as in training.
+    """
+    if not hasattr(tokenizer, "encode_special_tokens"):
+        return tokenizer.encode(prompt, split_special_tokens=True) or [eos_token_id]
+    if not tokenizer.encode_special_tokens:  # setting it while another thread encodes would fail
+        tokenizer.encode_special_tokens = True
+    return tokenizer.encode(prompt).ids or [eos_token_id]

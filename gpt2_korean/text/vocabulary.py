@@ -67,7 +67,7 @@ def should_replace(tokenizer, sample, characters):
 
 def spent(tokenizer, texts):
     """Tokens per character of `texts`, a list of str."""
-    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     return sum(map(len, ids)) / sum(map(len, texts))
 
 
