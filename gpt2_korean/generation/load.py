@@ -17,6 +17,7 @@ from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, say, warn_of_failure
 from gpt2_korean.model.gpt2 import is_supported, kernel_sizes, weight_shapes
 from gpt2_korean.model.load import (
+    check_tokens,
     damaged,
     load_pretrained,
     read_model_json,
@@ -176,6 +177,7 @@ def _read_tokenizer(folder, config, allow_invalid_utf8):
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises nothing more specific
         raise damaged(FLAG, folder / "tokenizer.json", error) from None
+    check_tokens(tokenizer, config["vocab_size"], folder)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     token = (read_model_json(FLAG, folder / "tokenizer_config.json") or {}).get("eos_token")

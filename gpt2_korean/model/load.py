@@ -144,7 +144,7 @@ def _must_use_cache(name, flag):
 
 
 def load_tokenizer(name, config, local_files_only=False, trust_remote_code=False):
-    """The tokenizer of `name` with an end-of-text token inside the model's vocabulary.
+    """The tokenizer of `name` with an end-of-text token inside the model's vocabulary. Raises UserError.
 
     transformers 5 rebuilds the tokenizer of any GPT-2 config by GPT-2's own rules, whatever its
     tokenizer.json says; skt/kogpt2-base-v2, whose words are split otherwise, would come out empty. Where
@@ -153,9 +153,14 @@ def load_tokenizer(name, config, local_files_only=False, trust_remote_code=False
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.utils import cached_file
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        name, local_files_only=local_files_only, trust_remote_code=trust_remote_code
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, local_files_only=local_files_only, trust_remote_code=trust_remote_code
+        )
+    except ValueError as error:  # files that are missing, of several that belong together
+        if isinstance(error, json.JSONDecodeError) or "trust_remote_code" in str(error):
+            raise
+        raise without_tokenizer(name) from None
     file = cached_file(
         name, "tokenizer.json", local_files_only=local_files_only, _raise_exceptions_for_missing_entries=False
     )
@@ -168,6 +173,7 @@ def load_tokenizer(name, config, local_files_only=False, trust_remote_code=False
     if isinstance(tokenizer.chat_template, dict):
         # Each would be saved in a file of its name, which transformers refuses where it leads out of the folder.
         tokenizer.chat_template = tokenizer.chat_template.get("default")
+    check_tokens(tokenizer, config.vocab_size, name)
     if not settle_ends(tokenizer, config.eos_token_id, config.vocab_size):
         raise without_end(name)
     tokenizer.model_max_length = min(tokenizer.model_max_length, context_length(config) or tokenizer.model_max_length)
@@ -191,6 +197,32 @@ def damaged(flag, path, error):
 def unfitting(flag, source, names):
     """The UserError of weights, `names`, that are missing or of other shapes than the config wants."""
     return UserError(f"{flag}={source}: 가중치가 config.json과 맞지 않습니다 ({names[0]} 등 {len(names)}개).")
+
+
+def check_tokens(tokenizer, rows, source):
+    """Raise UserError for a tokenizer of `source` without words, or with a token that has none of `rows` embeddings.
+
+    tokenizer: of tokenizers or of transformers, which makes one of nothing but an end of text where there is no file.
+    """
+    backend, vocabulary = getattr(tokenizer, "backend_tokenizer", None) or tokenizer, tokenizer.get_vocab()
+    decoder = getattr(backend, "get_added_tokens_decoder", None)
+    added = decoder() if decoder else backend.added_tokens_decoder
+    if not set(vocabulary.values()) - set(added):
+        raise without_tokenizer(source)
+    largest = max(vocabulary.values())
+    if largest >= rows:
+        raise UserError(
+            f"{source}: 토크나이저의 토큰({largest + 1:,}개)이 모델의 임베딩({rows:,}줄)보다 많습니다. 모델의 원래 "
+            f"토크나이저를 두거나, model.resize_token_embeddings({largest + 1})로 늘려 저장하세요."
+        )
+
+
+def without_tokenizer(source):
+    """The UserError of a model without files of a tokenizer, or with a part of them."""
+    return UserError(
+        f"{source}: 토크나이저가 없는 모델입니다. 모델을 만든 곳에서 tokenizer.json(또는 vocab.json과 merges.txt)을 "
+        "받아 모델 폴더에 함께 두세요."
+    )
 
 
 def without_end(source):

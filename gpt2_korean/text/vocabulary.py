@@ -148,6 +148,8 @@ def _other_tokenizer(path, context_length):
         raise UserError(
             f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다 ({str(error).splitlines()[0]})."
         ) from None
+    if sorted(tokenizer.get_vocab().values()) != list(range(len(tokenizer))):  # rows of embeddings have no gaps
+        raise UserError(f"--tokenizer={path}: 토큰의 번호가 0부터 빠짐없이 이어지지 않는 토크나이저입니다.")
     if not settle_ends(tokenizer):
         raise UserError(f"--tokenizer={path}: 글의 끝을 나타내는 토큰(eos_token)이 없습니다.")
     tokenizer.model_max_length = context_length
