@@ -8,14 +8,17 @@ predicted exactly once. The last block may be short; nothing is dropped.
 
 import hashlib
 import math
+from collections import Counter
 from dataclasses import dataclass
 
-from gpt2_korean.messages import UsageError, say
-from gpt2_korean.text.documents import cached_dataset, count_characters
+from gpt2_korean.messages import UsageError, say, warn
+from gpt2_korean.text.documents import cached_dataset, count_characters, sample_texts
 
 # Documents that are tokenised together: enough to keep all cores at work, few enough that a batch of the
 # longest ones stays small in memory.
 BATCH = 256
+# Of a corpus, to tell which of its characters a vocabulary lacks.
+SAMPLED_CHARACTERS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Blocks:
 
 
 def pack_texts(texts, tokenizer, config, block_size=None):
-    """The Blocks of Texts, and say how many they are.
+    """The Blocks of Texts, and say how many they are and what of the texts the vocabulary cannot write.
 
     config: the model's. block_size: None for as many tokens as the model can read at a time. Raises UsageError.
     """
@@ -41,6 +44,11 @@ def pack_texts(texts, tokenizer, config, block_size=None):
         packed.append(None if documents is None else pack(documents, tokenizer, size))
         if documents is not None:
             say(describe(name, documents, packed[-1]))
+            unknown = count_unknown(packed[-1], tokenizer)
+            if unknown:
+                such = " ".join(map(repr, unknown_characters(documents, tokenizer)))
+                such = f"({such} 등)" if such else ""
+                warn(f"{name}: {unknown:,}곳의 글자가 어휘에 없어 {tokenizer.unk_token}로 바뀌었습니다{such}.")
     return Blocks(*packed, size)
 
 
@@ -117,6 +125,31 @@ def count_targets(blocks):
     if not hasattr(blocks, "num_rows"):
         return None
     return pyarrow.compute.sum(pyarrow.compute.list_value_length(blocks.data["input_ids"])).as_py() - len(blocks)
+
+
+def count_unknown(blocks, tokenizer):
+    """At how many places of `blocks` the texts have what the vocabulary does not; 0 for a stream, uncounted."""
+    import pyarrow.compute
+
+    unknown = tokenizer.unk_token_id
+    # GPT-2's tokenizer names the end of a text, since no text is unknown to it.
+    if unknown in (None, tokenizer.eos_token_id) or not hasattr(blocks, "num_rows"):
+        return 0
+    ids = blocks.data["input_ids"]
+    firsts = pyarrow.compute.list_element(ids, 0)  # which the blocks before have as well
+    whole, twice = (
+        pyarrow.compute.sum(pyarrow.compute.equal(tokens, unknown)).as_py()
+        for tokens in (pyarrow.compute.list_flatten(ids), firsts)
+    )
+    return whole - twice
+
+
+def unknown_characters(documents, tokenizer, count=5):
+    """The most frequent of the characters of `documents` that the vocabulary lacks, at most `count`."""
+    found = Counter("".join(sample_texts(documents, SAMPLED_CHARACTERS))).most_common()
+    ids = tokenizer([character for character, _ in found], add_special_tokens=False)["input_ids"]
+    lacking = [character for (character, _), own in zip(found, ids, strict=True) if tokenizer.unk_token_id in own]
+    return lacking[:count]
 
 
 def token_stream(blocks, limit):
