@@ -44,7 +44,7 @@ def learn(options, stop):
         tokenizer = own if start.keeps_vocabulary else choose_tokenizer(own, texts.train, options.model)
         blocks = pack_texts(texts, tokenizer, model.config, options.text.block_size)
         rate = choose_embedding_learning_rate(options.learning, arguments, tokenizer is not own)
-        record.provenance = check_same_run(start.checkpoint, options.model, options.text, tokenizer, blocks, rate)
+        record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, rate, arguments)
         model = prepare_model(model, own, tokenizer, texts.train, blocks.train, start, options.model)
 
         trainer = build_trainer(model, tokenizer, arguments, texts, blocks, stop, record, options.output)

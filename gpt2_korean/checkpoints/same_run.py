@@ -1,4 +1,4 @@
-"""What a checkpoint is made from (corpus, vocabulary, starting model), and whether a run may go on from it.
+"""What a checkpoint is made from (corpus, vocabulary, starting model) and how, and whether a run may go on from it.
 
 Told by contents, not by path or date, so that a corpus copied to another disk is the same corpus.
 """
@@ -8,17 +8,20 @@ import time
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import RESUME, WEIGHTS, read_json
-from gpt2_korean.messages import UserError
+from gpt2_korean.messages import UserError, say
 from gpt2_korean.text.blocks import count_targets, fingerprint, vocabulary_of
 
+# What the optimizer's saved state decides: on a run that goes on these flags would have no effect.
+OPTIMIZER = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
 FILE_BEGINNING = 2**20  # bytes of each file of weights that tell it from another
 
 
-def check_same_run(checkpoint, model, text, tokenizer, blocks, embedding_learning_rate):
-    """What a run is made from, a dict for JSON; where it goes on from `checkpoint` (else None), the checkpoint's too.
+def check_same_run(start, model, text, tokenizer, blocks, embedding_learning_rate, arguments):
+    """What a run is made from, a dict for JSON; where it goes on from a checkpoint, the checkpoint's too.
 
-    model, text: ModelOptions and TextOptions, as given on the command line. blocks: the Blocks that are learnt from.
-    embedding_learning_rate: the embeddings' own, None for that of all weights.
+    start: a Start. model, text: ModelOptions and TextOptions, as given on the command line. blocks: the Blocks that
+    are learnt from. embedding_learning_rate: the embeddings' own, None for that of all weights. arguments:
+    TrainingArguments.
 
     Raises UserError that names what checkpoint and command line do not share. What the command line leaves
     open is the checkpoint's own, and a checkpoint that says nothing of itself (Trainer's) is taken as it is.
@@ -33,7 +36,16 @@ def check_same_run(checkpoint, model, text, tokenizer, blocks, embedding_learnin
         "vocabulary": {"tokens": len(tokenizer), "hash": _hash(str(vocabulary_of(tokenizer)).encode())},
         "block_size": blocks.size,
         "corpus": stream if tokens is None else {"tokens": tokens, "hash": fingerprint(blocks.train)},
+        "learning": {
+            "batch_size": arguments.train_batch_size,
+            "accumulation": arguments.gradient_accumulation_steps,
+            "processes": arguments.world_size,
+            "seed": arguments.seed,
+            "optim": arguments.optim.value,
+            **{name: getattr(arguments, name) for name in OPTIMIZER},
+        },
     }
+    checkpoint = start.checkpoint
     saved = read_json(Path(checkpoint) / RESUME) if checkpoint is not None else None
     if saved is None or "corpus" not in saved:
         return now
@@ -44,6 +56,8 @@ def check_same_run(checkpoint, model, text, tokenizer, blocks, embedding_learnin
             f"{checkpoint}: 다른 학습의 체크포인트라 이어 갈 수 없습니다({listed}).\n"
             "그때와 같은 값을 주거나, 다른 --output_dir을 주거나, --resume_from_checkpoint를 빼고 새로 시작하세요."
         )
+    if "learning" in saved:
+        _check_same_learning(checkpoint, saved["learning"], now["learning"])
     kept = ("started", "tokenizer", "vocab_size", "embedding_learning_rate")
     return {**now, **{name: saved.get(name) for name in kept}}
 
@@ -66,6 +80,47 @@ def _differences(saved, now):
     elif not found and saved["corpus"] != now["corpus"]:
         found.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))
     return found
+
+
+def _check_same_learning(checkpoint, before, now):
+    """Raise UserError where a run would take other blocks than `checkpoint` left it, or wants another optimizer.
+
+    Say so where a step has the same blocks in other parts. Several processes fill up the last of them by such parts.
+    """
+    named = {"processes": "프로세스의 수"} | {name: f"--{name}" for name in ("seed", "optim", *OPTIMIZER)}
+    before = {**now, **before}
+    found = [(words, before[name], now[name]) for name, words in named.items() if before[name] != now[name]]
+    parts = [(each["batch_size"], each["accumulation"]) for each in (before, now)]
+    if parts[0] != parts[1]:
+        (size, times), (new_size, new_times) = parts
+        if size * times != new_size * new_times or now["processes"] > 1:
+            flags = "--per_device_train_batch_size × --gradient_accumulation_steps"
+            found.append((flags, f"{size}×{times}", f"{new_size}×{new_times}"))
+        elif not found:
+            say(f"한 스텝의 블록 {size * times}개를 {size}×{times} 대신 {new_size}×{new_times}로 나누어 이어 갑니다.")
+    if found:
+        listed = ", ".join(f"{what}: 체크포인트는 {old}, 지금은 {new}" for what, old, new in found)
+        raise UserError(
+            f"{checkpoint}: 그때와 다르게 배우는 학습이라 이어 갈 수 없습니다({listed}).\n그때와 같은 값을 주거나, 새 "
+            f"--output_dir에 --model_type={checkpoint}을 주어 그 모델에서 새로 시작하세요."
+        )
+
+
+def check_state(checkpoint, arguments):
+    """Raise UserError where `checkpoint` is a model alone, and lacks a state that the run would begin anew.
+
+    arguments: TrainingArguments. Sharded optimizers have files of their own, which are left to who reads them.
+    """
+    wanted = ["optimizer.pt", "scheduler.pt"] if not (arguments.fsdp or arguments.deepspeed) else []
+    rank = f"_{arguments.process_index}" if arguments.world_size > 1 else ""
+    if "learning" in (read_json(Path(checkpoint) / RESUME) or {}) or not any(Path(checkpoint).glob("rng_state*.pth")):
+        wanted.append(f"rng_state{rank}.pth")  # else of another number of processes, perhaps
+    missing = [name for name in wanted if not (Path(checkpoint) / name).exists()]
+    if missing:
+        raise UserError(
+            f"{checkpoint}: {', '.join(missing)}이(가) 없어 이어 갈 수 없습니다(--save_only_model은 모델만 저장합니다)."
+            f"\n새 --output_dir에 --model_type={checkpoint}을 주면 그 모델에서 새로 시작합니다."
+        )
 
 
 def _words(corpus):

@@ -59,7 +59,7 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False)
             model, tokenizer = load_adapted(source, flag, trust_remote_code)
             return lora.merge(model).to(dtype), tokenizer
         config = AutoConfig.from_pretrained(source, **access)
-        tokenizer = load_tokenizer(source, config, **access)
+        tokenizer = load_tokenizer(source, config, flag, **access)
         model, loading = AutoModelForCausalLM.from_pretrained(
             source, config=config, dtype=dtype, output_loading_info=True, **access,
             adapter_kwargs={"local_files_only": local_files_only},  # not handed on by itself
@@ -98,7 +98,7 @@ def load_adapted(folder, flag, trust_remote_code=False):
         embeddings = [name for name in file.keys() if "lora_" not in name]  # noqa: SIM118
         if embeddings:
             model.resize_token_embeddings(file.get_slice(embeddings[0]).get_shape()[0], mean_resizing=False)
-    tokenizer = load_tokenizer(folder, model.config, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(folder, model.config, flag, trust_remote_code=trust_remote_code)
     agree_on_ends(model, tokenizer)
     config = LoraConfig.from_pretrained(folder)
     config.inference_mode = False  # as saved it is True, for those who only load it
@@ -143,8 +143,10 @@ def _must_use_cache(name, flag):
         ) from None
 
 
-def load_tokenizer(name, config, local_files_only=False, trust_remote_code=False):
-    """The tokenizer of `name` with an end-of-text token inside the model's vocabulary. Raises UserError.
+def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code=False):
+    """The tokenizer of `name` with an end-of-text token inside the model's vocabulary.
+
+    Raises UserError that names `flag`.
 
     transformers 5 rebuilds the tokenizer of any GPT-2 config by GPT-2's own rules, whatever its
     tokenizer.json says; skt/kogpt2-base-v2, whose words are split otherwise, would come out empty. Where
@@ -160,7 +162,7 @@ def load_tokenizer(name, config, local_files_only=False, trust_remote_code=False
     except ValueError as error:  # files that are missing, of several that belong together
         if isinstance(error, json.JSONDecodeError) or "trust_remote_code" in str(error):
             raise
-        raise without_tokenizer(name) from None
+        raise without_tokenizer(flag, name) from None
     file = cached_file(
         name, "tokenizer.json", local_files_only=local_files_only, _raise_exceptions_for_missing_entries=False
     )
@@ -173,7 +175,7 @@ def load_tokenizer(name, config, local_files_only=False, trust_remote_code=False
     if isinstance(tokenizer.chat_template, dict):
         # Each would be saved in a file of its name, which transformers refuses where it leads out of the folder.
         tokenizer.chat_template = tokenizer.chat_template.get("default")
-    check_tokens(tokenizer, config.vocab_size, name)
+    check_tokens(tokenizer, config.vocab_size, flag, name)
     if not settle_ends(tokenizer, config.eos_token_id, config.vocab_size):
         raise without_end(name)
     tokenizer.model_max_length = min(tokenizer.model_max_length, context_length(config) or tokenizer.model_max_length)
@@ -199,7 +201,7 @@ def unfitting(flag, source, names):
     return UserError(f"{flag}={source}: 가중치가 config.json과 맞지 않습니다 ({names[0]} 등 {len(names)}개).")
 
 
-def check_tokens(tokenizer, rows, source):
+def check_tokens(tokenizer, rows, flag, source):
     """Raise UserError for a tokenizer of `source` without words, or with a token that has none of `rows` embeddings.
 
     tokenizer: of tokenizers or of transformers, which makes one of nothing but an end of text where there is no file.
@@ -208,20 +210,20 @@ def check_tokens(tokenizer, rows, source):
     decoder = getattr(backend, "get_added_tokens_decoder", None)
     added = decoder() if decoder else backend.added_tokens_decoder
     if not set(vocabulary.values()) - set(added):
-        raise without_tokenizer(source)
+        raise without_tokenizer(flag, source)
     largest = max(vocabulary.values())
     if largest >= rows:
         raise UserError(
-            f"{source}: 토크나이저의 토큰({largest + 1:,}개)이 모델의 임베딩({rows:,}줄)보다 많습니다. 모델의 원래 "
-            f"토크나이저를 두거나, model.resize_token_embeddings({largest + 1})로 늘려 저장하세요."
+            f"{flag}={source}: 토크나이저의 토큰({largest + 1:,}개)이 모델의 임베딩({rows:,}줄)보다 많습니다. 모델의 "
+            f"원래 토크나이저를 두거나, model.resize_token_embeddings({largest + 1})로 늘려 저장하세요."
         )
 
 
-def without_tokenizer(source):
+def without_tokenizer(flag, source):
     """The UserError of a model without files of a tokenizer, or with a part of them."""
     return UserError(
-        f"{source}: 토크나이저가 없는 모델입니다. 모델을 만든 곳에서 tokenizer.json(또는 vocab.json과 merges.txt)을 "
-        "받아 모델 폴더에 함께 두세요."
+        f"{flag}={source}: 토크나이저가 없는 모델입니다. 모델을 만든 곳에서 tokenizer.json(또는 "
+        "vocab.json과 merges.txt)을 받아 모델 폴더에 함께 두세요."
     )
 
 

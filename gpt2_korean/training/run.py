@@ -10,6 +10,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.checkpoints.complete import RESUME, STATE, read_json, trainer_state
+from gpt2_korean.checkpoints.same_run import check_state
 from gpt2_korean.messages import Stopped, UserError, say
 from gpt2_korean.text.blocks import collate, count_targets
 from gpt2_korean.text.documents import count_characters
@@ -84,6 +85,8 @@ def learn_blocks(trainer, start, blocks, steps, learning):
         more = "--num_train_epochs, --max_steps, --early_stopping_patience"
         say(f"이미 끝난 학습입니다: {trainer.args.output_dir} (더 하려면 {more}를 늘리세요)")
     else:
+        if start.checkpoint is not None:
+            check_state(start.checkpoint, trainer.args)
         warn_of_plan(trainer.args, steps, blocks)
         train(trainer, start.checkpoint, patience, learning.early_stopping_threshold)
 

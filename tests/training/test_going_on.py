@@ -1,0 +1,131 @@
+"""A run goes on exactly as it would have, or is refused by name before anything is trained."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import NO_DROPOUT, save_tiny_gpt2
+from safetensors.torch import load_file
+
+from gpt2_korean.training.trainer import KoreanTrainer
+
+
+@pytest.fixture
+def half(train_words, tmp_path, run_main):
+    """The words of a run of 9 steps, of which 6 are done."""
+    words = ["train.py", *train_words, "--do_train", "--report_to=none", "--save_steps=6", "--logging_steps=1"]
+    words += ["--per_device_train_batch_size=4", "--gradient_accumulation_steps=2", "--block_size=8"]
+    assert run_main(*words, "--max_steps=6")[0] == 0
+    return [*words, "--max_steps=9", "--resume_from_checkpoint=auto"]
+
+
+def refused(run_main, words, *named):
+    code, out, err = run_main(*words)
+    message = err[err.index("오류:") :].strip()
+    assert code == 1 and out == "" and "Traceback" not in err and len(message.splitlines()) <= 2, err
+    assert all(word in message for word in (*named, "checkpoint-6", "--output_dir", "--model_type")), message
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_without_a_state_is_refused_and_begins_a_new_run_as_a_model(half, tmp_path, run_main, name):
+    checkpoint = tmp_path / "out" / "checkpoint-6"
+    (checkpoint / name).unlink()
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.suffix == ".safetensors"}
+    refused(run_main, half, name)
+    assert before == {path: path.read_bytes() for path in before}
+    assert run_main(*half, f"--model_type={checkpoint}", f"--output_dir={tmp_path / 'new'}")[0] == 0
+
+
+def test_a_run_that_saved_models_only_is_refused_unless_it_is_finished(train_words, tmp_path, run_main):
+    words = ["train.py", *train_words, "--do_train", "--report_to=none", "--save_only_model"]
+    words += ["--resume_from_checkpoint=auto"]
+    assert run_main(*words, "--max_steps=6")[0] == 0
+    code, _, err = run_main(*words, "--max_steps=6")
+    assert code == 0 and "이미 끝난 학습" in err
+    refused(run_main, [*words, "--max_steps=9"], "optimizer.pt", "scheduler.pt", "rng_state.pth", "--save_only_model")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--per_device_train_batch_size=8"], ["--per_device_train_batch_size", "4×2", "8×2"]),
+        (["--per_device_train_batch_size=2"], ["--per_device_train_batch_size", "4×2", "2×2"]),
+        (["--gradient_accumulation_steps=1"], ["--gradient_accumulation_steps", "4×2", "4×1"]),
+        (["--optim=sgd"], ["--optim", "sgd"]),
+        (["--optim=adafactor"], ["--optim", "adafactor"]),
+        (["--seed=7"], ["--seed", "42", "7"]),
+        (["--learning_rate=1e-3"], ["--learning_rate", "0.001"]),
+        (["--weight_decay=0.5", "--adam_beta2=0.9"], ["--weight_decay", "0.5", "--adam_beta2", "0.9"]),
+    ],
+)
+def test_another_way_of_learning_is_refused_by_name(half, run_main, flags, named):
+    refused(run_main, [*half, *flags], *named)
+
+
+def test_another_number_of_processes_is_refused_by_name(half, fork_script):
+    for finished in fork_script(*half, ranks=2):
+        assert finished.returncode == 1 and "프로세스의 수: 체크포인트는 1, 지금은 2" in finished.stderr, (
+            finished.stderr
+        )
+
+
+def test_a_checkpoint_that_does_not_say_how_it_learnt_goes_on_as_it_always_did(half, tmp_path, run_main):
+    path = tmp_path / "out" / "checkpoint-6" / "resume.json"
+    content = json.loads(path.read_text("utf-8"))
+    del content["learning"]
+    path.write_text(json.dumps(content), "utf-8")
+    assert run_main(*half, "--gradient_accumulation_steps=1")[0] == 0
+
+
+@pytest.mark.parametrize("new", [(2, 4), (8, 1), (1, 8)])
+def test_the_same_blocks_of_a_step_in_other_parts_go_on_exactly(
+    train_words, byte_tokenizer, tmp_path, run_main, monkeypatch, new
+):
+    """Short steps at the ends of epochs included."""
+    model = save_tiny_gpt2(tmp_path / "still", byte_tokenizer, initializer_range=0.02, **NO_DROPOUT)
+    words = ["train.py", *train_words, "--do_train", "--report_to=none", "--logging_steps=1", "--save_steps=7"]
+    words += [f"--model_type={model}", "--optim=sgd", "--learning_rate=0.1", "--block_size=30", "--num_train_epochs=3"]
+    seen, step = {}, KoreanTrainer.training_step
+
+    def see(self, model, inputs, *rest):
+        blocks = [row[: len(labels[labels >= 0])].tolist() for row, labels in zip(*inputs.values(), strict=True)]
+        seen[self.state.global_step] = sorted(seen.get(self.state.global_step, []) + blocks)
+        return step(self, model, inputs, *rest)
+
+    monkeypatch.setattr(KoreanTrainer, "training_step", see)
+    old = ["--per_device_train_batch_size=4", "--gradient_accumulation_steps=2"]
+    assert run_main(*words, *old)[0] == 0
+    whole = dict(seen)
+    assert max(whole) > 8 and {len(blocks) for blocks in whole.values()} > {8}
+    seen.clear()
+    expected = load_file(tmp_path / "out" / "model.safetensors")
+    for path in (tmp_path / "out").glob("checkpoint-*"):
+        if path.name != "checkpoint-7":
+            shutil.rmtree(path)
+    size, times = new
+    flags = [f"--per_device_train_batch_size={size}", f"--gradient_accumulation_steps={times}"]
+    code, _, err = run_main(*words, *flags, "--resume_from_checkpoint=auto")
+    assert code == 0 and f"4×2 대신 {size}×{times}" in err, err
+    assert seen == {number: blocks for number, blocks in whole.items() if number >= 7}
+    for name, weight in load_file(tmp_path / "out" / "model.safetensors").items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_whose_batch_size_was_found_goes_on_with_the_blocks_of_a_step(half, tmp_path, run_main, monkeypatch):
+    step, seen = KoreanTrainer.training_step, []
+
+    def too_large_for_the_device(self, model, inputs, *rest):
+        if len(inputs["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        seen.append(self.state.global_step)
+        return step(self, model, inputs, *rest)
+
+    monkeypatch.setattr(KoreanTrainer, "training_step", too_large_for_the_device)
+    words = [*half, "--auto_find_batch_size", f"--output_dir={tmp_path / 'found'}"]
+    assert run_main(*words, "--max_steps=3", "--save_steps=2")[0] == 0
+    shutil.rmtree(tmp_path / "found" / "checkpoint-3")
+    seen.clear()
+    code, _, err = run_main(*words, "--max_steps=5")
+    assert code == 0, err
+    assert [seen.count(number) for number in (2, 3, 4)] == [4, 4, 4]  # 2 blocks, 4 times
