@@ -25,6 +25,8 @@ from gpt2_korean.text.conversations import PROMPT
 # What --serve takes for itself, and what a page has no use for.
 SERVING = ("serve", "host", "port")
 NOT_SERVED = ("interactive", "prompt_file", "output_file")
+# How many texts are written together and when they are shown: with a person in front of them that is settled.
+NOT_ASKED = ("stream", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ SETTINGS = tuple(field.name for field in fields(Settings))
 
 def parse_generate_options(argv=None):
     """The GenerateOptions of `argv`. Raises UsageError."""
-    options = generate_parser().parse(list(sys.argv[1:] if argv is None else argv))
+    argv = list(sys.argv[1:] if argv is None else argv)
+    options, given = generate_parser().parse(argv), vars(generate_parser().parse_given(argv))
     if not options.model_name_or_path:
         raise UsageError("--model_name_or_path가 필요합니다. 체크포인트 폴더나 Hub 이름을 주세요.")
     if options.prompt_file and options.prompt:
@@ -106,6 +109,13 @@ def parse_generate_options(argv=None):
         raise UsageError("--num_return_sequences는 --interactive의 대화(--prompt_template)에서는 1이어야 합니다.")
     if options.serve:
         _check_serving(options)
+    for name in NOT_ASKED:
+        if name in given and (options.serve or options.interactive):
+            mode = "--serve" if options.serve else "--interactive"
+            raise UsageError(f"{mode}와 --{name}은(는) 함께 쓸 수 없습니다. 글은 한 편씩, 쓰는 대로 보입니다.")
+    for name in SERVING[1:]:
+        if name in given and not options.serve:
+            raise UsageError(f"--{name}은(는) 화면을 열 때만 쓰입니다. --serve를 더하거나 이 플래그를 빼세요.")
     return GenerateOptions(*(group_of(field.type, options) for field in fields(GenerateOptions)))
 
 

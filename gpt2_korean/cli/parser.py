@@ -47,6 +47,12 @@ class KoreanArgumentParser(argparse.ArgumentParser):
             raise UsageError(self.describe_unknown(unknown[0]))
         return namespace
 
+    def parse_given(self, argv):
+        """As parse, the flags alone that `argv` gives; afterwards the parser knows no defaults."""
+        for action in self._actions:
+            action.default = argparse.SUPPRESS
+        return self.parse(argv)
+
     def describe_unknown(self, word):
         flag = word.split("=", 1)[0]
         if not flag.startswith("-"):

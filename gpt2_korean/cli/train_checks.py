@@ -24,6 +24,13 @@ def check_together(options):
                 raise UsageError(f"--{name}에는 평가가 필요합니다. --do_eval을 더하세요.")
     if options.sample_prompts and not options.do_train:
         raise UsageError("--sample_prompts는 --do_train과 함께 써야 합니다. 학습한 모델은 generate.py로 써 보세요.")
+    if not options.do_train:
+        _check_measuring(options)
+    if options.vocab_size and options.tokenizer not in (None, "korean"):
+        raise UsageError(
+            f"--vocab_size는 어휘를 배울 때만 쓰입니다. --tokenizer={options.tokenizer} 대신 --tokenizer=korean을 "
+            "주거나 --vocab_size를 빼세요."
+        )
     if options.tokenizer and options.model_type == "scratch-mini":
         raise UsageError(
             "--tokenizer는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 늘 글에서 어휘를 배웁니다."
@@ -73,6 +80,20 @@ def choose_best_by_bits(options):
             )
         options.metric_for_best_model = f"eval_{metric}"
         options.greater_is_better = False  # of all of them; transformers knows it of losses alone
+
+
+def _check_measuring(options):
+    """Raise UsageError for what only a run that learns can heed."""
+    names = ["tokenizer", "embedding_learning_rate"]
+    if options.model_type != "scratch-mini":  # which learns its vocabulary even to be measured untrained
+        names.append("vocab_size")
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name}는 --do_train과 함께 써야 합니다. 모델은 제 어휘로 평가합니다.")
+    if options.resume_from_checkpoint not in (None, "false", "False"):
+        raise UsageError(
+            "--resume_from_checkpoint는 --do_train과 함께 써야 합니다. 체크포인트를 평가하려면 --model_type으로 주세요."
+        )
 
 
 def _check_streaming(options):

@@ -41,6 +41,8 @@ def choose_tokenizer(tokenizer, documents, options):
     if choice is None:
         characters = count_characters(documents) if hasattr(documents, "num_rows") else None
         if not should_replace(tokenizer, sample_texts(documents, COUNTED_CHARACTERS), characters):
+            if options.vocab_size is not None:
+                warn("모델의 어휘를 쓰므로 --vocab_size는 쓰이지 않습니다. 바꾸려면 --tokenizer=korean을 주세요.")
             return tokenizer
         choice = "korean"
     if choice == "korean":

@@ -185,3 +185,43 @@ def test_numbers_in_range_are_taken(rng):
         words = [f"--top_p={top_p}", f"--temperature={temperature}", f"--length={rng.randint(1, 10**6)}"]
         options = parse_generate_options(["--model_name_or_path=x", *random.sample(words, 3)])
         assert (options.settings.top_p, options.settings.temperature) == (top_p, temperature)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--tokenizer=korean"], "--tokenizer"),
+        (["--tokenizer=original"], "--tokenizer"),
+        (["--vocab_size=512"], "--vocab_size"),
+        (["--embedding_learning_rate=1e-3"], "--embedding_learning_rate"),
+        (["--resume_from_checkpoint=auto"], "--resume_from_checkpoint"),
+    ],
+)
+def test_what_only_learning_heeds_is_refused_with_evaluation_alone(words, named):
+    measuring = ["--do_eval", "--dataset_path=x"]
+    with pytest.raises(UsageError, match=f"{named}.*--do_train"):
+        parse_train_options([*measuring, *words])
+    parse_train_options([*measuring, "--do_train", *words])
+    parse_train_options([*measuring, "--model_type=scratch-mini", "--vocab_size=512"])
+
+
+@pytest.mark.parametrize("tokenizer", ["original", "다른/폴더"])
+def test_the_size_of_a_vocabulary_that_is_not_learnt_is_refused(tokenizer):
+    with pytest.raises(UsageError, match=r"--vocab_size.*--tokenizer"):
+        parse_train_options([*TRAIN, f"--tokenizer={tokenizer}", "--vocab_size=512"])
+    parse_train_options([*TRAIN, "--tokenizer=korean", "--vocab_size=512"])
+
+
+@pytest.mark.parametrize("mode", ["--interactive", "--serve"])
+@pytest.mark.parametrize("flag", ["--stream", "--stream=false", "--batch_size=32", "--batch-size=4"])
+def test_what_a_session_and_the_page_settle_themselves_is_refused(mode, flag):
+    with pytest.raises(UsageError) as refusal:
+        parse_generate_options(["--model_name_or_path=x", mode, flag])
+    assert mode in str(refusal.value) and flag.split("=")[0].replace("batch-", "batch_") in str(refusal.value)
+
+
+@pytest.mark.parametrize("flag", ["--host=127.0.0.1", "--port=7860"])
+def test_the_pages_address_without_the_page_is_refused(flag):
+    with pytest.raises(UsageError, match="--serve"):
+        parse_generate_options(["--model_name_or_path=x", flag])
+    parse_generate_options(["--model_name_or_path=x", flag, "--serve"])

@@ -1,5 +1,7 @@
 """A Korean vocabulary for an English model: whole, of every string, agreed on everywhere."""
 
+from types import SimpleNamespace
+
 import pytest
 from conftest import ROOT, save_tiny_gpt2
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -120,3 +122,9 @@ def test_two_sentences_teach_no_vocabulary_and_that_is_said(english_folder, engl
     )  # fmt: skip
     assert code == 0 and "원래 어휘를 씁니다" in err
     assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) == len(english_tokenizer)
+
+
+def test_a_size_that_is_given_for_no_vocabulary_is_told(english_tokenizer, documents, capsys):
+    options = SimpleNamespace(tokenizer=None, vocab_size=512)
+    assert vocabulary.choose_tokenizer(english_tokenizer, documents, options) is english_tokenizer
+    assert "--vocab_size는 쓰이지 않습니다" in capsys.readouterr().err
