@@ -43,6 +43,8 @@ def check_together(options):
         raise UsageError(
             "--lora_rank는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 모든 가중치를 학습해야 합니다."
         )
+    if getattr(options, "dataloader_drop_last", False):
+        raise UsageError("--dataloader_drop_last: 글의 토큰은 모두 배웁니다. 이 플래그를 빼세요.")
     if options.streaming:
         _check_streaming(options)
     if getattr(options, "use_cpu", False):

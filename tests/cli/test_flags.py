@@ -92,6 +92,7 @@ def test_ungiven_trainer_flags_are_left_to_trainer():
         (["--eval_steps=5"], ["--eval_steps", "--do_eval"]),
         (["--dataset_name=x"], ["--dataset_path", "--dataset_name"]),
         (["--seed"], ["--seed"]),
+        (["--dataloader_drop_last"], ["--dataloader_drop_last"]),
     ],
 )
 def test_a_wrong_flag_or_value_is_refused_by_name(words, named):

@@ -187,6 +187,9 @@ def test_the_announced_steps_are_those_taken(train_words, tmp_path, run_main, rn
             "per_device_train_batch_size": rng.randint(1, 9),
             "gradient_accumulation_steps": rng.randint(1, 4),
             "num_train_epochs": rng.choice([0.3, 1, 1.5]),
+            "max_steps": rng.choice([-1, -1, 2]),
+            "block_size": rng.randint(8, 32),
+            "train_sampling_strategy": rng.choice(["random", "sequential"]),
         }
         words = [f"--{name}={value}" for name, value in flags.items()]
         code, _, err = run_main(
