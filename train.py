@@ -40,8 +40,9 @@ def learn(options, stop):
 
         arguments = set_up_machine(options.machine, options.learning, options.output.logging_dir, record)
         texts = read_texts(files, options.text, options.do_eval, arguments.seed)
-        model, own = load_start(start, texts.train, options.model)
-        tokenizer = own if start.keeps_vocabulary else choose_tokenizer(own, texts.train, options.model)
+        with arguments.main_process_first():  # it learns the vocabulary, which the other ranks then read
+            model, own = load_start(start, texts.train, options.model)
+            tokenizer = own if start.keeps_vocabulary else choose_tokenizer(own, texts.train, options.model)
         blocks = pack_texts(texts, tokenizer, model.config, options.text.block_size)
         rate = choose_embedding_learning_rate(options.learning, arguments, tokenizer is not own)
         record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, rate, arguments)

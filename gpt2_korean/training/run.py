@@ -174,13 +174,21 @@ def complete(trainer, checkpoint):
 
 
 def _check_same_start(trainer, checkpoint):
-    """Raise UserError where the ranks found different checkpoints, as nodes do that do not share output_dir."""
+    """Raise UserError where the ranks found different checkpoints, as nodes do that do not share output_dir, or
+    learnt different vocabularies, as from texts that are not the same."""
     if trainer.args.world_size == 1:
         return
     step = -1 if checkpoint is None else trainer_state(checkpoint)["global_step"]
-    steps = trainer.accelerator.gather(torch.tensor([step], device=trainer.args.device)).tolist()
+    vocabulary = int(trainer.record.provenance["vocabulary"]["hash"][:15], 16)  # what an int64 holds of it
+    found = trainer.accelerator.gather(torch.tensor([[step, vocabulary]], device=trainer.args.device))
+    steps, vocabularies = found.T.tolist()
     if len(set(steps)) > 1:
         raise UserError(
             f"--output_dir={trainer.args.output_dir}: 프로세스마다 다른 체크포인트를 찾았습니다({steps}스텝).\n"
             "모든 노드가 함께 보는 폴더를 주세요."
+        )
+    if len(set(vocabularies)) > 1:
+        raise UserError(
+            "프로세스마다 어휘가 다릅니다. 모든 노드에 같은 글과 모델을 두거나, 한 번 배운 어휘의 폴더를 "
+            "--tokenizer로 주세요."
         )

@@ -16,6 +16,7 @@ import train
 from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.messages import run_script
 from gpt2_korean.speed import choose, graphs
+from gpt2_korean.text import vocabulary
 
 
 def average():
@@ -75,12 +76,26 @@ def signal_the_second_rank_in_its_third_step(step=Trainer.training_step):
     Trainer.training_step = stopped_step
 
 
+def learn_a_vocabulary(differs, train_tokenizer=vocabulary.train_tokenizer):
+    """Tell who learns one; where it `differs`, the second rank finds none and learns it from other texts."""
+
+    def told(texts, *sizes):
+        print(f"rank {os.environ['RANK']} learns", file=sys.stderr)
+        return train_tokenizer(texts, *sizes)
+
+    vocabulary.train_tokenizer = told
+    if differs and os.environ["RANK"] == "1":
+        vocabulary.learn_tokenizer = lambda documents, *sizes: told(documents["text"][1:], *sizes)
+
+
 if __name__ == "__main__":
     way = sys.argv.pop(1)
     if way == "average":
         sys.exit(average())
     if way == "stopped":
         signal_the_second_rank_in_its_third_step()
+    elif way in ("learnt", "learnt otherwise"):
+        learn_a_vocabulary(differs=way == "learnt otherwise")
     else:
         save_slowly()
     if way == "recorded":  # as on GPUs that have graphs, but for the replay

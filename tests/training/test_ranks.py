@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NO_DROPOUT, tiny_gpt2
-from transformers import AutoModelForCausalLM
+from conftest import NO_DROPOUT, ROOT, tiny_gpt2
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt2_korean.checkpoints import complete
 
@@ -63,3 +63,22 @@ def test_two_ranks_stop_together_when_one_is_signalled_and_go_on(resumable_words
     for gone_on in fork_script("train.py", *words, ranks=2):
         assert gone_on.returncode == 0, gone_on.stderr
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 6
+
+
+@pytest.fixture
+def learning_words(train_words):
+    words = ["--do_train", "--tokenizer=korean", "--vocab_size=1024", "--max_steps=1", "--report_to=none"]
+    return [*train_words, f"--dataset_path={ROOT / 'data' / 'korean_texts.txt'}", *words]
+
+
+def test_the_vocabulary_is_learnt_by_one_rank_and_read_by_the_other(learning_words, tmp_path, fork_script):
+    first, second = fork_script(RANKS, "learnt", *learning_words, ranks=2)
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "rank 0 learns" in first.stderr and "learns" not in second.stderr
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) == 1024
+
+
+def test_ranks_with_different_vocabularies_do_not_train(learning_words, tmp_path, fork_script):
+    for finished in fork_script(RANKS, "learnt otherwise", *learning_words, ranks=2):
+        assert finished.returncode == 1 and "프로세스마다 어휘가 다릅니다" in finished.stderr, finished.stderr
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
