@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,16 +17,17 @@ sys.path.insert(0, str(ROOT))
 sys.modules["conftest"] = sys.modules[__name__]  # what test modules import by this name is not loaded again
 
 
-# A temporary folder of this test run alone, with all its caches, a Hub that answers at once that it is not there, and
-# one thread: in models so small more of them only wait for each other, for minutes on a busy machine. The libraries
-# read these when they are imported, so they are set before any test module is. Each process of pytest-xdist has a
-# folder in that of the process which started it.
-TEMPORARY = tempfile.TemporaryDirectory(prefix="gpt2-korean-tests-", ignore_cleanup_errors=True)
+# A temporary folder of this test run alone, which its processes share, caches of each process, a Hub that answers at
+# once that it is not there, and one thread: in models so small more of them only wait for each other, for minutes on a
+# busy machine. The libraries read these when they are imported, so they are set before any test module is.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+TEMPORARY = None if WORKER else tempfile.TemporaryDirectory(prefix="gpt2-korean-tests-", ignore_cleanup_errors=True)
+if TEMPORARY:
+    os.environ["TMPDIR"] = tempfile.tempdir = TEMPORARY.name
+CACHES = f"{os.environ['TMPDIR']}/{WORKER or 'caches'}"
 os.environ.update(
-    dict.fromkeys(("TMPDIR", "HF_HOME"), TEMPORARY.name), HF_ENDPOINT="http://127.0.0.1:9", OMP_NUM_THREADS="1",
-    TRITON_CACHE_DIR=f"{TEMPORARY.name}/triton",
-)  # fmt: skip
-tempfile.tempdir = TEMPORARY.name
+    HF_HOME=CACHES, TRITON_CACHE_DIR=f"{CACHES}/triton", HF_ENDPOINT="http://127.0.0.1:9", OMP_NUM_THREADS="1"
+)
 
 import torch  # noqa: E402
 
@@ -34,11 +36,20 @@ if not torch.accelerator.is_available():
 
 
 def pytest_unconfigure():
-    TEMPORARY.cleanup()
+    if TEMPORARY:
+        TEMPORARY.cleanup()
 
 
 # A shell's background job ignores Ctrl-C, and so would every program that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def own_lock_of_the_bars():
+    """A signal may have ended the test before this one while a progress bar was drawn, and its lock stay held."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ PRIVATE = {
     },
     "text/blocks.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
     "text/vocabulary.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
+    "model/gpt2.py": {"transformers.PretrainedConfig._attn_implementation": ATTRIBUTE},
     "model/load.py": {
         "transformers.utils.hub.cached_files._raise_exceptions_for_missing_entries": "keyword",
     },
@@ -32,11 +33,7 @@ PRIVATE = {
         "torch._foreach_copy_": "(Tensor(a!)[] self, Tensor[] src, bool non_blocking=False) -> ()",
         "torch._foreach_zero_": "(Tensor(a!)[] self) -> ()",
     },
-    "speed/linear.py": {
-        "torch.ops.mkldnn._is_mkldnn_bf16_supported": "() -> bool _0",
-        "torch.ops.mkldnn._reorder_linear_weight": "(Tensor self, int? batch_size=None) -> Tensor Y",
-        "torch.ops.mkldnn._linear_pointwise": "(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, "
-        "str? algorithm) -> Tensor Y",
+    "speed/int8.py": {
         "torch.ops.onednn.qlinear_prepack": "(Tensor weight, int[]? x_shape) -> Tensor",
         "torch.ops.onednn.qlinear_pointwise": "(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, "
         "Tensor w_zero_point, Tensor? bias, float output_scale, int output_zero_point, ScalarType? output_dtype, "
@@ -47,6 +44,12 @@ PRIVATE = {
         "__torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack",
         "torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32": "(Tensor X, float X_scale, "
         "int X_zero_point, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> Tensor Y",
+    },
+    "speed/linear.py": {
+        "torch.ops.mkldnn._is_mkldnn_bf16_supported": "() -> bool _0",
+        "torch.ops.mkldnn._reorder_linear_weight": "(Tensor self, int? batch_size=None) -> Tensor Y",
+        "torch.ops.mkldnn._linear_pointwise": "(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, "
+        "str? algorithm) -> Tensor Y",
     },
     "speed/writing_kernels.py": {
         "torch._addmm_activation": "(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, "
