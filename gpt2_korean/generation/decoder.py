@@ -55,7 +55,7 @@ class GPT2Decoder:
         self.device, self.dtype, self.attend = device, dtype, attend
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
         self.captures, self.warm = captures, False  # warm: whether a step has been run
-        self.cache = self.recording = None  # recording: decoding.py's, of steps over this cache
+        self.cache = self.recording = None  # recording: loop.py's, of steps over this cache
         self.heads = config["n_head"]
         self.tokens, self.positions = self._align(take("wte.weight")), take("wpe.weight")
         activation = config.get("activation_function", "gelu_new")

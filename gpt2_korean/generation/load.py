@@ -34,7 +34,7 @@ TOLD_OF = set()  # the failures of the Triton kernels that this process has warn
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """decoder: of decoders.py. tokenizer: of tokenizers, or of transformers where it has none of those.
+    """decoder: of decoder.py. tokenizer: of tokenizers, or of transformers where it has none of those.
     utf8: the vocabulary's Utf8Tables, None where broken characters are allowed or cannot be told."""
 
     decoder: object
