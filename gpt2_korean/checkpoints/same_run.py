@@ -51,9 +51,8 @@ def check_same_run(start, model, text, tokenizer, blocks, embedding_learning_rat
         return now
     differences = _differences(saved, now)
     if differences:
-        listed = ", ".join(f"{what}: 체크포인트는 {before}, 지금은 {after}" for what, before, after in differences)
         raise UserError(
-            f"{checkpoint}: 다른 학습의 체크포인트라 이어 갈 수 없습니다({listed}).\n"
+            f"{checkpoint}: 다른 학습의 체크포인트라 이어 갈 수 없습니다({_list(differences)}).\n"
             "그때와 같은 값을 주거나, 다른 --output_dir을 주거나, --resume_from_checkpoint를 빼고 새로 시작하세요."
         )
     if "learning" in saved:
@@ -82,6 +81,11 @@ def _differences(saved, now):
     return found
 
 
+def _list(differences):
+    """What _differences found, in words."""
+    return ", ".join(f"{what}: 체크포인트는 {before}, 지금은 {now}" for what, before, now in differences)
+
+
 def _check_same_learning(checkpoint, before, now):
     """Raise UserError where a run would take other blocks than `checkpoint` left it, or wants another optimizer.
 
@@ -99,10 +103,9 @@ def _check_same_learning(checkpoint, before, now):
         elif not found:
             say(f"한 스텝의 블록 {size * times}개를 {size}×{times} 대신 {new_size}×{new_times}로 나누어 이어 갑니다.")
     if found:
-        listed = ", ".join(f"{what}: 체크포인트는 {old}, 지금은 {new}" for what, old, new in found)
         raise UserError(
-            f"{checkpoint}: 그때와 다르게 배우는 학습이라 이어 갈 수 없습니다({listed}).\n그때와 같은 값을 주거나, 새 "
-            f"--output_dir에 --model_type={checkpoint}을 주어 그 모델에서 새로 시작하세요."
+            f"{checkpoint}: 그때와 다르게 배우는 학습이라 이어 갈 수 없습니다({_list(found)}).\n"
+            f"그때와 같은 값을 주거나, 새 --output_dir에 --model_type={checkpoint}을 주어 그 모델에서 새로 시작하세요."
         )
 
 

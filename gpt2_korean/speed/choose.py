@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from transformers.trainer_utils import unwrap_peft_model
 
-from gpt2_korean.device import can_compile, has_graphs
+from gpt2_korean.device import can_compile, dtype_of, has_graphs
 from gpt2_korean.messages import UsageError, say, warn_of_failure
 from gpt2_korean.model.gpt2 import can_be_fast, can_be_fused
 from gpt2_korean.speed import forward, loss
@@ -27,8 +27,7 @@ def load_fused_layer(model, arguments):
     try:
         from gpt2_korean.speed import layer as fused_layer
 
-        dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
-        fused_layer.try_out(language_model.config, device, dtype)
+        fused_layer.try_out(language_model.config, device, dtype_of(arguments.bf16, arguments.fp16))
     except Exception as error:  # whatever a compiler and a driver can raise
         warn_of_failure(error, f"Triton 커널을 쓸 수 없어 조금 느리게 학습합니다 ({type(error).__name__}).")
         return None

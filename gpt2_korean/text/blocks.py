@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 from gpt2_korean.messages import UsageError, say, warn
 from gpt2_korean.text.documents import cached_dataset, count_characters, sample_texts
+from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS
 
 # Documents that are tokenised together: enough to keep all cores at work, few enough that a batch of the
 # longest ones stays small in memory.
 BATCH = 256
-# Of a corpus, to tell which of its characters a vocabulary lacks.
-SAMPLED_CHARACTERS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,13 @@ class Blocks:
     size: int
 
 
-def pack_texts(texts, tokenizer, config, block_size=None):
+def pack_texts(texts, tokenizer, context, block_size=None):
     """The Blocks of Texts, and say how many they are and what of the texts the vocabulary cannot write.
 
-    config: the model's. block_size: None for as many tokens as the model can read at a time. Raises UsageError.
+    context: how many tokens the model can read at a time, None where it sets no limit. block_size: None for as many.
+    Raises UsageError.
     """
-    longest = getattr(config, "max_position_embeddings", None) or 1024
+    longest = context or 1024
     size = block_size or longest
     if size > longest:
         raise UsageError(f"--block_size={size}: 모델의 문맥 길이 {longest}보다 길 수 없습니다.")
@@ -146,7 +146,7 @@ def count_unknown(blocks, tokenizer):
 
 def unknown_characters(documents, tokenizer, count=5):
     """The most frequent of the characters of `documents` that the vocabulary lacks, at most `count`."""
-    found = Counter("".join(sample_texts(documents, SAMPLED_CHARACTERS))).most_common()
+    found = Counter("".join(sample_texts(documents, COUNTED_CHARACTERS))).most_common()
     ids = tokenizer([character for character, _ in found], add_special_tokens=False)["input_ids"]
     lacking = [character for (character, _), own in zip(found, ids, strict=True) if tokenizer.unk_token_id in own]
     return lacking[:count]

@@ -40,8 +40,8 @@ def read_texts(files, options, evaluates, seed):
     UserError for what cannot be read, or is too little.
     """
     columns = {"column": options.text_column_name, "template": options.text_template}
-    reading = {"encoding": options.encoding, "line_by_line": options.line_by_line, **columns}
-    reading["skip_bad_rows"] = options.skip_bad_rows
+    lines = {"line_by_line": options.line_by_line, "skip_bad_rows": options.skip_bad_rows}
+    reading = {"encoding": options.encoding, **lines, **columns}
     train = held_out = None
     if options.dataset_name:
         config = options.dataset_config_name

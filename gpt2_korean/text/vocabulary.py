@@ -21,7 +21,7 @@ TILE = 128
 TOKENS_PER_CHARACTER = 1.4
 # From how many characters on a vocabulary of one's own is the default: see benchmarks/RESULTS.md.
 ENOUGH_CHARACTERS = 2_000_000
-# Of a corpus, to tell what a vocabulary spends on it.
+# Of a corpus, to tell what a vocabulary spends on it, or lacks.
 COUNTED_CHARACTERS = 1_000_000
 # More of a corpus than this teaches hardly other words, and takes more memory and time.
 SAMPLED_CHARACTERS = 50_000_000

@@ -2,7 +2,7 @@
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import ByT5Tokenizer, GPT2Config, PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from gpt2_korean.text.blocks import pack, pack_texts
 from gpt2_korean.text.documents import Texts, read_corpus
@@ -68,9 +68,9 @@ def test_what_the_vocabulary_lacks_is_counted_and_named(sample_texts, tmp_path, 
             text, unknown = text[:place] + rng.choice("😀😀😀漢") + text[place:], unknown + 1
         documents[number] = text
     path.write_text("\n\n".join(documents), "utf-8")
-    config = GPT2Config(n_positions=rng.randint(5, 40))  # many blocks, which share tokens
+    context = rng.randint(5, 40)  # many blocks, which share tokens
     for _ in range(2):  # packed, and from the cache
-        pack_texts(Texts(train=read_corpus([path])), tokenizer, config)
+        pack_texts(Texts(train=read_corpus([path])), tokenizer, context)
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "<unk>" in line]
         assert f" {unknown:,}곳의 글자가" in line and "'😀' '漢'" in line, line
 
@@ -78,5 +78,5 @@ def test_what_the_vocabulary_lacks_is_counted_and_named(sample_texts, tmp_path, 
 def test_a_vocabulary_that_knows_every_byte_has_nothing_to_tell(byte_tokenizer, tmp_path, capsys):
     path = tmp_path / "글.txt"
     path.write_text("\n\n".join(TEXTS), "utf-8")
-    pack_texts(Texts(train=read_corpus([path])), byte_tokenizer, GPT2Config(n_positions=8))
+    pack_texts(Texts(train=read_corpus([path])), byte_tokenizer, 8)
     assert "어휘에 없어" not in capsys.readouterr().err
