@@ -1,0 +1,115 @@
+"""Conversations → ids, and which of them are learnt: by a template of our own, or by the one that a model has.
+
+Ours costs a token a turn. Its marks are special tokens, which no text can give: people's words are encoded as text.
+"""
+
+from itertools import takewhile
+
+from gpt2_korean.messages import UserError
+
+MARKS = {role: f"<|{role}|>" for role in ("system", "user", "assistant")}
+# What lies between generation marks is learnt. The end of a text is its beginning too.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] not in ['system', 'user', 'assistant'] %}"
+    "{{ raise_exception('roles are system, user and assistant, not ' + message['role']) }}{% endif %}"
+    "{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] | trim + eos_token }}{% endgeneration %}"
+    "{% else %}{{ message['content'] | trim }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def has_our_template(tokenizer):
+    """Whether a tokenizer, of transformers or of tokenizers, writes conversations by CHAT_TEMPLATE.
+
+    One of tokenizers keeps no template: it is told by the marks, and by the one token that begins its texts.
+    """
+    if hasattr(tokenizer, "chat_template"):
+        return tokenizer.chat_template == CHAT_TEMPLATE
+    return None not in map(tokenizer.token_to_id, MARKS.values()) and len(tokenizer.encode("").ids) == 1
+
+
+def encode_turns(turns, tokenizer, opens_answer=False):
+    """`(ids, learnt)` of a conversation; see encode_conversations."""
+    return encode_conversations([turns], tokenizer, opens_answer)[0]
+
+
+def encode_conversations(conversations, tokenizer, opens_answer=False):
+    """`(ids, learnt)` of each conversation, a list of {"role", "content"}, the contents stripped.
+
+    ids: as the tokenizer's template writes them, but for the begin token that is an end of text: it stands in front
+        of every document. opens_answer: whether they end where an answer begins.
+    learnt: a bool for each, True for the answers and the token that ends each.
+    tokenizer: of transformers with a chat template, or of tokenizers with ours (see has_our_template).
+
+    Raises UserError where a template of another maker does not tell which tokens are an answer's.
+    """
+    if not has_our_template(tokenizer):
+        return [_encode_by_template(turns, tokenizer, opens_answer) for turns in conversations]
+    contents = iter(encode_texts([turn["content"] for turns in conversations for turn in turns], tokenizer))
+    to_id = getattr(tokenizer, "convert_tokens_to_ids", None) or tokenizer.token_to_id
+    marks = {role: to_id(mark) for role, mark in MARKS.items()}
+    end = tokenizer.eos_token_id if hasattr(tokenizer, "eos_token_id") else tokenizer.encode("").ids[0]
+    encoded = []
+    for turns in conversations:
+        ids, learnt = [], []
+        for turn in turns:
+            answers = turn["role"] == "assistant"
+            own = [*next(contents), end] if answers else next(contents)
+            ids += [marks[turn["role"]], *own]
+            learnt += [False, *[answers] * len(own)]
+        if opens_answer:
+            ids, learnt = [*ids, marks["assistant"]], [*learnt, False]
+        encoded.append((ids, learnt))
+    return encoded
+
+
+def encode_texts(texts, tokenizer):
+    """The ids of each of `texts` alone, lists of int; the name of a special token in a text is text.
+
+    tokenizer: of tokenizers or of transformers.
+    """
+    if not hasattr(tokenizer, "encode_special_tokens"):
+        return tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+        )["input_ids"]  # fmt: skip
+    if not tokenizer.encode_special_tokens:  # setting it while another thread encodes would fail
+        tokenizer.encode_special_tokens = True
+    return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+
+def _encode_by_template(turns, tokenizer, opens_answer):
+    """`(ids, learnt)` of one conversation by a template of another maker, for a tokenizer of transformers."""
+
+    def render(turns, opens_answer=False, **keywords):
+        return tokenizer.apply_chat_template(turns, add_generation_prompt=opens_answer, **keywords)
+
+    as_text = {"return_dict": False, "sanitize_control_tokens": True}
+    ids = render(turns, opens_answer, **as_text)
+    learnt = None
+    if "{% generation" in tokenizer.chat_template or "{%- generation" in tokenizer.chat_template:
+        marked = render(turns, opens_answer, return_assistant_tokens_mask=True)
+        if marked["input_ids"] == ids:  # else a text has the name of a special token
+            learnt = list(map(bool, marked["assistant_masks"]))
+    if learnt is None:
+        learnt = [False] * len(ids)
+        whole = render(turns, opens_answer, tokenize=False)
+        for index, turn in enumerate(turns):
+            if turn["role"] != "assistant":
+                continue
+            bounds = []
+            for part in ((turns[:index], True), (turns[: index + 1], False)):
+                if not whole.startswith(render(*part, tokenize=False).rstrip()):
+                    raise UserError(
+                        "모델의 대화 양식(chat_template)이 앞의 차례를 뒤에서 다르게 적어 답의 토큰을 가릴 수 없습니다. "
+                        "묻고 답하기 한 번씩인 대화로 나누거나, {% generation %} 표시가 있는 양식을 쓰세요."
+                    )
+                pairs = zip(ids, render(*part, **as_text), strict=False)
+                bounds.append(len(list(takewhile(lambda pair: pair[0] == pair[1], pairs))))
+            start, end = bounds
+            learnt[start:end] = [True] * (end - start)
+    begins = bool(ids) and ids[0] == tokenizer.bos_token_id == tokenizer.eos_token_id
+    return ids[begins:], learnt[begins:]
