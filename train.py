@@ -44,7 +44,7 @@ def learn(options, stop):
         with arguments.main_process_first():  # it learns the vocabulary, which the other ranks then read
             model, own = load_start(start, texts.train, options.model)
             tokenizer = own if start.keeps_vocabulary else choose_tokenizer(own, texts.train, options.model)
-        blocks = pack_texts(texts, tokenizer, context_length(model.config), options.text.block_size)
+        blocks = pack_texts(texts, tokenizer, context_length(model.config), options.text, arguments)
         rate = choose_embedding_learning_rate(options.learning, arguments, tokenizer is not own)
         record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, rate, arguments)
         model = prepare_model(model, own, tokenizer, texts.train, blocks.train, start, options.model)
@@ -73,7 +73,7 @@ def measure(options, stop):
     texts = read_texts(files, options.text, True, arguments.seed)
     model, tokenizer = load_start(start, texts.held_out if texts.train is None else texts.train, options.model)
     texts = Texts(held_out=texts.held_out)
-    blocks = pack_texts(texts, tokenizer, context_length(model.config), options.text.block_size)
+    blocks = pack_texts(texts, tokenizer, context_length(model.config), options.text, arguments)
     trainer = build_trainer(model, tokenizer, arguments, texts, blocks, stop)
     trainer.take_steps(**speed_up(model, arguments, options.machine, blocks.size))
     print_once(evaluation_table(evaluate(trainer), *measure_texts(trainer, texts.held_out)))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import RESUME, WEIGHTS, read_json
 from gpt2_korean.messages import UserError, say
-from gpt2_korean.text.blocks import count_targets, fingerprint, vocabulary_of
+from gpt2_korean.text.blocks import count_targets
+from gpt2_korean.text.tokens import fingerprint, vocabulary_of
 
 # What the optimizer's saved state decides: on a run that goes on these flags would have no effect.
 OPTIMIZER = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
@@ -35,7 +36,8 @@ def check_same_run(start, model, text, tokenizer, blocks, embedding_learning_rat
         "embedding_learning_rate": embedding_learning_rate,
         "vocabulary": {"tokens": len(tokenizer), "hash": _hash(str(vocabulary_of(tokenizer)).encode())},
         "block_size": blocks.size,
-        "corpus": stream if tokens is None else {"tokens": tokens, "hash": fingerprint(blocks.train)},
+        "packing": blocks.packing,
+        "corpus": stream if tokens is None else {"tokens": tokens, "hash": fingerprint(blocks.train.tokens)},
         "learning": {
             "batch_size": arguments.train_batch_size,
             "accumulation": arguments.gradient_accumulation_steps,
@@ -76,6 +78,8 @@ def _differences(saved, now):
         found.append(("--embedding_learning_rate", before, now["embedding_learning_rate"]))
     if saved["block_size"] != now["block_size"]:
         found.append(("--block_size", saved["block_size"], now["block_size"]))
+    if saved.get("packing") != now["packing"]:
+        found.append(("--packing", saved.get("packing") or "순서가 늘 같은 예전 방식", now["packing"]))
     elif not found and saved["corpus"] != now["corpus"]:
         found.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))
     return found

@@ -44,6 +44,13 @@ def train_parser():
     add_switch(data, "--line_by_line", ".txt에서 빈 줄 대신 줄마다 문서 하나로 읽습니다")
     add_switch(data, "--skip_bad_rows", ".csv와 .tsv에서 칸의 수가 열의 수와 다른 행을 건너뛰고 몇 개인지 알립니다")
     add_flag(data, "--block_size", integer(2), "한 블록의 토큰 수. 주지 않으면 모델의 문맥 길이")
+    add_flag(
+        data,
+        "--packing",
+        choice("documents", "stream"),
+        "블록을 채우는 법. documents는 문서마다 따로 읽고, stream은 이어 붙인 글로 읽습니다",
+    )
+    add_switch(data, "--train_on_prompt", "대화에서 답만이 아니라 모든 차례를 배웁니다")
     add_flag(data, "--validation_file", path, "평가에 쓸 파일, 폴더, 또는 글롭")
     add_flag(
         data, "--validation_split_percentage", number(above=0, maximum=90), "평가용으로 떼어 둘 문서의 비율(%%)", 5

@@ -22,6 +22,8 @@ class TextOptions:
     line_by_line: bool
     skip_bad_rows: bool
     block_size: int | None
+    packing: str | None
+    train_on_prompt: bool
     validation_file: str | None
     validation_split_percentage: float
 

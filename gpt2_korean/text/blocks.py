@@ -1,109 +1,168 @@
-"""Documents → token blocks that Trainer can read: tokenised, joined, packed, cached on disk.
+"""Documents → token blocks that Trainer can read: tokenised and cached, packed anew in every epoch.
 
-The documents become one stream, `<eos> document <eos> document <eos>`, cut into blocks of `block_size`
-tokens. Neighbouring blocks share one token, the last of the one and the first of the next: a model
-predicts all tokens of a block but the first, and so every token of every document, its end included, is
-predicted exactly once. The last block may be short; nothing is dropped.
+A block is put together from pieces of documents (text/packing.py). A document is read from an end-of-text token on,
+and every token of every document, its end included, is predicted exactly once in an epoch; nothing is dropped.
+Packed as documents, no piece sees another; packed as a stream, a block is one text. Held-out documents are read each by
+itself, however those to learn from are packed.
 """
 
-import hashlib
-import math
-from collections import Counter
 from dataclasses import dataclass
 
-from gpt2_korean.messages import UsageError, say, warn
-from gpt2_korean.text.documents import cached_dataset, count_characters, sample_texts
-from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS
+import numpy as np
 
-# Documents that are tokenised together: enough to keep all cores at work, few enough that a batch of the
-# longest ones stays small in memory.
-BATCH = 256
+from gpt2_korean.messages import UsageError, say, warn
+from gpt2_korean.text.documents import count_characters
+from gpt2_korean.text.packing import plan_documents, plan_stream, plan_windows
+from gpt2_korean.text.tokens import Buffer, count_unknown, some_rows, token_rows, tokenise, unknown_characters
+
+IGNORED = -100  # the label of a position that predicts nothing, as in transformers
+DOCUMENTS, STREAM = "documents", "stream"
+PLANS = {DOCUMENTS: plan_documents, STREAM: plan_stream}
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The blocks of Texts, None where they are not needed, and how many tokens a whole one has."""
+    """The blocks of Texts, None where they are not needed, how many tokens a whole one has, and how those to learn
+    from are packed."""
 
     train: object
     held_out: object
     size: int
+    packing: str = STREAM
 
 
-def pack_texts(texts, tokenizer, context, block_size=None):
+class PackedBlocks:
+    """Blocks of Tokens: dicts of `input_ids`, `labels` and, where no piece sees another, `position_ids`, int64 arrays.
+
+    make_plan: `(lengths, room, random) -> Plan`. Block `(epoch + 1) * len(self) + index` is of that epoch's own plan,
+    drawn by `seed`; block `index` of one in which all stands as it does in the text.
+    """
+
+    def __init__(self, tokens, size, make_plan, begin, seed=0):
+        self.tokens, self.size, self.begin = tokens, size, begin
+        self.make_plan, self.seed = make_plan, seed
+        self.plan = make_plan(tokens.lengths, size - 1)
+        self.drawn = 0  # which plan it is
+
+    def __len__(self):
+        return len(self.plan)
+
+    def __getitem__(self, index):
+        if not 0 <= index:
+            raise IndexError(index)
+        number, index = divmod(index, len(self))
+        if number != self.drawn:
+            random = np.random.default_rng((self.seed, number)) if number else None
+            self.plan, self.drawn = self.make_plan(self.tokens.lengths, self.size - 1, random), number
+        chosen = slice(*self.plan.starts[index : index + 2])
+        offsets = None if self.plan.offsets is None else self.plan.offsets[chosen]
+        return assemble(self.tokens, self.plan.pieces[chosen], offsets, self.begin)
+
+    @property
+    def targets(self):
+        """How many tokens an epoch predicts."""
+        return self.tokens.targets
+
+    @property
+    def longest(self):
+        """Tokens of the longest piece at most, with the last of a block, which predicts nothing."""
+        return int((self.plan.pieces[:, 3] - self.plan.pieces[:, 1]).max()) + 1
+
+    @property
+    def most_pieces(self):
+        """Pieces in a block at most, those of its padding included."""
+        used = np.add.reduceat(self.plan.pieces[:, 3] - self.plan.pieces[:, 1], self.plan.starts[:-1]) + 1
+        return int((np.diff(self.plan.starts) - (used - self.size) // self.longest).max())
+
+
+class EpochOrder:
+    """The indices of PackedBlocks, epoch after epoch, each with its own plan: a sampler for a DataLoader."""
+
+    def __init__(self, blocks):
+        self.blocks, self.epoch = blocks, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return len(self.blocks)
+
+    def __iter__(self):
+        first = (self.epoch + 1) * len(self)
+        return iter(range(first, first + len(self)))
+
+
+def pack_texts(texts, tokenizer, context, options, arguments):
     """The Blocks of Texts, and say how many they are and what of the texts the vocabulary cannot write.
 
-    context: how many tokens the model can read at a time, None where it sets no limit. block_size: None for as many.
-    Raises UsageError.
+    context: how many tokens the model can read at a time, None where it sets no limit. options: TextOptions.
+    arguments: TrainingArguments, whose seed draws the order. Raises UsageError.
     """
     longest = context or 1024
-    size = block_size or longest
+    size = options.block_size or longest
     if size > longest:
         raise UsageError(f"--block_size={size}: 모델의 문맥 길이 {longest}보다 길 수 없습니다.")
-    packed = []
-    for name, documents in (("학습 글", texts.train), ("평가 글", texts.held_out)):
-        packed.append(None if documents is None else pack(documents, tokenizer, size))
-        if documents is not None:
-            say(describe(name, documents, packed[-1]))
-            unknown = count_unknown(packed[-1], tokenizer)
-            if unknown:
-                such = " ".join(map(repr, unknown_characters(documents, tokenizer)))
-                such = f"({such} 등)" if such else ""
-                warn(f"{name}: {unknown:,}곳의 글자가 어휘에 없어 {tokenizer.unk_token}로 바뀌었습니다{such}.")
-    return Blocks(*packed, size)
+    packing = options.packing or DOCUMENTS
+    seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+    train = texts.train and pack(texts.train, tokenizer, size, PLANS[packing], options.train_on_prompt, seed)
+    held_out = texts.held_out and pack(texts.held_out, tokenizer, size, plan_windows, options.train_on_prompt)
+    for name, documents, blocks in (("학습 글", texts.train, train), ("평가 글", texts.held_out, held_out)):
+        if blocks is not None:
+            say(describe(name, documents, blocks))
+            warn_of_unknown(name, documents, blocks, tokenizer)
+    return Blocks(train, held_out, size, packing)
 
 
-def pack(documents, tokenizer, block_size):
-    """The blocks of `documents` (column `text`): a datasets.Dataset with one column, input_ids.
-
-    For an IterableDataset the blocks are made as they are asked for, and an IterableDataset is returned.
-    """
+def pack(documents, tokenizer, size, make_plan, all_learnt=False, seed=0):
+    """PackedBlocks of `documents`; of an IterableDataset an IterableDataset of blocks, made as they are asked for."""
     import datasets
 
-    arguments = {"documents": documents, "tokenizer": tokenizer, "block_size": block_size}
-    if isinstance(documents, datasets.IterableDataset):
-        return datasets.IterableDataset.from_generator(_blocks, gen_kwargs=arguments).with_format("torch")
-    identity = [documents._fingerprint, vocabulary_of(tokenizer), tokenizer.eos_token_id, block_size]
-    return cached_dataset(_blocks, arguments, identity).with_format("torch")
+    if not isinstance(documents, datasets.IterableDataset):
+        return PackedBlocks(tokenise(documents, tokenizer, all_learnt), size, make_plan, tokenizer.eos_token_id, seed)
+    arguments = {"documents": documents, "tokenizer": tokenizer, "size": size, "make_plan": make_plan}
+    return datasets.IterableDataset.from_generator(_blocks, gen_kwargs={**arguments, "all_learnt": all_learnt})
 
 
-def vocabulary_of(tokenizer):
-    """What decides the tokens of a text: the whole tokenizer.json, or a Python tokenizer's vocabulary."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+def _blocks(documents, tokenizer, size, make_plan, all_learnt):
+    """Yield the blocks of a stream of documents: packed are those that make up a row of Tokens."""
+    for row in token_rows(documents, tokenizer, all_learnt):
+        blocks = PackedBlocks(Buffer(row), size, make_plan, tokenizer.eos_token_id)
+        yield from (blocks[index] for index in range(len(blocks)))
 
 
-def _blocks(documents, tokenizer, block_size):
-    from tqdm import tqdm
+def assemble(tokens, pieces, offsets, begin):
+    """The block of `pieces` (rows as a Plan has them) of Tokens, each read from its position in `offsets` on.
 
-    with tqdm(desc="토큰으로 나누기", unit="글자", unit_scale=True) as progress:
-        for block in cut(_token_lists(documents, tokenizer, progress), tokenizer.eos_token_id, block_size):
-            yield {"input_ids": block}
+    transformers moves labels by one, so that the first predicts nothing; where a piece ends, the label that follows is
+    what it predicts, and no input.
+    """
+    inputs, labels, positions = [], [[IGNORED]], []
+    for number, (document, first, fresh, stop) in enumerate(pieces.tolist()):
+        targets, learnt = tokens.read(document, first, stop)
+        before = tokens.read(document, first - 1, first)[0] if first else [begin]
+        inputs += [before, targets[:-1]]
+        if learnt is not None or fresh > first:
+            targets = targets.copy()
+            targets[: fresh - first] = IGNORED
+            if learnt is not None:
+                targets[learnt == 0] = IGNORED
+        labels.append(targets)
+        if offsets is not None:
+            # One more, where the last label of all stands; the next piece takes its place.
+            positions.append(np.arange(offsets[number], offsets[number] + stop - first))
+    if offsets is not None:
+        positions.append(positions[-1][-1:] + 1)
+    inputs.append(tokens.read(document, stop - 1, stop)[0])
+    block = {"input_ids": inputs, "labels": labels, "position_ids": positions}
+    return {name: np.concatenate(parts).astype(np.int64) for name, parts in block.items() if parts}
 
 
-def _token_lists(documents, tokenizer, progress):
-    for batch in documents.iter(batch_size=BATCH):
-        # The Rust tokenizers spread a batch over all cores. The name of a special token in a text is text.
-        encoded = tokenizer(
-            batch["text"], add_special_tokens=False, split_special_tokens=True, return_attention_mask=False,
-            verbose=False,
-        )  # fmt: skip
-        progress.update(sum(map(len, batch["text"])))
-        yield from encoded["input_ids"]
-
-
-def cut(token_lists, eos_token_id, block_size):
-    """Yield the blocks (lists of ids) of an iterable of documents (lists of ids)."""
-    stream = [eos_token_id]
-    for token_ids in token_lists:
-        stream += token_ids
-        stream.append(eos_token_id)
-        start = 0
-        while len(stream) - start >= block_size:
-            yield stream[start : start + block_size]
-            start += block_size - 1
-        stream = stream[start:]
-    if len(stream) > 1:
-        yield stream
+def warn_of_unknown(name, documents, blocks, tokenizer):
+    unknown = count_unknown(blocks.tokens, tokenizer) if hasattr(blocks, "tokens") else 0
+    if unknown:
+        such = " ".join(map(repr, unknown_characters(documents, tokenizer)))
+        such = f"({such} 등)" if such else ""
+        warn(f"{name}: {unknown:,}곳의 글자가 어휘에 없어 {tokenizer.unk_token}로 바뀌었습니다{such}.")
 
 
 def describe(name, documents, blocks):
@@ -119,72 +178,33 @@ def describe(name, documents, blocks):
 
 
 def count_targets(blocks):
-    """How many tokens a model predicts in `blocks`, all but the first of each; None for a stream."""
-    import pyarrow.compute
-
-    if not hasattr(blocks, "num_rows"):
-        return None
-    return pyarrow.compute.sum(pyarrow.compute.list_value_length(blocks.data["input_ids"])).as_py() - len(blocks)
-
-
-def count_unknown(blocks, tokenizer):
-    """At how many places of `blocks` the texts have what the vocabulary does not; 0 for a stream, uncounted."""
-    import pyarrow.compute
-
-    unknown = tokenizer.unk_token_id
-    # GPT-2's tokenizer names the end of a text, since no text is unknown to it.
-    if unknown in (None, tokenizer.eos_token_id) or not hasattr(blocks, "num_rows"):
-        return 0
-    ids = blocks.data["input_ids"]
-    firsts = pyarrow.compute.list_element(ids, 0)  # which the blocks before have as well
-    whole, twice = (
-        pyarrow.compute.sum(pyarrow.compute.equal(tokens, unknown)).as_py()
-        for tokens in (pyarrow.compute.list_flatten(ids), firsts)
-    )
-    return whole - twice
-
-
-def unknown_characters(documents, tokenizer, count=5):
-    """The most frequent of the characters of `documents` that the vocabulary lacks, at most `count`."""
-    found = Counter("".join(sample_texts(documents, COUNTED_CHARACTERS))).most_common()
-    ids = tokenizer([character for character, _ in found], add_special_tokens=False)["input_ids"]
-    lacking = [character for (character, _), own in zip(found, ids, strict=True) if tokenizer.unk_token_id in own]
-    return lacking[:count]
+    """How many tokens a model predicts in `blocks`; None for a stream."""
+    return getattr(blocks, "targets", None)
 
 
 def token_stream(blocks, limit):
-    """About `limit` tokens in their order, int64 [n]: of blocks evenly chosen, or the first 2,000 of a stream."""
+    """About `limit` tokens in their order, int64 [n]: evenly chosen, or of the first 2,000 blocks of a stream."""
     import torch
 
-    if not hasattr(blocks, "num_rows"):
-        return torch.cat([block["input_ids"] for block in blocks.take(2000)]).long()
-    step = math.ceil(count_targets(blocks) / limit)
-    chosen = blocks.select(range(0, len(blocks), step)).with_format("arrow")[:]["input_ids"]
-    return torch.from_numpy(chosen.combine_chunks().flatten().to_numpy().astype("int64"))
+    if not hasattr(blocks, "tokens"):
+        return torch.cat([torch.as_tensor(block["input_ids"]) for block in blocks.take(2000)])
+    return torch.from_numpy(np.concatenate([row["ids"] for row in some_rows(blocks.tokens, limit)]).astype(np.int64))
 
 
-def fingerprint(blocks):
-    """A hash of the tokens of `blocks`: of all of them up to 20,000 blocks, of that many evenly chosen above."""
-    step = max(1, len(blocks) // 20_000)
-    digest = hashlib.sha256(str(len(blocks)).encode())
-    for table in blocks.select(range(0, len(blocks), step)).with_format("arrow").iter(1000):
-        for ids in table["input_ids"].chunks:
-            digest.update(ids.value_lengths().to_numpy().tobytes() + ids.flatten().to_numpy().tobytes())
-    return digest.hexdigest()
-
-
-def collate(blocks, pad_token_id):
-    """A batch of blocks as `input_ids` and `labels`, both [batch, longest block], int64.
+def collate(blocks, pad_token_id, longest=None):
+    """A batch of blocks: each of their arrays as a tensor [batch, longest block], int64.
 
     Padding stands on the right, where no real token attends to it, and is no label; so no attention mask
-    is needed and attention may take its causal kernel.
+    is needed and attention may take its causal kernel. longest: tokens in a piece at most, which holds for padding too.
     """
-    from torch.nn.utils.rnn import pad_sequence
+    from torch import as_tensor
 
-    rows = [block["input_ids"].long() for block in blocks]
+    length = max(len(block["input_ids"]) for block in blocks)
+    padding = {"input_ids": np.full(length, pad_token_id), "labels": np.full(length, IGNORED)}
+    padding["position_ids"] = np.arange(length) % (longest or length)
     return {
-        "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad_token_id),
-        "labels": pad_sequence(rows, batch_first=True, padding_value=-100),
+        name: as_tensor(np.stack([np.append(row[name], padding[name][: length - len(row[name])]) for row in blocks]))
+        for name in blocks[0]
     }
 
 

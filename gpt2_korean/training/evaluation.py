@@ -37,7 +37,7 @@ def exact_loss(model, blocks, batch_size, device, stop, progress=False):
             raise EvaluationStopped
         mine = range(start + rank * batch_size, min(start + (rank + 1) * batch_size, len(blocks)))
         # Sharded models want all ranks to call them: one that has no blocks left takes a token without a target.
-        rows = [blocks[index] for index in mine] or [{"input_ids": blocks[0]["input_ids"][:1]}]
+        rows = [blocks[index] for index in mine] or [{name: values[:1] for name, values in blocks[0].items()}]
         inputs = {name: tensor.to(device) for name, tensor in collate(rows, pad_token_id=0).items()}
         targets = (inputs["labels"][:, 1:] != -100).sum()
         loss = model(**inputs).loss.mean()  # a mean over targets; DataParallel gives one for each of its devices

@@ -49,7 +49,7 @@ def build_trainer(model, tokenizer, arguments, texts, blocks, stop, record=None,
     trainer = KoreanTrainer(
         model=model,
         args=arguments,
-        data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id),
+        data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id, longest=getattr(blocks.train, "longest", None)),
         train_dataset=blocks.train,
         eval_dataset=blocks.held_out,
         processing_class=tokenizer,
@@ -69,11 +69,11 @@ def build_trainer(model, tokenizer, arguments, texts, blocks, stop, record=None,
 
 def show_progress(trainer, texts, blocks, prompts):
     """Let a person see what `trainer` learns: the curve, and at each evaluation texts that go on from `prompts`."""
-    tokens_per_step = trainer.get_total_train_batch_size(trainer.args) * (blocks.size - 1)
+    tokens = count_targets(blocks.train)
+    each = blocks.size - 1 if tokens is None else tokens / len(blocks.train)
+    tokens_per_step = trainer.get_total_train_batch_size(trainer.args) * each
     trainer.add_callback(WriteSamples(trainer, prompts))
-    trainer.add_callback(
-        DrawCurve(trainer, Corpus(count_characters(texts.train), count_targets(blocks.train), tokens_per_step))
-    )
+    trainer.add_callback(DrawCurve(trainer, Corpus(count_characters(texts.train), tokens, tokens_per_step)))
 
 
 def learn_blocks(trainer, start, blocks, steps, learning):

@@ -25,7 +25,7 @@ from gpt2_korean.model import lora
 from gpt2_korean.model.embeddings import embedding_layers, split_off
 from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
 from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flops_utilization
-from gpt2_korean.text.blocks import fill_up
+from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, fill_up
 from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics
 from gpt2_korean.training.model_card import write_card
 from gpt2_korean.training.stopping import ignore_in_worker
@@ -111,6 +111,12 @@ class KoreanTrainer(Trainer):
                 f"--auto_find_batch_size: 한 번에 블록 {fitting}개씩 {self.args.gradient_accumulation_steps}번을 "
                 "한 스텝으로 학습합니다."
             )
+
+    def _get_train_sampler(self, train_dataset=None):
+        blocks = self.train_dataset if train_dataset is None else train_dataset
+        if not isinstance(blocks, PackedBlocks) or self.args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(train_dataset)
+        return EpochOrder(blocks)
 
     def _get_dataloader(self, *args, **kwargs):
         loader = super()._get_dataloader(*args, **kwargs)

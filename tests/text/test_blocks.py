@@ -1,30 +1,134 @@
 """Packing loses nothing: every token of every document is predicted exactly once."""
 
-from itertools import pairwise
-
+import numpy as np
 import pytest
 import torch
 
 from gpt2_korean.text import documents as corpus
-from gpt2_korean.text.blocks import collate, count_targets, cut, pack
+from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, collate, count_targets, pack
+from gpt2_korean.text.packing import plan_documents, plan_stream, plan_windows
+from gpt2_korean.text.tokens import Buffer
 
 EOS = 0
 
 
-def test_every_token_is_a_target_once_and_in_order(rng):
-    for _ in range(300):
-        documents = [[rng.randint(1, 99) for _ in range(rng.randint(0, 40))] for _ in range(rng.randint(1, 12))]
-        block_size = rng.randint(2, 20)
-        blocks = list(cut(documents, EOS, block_size))
-        targets = [token for block in blocks for token in block[1:]]
-        assert targets == [token for document in documents for token in [*document, EOS]]
-        assert blocks[0][0] == EOS
-        assert all(len(block) == block_size for block in blocks[:-1])
-        assert all(before[-1] == after[0] for before, after in pairwise(blocks))
+def in_memory(documents, learnt=None):
+    """Tokens of documents, lists of ids; learnt: for each a list of flags."""
+    documents = [np.array([*ids, EOS], np.int32) for ids in documents]
+    flags = np.concatenate([[*own, 1] for own in learnt]).astype(np.int8) if learnt else np.empty(0, np.int8)
+    lengths = np.array(list(map(len, documents)), np.int32)
+    return Buffer({"ids": np.concatenate(documents), "lengths": lengths, "learnt": flags})
 
 
-def test_one_sentence_is_one_short_block():
-    assert list(cut([[5, 6]], EOS, 1024)) == [[EOS, 5, 6, EOS]]
+def pieces_of(block):
+    """`(first position, inputs, targets)` of each piece of a block, told by its position_ids alone."""
+    positions = block["position_ids"]
+    borders = [0, *np.flatnonzero(np.diff(positions) != 1) + 1, len(positions) - 1]
+    for begin, end in zip(borders, borders[1:], strict=False):
+        yield positions[begin], block["input_ids"][begin:end].tolist(), block["labels"][begin + 1 : end + 1].tolist()
+
+
+@pytest.fixture
+def random_documents(rng):
+    def make():
+        number, longest = rng.randint(1, 12), rng.choice([3, 12, 40])
+        return [[rng.randint(1, 99) for _ in range(rng.randint(0, longest))] for _ in range(number)]
+
+    return make
+
+
+def test_in_documents_every_piece_is_read_as_if_it_stood_alone(random_documents, rng):
+    for _ in range(200):
+        documents, size = random_documents(), rng.randint(2, 24)
+        blocks = PackedBlocks(in_memory(documents), size, plan_documents, EOS)
+        whole = [[EOS, *ids, EOS] for ids in documents]
+        wanted = sorted(
+            (ids[first : first + size - 1][: len(ids) - 1 - first], ids[first + 1 : first + size])
+            for ids in whole
+            for first in range(0, len(ids) - 1, size - 1)
+        )
+        for epoch in range(-1, 2):
+            found = [pieces_of(blocks[(epoch + 1) * len(blocks) + index]) for index in range(len(blocks))]
+            found = [piece for block in found for piece in block]
+            assert all(first == 0 for first, *_ in found)
+            assert sorted((inputs, targets) for _, inputs, targets in found) == wanted
+
+
+def test_in_a_stream_every_token_follows_the_one_before_it_in_the_text(random_documents, rng):
+    for _ in range(200):
+        documents, size = random_documents(), rng.randint(2, 24)
+        blocks = PackedBlocks(in_memory(documents), size, plan_stream, EOS)
+        text = [EOS, *(index for ids in documents for index in [*ids, EOS])]
+        for number, first in enumerate(range(0, len(text) - 1, size - 1)):
+            assert blocks[number].keys() == {"input_ids", "labels"}
+            assert blocks[number]["input_ids"].tolist() == text[first : first + size]
+            assert blocks[number]["labels"].tolist() == [-100, *text[first + 1 : first + size]]
+
+
+@pytest.mark.parametrize("make_plan", [plan_documents, plan_stream, plan_windows])
+def test_what_is_not_learnt_is_no_label_and_all_else_is_one_once(make_plan, random_documents, rng):
+    for _ in range(100):
+        documents = random_documents()
+        learnt = [[rng.random() < 0.5 for _ in ids] for ids in documents]
+        blocks = PackedBlocks(in_memory(documents, learnt), rng.randint(2, 24), make_plan, EOS)
+        labels = np.concatenate([blocks[index]["labels"] for index in range(len(blocks))])
+        wanted = [
+            index
+            for ids, own in zip(documents, learnt, strict=True)
+            for index, learns in zip([*ids, EOS], [*own, True], strict=True)
+            if learns
+        ]
+        assert sorted(labels[labels != -100]) == sorted(wanted)
+        assert count_targets(blocks) == len(wanted)
+
+
+def test_a_held_out_token_has_half_a_window_before_it_or_all_there_is(random_documents, rng):
+    for _ in range(100):
+        documents, size = random_documents(), rng.randint(2, 24)
+        blocks = PackedBlocks(in_memory(documents), size, plan_windows, EOS)
+        texts = [[EOS, *ids, EOS] for ids in documents]
+        for index in range(len(blocks)):
+            for _, inputs, targets in pieces_of(blocks[index]):
+                for place, target in enumerate(targets):
+                    if target != -100:
+                        seen = [*inputs[: place + 1], target]
+                        assert any(
+                            text[max(0, end - len(seen)) : end] == seen
+                            and (len(seen) == end or len(seen) > (size - 1) // 2)
+                            for text in texts
+                            for end in range(2, len(text) + 1)
+                        )
+
+
+def test_every_epoch_has_an_order_of_its_own_the_same_whenever_it_is_asked_for(rng):
+    documents = [[rng.randint(1, 99) for _ in range(5)] for _ in range(60)]
+
+    def read(blocks, epoch):
+        order = EpochOrder(blocks)
+        order.set_epoch(epoch)
+        return [blocks[index]["input_ids"].tolist() for index in order]
+
+    for make_plan in (plan_documents, plan_stream):
+        first = [read(PackedBlocks(in_memory(documents), 16, make_plan, EOS, seed=1), epoch) for epoch in range(3)]
+        blocks = PackedBlocks(in_memory(documents), 16, make_plan, EOS, seed=1)
+        assert [read(blocks, epoch) for epoch in (2, 0, 1)] == [first[2], first[0], first[1]]
+        assert first[0] != first[1] != first[2]
+        assert sorted(map(len, first[0])) == sorted(map(len, first[1]))
+        other = PackedBlocks(in_memory(documents), 16, make_plan, EOS, seed=2)
+        assert read(other, 0) != first[0]
+
+
+def test_what_is_said_of_the_pieces_holds_for_every_block_with_its_padding(random_documents, rng):
+    for _ in range(100):
+        size = rng.randint(2, 24)
+        blocks = PackedBlocks(in_memory(random_documents()), size, plan_documents, EOS)
+        rows = [blocks[len(blocks) + index] for index in range(len(blocks))]
+        full = {name: np.zeros(size, np.int64) for name in rows[0]}
+        batch = collate([*rows, full], EOS, blocks.longest)
+        for positions in batch["position_ids"][:-1].tolist():
+            starts = [0, *(place for place in range(1, size) if positions[place] != positions[place - 1] + 1), size]
+            assert len(starts) - 1 <= blocks.most_pieces
+            assert max(np.diff(starts)) <= blocks.longest
 
 
 @pytest.fixture
@@ -35,35 +139,37 @@ def documents(tmp_path, sample_texts):
 
 
 def test_packed_blocks_spell_the_corpus(documents, byte_tokenizer):
-    blocks = pack(documents, byte_tokenizer, 64)
-    ids = [token for block in blocks for token in block["input_ids"].tolist()[1:]]
+    blocks = pack(documents, byte_tokenizer, 64, plan_stream)
+    ids = [token for index in range(len(blocks)) for token in blocks[index]["labels"].tolist()[1:]]
     assert byte_tokenizer.decode(ids).split("<|endoftext|>")[:-1] == documents["text"]
     assert count_targets(blocks) == len(ids)
 
 
-def test_blocks_are_cached_for_the_same_text_tokenizer_and_size(documents, byte_tokenizer, sample_texts):
+def test_tokens_are_cached_for_the_same_text_and_tokenizer(documents, byte_tokenizer, sample_texts):
     from gpt2_korean.text.vocabulary import train_tokenizer
 
-    first = pack(documents, byte_tokenizer, 64)
-    assert pack(documents, byte_tokenizer, 64).cache_files == first.cache_files
-    others = [
-        pack(documents, byte_tokenizer, 65),
-        pack(documents.select(range(19)), byte_tokenizer, 64),
-        pack(documents, train_tokenizer(sample_texts[:5], 400, 32), 64),
-    ]
-    for other in others:
-        assert other.cache_files != first.cache_files
+    def files(documents, tokenizer, size=64):
+        return pack(documents, tokenizer, size, plan_stream).tokens.table.cache_files
+
+    first = files(documents, byte_tokenizer)
+    assert files(documents, byte_tokenizer) == files(documents, byte_tokenizer, 65) == first
+    assert files(documents.select(range(19)), byte_tokenizer) != first
+    assert files(documents, train_tokenizer(sample_texts[:5], 400, 32)) != first
 
 
-def test_a_stream_is_packed_as_a_table_is(documents, byte_tokenizer):
-    table = [block["input_ids"].tolist() for block in pack(documents, byte_tokenizer, 64)]
-    stream = pack(documents.to_iterable_dataset(), byte_tokenizer, 64)
-    assert [block["input_ids"].tolist() for block in stream] == table
+@pytest.mark.parametrize("make_plan", [plan_documents, plan_stream])
+def test_a_stream_of_documents_is_packed_as_a_table_is(make_plan, documents, byte_tokenizer):
+    table = pack(documents, byte_tokenizer, 64, make_plan)
+    stream = list(pack(documents.to_iterable_dataset(), byte_tokenizer, 64, make_plan))
+    assert len(stream) == len(table)
+    for index, block in enumerate(stream):
+        for name, values in table[index].items():
+            assert np.array_equal(values, block[name])
 
 
 def test_a_short_block_is_padded_on_the_right_and_its_padding_is_no_label(rng):
     rows = [[rng.randint(1, 99) for _ in range(length)] for length in (7, 3, 1)]
-    batch = collate([{"input_ids": torch.tensor(row, dtype=torch.int32)} for row in rows], pad_token_id=EOS)
+    batch = collate([{"input_ids": np.array(row), "labels": np.array(row)} for row in rows], pad_token_id=EOS)
     for row, ids, labels in zip(rows, batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True):
         assert ids == row + [EOS] * (7 - len(row))
         assert labels == row + [-100] * (7 - len(row))

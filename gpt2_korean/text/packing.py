@@ -1,0 +1,116 @@
+"""Which piece of which document goes into which block: lengths → plans, in numpy. Knows no tokens.
+
+A document of n tokens, its end counted, is read from the end-of-text token on, and so has n positions, each of which
+predicts one token. A block has room for so many of them. A plan says which positions each block has.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Plan:
+    """pieces: [pieces, 4] int64, block after block: a document, and of its positions the first, the first that is
+    learnt, and the one past the last. starts: [blocks + 1] int64, where each block's pieces begin. offsets: [pieces],
+    the position that each piece begins at; None where positions run through a block."""
+
+    pieces: np.ndarray
+    starts: np.ndarray
+    offsets: np.ndarray | None
+
+    def __len__(self):
+        return len(self.starts) - 1
+
+
+def plan_stream(lengths, room, random=None):
+    """Documents one after another, cut wherever a block is full. random: a numpy Generator for their order and that
+    of the blocks; None: as they stand."""
+    order = np.arange(len(lengths)) if random is None else random.permutation(len(lengths))
+    ends = np.cumsum(lengths[order])
+    # A piece ends where its document does, or its block.
+    cuts = np.union1d(ends, np.arange(room, ends[-1], room))
+    begins = np.concatenate([[0], cuts[:-1]])
+    which = np.searchsorted(ends, begins, "right")
+    first = ends[which] - lengths[order[which]]
+    pieces = np.stack([order[which], begins - first, begins - first, cuts - first], 1)
+    starts = np.searchsorted(begins, np.arange(0, ends[-1], room))
+    return _shuffled(pieces, np.append(starts, len(pieces)), None, random)
+
+
+def plan_documents(lengths, room, random=None):
+    """Documents whole where they fit, else in consecutive pieces, packed best-fit decreasing (Ding et al. 2024,
+    arXiv 2404.10830).
+
+    random: as plan_stream; documents of one length change places, so that every plan has blocks of the same shape.
+    """
+    counts = -(-lengths // room)
+    which = np.repeat(np.arange(len(lengths)), counts)
+    number = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first = number * room
+    last = np.minimum(first + room, lengths[which])
+    return _packed(np.stack([which, first, first, last], 1), room, random)
+
+
+def plan_windows(lengths, room):
+    """Each document by itself: one that does not fit is read in windows that overlap by half, and of each only what
+    the window before did not have counts. So every position that counts has half a window before it, or all there is.
+    """
+    stride = max(1, room // 2)
+    counts = 1 + np.maximum(0, -(-(lengths - room) // stride))
+    which = np.repeat(np.arange(len(lengths)), counts)
+    number = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    last = np.minimum(number * stride + room, lengths[which])
+    fresh = np.where(number == 0, 0, (number - 1) * stride + room)
+    return _packed(np.stack([which, number * stride, fresh, last], 1), room)
+
+
+def _packed(pieces, room, random=None):
+    sizes = pieces[:, 3] - pieces[:, 1]
+    order = np.arange(len(pieces)) if random is None else random.permutation(len(pieces))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    blocks = best_fit_decreasing(sizes[order], room)
+    by_block = np.argsort(blocks, kind="stable")
+    starts = np.searchsorted(blocks[by_block], np.arange(blocks.max() + 2))
+    return _shuffled(pieces[order[by_block]], starts, np.zeros(len(pieces), np.int64), random)
+
+
+def best_fit_decreasing(sizes, room):
+    """The block of each size, [n] int64. sizes: [n], the largest first, none above `room`.
+
+    Each goes into the fullest block that it fits, else into a new one. All of one size go at once: the fullest block
+    takes them until it is full, and then blocks as full as it was do likewise.
+    """
+    blocks = np.empty(len(sizes), np.int64)
+    by_room = [[] for _ in range(room + 1)]  # blocks by what room they have left
+    used = done = 0
+    for size, count in zip(*(part.tolist()[::-1] for part in np.unique(sizes, return_counts=True)), strict=True):
+        left = size
+        while count:
+            while left <= room and not by_room[left]:
+                left += 1
+            each = min(left, room) // size
+            number = -(-count // each)
+            if left > room:
+                left, there = room, list(range(used, used + number))
+                used += number
+            else:
+                there, by_room[left] = by_room[left][:number], by_room[left][number:]
+            taken = min(count, each * len(there))
+            blocks[done : done + taken] = np.repeat(there, each)[:taken]
+            last = taken - each * (len(there) - 1)
+            by_room[left - each * size] += there[:-1]
+            by_room[left - last * size].append(there[-1])
+            done, count = done + taken, count - taken
+    return blocks
+
+
+def _shuffled(pieces, starts, offsets, random):
+    """The Plan with its blocks in another order."""
+    if random is None:
+        return Plan(pieces, starts, offsets)
+    order = random.permutation(len(starts) - 1)
+    sizes = np.diff(starts)[order]
+    ends = np.cumsum(sizes)
+    index = np.arange(len(pieces)) + np.repeat(starts[order] - (ends - sizes), sizes)
+    return Plan(pieces[index], np.concatenate([[0], ends]), offsets)

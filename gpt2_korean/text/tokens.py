@@ -1,0 +1,174 @@
+"""Documents → their tokens, cached on disk: each document's ids and the end-of-text token that ends it.
+
+The tokens are cached document after document; how they are put into blocks (text/packing.py) may differ in every epoch.
+"""
+
+import hashlib
+import math
+from bisect import bisect_right
+from collections import Counter
+from functools import cached_property
+
+import numpy as np
+
+from gpt2_korean.text.chat_template import encode_conversations, encode_texts
+from gpt2_korean.text.documents import cached_dataset, sample_texts
+from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS
+
+# Documents that are tokenised together: enough to keep all cores at work, few enough that a batch of the
+# longest ones stays small in memory.
+BATCH = 256
+ROW = 2**18  # tokens in a row of the cache, at least: a row a document would take longer to write than to tokenise
+HASHED = 20_000_000  # tokens of a corpus that tell it from another, evenly chosen where it has more
+
+
+class Tokens:
+    """The tokens of documents, from rows (dicts) of `ids` (of many documents one after another), `lengths` (of each)
+    and `learnt` (of each token, 0 where it is read but not predicted; an empty list where all are learnt).
+
+    table: a datasets.Dataset of such rows, whose memory is mapped.
+    """
+
+    def __init__(self, table):
+        self.table = table
+
+    @cached_property
+    def lengths(self):
+        """[documents], int64: tokens of each, its end-of-text token counted."""
+        return np.concatenate(self._arrays("lengths")).astype(np.int64)
+
+    @cached_property
+    def starts(self):
+        """[documents], int64: where each begins among all tokens."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    @cached_property
+    def targets(self):
+        """How many tokens are learnt."""
+        return int(self.lengths.sum() if self.learnt is None else sum(part.sum(dtype=np.int64) for part in self.learnt))
+
+    @cached_property
+    def ids(self):
+        """All tokens in parts, int32; no document is in two of them."""
+        return self._arrays("ids")
+
+    @cached_property
+    def learnt(self):
+        """For each of `ids` whether it is learnt, int8, in the same parts; None where all are."""
+        return self._arrays("learnt") if any(map(len, self._arrays("learnt"))) else None
+
+    @cached_property
+    def part_starts(self):
+        """Where each part begins among all tokens, a list."""
+        return np.cumsum([0, *map(len, self.ids[:-1])]).tolist()
+
+    def read(self, document, first, stop):
+        """The ids from `first` to before `stop` of a document, and which of them are learnt, None where all are."""
+        start = int(self.starts[document])
+        part = bisect_right(self.part_starts, start) - 1
+        here = slice(start - self.part_starts[part] + first, start - self.part_starts[part] + stop)
+        return self.ids[part][here], None if self.learnt is None else self.learnt[part][here]
+
+    def _arrays(self, name):
+        chunks = self.table.with_format("arrow")[:][name].chunks
+        return [chunk.flatten().to_numpy() for chunk in chunks]
+
+
+class Buffer(Tokens):
+    """Tokens in memory, of one row."""
+
+    def _arrays(self, name):
+        return [self.table[name]]
+
+
+def tokenise(documents, tokenizer, all_learnt=False):
+    """The Tokens of `documents`, a datasets.Dataset with columns text and turns.
+
+    all_learnt: whether of a conversation all turns are learnt and not the answers alone.
+    """
+    identity = [documents._fingerprint, vocabulary_of(tokenizer), tokenizer.eos_token_id, all_learnt]
+    arguments = {"documents": documents, "tokenizer": tokenizer, "all_learnt": all_learnt}
+    return Tokens(cached_dataset(token_rows, arguments, identity))
+
+
+def vocabulary_of(tokenizer):
+    """What decides the tokens of a text: the whole tokenizer.json, or a Python tokenizer's vocabulary."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+
+
+def token_rows(documents, tokenizer, all_learnt):
+    """Yield rows as Tokens has them, of `documents` (a table or a stream of them)."""
+    from tqdm import tqdm
+
+    waiting, size = [], 0
+    with tqdm(desc="토큰으로 나누기", unit="글자", unit_scale=True) as progress:
+        for batch in documents.iter(batch_size=BATCH):
+            for ids, learnt in _encode(batch, tokenizer, all_learnt):
+                waiting.append((ids, learnt))
+                size += len(ids)
+            progress.update(sum(map(len, batch["text"])))
+            if size >= ROW:
+                yield _row(waiting)
+                waiting, size = [], 0
+    if waiting:
+        yield _row(waiting)
+
+
+def _row(documents):
+    masked = any(learnt is not None for _, learnt in documents)
+    flags = [np.ones(len(ids), np.int8) if learnt is None else np.array(learnt, np.int8) for ids, learnt in documents]
+    return {
+        "ids": np.concatenate([np.array(ids, np.int32) for ids, _ in documents]),
+        "lengths": np.array([len(ids) for ids, _ in documents], np.int32),
+        "learnt": np.concatenate(flags) if masked else np.empty(0, np.int8),
+    }
+
+
+def _encode(batch, tokenizer, all_learnt):
+    """Yield `(ids, learnt)` of each document, its end included; learnt is None where all is."""
+    end = tokenizer.eos_token_id
+    turns = batch.get("turns") or [[]] * len(batch["text"])
+    texts = [text for text, own in zip(batch["text"], turns, strict=True) if not own]
+    plain = iter(encode_texts(texts, tokenizer)) if texts else None
+    conversations = iter(encode_conversations([own for own in turns if own], tokenizer)) if any(turns) else None
+    for own in turns:
+        if not own:
+            yield [*next(plain), end], None
+            continue
+        ids, learnt = next(conversations)
+        if ids[-1] != end:
+            ids, learnt = [*ids, end], [*learnt, True]
+        yield ids, None if all_learnt else learnt
+
+
+def count_unknown(tokens, tokenizer):
+    """At how many places of Tokens the texts have what the vocabulary does not."""
+    unknown = tokenizer.unk_token_id
+    # GPT-2's tokenizer names the end of a text, since no text is unknown to it.
+    if unknown in (None, tokenizer.eos_token_id):
+        return 0
+    return sum(np.count_nonzero(part == unknown) for part in tokens.ids)
+
+
+def unknown_characters(documents, tokenizer, count=5):
+    """The most frequent of the characters of `documents` that the vocabulary lacks, at most `count`."""
+    found = Counter("".join(sample_texts(documents, COUNTED_CHARACTERS))).most_common()
+    ids = tokenizer([character for character, _ in found], add_special_tokens=False)["input_ids"]
+    lacking = [character for (character, _), own in zip(found, ids, strict=True) if tokenizer.unk_token_id in own]
+    return lacking[:count]
+
+
+def fingerprint(tokens):
+    """A hash of Tokens: of their number, and of about HASHED of them."""
+    digest = hashlib.sha256(f"{len(tokens.lengths)} {tokens.lengths.sum()} {tokens.targets}".encode())
+    for row in some_rows(tokens, HASHED):
+        digest.update(row["lengths"].tobytes() + row["ids"].tobytes() + row["learnt"].tobytes())
+    return digest.hexdigest()
+
+
+def some_rows(tokens, limit):
+    """Yield rows of the cache, evenly chosen, of about `limit` tokens in all."""
+    table = tokens.table.with_format("numpy")
+    step = math.ceil(int(tokens.lengths.sum()) / limit)
+    yield from table.select(range(0, len(table), step))

@@ -1,0 +1,82 @@
+"""However documents are packed, each position of each is learnt once, and what fits a block stands whole."""
+
+import numpy as np
+import pytest
+
+from gpt2_korean.text.packing import best_fit_decreasing, plan_documents, plan_stream, plan_windows
+
+
+@pytest.fixture(params=range(30))
+def lengths(request):
+    random = np.random.default_rng(request.param)
+    return random.integers(1, random.integers(2, 80), random.integers(1, 200)), int(random.integers(2, 40)), random
+
+
+def learnt(plan):
+    """Every position that `plan` learns, as (document, position), in the order of its pieces."""
+    return [(which, position) for which, _, fresh, stop in plan.pieces.tolist() for position in range(fresh, stop)]
+
+
+def every(lengths):
+    return [(which, position) for which, length in enumerate(lengths) for position in range(length)]
+
+
+@pytest.mark.parametrize("make_plan", [plan_documents, plan_stream])
+def test_every_position_is_learnt_once_whatever_the_order(lengths, make_plan):
+    lengths, room, random = lengths
+    for plan in (make_plan(lengths, room), make_plan(lengths, room, random)):
+        assert sorted(learnt(plan)) == every(lengths)
+        sizes = plan.pieces[:, 3] - plan.pieces[:, 1]
+        assert all(0 < sizes[a:b].sum() <= room for a, b in zip(plan.starts, plan.starts[1:], strict=False))
+
+
+def test_a_stream_as_it_stands_is_the_text_from_its_beginning_to_its_end(lengths):
+    lengths, room, _ = lengths
+    plan = plan_stream(lengths, room)
+    assert learnt(plan) == every(lengths)
+    assert len(plan) == -(-lengths.sum() // room)
+
+
+def test_a_document_that_fits_a_block_is_not_cut(lengths):
+    lengths, room, random = lengths
+    pieces = plan_documents(lengths, room, random).pieces
+    for which, length in enumerate(lengths):
+        own = pieces[pieces[:, 0] == which]
+        assert len(own) == -(-length // room)
+
+
+def test_plans_of_documents_have_as_many_blocks_of_the_same_shape_and_others_in_them(lengths):
+    lengths, room, random = lengths
+
+    def shape(plan):
+        sizes = plan.pieces[:, 3] - plan.pieces[:, 1]
+        return sorted(sorted(sizes[a:b]) for a, b in zip(plan.starts, plan.starts[1:], strict=False))
+
+    plans = [plan_documents(lengths, room, random) for _ in range(2)]
+    assert shape(plans[0]) == shape(plans[1])
+    if len(lengths) > 50:
+        assert not np.array_equal(plans[0].pieces, plans[1].pieces)
+
+
+def test_windows_count_each_position_once_with_half_a_window_before_it(lengths):
+    lengths, room, _ = lengths
+    plan = plan_windows(lengths, room)
+    assert sorted(learnt(plan)) == every(lengths)
+    for _, first, fresh, stop in plan.pieces.tolist():
+        assert first == fresh == 0 or fresh - first >= room - max(1, room // 2)
+        assert stop - first <= room
+
+
+def test_best_fit_decreasing_is_what_it_is_called(lengths):
+    lengths, room, _ = lengths
+    sizes = np.sort(np.minimum(lengths, room))[::-1]
+    rooms = []  # left in each block, by the method as it is described: one size after another
+    for size in sizes:
+        fitting = [block for block, left in enumerate(rooms) if left >= size]
+        if fitting:
+            rooms[min(fitting, key=lambda block: rooms[block])] -= size
+        else:
+            rooms.append(room - size)
+    blocks = best_fit_decreasing(sizes, room)
+    own = room - np.bincount(blocks, weights=sizes)
+    assert sorted(own) == sorted(rooms)
