@@ -48,7 +48,7 @@ class PackedBlocks:
         return len(self.plan)
 
     def __getitem__(self, index):
-        if not 0 <= index:
+        if index < 0:
             raise IndexError(index)
         number, index = divmod(index, len(self))
         if number != self.drawn:

@@ -1,5 +1,7 @@
 """Packing loses nothing: every token of every document is predicted exactly once."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ def pieces_of(block):
     """`(first position, inputs, targets)` of each piece of a block, told by its position_ids alone."""
     positions = block["position_ids"]
     borders = [0, *np.flatnonzero(np.diff(positions) != 1) + 1, len(positions) - 1]
-    for begin, end in zip(borders, borders[1:], strict=False):
+    for begin, end in pairwise(borders):
         yield positions[begin], block["input_ids"][begin:end].tolist(), block["labels"][begin + 1 : end + 1].tolist()
 
 

@@ -1,5 +1,7 @@
 """However documents are packed, each position of each is learnt once, and what fits a block stands whole."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ def test_every_position_is_learnt_once_whatever_the_order(lengths, make_plan):
     for plan in (make_plan(lengths, room), make_plan(lengths, room, random)):
         assert sorted(learnt(plan)) == every(lengths)
         sizes = plan.pieces[:, 3] - plan.pieces[:, 1]
-        assert all(0 < sizes[a:b].sum() <= room for a, b in zip(plan.starts, plan.starts[1:], strict=False))
+        assert all(0 < sizes[a:b].sum() <= room for a, b in pairwise(plan.starts))
 
 
 def test_a_stream_as_it_stands_is_the_text_from_its_beginning_to_its_end(lengths):
@@ -50,7 +52,7 @@ def test_plans_of_documents_have_as_many_blocks_of_the_same_shape_and_others_in_
 
     def shape(plan):
         sizes = plan.pieces[:, 3] - plan.pieces[:, 1]
-        return sorted(sorted(sizes[a:b]) for a, b in zip(plan.starts, plan.starts[1:], strict=False))
+        return sorted(sorted(sizes[a:b]) for a, b in pairwise(plan.starts))
 
     plans = [plan_documents(lengths, room, random) for _ in range(2)]
     assert shape(plans[0]) == shape(plans[1])
