@@ -10,6 +10,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -82,11 +83,8 @@ def random_batch(rng, vocabulary=301, longest=32):
     """What a batch of 1 to 5 texts of random tokens is to a model: `input_ids`, `labels`."""
     from gpt2_korean.text.blocks import collate
 
-    rows = [
-        {"input_ids": torch.tensor([rng.randrange(vocabulary) for _ in range(rng.randint(2, longest))])}
-        for _ in range(rng.randint(1, 5))
-    ]
-    return collate(rows, 0)
+    rows = [[rng.randrange(vocabulary) for _ in range(rng.randint(2, longest))] for _ in range(rng.randint(1, 5))]
+    return collate([{"input_ids": np.array(row), "labels": np.array(row)} for row in rows], 0)
 
 
 def save_tiny_gpt2(folder, tokenizer, **changes):

@@ -1,12 +1,18 @@
 """The name of a special token in a person's text is text; only the program itself ends a document."""
 
+from types import SimpleNamespace
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from gpt2_korean.text.blocks import pack, pack_texts
 from gpt2_korean.text.documents import Texts, read_corpus
+from gpt2_korean.text.packing import plan_stream
 from gpt2_korean.text.prompts import encode_prompt
+
+OPTIONS = SimpleNamespace(block_size=None, packing=None, train_on_prompt=False)
+SEEDS = SimpleNamespace(seed=0, data_seed=None)
 
 SPECIAL = ["<s>", "</s>", "<pad>", "<unk>", "<|endoftext|>"]
 TEXTS = [f"앞 글{name}뒤의 글, {name} {name}{name}" for name in SPECIAL]
@@ -29,7 +35,7 @@ def tokenizer(request, byte_tokenizer, sample_texts):
 def test_a_document_that_names_the_end_of_text_is_not_cut_there(tokenizer, tmp_path):
     path = tmp_path / "글.txt"
     path.write_text("\n\n".join(TEXTS), "utf-8")
-    (block,) = pack(read_corpus([path]), tokenizer, 4096)
+    block = pack(read_corpus([path]), tokenizer, 4096, plan_stream)[0]
     ids, end = block["input_ids"].tolist(), tokenizer.eos_token_id
     assert [place for place, index in enumerate(ids) if index in tokenizer.all_special_ids and index != end] == []
     assert ids.count(end) == len(TEXTS) + 1 and ids[0] == ids[-1] == end
@@ -70,7 +76,7 @@ def test_what_the_vocabulary_lacks_is_counted_and_named(sample_texts, tmp_path, 
     path.write_text("\n\n".join(documents), "utf-8")
     context = rng.randint(5, 40)  # many blocks, which share tokens
     for _ in range(2):  # packed, and from the cache
-        pack_texts(Texts(train=read_corpus([path])), tokenizer, context)
+        pack_texts(Texts(train=read_corpus([path])), tokenizer, context, OPTIONS, SEEDS)
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "<unk>" in line]
         assert f" {unknown:,}곳의 글자가" in line and "'😀' '漢'" in line, line
 
@@ -78,5 +84,5 @@ def test_what_the_vocabulary_lacks_is_counted_and_named(sample_texts, tmp_path, 
 def test_a_vocabulary_that_knows_every_byte_has_nothing_to_tell(byte_tokenizer, tmp_path, capsys):
     path = tmp_path / "글.txt"
     path.write_text("\n\n".join(TEXTS), "utf-8")
-    pack_texts(Texts(train=read_corpus([path])), byte_tokenizer, 8)
+    pack_texts(Texts(train=read_corpus([path])), byte_tokenizer, 8, OPTIONS, SEEDS)
     assert "어휘에 없어" not in capsys.readouterr().err

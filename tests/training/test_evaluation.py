@@ -1,5 +1,6 @@
 """Evaluation counts each target once, whatever the batches, and stops where it is asked to."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import tiny_gpt2
@@ -9,7 +10,8 @@ from gpt2_korean.training.stopping import StopRequest
 
 
 def random_blocks(rng, vocab_size, lengths):
-    return [{"input_ids": torch.tensor([rng.randrange(vocab_size) for _ in range(length)])} for length in lengths]
+    rows = [[rng.randrange(vocab_size) for _ in range(length)] for length in lengths]
+    return [{"input_ids": np.array(row), "labels": np.array([-100, *row[1:]])} for row in rows]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
@@ -21,7 +23,7 @@ def test_the_summed_loss_is_that_of_every_token_by_itself(rng, batch):
         exact = model.double()
         for block in blocks:
             for place in range(1, len(block["input_ids"])):
-                log_probabilities = exact(block["input_ids"][None, :place]).logits[0, -1].log_softmax(-1)
+                log_probabilities = exact(torch.from_numpy(block["input_ids"])[None, :place]).logits[0, -1].log_softmax(-1)
                 expected -= log_probabilities[block["input_ids"][place]].item()
     found = exact_loss(model.float(), blocks, batch, torch.device("cpu"), StopRequest())
     assert found == pytest.approx(expected, rel=1e-6)

@@ -89,7 +89,8 @@ def test_the_same_blocks_of_a_step_in_other_parts_go_on_exactly(
     seen, step = {}, KoreanTrainer.training_step
 
     def see(self, model, inputs, *rest):
-        blocks = [row[: len(labels[labels >= 0])].tolist() for row, labels in zip(*inputs.values(), strict=True)]
+        rows = zip(inputs["input_ids"], inputs["labels"], strict=True)
+        blocks = [row[: 1 + len(labels[labels >= 0])].tolist() for row, labels in rows]
         seen[self.state.global_step] = sorted(seen.get(self.state.global_step, []) + blocks)
         return step(self, model, inputs, *rest)
 
