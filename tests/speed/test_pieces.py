@@ -17,6 +17,7 @@ from gpt2_korean.text.blocks import fill_up
 
 GPU = torch.device(device.available_devices()[0])
 LENGTH, VOCABULARY = 32, 301
+needs_flash = pytest.mark.skipif(not pieces.has_flash(GPU, torch.bfloat16, 40), reason="no flash attention here")
 COMPILER = partial(torch.compile, dynamic=False, backend="eager")
 
 
@@ -134,17 +135,17 @@ def test_an_adapter_learns_from_each_document_by_itself(rng, way):
     assert any("lora" in name for name, weight in fast.named_parameters() if weight.grad is not None)
 
 
-def test_no_document_sees_another_where_numbers_are_dropped(rng, way):
+@pytest.mark.parametrize("separate", [pieces.grouped, pieces.masked])
+def test_no_document_sees_another_where_numbers_are_dropped(rng, separate):
     """The same ones are dropped of the same seed, so that nothing but another document's tokens differs."""
-    model = move(way, tiny_gpt2(VOCABULARY, **{**NO_DROPOUT, "attn_pdrop": 0.3}).train())
-    use_fast_forward(model, *WAYS[way]())
+    model = tiny_gpt2(VOCABULARY, attn_pdrop=0.3).train()
+    use_fast_forward(model, None, separate)
     batch, _ = documents_in_rows(rng, most=1)
     batch["position_ids"] = torch.cat([torch.arange(5), torch.arange(9), torch.arange(LENGTH - 14)]).expand_as(
         batch["labels"]
     )
     inside = (torch.arange(LENGTH) >= 5) & (torch.arange(LENGTH) < 14)
     batch["labels"] = batch["input_ids"].where(inside.roll(1) & inside, -100)
-    batch = move(way, batch)
 
     def losses(ids):
         torch.manual_seed(1)
@@ -152,9 +153,49 @@ def test_no_document_sees_another_where_numbers_are_dropped(rng, way):
 
     first, second = losses(batch["input_ids"])
     assert first != second
-    others = torch.randint_like(batch["input_ids"], VOCABULARY).where(~inside.to(model.device), batch["input_ids"])
+    others = torch.randint_like(batch["input_ids"], VOCABULARY).where(~inside, batch["input_ids"])
     assert losses(others) == pytest.approx([first, second], rel=1e-5)
     assert losses(others.roll(1, 1)) != pytest.approx([first, second], rel=1e-5)
+
+
+def random_attention(*shape, dtype=torch.float32):
+    return [torch.randn(shape, device=GPU, dtype=dtype, requires_grad=True) for _ in range(3)]
+
+
+@needs_flash
+def test_flash_attention_attends_as_a_mask_does(rng):
+    for _ in range(5):
+        batch, _ = documents_in_rows(rng)
+        positions, qkv = batch["position_ids"].to(GPU), random_attention(len(batch["labels"]), 3, LENGTH, 40)
+        x = pieces.masked(positions)(*qkv, 0.0, 0.2)
+        of_x = torch.randn_like(x)
+        expected = x, *torch.autograd.grad(x, qkv, of_x)
+        halves = [tensor.detach().bfloat16().requires_grad_() for tensor in qkv]
+        x = pieces.flash(positions, rng.choice([LENGTH, 200]), LENGTH)(*halves, 0.0, 0.2)
+        found = x, *torch.autograd.grad(x, halves, of_x.bfloat16())
+        for ours, theirs in zip(found, expected, strict=True):
+            assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+@needs_flash
+def test_recorded_flash_attention_follows_each_batch_and_drops_anew(rng):
+    qkv = random_attention(2, 3, LENGTH, 40, dtype=torch.bfloat16)
+    given, work = torch.zeros(2, LENGTH, dtype=torch.long, device=GPU), partial(pieces.flash, most_pieces=LENGTH)
+    for dropout in (0.0, 0.3):
+
+        def attend(dropout=dropout):
+            return work(given, longest=LENGTH)(*qkv, dropout, 0.2).detach()
+
+        attend()
+        graph, x = device.record_graph(attend, GPU)
+        for size in (1, 5, LENGTH):
+            given.copy_(torch.arange(LENGTH) % size)
+            graph.replay()
+            first = x.clone()
+            graph.replay()
+            assert torch.equal(first, x) == (dropout == 0)
+            if not dropout:
+                torch.testing.assert_close(x, attend())
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
