@@ -11,7 +11,7 @@ from transformers.trainer_utils import unwrap_peft_model
 from gpt2_korean.device import can_compile, dtype_of, has_graphs
 from gpt2_korean.messages import UsageError, say, warn_of_failure
 from gpt2_korean.model.gpt2 import can_be_fast, can_be_fused
-from gpt2_korean.speed import forward, loss
+from gpt2_korean.speed import forward, loss, pieces
 from gpt2_korean.speed.throughput import flops_per_token
 
 # Where the seconds of compiling a whole model are won back, in floating-point operations of a run: measured on an
@@ -34,13 +34,14 @@ def load_fused_layer(model, arguments):
     return fused_layer.FUNCTIONS
 
 
-def speed_up(model, arguments, machine, block_size, tokens=None):
+def speed_up(model, arguments, machine, block_size, tokens=None, most_pieces=None, longest=None):
     """Have `model` train fast; returns how KoreanTrainer is to step it, the keyword arguments of its take_steps.
 
     machine: MachineOptions. tokens: how many the whole run reads, which decides whether to compile, and that is said;
-    None where it only evaluates. A GPT-2's layers are compiled in place of the fused ones, any other model whole.
-    Steps are recorded where the device can and nothing in the run stands in the way; left open, on CUDA alone, since
-    no XPU has shown yet that dropout differs when it replays. Raises UsageError for a backend or mode that
+    None where it only evaluates. most_pieces, longest: of documents in a block, and tokens in one of them, at most;
+    None where blocks are cut from a stream. A GPT-2's layers are compiled in place of the fused ones, any other model
+    whole. Steps are recorded where the device can and nothing in the run stands in the way; left open, on CUDA alone,
+    since no XPU has shown yet that dropout differs when it replays. Raises UsageError for a backend or mode that
     torch.compile does not know.
     """
     language_model, functions, compilation = unwrap_peft_model(model), None, None
@@ -61,7 +62,10 @@ def speed_up(model, arguments, machine, block_size, tokens=None):
         except RuntimeError as error:
             words = str(error).splitlines()[0]
             raise UsageError(f"--torch_compile_backend, --torch_compile_mode: {words}") from None
-    forward.use_fast_forward(language_model, functions)
+    separate = pieces.separate if functions is None else pieces.masked
+    if longest is not None and functions is not None and compilation is None and _has_flash(language_model, arguments):
+        separate = partial(pieces.flash, most_pieces=most_pieces, longest=longest)
+    forward.use_fast_forward(language_model, functions, separate)
     recorded = (
         (arguments.device.type == "cuda" if machine.device_graphs is None else machine.device_graphs)
         and has_graphs(arguments.device)
@@ -69,7 +73,8 @@ def speed_up(model, arguments, machine, block_size, tokens=None):
         and not (arguments.fp16 or arguments.gradient_checkpointing)
         and (compilation or {}).get("mode") not in ("reduce-overhead", "max-autotune")  # graphs of their own
     )
-    return {"full_length": block_size if compilation or recorded else None, "recorded": recorded}
+    full_length = block_size if compilation or recorded else None
+    return {"full_length": full_length, "longest": longest, "recorded": recorded}
 
 
 def choose_compilation(machine, possible, flops):
@@ -88,6 +93,11 @@ def choose_compilation(machine, possible, flops):
     if flops < WORTH_COMPILING:
         return None, "짧은 학습이라 컴파일하는 시간이 더 듦"
     return how, "긴 학습"
+
+
+def _has_flash(model, arguments):
+    dtype = dtype_of(arguments.bf16, arguments.fp16)
+    return pieces.has_flash(arguments.device, dtype, model.config.n_embd // model.config.n_head)
 
 
 def _is_split(arguments):

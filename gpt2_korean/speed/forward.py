@@ -11,26 +11,32 @@ import torch
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
 from gpt2_korean.model.gpt2 import TANH_GELU
-from gpt2_korean.speed import loss
+from gpt2_korean.speed import loss, pieces
 
 
-def use_fast_forward(model, functions=None):
+def use_fast_forward(model, functions=None, separate=pieces.separate):
     """Replace the forward of a GPT2LMHeadModel by one that, given labels, returns the loss alone.
 
-    functions: what takes the place of start, layer and loss.cross_entropy_in_parts in training. Evaluation goes the
-    plain way, in which nothing is rounded that transformers does not round.
+    functions: what takes the place of start, layer and loss.cross_entropy_in_parts in training; separate: of
+    pieces.separate. Evaluation goes the plain way, in which nothing is rounded that transformers does not round.
     """
     plain = start, layer, loss.cross_entropy_in_parts
     for block in model.transformer.h:
         if model.config.activation_function in TANH_GELU:
             block.mlp.act = torch.nn.GELU(approximate="tanh")
 
-    def forward(self, input_ids=None, labels=None, num_items_in_batch=None, **keywords):
-        """num_items_in_batch: how many labels the mean is over, where a batch is a part of a step's."""
+    def forward(self, input_ids=None, labels=None, num_items_in_batch=None, position_ids=None, **keywords):
+        """num_items_in_batch: how many labels the mean is over, where a batch is a part of a step's.
+
+        position_ids: None, or [batch, length], which tell documents apart as pieces.py says.
+        """
         if labels is None:
-            return type(self).forward(self, input_ids=input_ids, **keywords)
+            return type(self).forward(self, input_ids=input_ids, position_ids=position_ids, **keywords)
         *of_body, cross_entropy = (functions or plain) if self.training else plain
-        hidden_states = _last_hidden_states(self.transformer, input_ids, *of_body)
+        attend = None
+        if position_ids is not None:
+            attend = (separate if self.training else pieces.separate)(position_ids)
+        hidden_states = _last_hidden_states(self.transformer, input_ids, position_ids, attend, *of_body)
         total = loss.summed_loss(hidden_states, self.lm_head.weight, labels, cross_entropy)
         items = (labels[:, 1:] != loss.IGNORED).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         return CausalLMOutputWithCrossAttentions(loss=total / items)
@@ -38,17 +44,18 @@ def use_fast_forward(model, functions=None):
     model.forward = MethodType(forward, model)
 
 
-def _last_hidden_states(body, input_ids, start, layer):
+def _last_hidden_states(body, input_ids, positions, attend, start, layer):
     """[batch, length, width] of `body`, a GPT2Model."""
-    embedded = body.wte(input_ids) + body.wpe(torch.arange(input_ids.shape[1], device=input_ids.device))
-    residual, normalized = start(embedded, body.drop, body.h[0].ln_1, loss.product_dtype(embedded))
+    positions = torch.arange(input_ids.shape[1], device=input_ids.device) if positions is None else positions
+    embedded = body.wte(input_ids) + body.wpe(positions)
+    streams = start(embedded, body.drop, body.h[0].ln_1, loss.product_dtype(embedded))
     for block, next_norm in zip(body.h, [*(block.ln_1 for block in body.h[1:]), body.ln_f], strict=True):
         if body.training and block.gradient_checkpointing:
             # The function that gradient_checkpointing_enable() chose.
-            residual, normalized = block._gradient_checkpointing_func(layer, residual, normalized, block, next_norm)
+            streams = block._gradient_checkpointing_func(layer, *streams, block, next_norm, attend)
         else:
-            residual, normalized = layer(residual, normalized, block, next_norm)
-    return normalized
+            streams = layer(*streams, block, next_norm, attend)
+    return streams[1]
 
 
 def start(embedded, drop, norm, dtype):
@@ -57,8 +64,18 @@ def start(embedded, drop, norm, dtype):
     return residual, norm(residual).to(dtype)
 
 
-def layer(residual, normalized, block, next_norm):
-    """The residual stream after `block`, and its layer norm by the next layer's."""
-    residual = residual + block.attn(normalized)[0]
+def layer(residual, normalized, block, next_norm, attend=None):
+    """The residual stream after `block`, and its layer norm by the next layer's.
+
+    attend: None, or the attention within pieces, see pieces.py.
+    """
+    residual = residual + (block.attn(normalized)[0] if attend is None else _mix(block.attn, normalized, attend))
     residual = residual + block.mlp(block.ln_2(residual))
     return residual, next_norm(residual).to(normalized.dtype)
+
+
+def _mix(attention, x, attend):
+    """What a GPT2Attention computes of x [batch, length, width], but for how tokens attend."""
+    qkv = attention.c_attn(x).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    dropout = attention.attn_dropout.p if attention.training else 0.0
+    return attention.resid_dropout(attention.c_proj(attend(*qkv, dropout, attention.scaling)))

@@ -26,13 +26,16 @@ def start(embedded, drop, norm, dtype):
     return _add_and_normalize(embedded, None, None, drop, norm, stream_dtype, dtype)
 
 
-def layer(residual, normalized, block, next_norm):
+def layer(residual, normalized, block, next_norm, attend=None):
     """As forward.layer."""
     attention, mlp = block.attn, block.mlp
     dtypes = residual.dtype, normalized.dtype
     qkv = _SplitHeads.apply(*_product(attention.c_attn, normalized, adds_bias=True), attention.num_heads)
     probability = attention.attn_dropout.p if attention.training else 0.0
-    x = F.scaled_dot_product_attention(*qkv, dropout_p=probability, is_causal=True).transpose(1, 2).flatten(2)
+    if attend is None:
+        x = F.scaled_dot_product_attention(*qkv, dropout_p=probability, is_causal=True).transpose(1, 2).flatten(2)
+    else:
+        x = attend(*qkv, probability, attention.scaling)
     x, bias = _product(attention.c_proj, x)
     residual, normalized = _add_and_normalize(x, bias, residual, attention.resid_dropout, block.ln_2, *dtypes)
     x, bias = _product(mlp.c_proj, _Gelu.apply(*_product(mlp.c_fc, normalized)))

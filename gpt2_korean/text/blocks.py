@@ -208,9 +208,19 @@ def collate(blocks, pad_token_id, longest=None):
     }
 
 
-def fill_up(batch, rows, length):
-    """`batch` with each tensor [rows, length]: what is added holds no labels, and nothing real attends to it."""
+def fill_up(batch, rows, length, longest=None):
+    """`batch` with each tensor [rows, length]: what is added holds no labels, and nothing real attends to it.
+
+    longest: how many tokens a piece has at most, of padding too, where the batch has `position_ids`.
+    """
+    from torch import arange
     from torch.nn.functional import pad
 
-    missing = (0, length - batch["labels"].shape[1], 0, rows - batch["labels"].shape[0])
-    return {name: pad(tensor, missing, value=-100 if name == "labels" else 0) for name, tensor in batch.items()}
+    given, reached = batch["labels"].shape
+    missing = (0, length - reached, 0, rows - given)
+    batch = {name: pad(tensor, missing, value=-100 if name == "labels" else 0) for name, tensor in batch.items()}
+    if longest is not None:
+        positions = batch["position_ids"]
+        counted = arange(length, device=positions.device) % longest
+        positions[:, reached:], positions[given:] = counted[: length - reached], counted
+    return batch

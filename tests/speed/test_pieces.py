@@ -1,0 +1,260 @@
+"""Several documents in a row are to a model what each by itself is, whichever way keeps them apart."""
+
+import copy
+import random
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import NO_DROPOUT, tiny_gpt2
+
+from gpt2_korean import device
+from gpt2_korean.model import lora
+from gpt2_korean.speed import forward, loss, pieces
+from gpt2_korean.speed.forward import use_fast_forward
+from gpt2_korean.text.blocks import fill_up
+
+GPU = torch.device(device.available_devices()[0])
+LENGTH, VOCABULARY = 32, 301
+needs_flash = pytest.mark.skipif(not pieces.has_flash(GPU, torch.bfloat16, 40), reason="no flash attention here")
+COMPILER = partial(torch.compile, dynamic=False, backend="eager")
+
+
+def fused_functions():
+    pytest.importorskip("triton")
+    from gpt2_korean.speed import layer
+
+    return layer.FUNCTIONS
+
+
+# Name → how a model is made to train: the arguments of use_fast_forward.
+WAYS = {
+    "separate": lambda: (),
+    "grouped": lambda: (None, pieces.grouped),
+    "masked": lambda: (None, pieces.masked),
+    "compiled": lambda: (
+        (forward.start, COMPILER(forward.layer), COMPILER(loss.cross_entropy_in_place)),
+        pieces.masked,
+    ),
+    "fused": lambda: (fused_functions(), pieces.masked),
+}
+ON_GPU = ("fused",) if GPU.type in ("cuda", "xpu") else ()  # where Triton compiles, it wants tensors there
+
+
+@pytest.fixture(params=WAYS)
+def way(request, monkeypatch):
+    if request.param == "fused":  # few programs: the interpreter runs one after the other
+        fused_functions()
+        monkeypatch.setattr("gpt2_korean.speed.layer.ROW_PROGRAMS", 4)
+        monkeypatch.setattr("gpt2_korean.speed.layer.TILE_PROGRAMS", 9)
+    return request.param
+
+
+def move(name, thing):
+    to = GPU if name in ON_GPU else torch.device("cpu")
+    return thing.to(to) if hasattr(thing, "to") else {key: tensor.to(to) for key, tensor in thing.items()}
+
+
+def documents_in_rows(rng, most=4, length=LENGTH):
+    """`(batch, documents)`: what a model is given, and each piece as `(ids, positions, targets)`, all [tokens]."""
+    rows, documents = [], []
+    longest = rng.choice([1, 3, 8, length])
+    for _ in range(rng.randint(1, most)):
+        ids, labels, positions = [], [-100], []
+        while len(ids) < length:
+            size = min(rng.randint(1, longest), length - len(ids))
+            start = rng.choice([0, 0, rng.randint(0, length - size)])
+            if ids and start == positions[-1] + 1:
+                start = 0
+            own = [rng.randrange(VOCABULARY) for _ in range(size)]
+            targets = [rng.choice([-100, *own]) for _ in own]
+            documents.append([own, range(start, start + size), targets])
+            ids, positions, labels = ids + own, [*positions, *range(start, start + size)], labels + targets
+        documents[-1][2][-1] = -100  # a row has no place for what its last token would predict
+        rows.append((ids, labels[:length], positions))
+    batch = {
+        name: torch.tensor(column)
+        for name, column in zip(("input_ids", "labels", "position_ids"), zip(*rows, strict=True), strict=True)
+    }
+    return batch, [tuple(map(torch.tensor, (ids, list(places), targets))) for ids, places, targets in documents]
+
+
+def loss_of_each_by_itself(model, documents, items):
+    """The loss of transformers' own forward, each document alone."""
+    total = 0.0
+    for ids, positions, targets in documents:
+        ids, positions, targets = (tensor.to(model.device) for tensor in (ids, positions, targets))
+        logits = model(input_ids=ids[None], position_ids=positions[None], use_cache=False).logits[0]
+        total = total + F.cross_entropy(logits, targets, reduction="sum", ignore_index=-100)
+    return total / items
+
+
+def loss_and_gradients(model, result):
+    model.zero_grad()
+    result.backward()
+    return result.detach(), {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def assert_alike(rng, plain, fast, name, longest=None):
+    batch, documents = documents_in_rows(rng, most=1 if name == "fused" else 4)
+    items = torch.tensor(rng.randint(1, 50))
+    expected = loss_and_gradients(plain, loss_of_each_by_itself(plain, documents, items))
+    if longest is not None:
+        batch = fill_up(batch, len(batch["labels"]) + rng.randint(0, 2), LENGTH + rng.randint(0, 5), longest)
+    result = fast(**move(name, batch), num_items_in_batch=items.to(fast.device)).loss
+    torch.testing.assert_close(loss_and_gradients(fast, result), expected, rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_loss_and_gradients_are_those_of_each_document_by_itself(rng, way, checkpointing):
+    plain = move(way, tiny_gpt2(VOCABULARY, n_positions=LENGTH + 5, **NO_DROPOUT).train())
+    fast = copy.deepcopy(plain)
+    use_fast_forward(fast, *WAYS[way]())
+    if checkpointing:
+        fast.gradient_checkpointing_enable()
+    for _ in range(1 if way == "fused" else 4):
+        assert_alike(rng, plain, fast, way, longest=rng.choice([None, 1, 7, LENGTH]))
+    plain.eval(), fast.eval()
+    assert_alike(rng, plain, fast, way)
+
+
+@pytest.mark.parametrize("changes", [{"scale_attn_by_inverse_layer_idx": True}, {"activation_function": "relu"}])
+def test_other_gpt2s_keep_documents_apart_as_well(rng, changes):
+    plain = tiny_gpt2(VOCABULARY, **NO_DROPOUT, **changes).train()
+    fast = copy.deepcopy(plain)
+    use_fast_forward(fast)
+    assert_alike(rng, plain, fast, "separate")
+
+
+def test_an_adapter_learns_from_each_document_by_itself(rng, way):
+    plain = move(way, lora.adapt(tiny_gpt2(VOCABULARY, **NO_DROPOUT), 4, train_embeddings=True).train())
+    fast = copy.deepcopy(plain)
+    use_fast_forward(fast.base_model.model, *WAYS[way]())
+    assert_alike(rng, plain, fast, way)
+    assert any("lora" in name for name, weight in fast.named_parameters() if weight.grad is not None)
+
+
+@pytest.mark.parametrize("separate", [pieces.grouped, pieces.masked])
+def test_no_document_sees_another_where_numbers_are_dropped(rng, separate):
+    """The same ones are dropped of the same seed, so that nothing but another document's tokens differs."""
+    model = tiny_gpt2(VOCABULARY, attn_pdrop=0.3).train()
+    use_fast_forward(model, None, separate)
+    batch, _ = documents_in_rows(rng, most=1)
+    batch["position_ids"] = torch.cat([torch.arange(5), torch.arange(9), torch.arange(LENGTH - 14)]).expand_as(
+        batch["labels"]
+    )
+    inside = (torch.arange(LENGTH) >= 5) & (torch.arange(LENGTH) < 14)
+    batch["labels"] = batch["input_ids"].where(inside.roll(1) & inside, -100)
+
+    def losses(ids):
+        torch.manual_seed(1)
+        return [model(**{**batch, "input_ids": ids}).loss.item() for _ in range(2)]
+
+    first, second = losses(batch["input_ids"])
+    assert first != second
+    others = torch.randint_like(batch["input_ids"], VOCABULARY).where(~inside, batch["input_ids"])
+    assert losses(others) == pytest.approx([first, second], rel=1e-5)
+    assert losses(others.roll(1, 1)) != pytest.approx([first, second], rel=1e-5)
+
+
+def random_attention(*shape, dtype=torch.float32):
+    return [torch.randn(shape, device=GPU, dtype=dtype, requires_grad=True) for _ in range(3)]
+
+
+@needs_flash
+def test_flash_attention_attends_as_a_mask_does(rng):
+    for _ in range(5):
+        batch, _ = documents_in_rows(rng)
+        positions, qkv = batch["position_ids"].to(GPU), random_attention(len(batch["labels"]), 3, LENGTH, 40)
+        x = pieces.masked(positions)(*qkv, 0.0, 0.2)
+        of_x = torch.randn_like(x)
+        expected = x, *torch.autograd.grad(x, qkv, of_x)
+        halves = [tensor.detach().bfloat16().requires_grad_() for tensor in qkv]
+        x = pieces.flash(positions, rng.choice([LENGTH, 200]), LENGTH)(*halves, 0.0, 0.2)
+        found = x, *torch.autograd.grad(x, halves, of_x.bfloat16())
+        for ours, theirs in zip(found, expected, strict=True):
+            assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+@needs_flash
+def test_recorded_flash_attention_follows_each_batch_and_drops_anew(rng):
+    qkv = random_attention(2, 3, LENGTH, 40, dtype=torch.bfloat16)
+    given, work = torch.zeros(2, LENGTH, dtype=torch.long, device=GPU), partial(pieces.flash, most_pieces=LENGTH)
+    for dropout in (0.0, 0.3):
+
+        def attend(dropout=dropout):
+            return work(given, longest=LENGTH)(*qkv, dropout, 0.2).detach()
+
+        attend()
+        graph, x = device.record_graph(attend, GPU)
+        for size in (1, 5, LENGTH):
+            given.copy_(torch.arange(LENGTH) % size)
+            graph.replay()
+            first = x.clone()
+            graph.replay()
+            assert torch.equal(first, x) == (dropout == 0)
+            if not dropout:
+                torch.testing.assert_close(x, attend())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_each_way_attends_and_drops_as_each_piece_by_itself(rng, dropout):
+    """Of values that are all one attention is the sum of its weights, of dropout's mean one: so of every piece."""
+    torch.manual_seed(0)
+    batch, _ = documents_in_rows(rng)
+    q, k = torch.randn(2, len(batch["labels"]), 3, LENGTH, 40)
+    ones = torch.ones_like(q)
+    for separate in (pieces.grouped, pieces.masked):
+        attend = separate(batch["position_ids"])
+        if attend is None:
+            continue
+        mean = torch.stack([attend(q, k, ones, dropout, 0.1) for _ in range(200)]).mean()
+        assert mean.item() == pytest.approx(1, abs=0.05 if dropout else 1e-5)
+
+
+def test_the_boundaries_of_pieces_are_found_without_knowing_how_many_there_are(rng):
+    for _ in range(20):
+        batch, documents = documents_in_rows(rng)
+        most = max(batch["position_ids"].shape[1], 1)
+        boundaries = pieces.flash(batch["position_ids"], most, LENGTH).args[0]
+        expected = torch.tensor([0, *(len(ids) for ids, _, _ in documents)]).cumsum(0)
+        total = batch["labels"].numel()
+        assert boundaries.dtype == torch.int32 and len(boundaries) == (most + 1) * len(batch["labels"]) + 1
+        assert boundaries[: len(expected)].tolist() == expected.tolist()
+        assert set(boundaries[len(expected) :].tolist()) <= {total}
+
+
+def test_what_fills_up_a_batch_has_no_piece_longer_than_the_longest_and_few_of_them(rng):
+    for _ in range(20):
+        batch, _ = documents_in_rows(rng)
+        rows, length, longest = (
+            len(batch["labels"]) + rng.randint(0, 2),
+            LENGTH + rng.randint(0, 40),
+            rng.randint(1, 40),
+        )
+        filled = fill_up(batch, rows, length, longest)
+        positions = filled["position_ids"]
+        given, reached = batch["labels"].shape
+        assert positions.shape == filled["labels"].shape == (rows, length)
+        assert torch.equal(positions[:given, :reached], batch["position_ids"])
+        for row in (*positions[:given, reached:], *positions[given:]):
+            assert row.tolist() == [place % longest for place in range(len(row))]
+        assert (filled["labels"][given:] == -100).all() and (filled["labels"][:, reached:] == -100).all()
+
+
+def test_grouped_pieces_compute_few_scores_in_vain():
+    """On a CPU it is never more work than attention over the whole block, and far less for short documents."""
+    rng = random.Random(0)
+    for longest, share in ((20, 0.1), (100, 0.2), (1024, 1.0)):
+        positions = torch.zeros(8, 1024, dtype=torch.long)
+        for row in positions:
+            start = 0
+            while start < 1024:
+                size = min(rng.randint(1, longest), 1024 - start)
+                row[start : start + size] = torch.arange(size)
+                start += size
+        indices, _ = pieces.grouped(positions).args
+        scores = sum(index.shape[0] * index.shape[1] ** 2 for index in indices)
+        assert scores + len(indices) * pieces.WASTE < share * positions.numel() * 1024
+    assert pieces.grouped(torch.arange(7).expand(3, 7)) is None
