@@ -6,6 +6,7 @@ Ours costs a token a turn. Its marks are special tokens, which no text can give:
 from itertools import takewhile
 
 from gpt2_korean.messages import UserError
+from gpt2_korean.text.end_of_text import begin_with_end
 
 MARKS = {role: f"<|{role}|>" for role in ("system", "user", "assistant")}
 # What lies between generation marks is learnt. The end of a text is its beginning too.
@@ -20,6 +21,33 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+
+
+def prepare_tokenizer(tokenizer, documents):
+    """Have a `tokenizer` of transformers write texts, and conversations if there are some, as `documents` are learnt.
+
+    Returns the ids of the marks that it lacked: new tokens at the end of the vocabulary. One with a template of another
+    maker stays as it is.
+    """
+    if tokenizer.chat_template is not None and not has_our_template(tokenizer):
+        return []
+    begin_with_end(tokenizer)
+    if not hold_conversations(documents):
+        return []
+    lacking = [mark for mark in MARKS.values() if mark not in tokenizer.get_vocab()]
+    tokenizer.add_tokens(list(MARKS.values()), special_tokens=True)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer.convert_tokens_to_ids(lacking)
+
+
+def hold_conversations(documents):
+    """Whether there are conversations among `documents`, a Dataset; of an IterableDataset, among the first 1,000."""
+    if not hasattr(documents, "num_rows"):
+        return any(row.get("turns") for row in documents.take(1000))
+    if "turns" not in documents.column_names:
+        return False
+    tables = documents.select_columns("turns").with_format("arrow").iter(1000)
+    return any(length for table in tables for length in table["turns"].combine_chunks().value_lengths().to_pylist())
 
 
 def has_our_template(tokenizer):
@@ -45,9 +73,14 @@ def encode_conversations(conversations, tokenizer, opens_answer=False):
     learnt: a bool for each, True for the answers and the token that ends each.
     tokenizer: of transformers with a chat template, or of tokenizers with ours (see has_our_template).
 
-    Raises UserError where a template of another maker does not tell which tokens are an answer's.
+    Raises UserError for a tokenizer without a template, or with one that does not tell which tokens are an answer's.
     """
     if not has_our_template(tokenizer):
+        if tokenizer.chat_template is None:
+            raise UserError(
+                "대화가 든 글인데 모델에 대화 양식(chat_template)이 없습니다. 대화로 학습한 모델을 주거나, "
+                "--text_template으로 한 편의 글로 읽으세요."
+            )
         return [_encode_by_template(turns, tokenizer, opens_answer) for turns in conversations]
     contents = iter(encode_texts([turn["content"] for turns in conversations for turn in turns], tokenizer))
     to_id = getattr(tokenizer, "convert_tokens_to_ids", None) or tokenizer.token_to_id
@@ -104,8 +137,8 @@ def _encode_by_template(turns, tokenizer, opens_answer):
             for part in ((turns[:index], True), (turns[: index + 1], False)):
                 if not whole.startswith(render(*part, tokenize=False).rstrip()):
                     raise UserError(
-                        "모델의 대화 양식(chat_template)이 앞의 차례를 뒤에서 다르게 적어 답의 토큰을 가릴 수 없습니다. "
-                        "묻고 답하기 한 번씩인 대화로 나누거나, {% generation %} 표시가 있는 양식을 쓰세요."
+                        "모델의 대화 양식(chat_template)이 앞의 차례를 뒤에서 다르게 적어 답의 토큰을 가릴 수 "
+                        "없습니다. 묻고 답하기 한 번씩인 대화로 나누거나, {% generation %} 표시가 있는 양식을 쓰세요."
                     )
                 pairs = zip(ids, render(*part, **as_text), strict=False)
                 bounds.append(len(list(takewhile(lambda pair: pair[0] == pair[1], pairs))))
