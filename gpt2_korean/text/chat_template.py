@@ -3,7 +3,8 @@
 Ours costs a token a turn. Its marks are special tokens, which no text can give: people's words are encoded as text.
 """
 
-from itertools import takewhile
+import re
+from functools import partial
 
 from gpt2_korean.messages import UserError
 from gpt2_korean.text.end_of_text import begin_with_end
@@ -73,7 +74,8 @@ def encode_conversations(conversations, tokenizer, opens_answer=False):
     learnt: a bool for each, True for the answers and the token that ends each.
     tokenizer: of transformers with a chat template, or of tokenizers with ours (see has_our_template).
 
-    Raises UserError for a tokenizer without a template, or with one that does not tell which tokens are an answer's.
+    Raises UserError for a tokenizer without a template, or with one that cannot write a conversation, or does not tell
+    which of its tokens are an answer's.
     """
     if not has_our_template(tokenizer):
         if tokenizer.chat_template is None:
@@ -116,33 +118,43 @@ def encode_texts(texts, tokenizer):
 
 def _encode_by_template(turns, tokenizer, opens_answer):
     """`(ids, learnt)` of one conversation by a template of another maker, for a tokenizer of transformers."""
-
-    def render(turns, opens_answer=False, **keywords):
-        return tokenizer.apply_chat_template(turns, add_generation_prompt=opens_answer, **keywords)
-
-    as_text = {"return_dict": False, "sanitize_control_tokens": True}
-    ids = render(turns, opens_answer, **as_text)
-    learnt = None
-    if "{% generation" in tokenizer.chat_template or "{%- generation" in tokenizer.chat_template:
-        marked = render(turns, opens_answer, return_assistant_tokens_mask=True)
+    render, learnt = partial(_render, tokenizer), None
+    ids = render(turns, opens_answer)
+    if re.search(r"{%-?\s*generation\b", tokenizer.chat_template):
+        marked = render(turns, opens_answer, return_assistant_tokens_mask=True, return_dict=True)
         if marked["input_ids"] == ids:  # else a text has the name of a special token
             learnt = list(map(bool, marked["assistant_masks"]))
     if learnt is None:
-        learnt = [False] * len(ids)
-        whole = render(turns, opens_answer, tokenize=False)
-        for index, turn in enumerate(turns):
-            if turn["role"] != "assistant":
-                continue
-            bounds = []
-            for part in ((turns[:index], True), (turns[: index + 1], False)):
-                if not whole.startswith(render(*part, tokenize=False).rstrip()):
-                    raise UserError(
-                        "모델의 대화 양식(chat_template)이 앞의 차례를 뒤에서 다르게 적어 답의 토큰을 가릴 수 "
-                        "없습니다. 묻고 답하기 한 번씩인 대화로 나누거나, {% generation %} 표시가 있는 양식을 쓰세요."
-                    )
-                pairs = zip(ids, render(*part, **as_text), strict=False)
-                bounds.append(len(list(takewhile(lambda pair: pair[0] == pair[1], pairs))))
-            start, end = bounds
+        learnt, whole = [False] * len(ids), render(turns, opens_answer, tokenize=False)
+        for index in (index for index, turn in enumerate(turns) if turn["role"] == "assistant"):
+            around = ((turns[:index], True), (turns[: index + 1], False))
+            if not all(whole.startswith(render(*part, tokenize=False).rstrip()) for part in around):
+                raise UserError(
+                    "모델의 대화 양식(chat_template)이 앞의 차례를 뒤에서 다르게 적어 답의 토큰을 가릴 수 없습니다. "
+                    "묻고 답하기 한 번씩인 대화로 나누거나, {% generation %} 표시가 있는 양식을 쓰세요."
+                )
+            start, end = (_common_length(ids, render(*part)) for part in around)
             learnt[start:end] = [True] * (end - start)
     begins = bool(ids) and ids[0] == tokenizer.bos_token_id == tokenizer.eos_token_id
     return ids[begins:], learnt[begins:]
+
+
+def _render(tokenizer, turns, opens_answer, **keywords):
+    """What apply_chat_template makes of `turns`: ids, of people's words as text, if `keywords` do not say else."""
+    from jinja2 import TemplateError
+
+    as_ids = {"return_dict": False, "sanitize_control_tokens": not keywords, "tokenizer_kwargs": {"verbose": False}}
+    try:
+        return tokenizer.apply_chat_template(turns, add_generation_prompt=opens_answer, **{**as_ids, **keywords})
+    except (TemplateError, ValueError) as error:
+        roles = ", ".join(turn["role"] for turn in turns)
+        raise UserError(
+            f"모델의 대화 양식(chat_template)으로 쓸 수 없는 대화가 있습니다({error}; 차례: {roles}). 그런 대화를 "
+            "빼거나 고치세요."
+        ) from None
+
+
+def _common_length(one, other):
+    """How many ids two lists have in common from their start."""
+    differ = (index for index, (mine, its) in enumerate(zip(one, other, strict=False)) if mine != its)
+    return next(differ, min(len(one), len(other)))
