@@ -32,13 +32,12 @@ def settle_ends(tokenizer, configured=None, vocab_size=math.inf):
 
 
 def begin_with_end(tokenizer):
-    """Have a `tokenizer` of transformers put its end of text in front of texts, as training does, and its files say so.
+    """Have a `tokenizer` of transformers put its end of text in front of texts, as training does.
 
-    Of itself transformers writes that into tokenizer.json alone, where tokenizers and what is built on it find it.
+    It is saved so in tokenizer.json, whose post-processor all others go by, llama.cpp too.
     """
     tokenizer.bos_token = tokenizer.eos_token
     tokenizer.add_bos_token = True
-    tokenizer.init_kwargs["add_bos_token"] = True  # for tokenizer_config.json, where others look
 
 
 def agree_on_ends(model, tokenizer):
