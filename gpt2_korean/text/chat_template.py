@@ -41,6 +41,15 @@ def prepare_tokenizer(tokenizer, documents):
     return tokenizer.convert_tokens_to_ids(lacking)
 
 
+def keep_one_template(tokenizer):
+    """Leave a `tokenizer` of transformers that has several templates the one that is meant if nothing else is said.
+
+    Each would be saved in a file of its name, which transformers refuses where it leads out of the folder.
+    """
+    if isinstance(tokenizer.chat_template, dict):
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
+
+
 def hold_conversations(documents):
     """Whether there are conversations among `documents`, a Dataset; of an IterableDataset, among the first 1,000."""
     if not hasattr(documents, "num_rows"):

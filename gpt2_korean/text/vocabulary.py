@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say, warn
-from gpt2_korean.text.chat_template import MARKS, hold_conversations
+from gpt2_korean.text.chat_template import MARKS, hold_conversations, keep_one_template
 from gpt2_korean.text.documents import count_characters, sample_texts
 from gpt2_korean.text.end_of_text import settle_ends
 
@@ -156,6 +156,7 @@ def _other_tokenizer(path, context_length):
         raise UserError(f"--tokenizer={path}: 토큰의 번호가 0부터 빠짐없이 이어지지 않는 토크나이저입니다.")
     if not settle_ends(tokenizer):
         raise UserError(f"--tokenizer={path}: 글의 끝을 나타내는 토큰(eos_token)이 없습니다.")
+    keep_one_template(tokenizer)
     tokenizer.model_max_length = context_length
     return tokenizer
 
