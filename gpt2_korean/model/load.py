@@ -9,6 +9,7 @@ from gpt2_korean.messages import UserError
 from gpt2_korean.model import lora
 from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
+from gpt2_korean.text.chat_template import keep_one_template
 from gpt2_korean.text.end_of_text import agree_on_ends, settle_ends
 from gpt2_korean.text.vocabulary import learn_tokenizer
 
@@ -172,9 +173,7 @@ def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code
         )
         if written["pre_tokenizer"] != loaded["pre_tokenizer"]:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(name, local_files_only=local_files_only)
-    if isinstance(tokenizer.chat_template, dict):
-        # Each would be saved in a file of its name, which transformers refuses where it leads out of the folder.
-        tokenizer.chat_template = tokenizer.chat_template.get("default")
+    keep_one_template(tokenizer)
     check_tokens(tokenizer, config.vocab_size, flag, name)
     if not settle_ends(tokenizer, config.eos_token_id, config.vocab_size):
         raise without_end(name)

@@ -4,6 +4,7 @@ The tokens are cached document after document; how they are put into blocks (tex
 """
 
 import hashlib
+import json
 import math
 from bisect import bisect_right
 from collections import Counter
@@ -92,9 +93,11 @@ def tokenise(documents, tokenizer, all_learnt=False):
 
 
 def vocabulary_of(tokenizer):
-    """What decides the tokens of a text: the whole tokenizer.json, or a Python tokenizer's vocabulary."""
+    """What decides the tokens of a text: tokenizer.json but for what it puts around texts, or a Python one's words."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    if backend is None:
+        return sorted(tokenizer.get_vocab().items())
+    return json.dumps({**json.loads(backend.to_str()), "post_processor": None})
 
 
 def token_rows(documents, tokenizer, all_learnt):

@@ -1,0 +1,115 @@
+"""A run on conversations leaves a chat model: from any start, with LoRA, gone on with, and trained further."""
+
+import json
+
+import pytest
+from conftest import save_tiny_gpt2, tiny_gpt2
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gpt2_korean.model import lora
+from gpt2_korean.text import vocabulary
+from gpt2_korean.text.chat_template import MARKS, has_our_template
+
+pytestmark = pytest.mark.usefixtures("brief_texts")
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture
+def conversations(tmp_path, rng, sample_texts):
+    words, path = " ".join(sample_texts).split(), tmp_path / "대화.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(20):
+            roles = ["system"] * rng.randrange(2) + ["user", "assistant"] * rng.randint(1, 2)
+            turns = [{"role": role, "content": " ".join(rng.sample(words, 2))} for role in roles]
+            file.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
+    return path
+
+
+@pytest.fixture
+def words(conversations, tmp_path):
+    return [
+        "train.py", f"--dataset_path={conversations}", "--do_train", "--max_steps=4", "--save_steps=2", "--device=cpu",
+        "--report_to=none", "--disable_tqdm", "--no_bf16", f"--output_dir={tmp_path / 'out'}",
+        "--per_device_train_batch_size=2", "--learning_rate=1e-2",
+    ]  # fmt: skip
+
+
+def own_words(tmp_path, tokenizer, *_):
+    return [f"--model_type={save_tiny_gpt2(tmp_path / 'base', tokenizer, initializer_range=0.02)}"]
+
+
+def new_words(tmp_path, _, english, monkeypatch):
+    monkeypatch.setattr(vocabulary, "LEAST_TOKENS", 384)
+    base = save_tiny_gpt2(tmp_path / "base", english, initializer_range=0.02)
+    return [f"--model_type={base}", "--tokenizer=korean", "--vocab_size=384"]
+
+
+def words_of_kogpt2(tmp_path, tokenizer, *_):
+    words = Tokenizer(models.BPE(unk_token="<unk>"))
+    words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<s>", "</s>", "<pad>", "<unk>"], show_progress=False)
+    words.train_from_iterator([*tokenizer.get_vocab(), "< | > s y t e m u r a i n 가 나 다"], trainer)
+    tiny_gpt2(words.get_vocab_size(), bos_token_id=0, eos_token_id=1, pad_token_id=2).save_pretrained(tmp_path / "base")
+    words.save(str(tmp_path / "base" / "tokenizer.json"))
+    return [f"--model_type={tmp_path / 'base'}"]
+
+
+RUNS = [(own_words, []), (own_words, ["--lora_rank=4"]), (new_words, ["--lora_rank=4"]), (words_of_kogpt2, [])]
+
+
+@pytest.mark.parametrize("start, adapter", RUNS, ids=["own", "own, LoRA", "new, LoRA", "KoGPT2's"])
+def test_a_run_on_conversations_leaves_a_chat_model_and_goes_on_exactly(
+    start, adapter, words, tmp_path, byte_tokenizer, english_tokenizer, run_main, monkeypatch
+):
+    start = start(tmp_path, byte_tokenizer, english_tokenizer, monkeypatch)
+    code, _, err = run_main(*words, *start, *adapter)
+    assert code == 0, err
+    out = tmp_path / "out"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    marks = tokenizer.convert_tokens_to_ids(list(MARKS.values()))
+    assert has_our_template(tokenizer) and tokenizer("")["input_ids"] == [tokenizer.eos_token_id]
+    assert max(marks) < len(tokenizer) == model.config.vocab_size
+    if adapter:
+        saved = load_file(out / "adapter" / "adapter_model.safetensors")
+        rows = saved["base_model.model.transformer.wte.weight"]
+        assert rows.shape[0] == len(tokenizer) and lora.read_adapter(out / "adapter")["r"] == 4
+    whole = load_file(out / "model.safetensors")
+    (tmp_path / "out").rename(tmp_path / "first")
+    code, _, err = run_main(*words, *start, *adapter, f"--resume_from_checkpoint={tmp_path / 'first' / 'checkpoint-2'}")
+    assert code == 0, err
+    again = load_file(out / "model.safetensors")
+    assert whole.keys() == again.keys() and all(whole[name].equal(again[name]) for name in whole)
+
+
+def test_a_chat_model_trained_further_keeps_its_marks(words, tmp_path, small_corpus, byte_tokenizer, run_main):
+    assert run_main(*words, *own_words(tmp_path, byte_tokenizer))[0] == 0
+    first, before = tmp_path / "out", AutoTokenizer.from_pretrained(tmp_path / "out")
+    for data in ([], [f"--dataset_path={small_corpus}"]):
+        code, _, err = run_main(*words, *data, f"--model_type={first}", f"--output_dir={tmp_path / f'more{len(data)}'}")
+        assert code == 0, err
+        kept = AutoTokenizer.from_pretrained(tmp_path / f"more{len(data)}")
+        assert kept.backend_tokenizer.to_str() == before.backend_tokenizer.to_str() and has_our_template(kept)
+
+
+def test_a_model_with_a_template_keeps_it(words, tmp_path, sample_texts, run_main):
+    tokenizer = vocabulary.train_tokenizer(sample_texts[:40], 640, 32)
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    tokenizer.chat_template = CHATML
+    code, _, err = run_main(*words, *own_words(tmp_path, tokenizer))
+    assert code == 0, err
+    kept = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert kept.chat_template == CHATML and kept.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+
+
+def test_measuring_conversations_wants_a_chat_model(conversations, words, tmp_path, tiny_model_folder, run_main):
+    measure = [word for word in words if word != "--do_train" and not word.startswith(("--max", "--save", "--out"))]
+    code, _, err = run_main(*measure, "--do_eval", f"--model_type={tiny_model_folder}")
+    assert code == 1 and "chat_template" in err and "Traceback" not in err, err
+    assert run_main(*words, f"--model_type={tiny_model_folder}")[0] == 0
+    code, _, err = run_main(*measure, "--do_eval", f"--model_type={tmp_path / 'out'}")
+    assert code == 0, err
