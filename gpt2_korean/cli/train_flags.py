@@ -38,12 +38,15 @@ def train_parser():
     add_flag(data, "--dataset_name", path, "파일 대신 쓸 Hugging Face Hub 데이터 세트 이름")
     add_flag(data, "--dataset_config_name", text, "Hub 데이터 세트의 설정 이름 (예: 20231101.ko)")
     add_switch(data, "--streaming", "Hub 데이터 세트를 내려받지 않고 스트리밍으로 읽습니다. --max_steps가 필요합니다")
-    add_flag(data, "--text_column_name", text, "글이 들어 있는 열 이름", "text")
+    add_flag(data, "--text_column_name", text, "글이 들어 있는 열 이름. 주지 않으면 대화를 알아보고, 아니면 text")
     add_flag(data, "--text_template", template, '여러 열을 한 글로 엮는 틀 (예: "질문: {Q}\\n답변: {A}")')
+    add_flag(data, "--prompt_column", text, "질문이 들어 있는 열 이름. 주지 않으면 질문, Q, prompt 등을 알아봅니다")
+    add_flag(data, "--answer_column", text, "답이 들어 있는 열 이름. 주지 않으면 답변, A, completion 등을 알아봅니다")
     add_flag(data, "--encoding", text, "파일의 문자 인코딩. 주지 않으면 UTF-8, UTF-16, CP949 순으로 알아냅니다")
     add_switch(data, "--line_by_line", ".txt에서 빈 줄 대신 줄마다 문서 하나로 읽습니다")
     add_switch(data, "--skip_bad_rows", ".csv와 .tsv에서 칸의 수가 열의 수와 다른 행을 건너뛰고 몇 개인지 알립니다")
     add_flag(data, "--block_size", integer(2), "한 블록의 토큰 수. 주지 않으면 모델의 문맥 길이")
+    add_switch(data, "--train_on_prompt", "대화에서 답만이 아니라 모든 차례를 배웁니다")
     add_flag(data, "--validation_file", path, "평가에 쓸 파일, 폴더, 또는 글롭")
     add_flag(
         data, "--validation_split_percentage", number(above=0, maximum=90), "평가용으로 떼어 둘 문서의 비율(%%)", 5
