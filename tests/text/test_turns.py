@@ -319,3 +319,11 @@ def test_the_flags_reach_the_reading(tmp_path, capsys):
         read.append((texts.train[0]["text"], len(texts.train[0]["turns"]), texts.train[0]["characters"]))
     assert read == [("라", 0, 1), ("가나\n다", 2, 1), ("가나\n다", 2, 3), ("다", 0, 1)]
     assert "대화 1개 (물음 → 풀이)" in capsys.readouterr().err
+
+
+def test_a_conversation_may_come_after_thousands_of_texts(tmp_path):
+    path = tmp_path / "train.jsonl"
+    write_rows(path, [{"text": f"글 {number}"} for number in range(2500)] + [as_messages([user(), assistant()])])
+    for streaming in (None, False):
+        documents = read(path, streaming)
+        assert len(documents) == 2501 and documents[-1]["turns"] == [user(), assistant()]
