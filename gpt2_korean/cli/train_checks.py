@@ -16,6 +16,7 @@ def check_together(options):
         raise UsageError("--dataset_path와 --dataset_name은 함께 쓸 수 없습니다. 하나만 주세요.")
     if not (options.dataset_path or options.dataset_name) and (options.do_train or not options.validation_file):
         raise UsageError("글이 필요합니다. --dataset_path=글.txt 또는 --dataset_name=이름을 주세요.")
+    _check_columns(options)
     if options.bf16 and options.fp16:
         raise UsageError("--bf16과 --fp16은 함께 쓸 수 없습니다. 하나만 주세요.")
     if not options.do_eval:
@@ -96,6 +97,15 @@ def _check_measuring(options):
         raise UsageError(
             "--resume_from_checkpoint는 --do_train과 함께 써야 합니다. 체크포인트를 평가하려면 --model_type으로 주세요."
         )
+
+
+def _check_columns(options):
+    if (options.prompt_column is None) != (options.answer_column is None):
+        raise UsageError("--prompt_column과 --answer_column은 함께 써야 합니다. 질문과 답의 열을 모두 주세요.")
+    plain = next((name for name in ("text_template", "text_column_name") if getattr(options, name) is not None), None)
+    for name in ("prompt_column", "train_on_prompt"):
+        if plain and getattr(options, name):
+            raise UsageError(f"--{name}은 대화에, --{plain}은 한 글로 읽을 때 쓰입니다. 하나만 주세요.")
 
 
 def _check_streaming(options):

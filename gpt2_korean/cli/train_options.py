@@ -16,8 +16,10 @@ class TextOptions:
     dataset_name: str | None
     dataset_config_name: str | None
     streaming: bool
-    text_column_name: str
+    text_column_name: str | None
     text_template: str | None
+    prompt_column: str | None
+    answer_column: str | None
     encoding: str | None
     line_by_line: bool
     skip_bad_rows: bool

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say
-from gpt2_korean.text.files import column_renderer, missing_column, no_text, read_documents
+from gpt2_korean.text.files import read_documents, row_renderer
 from gpt2_korean.text.folders import find_files, name_some
-from gpt2_korean.text.normalise import describe_changes, document_row
+from gpt2_korean.text.hub import read_hub_dataset
+from gpt2_korean.text.normalise import NO_TEXT, describe_changes, document_features, document_row
 from gpt2_korean.text.opening import detect_encoding
+from gpt2_korean.text.turns import ALL_BROKEN, MOST_NAMED, BrokenConversation, describe_conversations
 
-NO_TEXT = "글이 없습니다. 비었거나 빈칸뿐입니다."
+NONE_LEFT_OUT = {"skipped": 0, "blank": 0, "broken": 0, "broken_at": ""}
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ def read_texts(files, options, evaluates, seed):
     UserError for what cannot be read, or is too little.
     """
     columns = {"column": options.text_column_name, "template": options.text_template}
+    columns |= {"prompt_column": options.prompt_column, "answer_column": options.answer_column}
+    columns |= {"learns_prompt": options.train_on_prompt}
     lines = {"line_by_line": options.line_by_line, "skip_bad_rows": options.skip_bad_rows}
     reading = {"encoding": options.encoding, **lines, **columns}
     train = held_out = None
@@ -57,25 +61,29 @@ def read_texts(files, options, evaluates, seed):
     return Texts(train, held_out)
 
 
-def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False, column="text", template=None):
-    """The documents of `files` as a datasets.Dataset.
+def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False, **columns):
+    """The documents of `files` as a datasets.Dataset. columns: what row_renderer takes.
 
-    Columns: text, characters (its length), file (index into `files`), encoding, and what `normalise`
-    counted: composed, line_ends, controls; skipped and blank, how many rows before this document (or after the
-    last) did not fit their header or had no text. Raises UserError for a file that cannot be read and where
-    all files are blank.
+    Columns: text and its length, turns (of a conversation; else an empty list), form (what was recognised as one; else
+    empty), characters (how many of the text are learnt, of a conversation the answers'), file (index into `files`),
+    encoding, and what `normalise` counted: composed, line_ends, controls; skipped, blank and broken, how many rows
+    before this document (or after the last) did not fit their header, had no text or were no whole conversation;
+    broken_at, where the first of those stand. Raises UserError for a file that cannot be read and where all files are
+    blank.
     """
     stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    settings = {"encoding": encoding, "line_by_line": line_by_line, "skip_bad_rows": skip_bad_rows}
-    settings |= {"column": column, "template": template}
+    settings = {"encoding": encoding, "line_by_line": line_by_line, "skip_bad_rows": skip_bad_rows, "columns": columns}
     # A tuple: of a list datasets takes each for a corpus of its own.
-    return cached_dataset(_normalised_documents, {"files": tuple(files), **settings}, [stamps, settings])
+    arguments = {"files": tuple(files), **settings}
+    features = document_features(file="int64", encoding="string", skipped="int64", blank="int64")
+    return cached_dataset(_normalised_documents, arguments, [stamps, settings], features)
 
 
-def cached_dataset(generator, arguments, identity):
+def cached_dataset(generator, arguments, identity, features=None):
     """`generator(**arguments)`, at least one row, as a datasets.Dataset cached under `identity` (anything picklable).
 
-    Raises what the generator raises; nothing half-made stays in the cache.
+    features: a datasets.Features, where the first rows do not tell. Raises what the generator raises; nothing half-made
+    stays in the cache.
     """
     import datasets
     from datasets.exceptions import DatasetGenerationError
@@ -87,81 +95,42 @@ def cached_dataset(generator, arguments, identity):
     fingerprint = Hasher.hash([identity, sources])
     datasets.disable_progress_bars()  # the generators show their own, in their own units
     try:
-        return datasets.Dataset.from_generator(generator, gen_kwargs=arguments, fingerprint=fingerprint)
+        return datasets.Dataset.from_generator(generator, features, gen_kwargs=arguments, fingerprint=fingerprint)
     except DatasetGenerationError as error:
         raise error.__cause__ or error from None
     finally:
         datasets.enable_progress_bars()
 
 
-def _normalised_documents(files, encoding, line_by_line, skip_bad_rows, column, template):
+def _normalised_documents(files, encoding, line_by_line, skip_bad_rows, columns):
     from tqdm import tqdm
 
+    render = row_renderer(**columns)
     # Each row waits for the next one, so that the last can tell what was left out after it.
-    waiting, left_out = None, {"skipped": 0, "blank": 0}
+    waiting, left_out = None, dict(NONE_LEFT_OUT)
     with tqdm(desc="글 읽기", unit="문서", unit_scale=True) as progress:
         for index, file in enumerate(files):
             found = detect_encoding(file, encoding)
-            for raw in read_documents(file, found, line_by_line, column_renderer(column, template), skip_bad_rows):
+            for raw in read_documents(file, found, line_by_line, render, skip_bad_rows):
+                if isinstance(raw, BrokenConversation):
+                    left_out["broken"] += 1
+                    if left_out["broken"] <= MOST_NAMED:
+                        left_out["broken_at"] = f"{left_out['broken_at']}\n{raw}".lstrip()
+                    continue
                 row = None if raw is None else document_row(raw)
                 if row is None:
                     left_out["skipped" if raw is None else "blank"] += 1
                     continue
                 if waiting:
                     yield {**waiting, **left_out}
-                    left_out = {"skipped": 0, "blank": 0}
+                    left_out = dict(NONE_LEFT_OUT)
                 progress.update()
                 waiting = {**row, "file": index, "encoding": found or "parquet"}
+        if waiting is None and left_out["broken"]:
+            raise UserError(ALL_BROKEN.format(left_out["broken_at"].replace("\n", ", ")))
         if waiting is None:
             raise UserError(f"{files[0]}{' 등' if len(files) > 1 else ''}: {NO_TEXT}")
         yield {**waiting, **left_out}
-
-
-def read_hub_dataset(name, config=None, *, streaming=False, column="text", template=None):
-    """The `train` split of a Hugging Face Hub data set (or of a local folder in its layout) as documents.
-
-    Returns a Dataset, or an IterableDataset when streaming. Raises UserError where it cannot be loaded
-    or lacks the column.
-    """
-    import datasets
-    import pyarrow.compute
-
-    try:
-        rows = datasets.load_dataset(name, config, split="train", streaming=streaming)
-        columns = rows.column_names or list(next(iter(rows)))
-    except StopIteration:
-        raise UserError(f"--dataset_name={name}: {NO_TEXT}") from None
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(
-            f"--dataset_name={name}: 불러올 수 없습니다. 이름, --dataset_config_name, 네트워크를 확인하세요.\n"
-            f"({str(error).splitlines()[0]})"
-        ) from None
-    render = column_renderer(column, template)
-
-    def to_documents(batch):
-        rows = (dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True))
-        try:
-            documents = [document_row(render(row)) for row in rows]
-        except TypeError as error:
-            raise no_text(f"--dataset_name={name}", *error.args) from None
-        return {
-            key: [row[key] for row in documents if row]
-            for key in ("text", "characters", "composed", "line_ends", "controls")
-        }
-
-    try:
-        render(dict.fromkeys(columns))
-    except KeyError as error:
-        raise missing_column(f"--dataset_name={name}", error.args[0], columns) from None
-    documents = rows.map(to_documents, batched=True, remove_columns=columns)
-    if next(iter(documents), None) is None:
-        raise UserError(f"--dataset_name={name}: {NO_TEXT}")
-    if not streaming:
-        table = documents.data.table
-        counts = {key: pyarrow.compute.sum(table[key]).as_py() for key in ("composed", "line_ends", "controls")}
-        for line in describe_changes(**counts, blank=rows.num_rows - documents.num_rows):
-            say(f"--dataset_name={name}: {line}")
-    return documents
 
 
 def sample_texts(documents, characters):
@@ -171,18 +140,18 @@ def sample_texts(documents, characters):
     """
     if not hasattr(documents, "num_rows"):
         return [row["text"] for row in documents.take(10_000)]
-    step = math.ceil(count_characters(documents) / characters)
+    step = math.ceil(count_characters(documents, "length") / characters)
     chosen = documents if step == 1 else documents.select(range(0, len(documents), step))
     return [text for batch in chosen.iter(1000) for text in batch["text"]]
 
 
-def count_characters(documents):
-    """The length of all `documents`, None for a stream."""
+def count_characters(documents, column="characters"):
+    """How many characters of all `documents` are learnt, or are there to read (`length`); None for a stream."""
     import pyarrow.compute
 
     if not hasattr(documents, "num_rows"):
         return None
-    lengths = documents.select_columns("characters").with_format("arrow")[:]["characters"]
+    lengths = documents.select_columns(column).with_format("arrow")[:][column]
     return pyarrow.compute.sum(lengths).as_py()
 
 
@@ -217,4 +186,4 @@ def describe_files(documents, files):
     if empty:
         lines.append(f"글이 없는 파일 {len(empty):,}개: {name_some(empty)}")
     counts = {name.removesuffix("_sum"): sum(column) for name, column in sums.items() if name.endswith("_sum")}
-    return "\n".join(lines + describe_changes(**counts))
+    return "\n".join(lines + describe_conversations(documents.data.table) + describe_changes(**counts))

@@ -4,12 +4,12 @@ Knows nothing of datasets or models: it opens, decodes and parses, one document 
 which file, line or byte is wrong.
 """
 
-import math
 import re
 
 from gpt2_korean.messages import UserError
 from gpt2_korean.text.opening import file_format, open_lines
-from gpt2_korean.text.rows import read_rows
+from gpt2_korean.text.rows import cell_text, read_rows
+from gpt2_korean.text.turns import BrokenConversation, turns_reader
 
 COLUMN = re.compile(r"\{([^{}]+)\}")  # a column's name in a --text_template
 
@@ -21,8 +21,8 @@ LONGEST_DOCUMENT = 100_000
 def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_rows=False):
     """Yield the raw documents of one file, None for each row that was skipped.
 
-    `encoding` is what `detect_encoding` found (None for parquet); `render(row) -> str` makes a document
-    of a row (dict) of any format but .txt and raises what column_renderer says.
+    `encoding` is what `detect_encoding` found (None for parquet); `render(row)` makes a document of a row (dict) of
+    any format but .txt and raises what row_renderer says, of which a BrokenConversation is yielded, with its place.
 
     Raises UserError that names the file and the line.
     """
@@ -34,6 +34,8 @@ def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_row
     for where, row in read_rows(path, encoding, skip_bad_rows):
         try:
             yield None if row is None else render(row)
+        except BrokenConversation as error:
+            yield BrokenConversation(f"{path} {where}({error})")
         except KeyError as error:
             raise missing_column(f"{path}: {where}", error.args[0], row) from None
         except TypeError as error:
@@ -44,7 +46,7 @@ def missing_column(where, column, columns):
     """The UserError for a column that is not among `columns`."""
     return UserError(
         f"{where}: '{column}' 열이 없습니다. 있는 열: {', '.join(map(str, columns))}\n"
-        "--text_column_name 또는 --text_template으로 알맞은 열을 고르세요."
+        "글의 열은 --text_column_name이나 --text_template, 대화의 열은 --prompt_column과 --answer_column으로 고르세요."
     )
 
 
@@ -71,21 +73,15 @@ def no_text(where, column, value):
     )
 
 
+def row_renderer(column=None, template=None, **conversations):
+    """The column_renderer of a column or template that was given, else the turns_reader of `conversations`."""
+    if column is None and template is None:
+        return turns_reader(**conversations)
+    return column_renderer(column, template)
+
+
 def column_renderer(column, template=None):
-    """`render(row) -> str` of one column, or of a template such as "질문: {Q}" over several.
-
-    A value that is not a string (a number, say) is written as Python would; a missing one and NaN are empty.
-    `render` raises KeyError for a column that is not there, TypeError `(column, value)` for a value that holds others.
-    """
-
-    def value(row, name):
-        cell = row[name]
-        if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
-            return ""
-        if isinstance(cell, (list, dict, tuple, bytes)):
-            raise TypeError(name, cell)
-        return str(cell)
-
+    """`render(row) -> str` of one column, or of a template such as "질문: {Q}" over several; raises as cell_text."""
     if template is None:
-        return lambda row: value(row, column)
-    return lambda row: COLUMN.sub(lambda match: value(row, match.group(1)), template)
+        return lambda row: cell_text(row, column)
+    return lambda row: COLUMN.sub(lambda match: cell_text(row, match.group(1)), template)

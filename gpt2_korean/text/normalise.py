@@ -9,6 +9,10 @@ LINE_END = re.compile("\r\n?|[\x0b\x0c\x85]")
 # surrogates, which a JSON escape can carry but UTF-8 cannot.
 CONTROL_CHARACTER = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 
+NO_TEXT = "글이 없습니다. 비었거나 빈칸뿐입니다."
+COUNTS = ("length", "characters", "composed", "line_ends", "controls")  # of a row
+EMPTY = {"text": "", **dict.fromkeys(COUNTS, 0), "turns": [], "form": ""}
+
 
 def normalise(text):
     """Return `(text, composed, line_ends, controls)`: the normalised text, whether composing changed it,
@@ -20,12 +24,28 @@ def normalise(text):
 
 
 def document_row(raw):
-    """The row of one raw document, None where nothing but white space is left of it."""
+    """The row of one raw document, None where nothing but white space is left; a conversation is a row already."""
+    if isinstance(raw, dict):
+        return raw
     text, composed, line_ends, controls = normalise(raw)
     if not text.strip():
         return None
     counts = {"composed": int(composed), "line_ends": line_ends, "controls": controls}
-    return {"text": text, "characters": len(text), **counts}
+    return {**EMPTY, "text": text, "length": len(text), "characters": len(text), **counts}
+
+
+def document_features(**others):
+    """The datasets.Features of document rows and of `others` (name → kind): the first rows may not tell of turns."""
+    from datasets import Features, Value
+
+    kinds = {"text": "string", **dict.fromkeys(COUNTS, "int64"), "form": "string"}
+    kinds |= {"broken": "int64", "broken_at": "string", **others}
+    turn = {"role": Value("string"), "content": Value("string")}
+    features = Features({name: Value(kind) for name, kind in kinds.items()} | {"turns": [turn]})
+    features.encode_example = lambda row: (
+        row
+    )  # as the rows are already; datasets would look at every value, for minutes
+    return features
 
 
 def describe_changes(composed, line_ends, controls, blank, skipped=0):

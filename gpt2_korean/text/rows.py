@@ -1,7 +1,8 @@
-"""Tables (JSON, CSV, Parquet) → rows: dicts by column, each with the place where it stands."""
+"""Tables (JSON, CSV, Parquet) → rows: dicts by column, each with the place where it stands; and what a cell says."""
 
 import json
 import lzma
+import math
 import zlib
 
 from gpt2_korean.messages import UserError
@@ -24,6 +25,19 @@ def read_rows(path, encoding, skip_bad_rows=False):
         if not isinstance(row, dict):
             raise UserError(f"{path}: {where}: 열 이름이 있는 객체({{...}})가 아닙니다.")
         yield where, row
+
+
+def cell_text(row, column):
+    """The text of a cell: what is no string (a number, say) as Python writes it; a missing one and NaN are empty.
+
+    Raises KeyError for a column that is not there, TypeError `(column, value)` for a value that holds others.
+    """
+    cell = row[column]
+    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
+        return ""
+    if isinstance(cell, (list, dict, tuple, bytes)):
+        raise TypeError(column, cell)
+    return str(cell)
 
 
 def _json_rows(path, encoding, named_lines):

@@ -40,7 +40,7 @@ def choose_tokenizer(tokenizer, documents, options):
     if choice == "original":
         return tokenizer
     if choice is None:
-        characters = count_characters(documents) if hasattr(documents, "num_rows") else None
+        characters = count_characters(documents, "length") if hasattr(documents, "num_rows") else None
         if not should_replace(tokenizer, sample_texts(documents, COUNTED_CHARACTERS), characters):
             if options.vocab_size is not None:
                 warn("모델의 어휘를 쓰므로 --vocab_size는 쓰이지 않습니다. 바꾸려면 --tokenizer=korean을 주세요.")
@@ -88,7 +88,7 @@ def learn_tokenizer(documents, vocab_size, context_length):
         if kept.exists():
             return wrap(context_length, tokenizer_file=str(kept))
     texts = sample_texts(documents, SAMPLED_CHARACTERS)
-    sampled, characters = sum(map(len, texts)), count_characters(documents)
+    sampled, characters = sum(map(len, texts)), count_characters(documents, "length")
     of_how_many = f"{characters:,}자에서 고르게 뽑은 " if characters and sampled < characters else ""
     say(f"글 {of_how_many}{sampled:,}자에서 어휘를 배웁니다.")
     tokenizer = train_tokenizer(texts, vocab_size, context_length, marks)

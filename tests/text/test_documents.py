@@ -133,7 +133,7 @@ def test_a_hub_data_set_gives_the_same_documents(hub_folder, streaming):
 
 def test_a_hub_data_set_that_is_not_there_or_lacks_the_column_is_refused(hub_folder, monkeypatch):
     with pytest.raises(UserError, match="Q, A"):
-        corpus.read_hub_dataset(hub_folder)
+        corpus.read_hub_dataset(hub_folder, column="text")
     monkeypatch.setattr("time.sleep", lambda _: None)  # between the Hub library's trials
     with pytest.raises(UserError, match="--dataset_name"):
         corpus.read_hub_dataset("no-such-owner/no-such-name")

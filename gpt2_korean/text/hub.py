@@ -1,0 +1,90 @@
+"""A data set of the Hugging Face Hub → normalised documents, as a `datasets` table or a stream of them."""
+
+from gpt2_korean.messages import UserError, say, warn
+from gpt2_korean.text.files import missing_column, no_text, row_renderer
+from gpt2_korean.text.normalise import EMPTY, NO_TEXT, describe_changes, document_features, document_row
+from gpt2_korean.text.turns import ALL_BROKEN, MOST_NAMED, BrokenConversation, describe_conversations
+
+
+def read_hub_dataset(name, config=None, *, streaming=False, **columns):
+    """The `train` split of a Hugging Face Hub data set (or of a local folder in its layout) as documents.
+
+    columns: what row_renderer takes. Returns a Dataset with the columns of read_corpus, but for those of files, or an
+    IterableDataset when streaming. Raises UserError where it cannot be loaded or lacks the column.
+    """
+    import datasets
+
+    where = f"--dataset_name={name}"
+    try:
+        rows = datasets.load_dataset(name, config, split="train", streaming=streaming)
+        names = rows.column_names or list(next(iter(rows)))
+    except StopIteration:
+        raise UserError(f"{where}: {NO_TEXT}") from None
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(
+            f"{where}: 불러올 수 없습니다. 이름, --dataset_config_name, 네트워크를 확인하세요.\n"
+            f"({str(error).splitlines()[0]})"
+        ) from None
+    render, features = row_renderer(**columns), document_features()
+
+    def to_documents(batch, indices):
+        documents = []
+        for index, cells in zip(indices, zip(*batch.values(), strict=True), strict=True):
+            document, broken_at = None, ""
+            try:
+                document = document_row(render(dict(zip(batch, cells, strict=True))))
+            except BrokenConversation as error:
+                broken_at = f"{index + 1:,}번째 행({error})"
+            except TypeError as error:
+                raise no_text(where, *error.args) from None
+            documents.append({**(document or EMPTY), "broken": int(bool(broken_at)), "broken_at": broken_at})
+        return {key: [row[key] for row in documents] for key in features}
+
+    try:
+        render(dict.fromkeys(names))
+    except KeyError as error:
+        raise missing_column(where, error.args[0], names) from None
+    documents = rows.map(to_documents, with_indices=True, batched=True, remove_columns=names, features=features)
+    return (_whole_stream if streaming else _whole)(documents, where)
+
+
+def _whole(documents, where):
+    """What of a Dataset has text, and say what was changed and left out."""
+    import pyarrow.compute as compute
+
+    table = documents.data.table
+    is_whole = compute.not_equal(table["text"], "")
+    whole, broken = compute.sum(is_whole).as_py() or 0, compute.sum(table["broken"]).as_py() or 0
+    if not whole:
+        raise _nothing_left(where, table.filter(compute.not_equal(table["broken_at"], ""))["broken_at"].to_pylist())
+    counts = {key: compute.sum(table[key]).as_py() for key in ("composed", "line_ends", "controls")}
+    blank = len(documents) - whole - broken
+    for line in [*describe_conversations(table), *describe_changes(**counts, blank=blank)]:
+        say(f"{where}: {line}")
+    if whole == len(documents):
+        return documents
+    return documents.select(compute.indices_nonzero(is_whole).to_numpy().astype("int64"))
+
+
+def _whole_stream(documents, where):
+    """What of an IterableDataset has text; the first conversations that are broken are named as they come."""
+    named = []
+
+    def is_whole(row):
+        if row["broken"] and row["broken_at"] not in named and len(named) < MOST_NAMED:
+            named.append(row["broken_at"])
+            warn(f"{where}: 잘못된 대화를 뺍니다: {row['broken_at']}")
+        return row["text"] != ""
+
+    whole = documents.filter(is_whole)
+    first = next(iter(whole), None)
+    if first is None:
+        raise _nothing_left(where, named)
+    if first["form"]:
+        say(f"{where}: 대화로 읽습니다 ({first['form']})")
+    return whole
+
+
+def _nothing_left(where, broken):
+    reason = ALL_BROKEN.format(", ".join(broken[:MOST_NAMED])) if broken else NO_TEXT
+    return UserError(f"{where}: {reason}")
