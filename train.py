@@ -31,6 +31,7 @@ def learn(options, stop):
         from gpt2_korean.checkpoints.same_run import check_same_run
         from gpt2_korean.model.embeddings import choose_embedding_learning_rate
         from gpt2_korean.model.load import load_start
+        from gpt2_korean.model.packing import can_pack_documents
         from gpt2_korean.model.prepare import prepare_model
         from gpt2_korean.speed.choose import speed_up
         from gpt2_korean.text.blocks import pack_texts
@@ -46,14 +47,15 @@ def learn(options, stop):
             model, own = load_start(start, texts.train, options.model)
             tokenizer = own if start.keeps_vocabulary else choose_tokenizer(own, texts.train, options.model)
         added = prepare_tokenizer(tokenizer, texts.train)
-        blocks = pack_texts(texts, tokenizer, context_length(model.config), options.text, arguments)
+        room = context_length(model.config)
+        blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments)
         rate = choose_embedding_learning_rate(options.learning, arguments, tokenizer is not own)
         record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, rate, arguments)
         model = prepare_model(model, own, tokenizer, added, texts.train, blocks.train, start, options.model)
 
         trainer = build_trainer(model, tokenizer, arguments, texts, blocks, stop, record, options.output)
         steps, tokens = announce(trainer, blocks)
-        trainer.take_steps(**speed_up(model, arguments, options.machine, blocks.size, tokens))
+        trainer.take_steps(**speed_up(model, arguments, options.machine, blocks, tokens))
         show_progress(trainer, texts, blocks, prompts)
         learn_blocks(trainer, start, blocks, steps, options.learning)
         if options.do_eval:
@@ -65,6 +67,7 @@ def measure(options, stop):
     files, start = find_texts(options.text), find_start(options.model)
 
     from gpt2_korean.model.load import load_start
+    from gpt2_korean.model.packing import can_pack_documents
     from gpt2_korean.speed.choose import speed_up
     from gpt2_korean.text.blocks import pack_texts
     from gpt2_korean.training.arguments import set_up_machine
@@ -75,9 +78,10 @@ def measure(options, stop):
     texts = read_texts(files, options.text, True, arguments.seed)
     model, tokenizer = load_start(start, texts.held_out if texts.train is None else texts.train, options.model)
     texts = Texts(held_out=texts.held_out)
-    blocks = pack_texts(texts, tokenizer, context_length(model.config), options.text, arguments)
+    room = context_length(model.config)
+    blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments)
     trainer = build_trainer(model, tokenizer, arguments, texts, blocks, stop)
-    trainer.take_steps(**speed_up(model, arguments, options.machine, blocks.size))
+    trainer.take_steps(**speed_up(model, arguments, options.machine, blocks))
     print_once(evaluation_table(evaluate(trainer), *measure_texts(trainer, texts.held_out)))
 
 

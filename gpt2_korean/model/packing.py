@@ -1,5 +1,7 @@
 """Whether a model can read several documents of one block without mixing them."""
 
+from gpt2_korean.model.gpt2 import can_be_fast
+
 
 def can_pack_documents(model):
     """Whether positions that start anew keep documents apart in a `model` of transformers, no mask being given.
@@ -9,6 +11,8 @@ def can_pack_documents(model):
     """
     import torch
 
+    if can_be_fast(model):
+        return True
     halves = torch.arange(2, 18, device=model.device).view(2, 8) % model.config.vocab_size
     positions = torch.arange(4, device=model.device).repeat(2, 2)
     was_training = model.training

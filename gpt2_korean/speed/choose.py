@@ -34,21 +34,20 @@ def load_fused_layer(model, arguments):
     return fused_layer.FUNCTIONS
 
 
-def speed_up(model, arguments, machine, block_size, tokens=None, most_pieces=None, longest=None):
+def speed_up(model, arguments, machine, blocks, tokens=None):
     """Have `model` train fast; returns how KoreanTrainer is to step it, the keyword arguments of its take_steps.
 
-    machine: MachineOptions. tokens: how many the whole run reads, which decides whether to compile, and that is said;
-    None where it only evaluates. most_pieces, longest: of documents in a block, and tokens in one of them, at most;
-    None where blocks are cut from a stream. A GPT-2's layers are compiled in place of the fused ones, any other model
-    whole. Steps are recorded where the device can and nothing in the run stands in the way; left open, on CUDA alone,
-    since no XPU has shown yet that dropout differs when it replays. Raises UsageError for a backend or mode that
-    torch.compile does not know.
+    machine: MachineOptions. blocks: Blocks, for their shape. tokens: how many the whole run reads, which decides
+    whether to compile, and that is said; None where it only evaluates. A GPT-2's layers are compiled in place of the
+    fused ones, any other model whole. Steps are recorded where the device can and nothing in the run stands in the
+    way; left open, on CUDA alone, since no XPU has shown yet that dropout differs when it replays. Raises UsageError
+    for a backend or mode that torch.compile does not know.
     """
     language_model, functions, compilation = unwrap_peft_model(model), None, None
     if tokens is not None:
         functions = load_fused_layer(model, arguments)
         possible = functions is None and can_compile(arguments.device)
-        compilation, reason = choose_compilation(machine, possible, tokens * flops_per_token(model, block_size))
+        compilation, reason = choose_compilation(machine, possible, tokens * flops_per_token(model, blocks.size))
         if reason:
             say(f"컴파일: {'하지 않음' if compilation is None else '함'} ({reason})")
     if _is_split(arguments) or not can_be_fast(language_model):
@@ -63,8 +62,9 @@ def speed_up(model, arguments, machine, block_size, tokens=None, most_pieces=Non
             words = str(error).splitlines()[0]
             raise UsageError(f"--torch_compile_backend, --torch_compile_mode: {words}") from None
     separate = pieces.separate if functions is None else pieces.masked
-    if longest is not None and functions is not None and compilation is None and _has_flash(language_model, arguments):
-        separate = partial(pieces.flash, most_pieces=most_pieces, longest=longest)
+    fused = functions is not None and compilation is None
+    if fused and blocks.longest is not None and _has_flash(language_model, arguments):
+        separate = partial(pieces.flash, most_pieces=blocks.most_pieces, longest=blocks.longest)
     forward.use_fast_forward(language_model, functions, separate)
     recorded = (
         (arguments.device.type == "cuda" if machine.device_graphs is None else machine.device_graphs)
@@ -73,8 +73,8 @@ def speed_up(model, arguments, machine, block_size, tokens=None, most_pieces=Non
         and not (arguments.fp16 or arguments.gradient_checkpointing)
         and (compilation or {}).get("mode") not in ("reduce-overhead", "max-autotune")  # graphs of their own
     )
-    full_length = block_size if compilation or recorded else None
-    return {"full_length": full_length, "longest": longest, "recorded": recorded}
+    full_length = blocks.size if compilation or recorded else None
+    return {"full_length": full_length, "longest": blocks.longest, "recorded": recorded}
 
 
 def choose_compilation(machine, possible, flops):

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpt2_korean.messages import UsageError, say, warn
 from gpt2_korean.text.documents import count_characters
-from gpt2_korean.text.packing import plan_documents, plan_stream, plan_windows
+from gpt2_korean.text.packing import plan_documents, plan_stream, plan_windows, plan_windows_alone
 from gpt2_korean.text.tokens import Buffer, count_unknown, some_rows, token_rows, tokenise, unknown_characters
 
 IGNORED = -100  # the label of a position that predicts nothing, as in transformers
@@ -29,6 +29,16 @@ class Blocks:
     held_out: object
     size: int
     packing: str = STREAM
+
+    @property
+    def longest(self):
+        """Tokens of the longest piece to learn from at most; None where that is not known, or pieces are not apart."""
+        return getattr(self.train, "longest", None)
+
+    @property
+    def most_pieces(self):
+        """Pieces in a block to learn from at most, those of its padding included; None as above."""
+        return getattr(self.train, "most_pieces", None)
 
 
 class PackedBlocks:
@@ -65,12 +75,16 @@ class PackedBlocks:
 
     @property
     def longest(self):
-        """Tokens of the longest piece at most, with the last of a block, which predicts nothing."""
+        """Tokens of the longest piece at most, with the last of a block, which predicts nothing; None of a stream."""
+        if self.plan.offsets is None:
+            return None
         return int((self.plan.pieces[:, 3] - self.plan.pieces[:, 1]).max()) + 1
 
     @property
     def most_pieces(self):
-        """Pieces in a block at most, those of its padding included."""
+        """Pieces in a block at most, those of its padding included; None of a stream."""
+        if self.plan.offsets is None:
+            return None
         used = np.add.reduceat(self.plan.pieces[:, 3] - self.plan.pieces[:, 1], self.plan.starts[:-1]) + 1
         return int((np.diff(self.plan.starts) - (used - self.size) // self.longest).max())
 
@@ -92,20 +106,26 @@ class EpochOrder:
         return iter(range(first, first + len(self)))
 
 
-def pack_texts(texts, tokenizer, context, options, arguments):
+def pack_texts(texts, tokenizer, context, apart, options, arguments):
     """The Blocks of Texts, and say how many they are and what of the texts the vocabulary cannot write.
 
     context: how many tokens the model can read at a time, None where it sets no limit. options: TextOptions.
-    arguments: TrainingArguments, whose seed draws the order. Raises UsageError.
+    apart: whether it reads the documents of one block each by itself. arguments: TrainingArguments, whose seed draws
+    the order. Raises UsageError.
     """
     longest = context or 1024
     size = options.block_size or longest
     if size > longest:
         raise UsageError(f"--block_size={size}: 모델의 문맥 길이 {longest}보다 길 수 없습니다.")
-    packing = options.packing or DOCUMENTS
+    if options.packing == DOCUMENTS and not apart:
+        raise UsageError(
+            "--packing=documents: 이 모델은 한 블록의 문서들을 따로 읽지 못합니다. --packing=stream을 주세요."
+        )
+    packing = options.packing or (DOCUMENTS if apart else STREAM)
+    windows = plan_windows if apart else plan_windows_alone
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
     train = texts.train and pack(texts.train, tokenizer, size, PLANS[packing], options.train_on_prompt, seed)
-    held_out = texts.held_out and pack(texts.held_out, tokenizer, size, plan_windows, options.train_on_prompt)
+    held_out = texts.held_out and pack(texts.held_out, tokenizer, size, windows, options.train_on_prompt)
     for name, documents, blocks in (("학습 글", texts.train, train), ("평가 글", texts.held_out, held_out)):
         if blocks is not None:
             say(describe(name, documents, blocks))

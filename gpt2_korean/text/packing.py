@@ -52,7 +52,7 @@ def plan_documents(lengths, room, random=None):
     return _packed(np.stack([which, first, first, last], 1), room, random)
 
 
-def plan_windows(lengths, room):
+def plan_windows(lengths, room, random=None):
     """Each document by itself: one that does not fit is read in windows that overlap by half, and of each only what
     the window before did not have counts. So every position that counts has half a window before it, or all there is.
     """
@@ -62,7 +62,13 @@ def plan_windows(lengths, room):
     number = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
     last = np.minimum(number * stride + room, lengths[which])
     fresh = np.where(number == 0, 0, (number - 1) * stride + room)
-    return _packed(np.stack([which, number * stride, fresh, last], 1), room)
+    return _packed(np.stack([which, number * stride, fresh, last], 1), room, random)
+
+
+def plan_windows_alone(lengths, room, random=None):
+    """As plan_windows, but each window is a block of its own: for models that would mix those of one block."""
+    pieces = plan_windows(lengths, room, random).pieces
+    return Plan(pieces, np.arange(len(pieces) + 1), None)
 
 
 def _packed(pieces, room, random=None):

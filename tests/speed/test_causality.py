@@ -11,6 +11,7 @@ from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.model.load import load_model
 from gpt2_korean.speed.choose import speed_up
+from gpt2_korean.text.blocks import Blocks
 from gpt2_korean.training.arguments import build_arguments
 
 CPU = torch.device("cpu")
@@ -66,7 +67,9 @@ def test_training_and_evaluation_do_not_see_the_future(folder, attention, texts,
     model, _ = load_model(folder, None, torch.float32)
     assert model.config._attn_implementation == attention
     arguments = build_arguments({"output_dir": str(tmp_path), "report_to": "none"}, CPU, False, False, tmp_path)
-    speed_up(model, arguments, parse_train_options(["--do_eval", "--dataset_path=x"]).machine, LENGTH)
+    speed_up(
+        model, arguments, parse_train_options(["--do_eval", "--dataset_path=x"]).machine, Blocks(None, None, LENGTH)
+    )
     model.train(trains)
     labels = texts.where(torch.arange(LENGTH) < PLACE, -100)
     one, other = (model(input_ids=ids[None], labels=goals[None]).loss for ids, goals in zip(texts, labels, strict=True))

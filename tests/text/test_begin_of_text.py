@@ -15,9 +15,9 @@ from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.model.load import load_pretrained
 from gpt2_korean.model.prepare import prepare_model
-from gpt2_korean.text.tokens import vocabulary_of
 from gpt2_korean.text.chat_template import encode_turns, prepare_tokenizer
 from gpt2_korean.text.prompts import encode_prompt
+from gpt2_korean.text.tokens import vocabulary_of
 from gpt2_korean.text.vocabulary import train_tokenizer
 
 PLAIN = Dataset.from_list([{"text": "가"}])

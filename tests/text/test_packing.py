@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gpt2_korean.text.packing import best_fit_decreasing, plan_documents, plan_stream, plan_windows
+from gpt2_korean.text.packing import best_fit_decreasing, plan_documents, plan_stream, plan_windows, plan_windows_alone
 
 
 @pytest.fixture(params=range(30))
@@ -64,6 +64,8 @@ def test_windows_count_each_position_once_with_half_a_window_before_it(lengths):
     lengths, room, _ = lengths
     plan = plan_windows(lengths, room)
     assert sorted(learnt(plan)) == every(lengths)
+    alone = plan_windows_alone(lengths, room)
+    assert len(alone) == len(plan.pieces) and sorted(learnt(alone)) == every(lengths)
     for _, first, fresh, stop in plan.pieces.tolist():
         assert first == fresh == 0 or fresh - first >= room - max(1, room // 2)
         assert stop - first <= room

@@ -76,7 +76,7 @@ def test_what_the_vocabulary_lacks_is_counted_and_named(sample_texts, tmp_path, 
     path.write_text("\n\n".join(documents), "utf-8")
     context = rng.randint(5, 40)  # many blocks, which share tokens
     for _ in range(2):  # packed, and from the cache
-        pack_texts(Texts(train=read_corpus([path])), tokenizer, context, OPTIONS, SEEDS)
+        pack_texts(Texts(train=read_corpus([path])), tokenizer, context, True, OPTIONS, SEEDS)
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "<unk>" in line]
         assert f" {unknown:,}곳의 글자가" in line and "'😀' '漢'" in line, line
 
@@ -84,5 +84,5 @@ def test_what_the_vocabulary_lacks_is_counted_and_named(sample_texts, tmp_path, 
 def test_a_vocabulary_that_knows_every_byte_has_nothing_to_tell(byte_tokenizer, tmp_path, capsys):
     path = tmp_path / "글.txt"
     path.write_text("\n\n".join(TEXTS), "utf-8")
-    pack_texts(Texts(train=read_corpus([path])), byte_tokenizer, 8, OPTIONS, SEEDS)
+    pack_texts(Texts(train=read_corpus([path])), byte_tokenizer, 8, True, OPTIONS, SEEDS)
     assert "어휘에 없어" not in capsys.readouterr().err

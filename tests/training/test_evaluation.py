@@ -23,7 +23,9 @@ def test_the_summed_loss_is_that_of_every_token_by_itself(rng, batch):
         exact = model.double()
         for block in blocks:
             for place in range(1, len(block["input_ids"])):
-                log_probabilities = exact(torch.from_numpy(block["input_ids"])[None, :place]).logits[0, -1].log_softmax(-1)
+                log_probabilities = (
+                    exact(torch.from_numpy(block["input_ids"])[None, :place]).logits[0, -1].log_softmax(-1)
+                )
                 expected -= log_probabilities[block["input_ids"][place]].item()
     found = exact_loss(model.float(), blocks, batch, torch.device("cpu"), StopRequest())
     assert found == pytest.approx(expected, rel=1e-6)
