@@ -34,6 +34,7 @@ def learn(options, stop):
         from gpt2_korean.model.prepare import prepare_model
         from gpt2_korean.speed.choose import speed_up
         from gpt2_korean.text.blocks import pack_texts
+        from gpt2_korean.text.chat_template import prepare_tokenizer
         from gpt2_korean.text.vocabulary import choose_tokenizer
         from gpt2_korean.training.arguments import announce, set_up_machine
         from gpt2_korean.training.evaluation import evaluate
@@ -44,10 +45,11 @@ def learn(options, stop):
         with arguments.main_process_first():  # it learns the vocabulary, which the other ranks then read
             model, own = load_start(start, texts.train, options.model)
             tokenizer = own if start.keeps_vocabulary else choose_tokenizer(own, texts.train, options.model)
+        added = prepare_tokenizer(tokenizer, texts.train)
         blocks = pack_texts(texts, tokenizer, context_length(model.config), options.text.block_size)
         rate = choose_embedding_learning_rate(options.learning, arguments, tokenizer is not own)
         record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, rate, arguments)
-        model = prepare_model(model, own, tokenizer, texts.train, blocks.train, start, options.model)
+        model = prepare_model(model, own, tokenizer, added, texts.train, blocks.train, start, options.model)
 
         trainer = build_trainer(model, tokenizer, arguments, texts, blocks, stop, record, options.output)
         steps, tokens = announce(trainer, blocks)

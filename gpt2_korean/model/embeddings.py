@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from gpt2_korean.messages import say
 from gpt2_korean.text.blocks import token_stream
+from gpt2_korean.text.chat_template import encode_texts
 from gpt2_korean.text.documents import sample_texts
-from gpt2_korean.text.end_of_text import agree_on_ends
 from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS, spent
 
 COUNTED_TOKENS = 16_000_000  # of a corpus, to learn from how its tokens are used: more would only take time
@@ -31,7 +31,6 @@ NEW_EMBEDDINGS = 2e-3
 def replace_vocabulary(model, old, new, documents, blocks):
     """Carry `model` over from the tokenizer `old` to `new`, by which `documents` are packed into `blocks`."""
     copied, computed = carry_over(model, old, new, token_stream(blocks, COUNTED_TOKENS))
-    agree_on_ends(model, new)
     sample = sample_texts(documents, COUNTED_CHARACTERS)
     say(
         f"어휘: 글자당 {spent(old, sample):.2f} → {spent(new, sample):.2f}토큰 · 토큰 {len(new):,}개"
@@ -59,6 +58,16 @@ def carry_over(model, old_tokenizer, new_tokenizer, ids):
             moved = rows + spread(old) * align(usage.to(rows), rows)
             embedding.weight.copy_(rows.where(~computed[:, None].to(old.device), moved))
     return int((~computed).sum()), int(computed.sum())
+
+
+def add_rows(model, tokenizer, added):
+    """Give `added` (ids), new tokens of `tokenizer`, rows in `model`: each the mean of those that spell its name."""
+    pieces = encode_texts(tokenizer.convert_ids_to_tokens(added), tokenizer)
+    rows = max(max(added) + 1, model.get_input_embeddings().num_embeddings)  # some models have rows to spare
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    with torch.no_grad():
+        for embedding in embedding_layers(model):
+            embedding.weight[added] = mean_of_pieces(embedding.weight, pieces)
 
 
 def mean_of_pieces(rows, pieces):

@@ -7,6 +7,7 @@ predicted exactly once. The last block may be short; nothing is dropped.
 """
 
 import hashlib
+import json
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -67,9 +68,11 @@ def pack(documents, tokenizer, block_size):
 
 
 def vocabulary_of(tokenizer):
-    """What decides the tokens of a text: the whole tokenizer.json, or a Python tokenizer's vocabulary."""
+    """What decides the tokens of a text: tokenizer.json but for what it puts around texts, or a Python one's words."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    if backend is None:
+        return sorted(tokenizer.get_vocab().items())
+    return json.dumps({**json.loads(backend.to_str()), "post_processor": None})
 
 
 def _blocks(documents, tokenizer, block_size):

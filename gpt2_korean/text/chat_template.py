@@ -3,9 +3,11 @@
 Ours costs a token a turn. Its marks are special tokens, which no text can give: people's words are encoded as text.
 """
 
-from itertools import takewhile
+import re
+from functools import partial
 
 from gpt2_korean.messages import UserError
+from gpt2_korean.text.end_of_text import begin_with_end
 
 MARKS = {role: f"<|{role}|>" for role in ("system", "user", "assistant")}
 # What lies between generation marks is learnt. The end of a text is its beginning too.
@@ -20,6 +22,33 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+
+
+def prepare_tokenizer(tokenizer, documents):
+    """Have a `tokenizer` of transformers write texts, and conversations if there are some, as `documents` are learnt.
+
+    Returns the ids of the marks that it lacked: new tokens at the end of the vocabulary. One with a template of another
+    maker stays as it is.
+    """
+    if tokenizer.chat_template is not None and not has_our_template(tokenizer):
+        return []
+    begin_with_end(tokenizer)
+    if not hold_conversations(documents):
+        return []
+    lacking = [mark for mark in MARKS.values() if mark not in tokenizer.get_vocab()]
+    tokenizer.add_tokens(list(MARKS.values()), special_tokens=True)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer.convert_tokens_to_ids(lacking)
+
+
+def hold_conversations(documents):
+    """Whether there are conversations among `documents`, a Dataset; of an IterableDataset, among the first 1,000."""
+    if not hasattr(documents, "num_rows"):
+        return any(row.get("turns") for row in documents.take(1000))
+    if "turns" not in documents.column_names:
+        return False
+    tables = documents.select_columns("turns").with_format("arrow").iter(1000)
+    return any(length for table in tables for length in table["turns"].combine_chunks().value_lengths().to_pylist())
 
 
 def has_our_template(tokenizer):
@@ -45,9 +74,15 @@ def encode_conversations(conversations, tokenizer, opens_answer=False):
     learnt: a bool for each, True for the answers and the token that ends each.
     tokenizer: of transformers with a chat template, or of tokenizers with ours (see has_our_template).
 
-    Raises UserError where a template of another maker does not tell which tokens are an answer's.
+    Raises UserError for a tokenizer without a template, or with one that cannot write a conversation, or does not tell
+    which of its tokens are an answer's.
     """
     if not has_our_template(tokenizer):
+        if tokenizer.chat_template is None:
+            raise UserError(
+                "대화가 든 글인데 모델에 대화 양식(chat_template)이 없습니다. 대화로 학습한 모델을 주거나, "
+                "--text_template으로 한 편의 글로 읽으세요."
+            )
         return [_encode_by_template(turns, tokenizer, opens_answer) for turns in conversations]
     contents = iter(encode_texts([turn["content"] for turns in conversations for turn in turns], tokenizer))
     to_id = getattr(tokenizer, "convert_tokens_to_ids", None) or tokenizer.token_to_id
@@ -83,33 +118,43 @@ def encode_texts(texts, tokenizer):
 
 def _encode_by_template(turns, tokenizer, opens_answer):
     """`(ids, learnt)` of one conversation by a template of another maker, for a tokenizer of transformers."""
-
-    def render(turns, opens_answer=False, **keywords):
-        return tokenizer.apply_chat_template(turns, add_generation_prompt=opens_answer, **keywords)
-
-    as_text = {"return_dict": False, "sanitize_control_tokens": True}
-    ids = render(turns, opens_answer, **as_text)
-    learnt = None
-    if "{% generation" in tokenizer.chat_template or "{%- generation" in tokenizer.chat_template:
-        marked = render(turns, opens_answer, return_assistant_tokens_mask=True)
+    render, learnt = partial(_render, tokenizer), None
+    ids = render(turns, opens_answer)
+    if re.search(r"{%-?\s*generation\b", tokenizer.chat_template):
+        marked = render(turns, opens_answer, return_assistant_tokens_mask=True, return_dict=True)
         if marked["input_ids"] == ids:  # else a text has the name of a special token
             learnt = list(map(bool, marked["assistant_masks"]))
     if learnt is None:
-        learnt = [False] * len(ids)
-        whole = render(turns, opens_answer, tokenize=False)
-        for index, turn in enumerate(turns):
-            if turn["role"] != "assistant":
-                continue
-            bounds = []
-            for part in ((turns[:index], True), (turns[: index + 1], False)):
-                if not whole.startswith(render(*part, tokenize=False).rstrip()):
-                    raise UserError(
-                        "모델의 대화 양식(chat_template)이 앞의 차례를 뒤에서 다르게 적어 답의 토큰을 가릴 수 없습니다. "
-                        "묻고 답하기 한 번씩인 대화로 나누거나, {% generation %} 표시가 있는 양식을 쓰세요."
-                    )
-                pairs = zip(ids, render(*part, **as_text), strict=False)
-                bounds.append(len(list(takewhile(lambda pair: pair[0] == pair[1], pairs))))
-            start, end = bounds
+        learnt, whole = [False] * len(ids), render(turns, opens_answer, tokenize=False)
+        for index in (index for index, turn in enumerate(turns) if turn["role"] == "assistant"):
+            around = ((turns[:index], True), (turns[: index + 1], False))
+            if not all(whole.startswith(render(*part, tokenize=False).rstrip()) for part in around):
+                raise UserError(
+                    "모델의 대화 양식(chat_template)이 앞의 차례를 뒤에서 다르게 적어 답의 토큰을 가릴 수 없습니다. "
+                    "묻고 답하기 한 번씩인 대화로 나누거나, {% generation %} 표시가 있는 양식을 쓰세요."
+                )
+            start, end = (_common_length(ids, render(*part)) for part in around)
             learnt[start:end] = [True] * (end - start)
     begins = bool(ids) and ids[0] == tokenizer.bos_token_id == tokenizer.eos_token_id
     return ids[begins:], learnt[begins:]
+
+
+def _render(tokenizer, turns, opens_answer, **keywords):
+    """What apply_chat_template makes of `turns`: ids, of people's words as text, if `keywords` do not say else."""
+    from jinja2 import TemplateError
+
+    as_ids = {"return_dict": False, "sanitize_control_tokens": not keywords, "tokenizer_kwargs": {"verbose": False}}
+    try:
+        return tokenizer.apply_chat_template(turns, add_generation_prompt=opens_answer, **{**as_ids, **keywords})
+    except (TemplateError, ValueError) as error:
+        roles = ", ".join(turn["role"] for turn in turns)
+        raise UserError(
+            f"모델의 대화 양식(chat_template)으로 쓸 수 없는 대화가 있습니다({error}; 차례: {roles}). 그런 대화를 "
+            "빼거나 고치세요."
+        ) from None
+
+
+def _common_length(one, other):
+    """How many ids two lists have in common from their start."""
+    differ = (index for index, (mine, its) in enumerate(zip(one, other, strict=False)) if mine != its)
+    return next(differ, min(len(one), len(other)))

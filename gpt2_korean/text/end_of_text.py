@@ -1,6 +1,7 @@
 """Which token ends a text: the tokenizer's own, else the one that the model's config names; both then agree on it.
 
-Beginnings and padding follow from it. Knows of tokenizers and models their ids alone.
+Beginnings and padding follow from it: training reads every document from an end of text on. Knows of tokenizers and
+models their ids alone.
 """
 
 import math
@@ -28,6 +29,15 @@ def settle_ends(tokenizer, configured=None, vocab_size=math.inf):
     if not _is_in(tokenizer.pad_token_id, vocab_size):
         tokenizer.pad_token = tokenizer.eos_token
     return True
+
+
+def begin_with_end(tokenizer):
+    """Have a `tokenizer` of transformers put its end of text in front of texts, as training does.
+
+    It is saved so in tokenizer.json, whose post-processor all others go by, llama.cpp too.
+    """
+    tokenizer.bos_token = tokenizer.eos_token
+    tokenizer.add_bos_token = True
 
 
 def agree_on_ends(model, tokenizer):

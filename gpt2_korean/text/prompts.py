@@ -65,6 +65,7 @@ def _piped_prompt():
 def encode_prompt(prompt, tokenizer, eos_token_id):
     """The ids of a prompt; an empty one starts where a document does, after the end-of-text token.
 
+    A tokenizer that training has left puts that token in front of every prompt.
     tokenizer: of tokenizers or of transformers. The name of a special token in a prompt is text, as in training.
     """
     if not hasattr(tokenizer, "encode_special_tokens"):

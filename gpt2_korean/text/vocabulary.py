@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say, warn
+from gpt2_korean.text.chat_template import MARKS, hold_conversations
 from gpt2_korean.text.documents import count_characters, sample_texts
 from gpt2_korean.text.end_of_text import settle_ends
 
@@ -76,13 +77,13 @@ def spent(tokenizer, texts):
 def learn_tokenizer(documents, vocab_size, context_length):
     """`train_tokenizer` on a sample of a Dataset's texts, kept in the datasets cache beside them.
 
-    What is learnt from an IterableDataset is not kept.
+    What is learnt from an IterableDataset is not kept. Where there are conversations, it has the MARKS of their turns.
     """
     from datasets.fingerprint import Hasher
 
-    kept = None
+    kept, marks = None, list(MARKS.values()) if hold_conversations(documents) else []
     if getattr(documents, "cache_files", None):
-        name = Hasher.hash([documents._fingerprint, vocab_size, Path(__file__).read_bytes()])
+        name = Hasher.hash([documents._fingerprint, vocab_size, marks, Path(__file__).read_bytes()])
         kept = Path(documents.cache_files[0]["filename"]).with_name(f"tokenizer-{name}.json")
         if kept.exists():
             return wrap(context_length, tokenizer_file=str(kept))
@@ -90,7 +91,7 @@ def learn_tokenizer(documents, vocab_size, context_length):
     sampled, characters = sum(map(len, texts)), count_characters(documents)
     of_how_many = f"{characters:,}자에서 고르게 뽑은 " if characters and sampled < characters else ""
     say(f"글 {of_how_many}{sampled:,}자에서 어휘를 배웁니다.")
-    tokenizer = train_tokenizer(texts, vocab_size, context_length)
+    tokenizer = train_tokenizer(texts, vocab_size, context_length, marks)
     if kept is not None:
         unfinished = kept.with_suffix(f".{os.getpid()}")
         tokenizer.backend_tokenizer.save(str(unfinished))
@@ -98,19 +99,19 @@ def learn_tokenizer(documents, vocab_size, context_length):
     return tokenizer
 
 
-def train_tokenizer(texts, vocab_size, context_length):
+def train_tokenizer(texts, vocab_size, context_length, marks=()):
     """Train a tokenizer of at most `vocab_size` tokens, a multiple of 128, on a list of str.
 
     A small corpus gives fewer, since a pair is merged only where it occurs twice: then the largest
-    multiple of 128 that it gives. `<|endoftext|>` (id 0) is begin, end and padding alike. The same texts
-    give the same tokenizer, a PreTrainedTokenizerFast.
+    multiple of 128 that it gives. `<|endoftext|>` (id 0) is begin, end and padding alike; `marks` are special
+    tokens too, from id 1 on. The same texts give the same tokenizer, a PreTrainedTokenizerFast.
     """
-    tokenizer = train_bpe(texts, vocab_size)
+    tokenizer = train_bpe(texts, vocab_size, marks=marks)
     size = tokenizer.get_vocab_size()
     whole_tiles = size // TILE * TILE
     if size > whole_tiles > 256:
         # Merges are learnt in order, so the smaller vocabulary is the larger one's beginning.
-        tokenizer = train_bpe(texts, whole_tiles)
+        tokenizer = train_bpe(texts, whole_tiles, marks=marks)
     return wrap(context_length, tokenizer_object=tokenizer)
 
 
@@ -122,8 +123,9 @@ def wrap(context_length, **source):
     return PreTrainedTokenizerFast(**source, **ends, model_max_length=context_length)
 
 
-def train_bpe(texts, vocab_size, *cuts):
-    """A byte-level tokenizers.Tokenizer; `cuts` are pre-tokenizers that divide a text before GPT-2's does."""
+def train_bpe(texts, vocab_size, *cuts, marks=()):
+    """A byte-level tokenizers.Tokenizer; `cuts` are pre-tokenizers that divide a text before GPT-2's does, `marks` more
+    special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -133,7 +135,7 @@ def train_bpe(texts, vocab_size, *cuts):
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
-        special_tokens=[END_OF_TEXT],
+        special_tokens=[END_OF_TEXT, *marks],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=sys.stderr.isatty(),  # in a log it leaves nothing but blank lines
     )

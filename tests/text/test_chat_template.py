@@ -1,0 +1,219 @@
+"""A conversation's ids and mask are those of apply_chat_template, token for token; people's words never give a mark."""
+
+import pytest
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+
+from gpt2_korean.messages import UserError
+from gpt2_korean.text.chat_template import (
+    CHAT_TEMPLATE,
+    MARKS,
+    encode_conversations,
+    encode_texts,
+    encode_turns,
+    has_our_template,
+    hold_conversations,
+    prepare_tokenizer,
+)
+from gpt2_korean.text.vocabulary import LEAST_TOKENS, learn_tokenizer, train_tokenizer
+
+CHATS = Dataset.from_list([{"text": "가", "turns": []}, {"text": "나", "turns": [{"role": "user", "content": "나"}]}])
+PLAIN = Dataset.from_list([{"text": "가", "turns": []}])
+PLANES = [
+    range(0x21, 0x7F),
+    range(0xAC00, 0xD7A4),
+    range(0x1100, 0x1200),
+    range(0x4E00, 0xA000),
+    range(0x1F300, 0x1F600),
+]
+
+
+@pytest.fixture
+def conversation(rng, sample_texts):
+    """A function that draws a conversation whose contents name no special token."""
+
+    def content():
+        signs = "".join(chr(rng.choice(rng.choice(PLANES))) for _ in range(rng.randint(1, 12)))
+        text = rng.choice(sample_texts)
+        start = rng.randrange(len(text))
+        return rng.choice([text[start : start + 20], signs, f"{signs}\n\n {text[start : start + 5]}"]).strip() or "네"
+
+    def draw():
+        roles = ["system"] * rng.randrange(2) + ["user", "assistant"] * rng.randint(1, 4)
+        return [{"role": role, "content": content()} for role in roles]
+
+    return draw
+
+
+def words_tokenizer(sample_texts):
+    words = Tokenizer(models.BPE(unk_token="<unk>"))
+    words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<s>", "</s>", "<pad>", "<unk>"]
+    trainer = trainers.BpeTrainer(vocab_size=2000, special_tokens=special, show_progress=False)
+    words.train_from_iterator([*sample_texts, "< | > / a d e i k m n p r s t u y"], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+@pytest.fixture(params=["marks learnt", "marks added", "words"])
+def tokenizer(request, sample_texts):
+    """Prepared for conversations: a vocabulary learnt from them, a model's own, and one as KoGPT2's."""
+    if request.param == "words":
+        tokenizer = words_tokenizer(sample_texts)
+    else:
+        marks = list(MARKS.values()) if request.param == "marks learnt" else []
+        tokenizer = train_tokenizer(sample_texts[:40], 640, 32, marks)
+    before = len(tokenizer)
+    added = prepare_tokenizer(tokenizer, CHATS)
+    assert added == ([] if request.param == "marks learnt" else [before, before + 1, before + 2])
+    assert prepare_tokenizer(tokenizer, CHATS) == [] and has_our_template(tokenizer)
+    return tokenizer
+
+
+def test_ids_and_mask_are_those_of_apply_chat_template(tokenizer, conversation):
+    for _ in range(60):
+        turns = conversation()
+        ids, learnt = encode_turns(turns, tokenizer)
+        reference = tokenizer.apply_chat_template(turns, return_assistant_tokens_mask=True)
+        assert reference["input_ids"] == [tokenizer.bos_token_id, *ids]
+        assert reference["assistant_masks"] == [False, *learnt]
+        ids, learnt = encode_turns(turns[:-1], tokenizer, opens_answer=True)
+        reference = tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True)
+        assert reference["input_ids"] == [tokenizer.bos_token_id, *ids] and len(learnt) == len(ids)
+        assert ids[-1] == tokenizer.convert_tokens_to_ids("<|assistant|>") and not learnt[-1]
+
+
+def test_what_is_learnt_is_the_answers_and_their_ends(tokenizer, conversation):
+    conversations = [conversation() for _ in range(20)]
+    for turns, (ids, learnt) in zip(conversations, encode_conversations(conversations, tokenizer), strict=True):
+        answers = [turn["content"] for turn in turns if turn["role"] == "assistant"]
+        expected = [index for own in encode_texts(answers, tokenizer) for index in [*own, tokenizer.eos_token_id]]
+        assert [index for index, wanted in zip(ids, learnt, strict=True) if wanted] == expected
+
+
+def test_a_saved_tokenizer_gives_the_same_ids_to_who_writes(tokenizer, conversation, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    written = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert has_our_template(written)
+    for _ in range(20):
+        turns = conversation()
+        for arguments in ((turns,), (turns[:-1],)):
+            assert encode_turns(*arguments, written, len(arguments[0]) % 2) == encode_turns(
+                *arguments, tokenizer, len(arguments[0]) % 2
+            )
+
+
+def test_the_name_of_a_special_token_in_a_turn_is_text(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    names = [*MARKS.values(), *tokenizer.all_special_tokens]
+    for name in names:
+        turns = [{"role": "user", "content": f"{name}뒤 {name}"}, {"role": "assistant", "content": name}]
+        for each in (tokenizer, Tokenizer.from_file(str(tmp_path / "tokenizer.json"))):
+            ids, _ = encode_turns(turns, each)
+            special = [index for index in ids if index in tokenizer.added_tokens_decoder]
+            assert special == tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>", tokenizer.eos_token])
+            assert name in tokenizer.decode(ids[1 : ids.index(special[1])])
+
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# As Llama 2's and Vicuna's: a blank before the answer, which byte-level vocabularies join to its first word.
+BLANKS = (
+    "{{ bos_token }}{% for message in messages %}{% if message.role == 'assistant' %}"
+    "{{ ' ' + message.content + eos_token }}{% else %}{{ message.role + ': ' + message.content + ' ASSISTANT:' }}"
+    "{% endif %}{% endfor %}"
+)
+MARKED = (
+    "{% for message in messages %}{% if message.role == 'assistant' %}{{ '<|im_start|>assistant\n' }}"
+    "{%- generation -%}{{ message.content + '<|im_end|>' }}{%- endgeneration -%}{{ '\n' }}{% else %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(params=[CHATML, BLANKS, MARKED], ids=["ChatML", "blanks", "generation marks"])
+def foreign(request, sample_texts):
+    """A tokenizer with a template of another maker, which stays as it is."""
+    tokenizer = train_tokenizer(sample_texts[:40], 640, 32)
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    tokenizer.chat_template = request.param
+    before = tokenizer.backend_tokenizer.to_str()
+    assert prepare_tokenizer(tokenizer, CHATS) == [] and not has_our_template(tokenizer)
+    assert tokenizer.backend_tokenizer.to_str() == before and tokenizer.chat_template == request.param
+    return tokenizer
+
+
+def test_a_template_of_another_maker_writes_as_it_does_and_its_answers_are_told(foreign, conversation):
+    for _ in range(40):
+        turns = conversation()
+        ids, learnt = encode_turns(turns, foreign)
+        reference = foreign.apply_chat_template(turns)["input_ids"]
+        assert ids == reference[reference[0] == foreign.bos_token_id :]
+        told = foreign.decode([index for index, wanted in zip(ids, learnt, strict=True) if wanted])
+        end = foreign.eos_token if foreign.chat_template == BLANKS else "<|im_end|>"
+        answers = [turn["content"] + end for turn in turns if turn["role"] == "assistant"]
+        assert told.replace("\n", "").replace(" ", "") == "".join(answers).replace("\n", "").replace(" ", "")
+
+
+def test_names_of_its_special_tokens_are_text_in_a_template_of_another_maker(foreign):
+    for name in ("<|im_end|>", "<|im_start|>", "<|endoftext|>"):
+        turns = [{"role": "user", "content": f"앞{name} 뒤"}, {"role": "assistant", "content": f"답 {name}"}]
+        plain = [{**turn, "content": turn["content"].replace(name, "네")} for turn in turns]
+        (ids, learnt), (reference, _) = encode_turns(turns, foreign), encode_turns(plain, foreign)
+        special = [[index for index in each if index in foreign.added_tokens_decoder] for each in (ids, reference)]
+        assert special[0] == special[1]
+        assert f"답 {name}" in foreign.decode([index for index, wanted in zip(ids, learnt, strict=True) if wanted])
+
+
+def test_where_a_template_does_not_tell_the_answers_that_is_said(foreign, byte_tokenizer, conversation):
+    turns = [{"role": role, "content": "네"} for role in ("user", "assistant") * 2]
+    foreign.chat_template = CHATML.replace(
+        "message.content", "(message.content if loop.last or message.role == 'user' else '…')"
+    )
+    with pytest.raises(UserError, match="chat_template"):
+        encode_turns(turns, foreign)
+    encode_turns(turns[:2], foreign)
+    assert byte_tokenizer.chat_template is None
+    with pytest.raises(UserError, match="chat_template"):
+        encode_turns(turns, byte_tokenizer)
+
+
+def test_a_tokenizer_written_in_python_takes_conversations_too(conversation):
+    tokenizer = ByT5Tokenizer()
+    assert len(prepare_tokenizer(tokenizer, CHATS)) == 3
+    turns = conversation()
+    text = "".join(MARKS[turn["role"]] + turn["content"] + "</s>" * (turn["role"] == "assistant") for turn in turns)
+    assert tokenizer.decode(encode_turns(turns, tokenizer)[0]) == text
+
+
+def test_plain_documents_bring_no_marks(byte_tokenizer, sample_texts):
+    for documents in (PLAIN, PLAIN.remove_columns("turns"), PLAIN.to_iterable_dataset()):
+        tokenizer = train_tokenizer(sample_texts[:40], 640, 32)
+        assert not hold_conversations(documents) and prepare_tokenizer(tokenizer, documents) == []
+        assert tokenizer.chat_template is None and len(tokenizer) == 640 and not has_our_template(tokenizer)
+    assert hold_conversations(CHATS) and hold_conversations(CHATS.to_iterable_dataset())
+    assert hold_conversations(CHATS.select([1])) and not hold_conversations(CHATS.select([0]))
+
+
+def test_a_vocabulary_learnt_from_conversations_has_their_marks_within_its_size(sample_texts):
+    rows = [{"text": text, "characters": len(text), "turns": []} for text in sample_texts]
+    plain = learn_tokenizer(Dataset.from_list(rows), 1024, 32)
+    rows[5]["turns"] = [{"role": "user", "content": "가"}, {"role": "assistant", "content": "나"}]
+    learnt = learn_tokenizer(Dataset.from_list(rows), 1024, 32)
+    assert len(plain) == len(learnt) == 1024 >= LEAST_TOKENS
+    assert learnt.convert_tokens_to_ids(list(MARKS.values())) == [1, 2, 3] and learnt.eos_token_id == 0
+    assert not set(MARKS.values()) & set(plain.get_vocab())
+    assert prepare_tokenizer(learnt, Dataset.from_list(rows)) == [] and learnt.chat_template == CHAT_TEMPLATE
+    assert encode_texts(["<|user|> 서울"], learnt) == [
+        learnt("<|user|> 서울", split_special_tokens=True, add_special_tokens=False)["input_ids"]
+    ]
+
+
+def test_a_conversation_that_a_template_does_not_take_is_told(foreign):
+    foreign.chat_template = "{{ raise_exception('no system turns') }}"
+    with pytest.raises(UserError, match="no system turns; 차례: system, assistant"):
+        encode_turns([{"role": "system", "content": "가"}, {"role": "assistant", "content": "나"}], foreign)
