@@ -115,16 +115,12 @@ def tiny_model_folder(tmp_path_factory, byte_tokenizer):
 @pytest.fixture(scope="session")
 def chat_tokenizer(byte_tokenizer):
     """The byte_tokenizer with our chat template and its marks; it puts the begin token in front by itself."""
-    from tokenizers.processors import TemplateProcessing
-
     from gpt2_korean.text.chat_template import CHAT_TEMPLATE, MARKS
+    from gpt2_korean.text.end_of_text import begin_with_end
 
     tokenizer = copy.deepcopy(byte_tokenizer)
-    tokenizer.add_special_tokens({"additional_special_tokens": list(MARKS.values())})
-    begin = tokenizer.bos_token
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single=f"{begin} $A", special_tokens=[(begin, tokenizer.bos_token_id)]
-    )
+    begin_with_end(tokenizer)
+    tokenizer.add_tokens(list(MARKS.values()), special_tokens=True)
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
