@@ -66,4 +66,6 @@ def check_chat(options, chat, prompts):
             "대화 모델에 건넬 말이 없습니다. --prompt에 말을 적거나 --interactive로 대화하세요. "
             "빈 글에서 이어 쓰게 하려면 --raw를 더하세요."
         )
-    chat.encode(as_turns(system, [], "말"))  # a template that takes no system turn says so now
+    # A template that takes no system turn says so, or leaves it out.
+    if system and chat.encode(as_turns(system, [], "말")) == chat.encode(as_turns(None, [], "말")):
+        raise UsageError("--system: 모델의 대화 양식(chat_template)에 자리가 없습니다. 빼고 첫 말에 적으세요.")

@@ -29,10 +29,11 @@ def find_chat(tokenizer, eos_token_id):
     if getattr(tokenizer, "chat_template", None) is None:
         return None
     end = _end_of_turn(tokenizer)
+    # Said already: what is longer than the context is measured before turns are forgotten.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
 
     def encode(turns):
-        ways = {"return_dict": False, "sanitize_control_tokens": True, "tokenizer_kwargs": {"verbose": False}}
-        return _render(tokenizer, turns, add_generation_prompt=True, **ways)
+        return _render(tokenizer, turns, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True)
 
     return Chat(encode, eos_token_id if end is None else end)
 

@@ -37,12 +37,20 @@ def other_folder(tmp_path_factory, byte_tokenizer):
     return save_tiny_gpt2(tmp_path_factory.mktemp("models") / "other", tokenizer, n_positions=CONTEXT)
 
 
+@pytest.fixture(scope="module")
+def library_folder(tmp_path_factory, chat_tokenizer):
+    """A model with our template that only transformers can compute."""
+    changes = {"activation_function": "silu", "n_positions": CONTEXT}
+    return save_tiny_gpt2(tmp_path_factory.mktemp("models") / "library", chat_tokenizer, **changes)
+
+
 @pytest.fixture
 def folder(request):
     return request.getfixturevalue(request.param)
 
 
-both = pytest.mark.parametrize("folder", ["chat_model_folder", "other_folder"], indirect=True)
+FOLDERS = ["chat_model_folder", "library_folder", "other_folder"]
+every = pytest.mark.parametrize("folder", FOLDERS, indirect=True)
 
 
 def turns_of(*contents, system=None):
@@ -72,7 +80,7 @@ def library_answer(folder, turns, length=LENGTH):
     return tokenizer.decode(new, skip_special_tokens=True).rstrip("\ufffd")
 
 
-@both
+@every
 def test_a_prompt_is_a_users_turn_and_the_answer_alone_is_printed(run_main, folder, tmp_path):
     words = [f"--model_name_or_path={folder}", *WORDS]
     expected = [library_answer(folder, turns_of(prompt)) for prompt in SPOKEN]
@@ -93,7 +101,7 @@ def test_a_prompt_is_a_users_turn_and_the_answer_alone_is_printed(run_main, fold
     assert [record["prompt"] for record in records[::2]] == lines
 
 
-@both
+@every
 def test_a_conversation_remembers_its_turns_until_new(run_main, folder, monkeypatch):
     lines = iter(["오늘은", "", "  ", "내일은", "/again", "/new", "내일은"])
 
@@ -128,7 +136,7 @@ def test_a_system_turn_stands_first_and_stays_while_the_oldest_turns_are_forgott
         assert model.chat.encode(conversation) == library_ids(chat_model_folder, conversation)
 
 
-@both
+@every
 def test_a_prompt_too_long_loses_its_own_beginning_and_no_mark(folder, rng):
     model = read_model(folder, torch.device("cpu"), torch.float32)
     prompt = " ".join(rng.choices(SPOKEN, k=40))
@@ -141,7 +149,7 @@ def test_a_prompt_too_long_loses_its_own_beginning_and_no_mark(folder, rng):
     assert ids == silent[:start] + whole[len(whole) - end - kept :]
 
 
-@both
+@every
 def test_raw_continues_a_text_as_a_model_without_a_template_does(run_main, folder, tmp_path):
     plain = shutil.copytree(folder, tmp_path / "plain")
     (plain / "chat_template.jinja").unlink()
@@ -156,7 +164,7 @@ def test_raw_continues_a_text_as_a_model_without_a_template_does(run_main, folde
 
 
 def test_what_does_not_go_with_a_model_is_refused_by_its_flag(
-    run_main, chat_model_folder, other_folder, tiny_model_folder
+    run_main, chat_model_folder, other_folder, tiny_model_folder, tmp_path
 ):
     def refused(folder, *words):
         code, out, err = run_main("generate.py", f"--model_name_or_path={folder}", "--device=cpu", *words)
@@ -168,6 +176,9 @@ def test_what_does_not_go_with_a_model_is_refused_by_its_flag(
     assert "--prompt" in refused(chat_model_folder, "--prompt= ") and "--raw" in refused(chat_model_folder)
     assert "--num_return_sequences" in refused(chat_model_folder, "--interactive", "--num_return_sequences=2")
     assert "no system turn" in refused(other_folder, "--prompt=가", "--system=너는 시인이야.")
+    silent = shutil.copytree(other_folder, tmp_path / "silent")
+    (silent / "chat_template.jinja").write_text("{{ messages[-1].content }}", "utf-8")
+    assert "--system" in refused(silent, "--prompt=가", "--system=너는 시인이야.")
     for words in (["--raw"], ["--prompt_template=Q{prompt}A"]):
         assert f"{words[0].split('=')[0]}" in refused(chat_model_folder, "--system=가", *words)
 
@@ -179,7 +190,7 @@ def test_answers_need_no_transformers_where_the_template_is_ours(chat_model_fold
     assert result.stdout.endswith("set()\n"), result.stderr
 
 
-@both
+@every
 def test_an_answer_ends_at_its_end_and_at_nothing_else(folder):
     model = read_model(folder, torch.device("cpu"), torch.float32, allow_invalid_utf8=True)
     settings = SimpleNamespace(**vars(Sampling(temperature=0)), length=LENGTH, stop=None)
@@ -190,6 +201,8 @@ def test_an_answer_ends_at_its_end_and_at_nothing_else(folder):
         written = "".join(new for _, (new,) in stream_texts(ending, [turns], settings))
         ids = free[: free.index(end)] if end in free else free
         assert written == model.tokenizer.decode(ids).rstrip("\ufffd")
+    settings.stop = [written[4:6]]
+    assert "".join(new for _, (new,) in stream_texts(model, [turns], settings)) == written.partition(written[4:6])[0]
 
 
 def test_the_end_of_an_answer_is_the_token_that_its_template_writes_there(chat_tokenizer, other_folder):
