@@ -1,8 +1,9 @@
-"""Continue a prompt with a trained model: argv → options → model → ids → text on stdout, or on a page."""
+"""Continue or answer a prompt with a trained model: argv → options → model → ids → text on stdout, or on a page."""
 
 import sys
 from functools import partial
 
+from gpt2_korean.cli.generate_checks import check_chat
 from gpt2_korean.cli.generate_flags import parse_generate_options, parse_setting
 from gpt2_korean.generation.output import Output, check_output_file
 from gpt2_korean.messages import run_script
@@ -18,20 +19,24 @@ def main(argv=None):
     source = find_model(options.model.model_name_or_path)
     check_output_file(options.output.output_file)
     if options.page.serve:
-        from gpt2_korean.server.app import Page, open_port, serve
+        from gpt2_korean.server.app import open_port, serve
+        from gpt2_korean.server.events import Page
 
         listener = open_port(options.page.host, options.page.port)
 
     from gpt2_korean.generation.batch import write_all
     from gpt2_korean.generation.load import load
     from gpt2_korean.generation.terminal import answer, converse
+    from gpt2_korean.generation.write import converses
 
     model, settled = load(source, options.model)
-    out = Output(options.output.output_file, options.prompts.prompt_template, settled)
+    check_chat(options, model.chat, prompts)
+    out = Output(options.output.output_file, converses(model, options.prompts), options.prompts, settled)
     if options.page.serve:
         serve(listener, Page(model, options, prompts[0]))
     elif options.output.interactive:
-        converse(partial(answer, model, out, options.output.num_return_sequences), options.settings, parse_setting)
+        reply = partial(answer, model, out, options.output.num_return_sequences)
+        converse(reply, options.settings, parse_setting, talks=model.chat is not None)
     else:
         write_all(model, out, prompts, options.settings, options.output)
     return 0

@@ -1,5 +1,6 @@
 """Tiny models, tokenizers and corpora, made here: no test needs a network or a file from outside."""
 
+import copy
 import json
 import os
 import random
@@ -107,6 +108,25 @@ def english_tokenizer():
 def tiny_model_folder(tmp_path_factory, byte_tokenizer):
     """A saved model of about the least size that trains."""
     return save_tiny_gpt2(tmp_path_factory.mktemp("models") / "tiny", byte_tokenizer, initializer_range=0.02)
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer(byte_tokenizer):
+    """The byte_tokenizer with our chat template and its marks; it puts the begin token in front by itself."""
+    from gpt2_korean.text.chat_template import CHAT_TEMPLATE, MARKS
+    from gpt2_korean.text.end_of_text import begin_with_end
+
+    tokenizer = copy.deepcopy(byte_tokenizer)
+    begin_with_end(tokenizer)
+    tokenizer.add_tokens(list(MARKS.values()), special_tokens=True)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def chat_model_folder(tmp_path_factory, chat_tokenizer):
+    """A saved model that holds conversations, after a fashion: its weights are random."""
+    return save_tiny_gpt2(tmp_path_factory.mktemp("models") / "chat", chat_tokenizer, n_positions=96)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import sys
 import unicodedata
 from dataclasses import dataclass, fields
 
+from gpt2_korean.cli.generate_checks import check_together
 from gpt2_korean.cli.parser import (
     DEVICES,
     REMOTE_CODE,
@@ -21,12 +22,10 @@ from gpt2_korean.cli.parser import (
 )
 from gpt2_korean.messages import UsageError
 from gpt2_korean.text.conversations import PROMPT
+from gpt2_korean.text.normalise import normalise
 
-# What --serve takes for itself, and what a page has no use for.
+# What --serve takes for itself.
 SERVING = ("serve", "host", "port")
-NOT_SERVED = ("interactive", "prompt_file", "output_file")
-# How many texts are written together and when they are shown: with a person in front of them that is settled.
-NOT_ASKED = ("stream", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class LoadOptions:
     trust_remote_code: bool
     allow_invalid_utf8: bool
     seed: int | None
+    raw: bool
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class PromptOptions:
     prompt: list[str] | None
     prompt_file: str | None
     prompt_template: str | None
+    system: str | None
 
 
 @dataclass(frozen=True)
@@ -101,30 +102,8 @@ def parse_generate_options(argv=None):
     options, given = generate_parser().parse(argv), vars(generate_parser().parse_given(argv))
     if not options.model_name_or_path:
         raise UsageError("--model_name_or_path가 필요합니다. 체크포인트 폴더나 Hub 이름을 주세요.")
-    if options.prompt_file and options.prompt:
-        raise UsageError("--prompt와 --prompt_file은 함께 쓸 수 없습니다. 하나만 주세요.")
-    if options.interactive and (options.prompt or options.prompt_file):
-        raise UsageError("--interactive에서는 앞글을 직접 치므로 --prompt나 --prompt_file을 함께 쓸 수 없습니다.")
-    if options.interactive and options.prompt_template and options.num_return_sequences > 1:
-        raise UsageError("--num_return_sequences는 --interactive의 대화(--prompt_template)에서는 1이어야 합니다.")
-    if options.serve:
-        _check_serving(options)
-    for name in NOT_ASKED:
-        if name in given and (options.serve or options.interactive):
-            mode = "--serve" if options.serve else "--interactive"
-            raise UsageError(f"{mode}와 --{name}은(는) 함께 쓸 수 없습니다. 글은 한 편씩, 쓰는 대로 보입니다.")
-    for name in SERVING[1:]:
-        if name in given and not options.serve:
-            raise UsageError(f"--{name}은(는) 화면을 열 때만 쓰입니다. --serve를 더하거나 이 플래그를 빼세요.")
+    check_together(options, given)
     return GenerateOptions(*(group_of(field.type, options) for field in fields(GenerateOptions)))
-
-
-def _check_serving(options):
-    for name in NOT_SERVED:
-        if getattr(options, name):
-            raise UsageError(f"--serve와 --{name}은(는) 함께 쓸 수 없습니다. 하나만 주세요.")
-    if options.num_return_sequences > 1 or len(options.prompt or []) > 1:
-        raise UsageError("--serve에는 --prompt를 하나만 주고 --num_return_sequences를 빼세요. 글은 한 편씩 씁니다.")
 
 
 def parse_setting(name, word, names=SETTINGS):
@@ -161,7 +140,7 @@ def generate_parser():
     parser = KoreanArgumentParser(
         prog="generate.py",
         usage='python generate.py --model_name_or_path=체크포인트 --prompt="글의 앞부분" [플래그 ...]',
-        description="학습한 모델로 글을 이어 씁니다. 결과만 표준 출력에 씁니다.",
+        description="학습한 모델로 글을 이어 쓰거나 대화합니다. 결과만 표준 출력에 씁니다.",
     )
 
     model = parser.add_argument_group("모델")
@@ -183,7 +162,7 @@ def generate_parser():
         "--prompt",
         type=text,
         action="append",
-        help="이어 쓸 글의 앞부분. 여러 번 줄 수 있습니다 (기본값: 파이프로 넘긴 글, 없으면 빈 글)",
+        help="이어 쓸 글의 앞부분이나 건넬 말. 여러 번 줄 수 있습니다 (기본값: 파이프로 넘긴 글, 없으면 빈 글)",
     )
     add_flag(prompt, "--prompt_file", path, "앞글이 한 줄에 하나씩 든 파일")
     add_flag(
@@ -192,6 +171,8 @@ def generate_parser():
         prompt_template,
         r'앞글을 넣을 틀 (예: "질문: {prompt}\n답변:"). 답만 보이고, --interactive와 --serve에서는 대화가 이어집니다',
     )
+    add_flag(prompt, "--system", stage, "대화 모델이 맡을 구실이나 상황 (예: 너는 친절한 상담원이야.)")
+    add_switch(prompt, "--raw", "대화 양식이 있는 모델로도 대화하지 않고 글을 이어 씁니다")
 
     sampling = parser.add_argument_group("샘플링")
     add_flag(sampling, "--length", integer(1), "새로 쓸 토큰 수", 100)
@@ -224,6 +205,14 @@ def generate_parser():
     add_flag(page, "--host", text, "화면을 열 주소. 기본값은 이 컴퓨터에서만 닿습니다", "127.0.0.1")
     add_flag(page, "--port", integer(0, 65535), "화면을 열 포트. 0이면 비어 있는 것", 7860)
     return parser
+
+
+def stage(word):
+    """A text that sets the stage of a conversation."""
+    word = normalise(text(word))[0].strip()
+    if not word:
+        raise argparse.ArgumentTypeError("빈 글은 줄 수 없습니다.")
+    return word
 
 
 def prompt_template(word):

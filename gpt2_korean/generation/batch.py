@@ -7,25 +7,24 @@ import sys
 from tqdm import tqdm
 
 from gpt2_korean.generation.output import put_out
-from gpt2_korean.generation.write import write_batches, write_each
+from gpt2_korean.generation.write import read_after_turns, write_batches, write_each
 from gpt2_korean.messages import say
-from gpt2_korean.text.conversations import fill
 
 
 def write_all(model, out, prompts, settings, options):
-    """Continue each of `prompts` as often as is wanted, as long as somebody wants the texts.
+    """Continue or answer each of `prompts` as often as is wanted, as long as somebody wants the texts.
 
     model, settings: see write.stream_texts. out: an Output. options: the ResultOptions of the command line.
     """
     jobs = [prompt for prompt in prompts for _ in range(options.num_return_sequences)]
-    filled = [fill(out.template, prompt) for prompt in jobs]
+    read = [read_after_turns(model, out.prompts, [], prompt, settings.length) for prompt in jobs]
     streams = options.stream if options.stream is not None else len(jobs) == 1 and sys.stdout.isatty()
     hidden = streams or None  # None: unless stderr is a terminal
     with tqdm(total=len(jobs) * settings.length, desc="글쓰기", unit="토큰", leave=False, disable=hidden) as progress:
         if streams:
-            texts = write_each(model, filled, settings)
+            texts = write_each(model, read, settings)
         else:
-            texts = write_batches(model, filled, settings, options.batch_size, progress.update)
+            texts = write_batches(model, read, settings, options.batch_size, progress.update)
         for number, (prompt, pieces) in enumerate(zip(jobs, texts, strict=True), 1):
             heading = f"=== {number}/{len(jobs)} ===\n" if len(jobs) > 1 else ""
             if not put_out(out, prompt, pieces, settings, heading)[1]:

@@ -26,6 +26,8 @@ from gpt2_korean.model.load import (
     without_end,
 )
 from gpt2_korean.speed import int8, linear
+from gpt2_korean.text.chat_prompt import find_chat
+from gpt2_korean.text.chat_template import CHAT_TEMPLATE
 from gpt2_korean.text.end_of_text import find_end
 
 FLAG = "--model_name_or_path"
@@ -35,12 +37,14 @@ TOLD_OF = set()  # the failures of the Triton kernels that this process has warn
 @dataclass(frozen=True)
 class LoadedModel:
     """decoder: of decoder.py. tokenizer: of tokenizers, or of transformers where it has none of those.
-    utf8: the vocabulary's Utf8Tables, None where broken characters are allowed or cannot be told."""
+    utf8: the vocabulary's Utf8Tables, None where broken characters are allowed or cannot be told.
+    chat: the Chat of a model that holds conversations, None of one that continues texts."""
 
     decoder: object
     tokenizer: object
     eos_token_id: int
     utf8: object
+    chat: object = None
 
 
 def load(source, options):
@@ -52,18 +56,21 @@ def load(source, options):
     """
     device = choose_device(options.device)
     dtype = choose_dtype(device, options.dtype, options.quantize)
-    model = read_model(source, device, dtype, options.quantize, options.allow_invalid_utf8, options.trust_remote_code)
+    choices = (options.quantize, options.allow_invalid_utf8, options.trust_remote_code, options.raw)
+    model = read_model(source, device, dtype, *choices)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     torch.manual_seed(seed)
     say(f"장치: {describe_device(device)} · 자료형: {name_dtype(dtype)} · 시드: {seed}")
+    if model.chat is not None:
+        say("대화 양식(chat_template)이 있는 모델이라 대화로 답합니다. 글을 이어 쓰게 하려면 --raw를 더하세요.")
     names = {"model_name_or_path": str(source), "device": device.type, "dtype": name_dtype(dtype)}
     return model, replace(options, seed=seed, **names)
 
 
-def read_model(source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False):
+def read_model(source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False, raw=False):
     """The LoadedModel of a model folder or a hub id, its weights in `dtype` on `device`.
 
-    quantize: None, or "int8".
+    quantize: None, or "int8". raw: continue texts, whatever chat template there is.
 
     Raises UserError where the model cannot be had, UsageError where it cannot be quantised here.
     """
@@ -72,17 +79,19 @@ def read_model(source, device, dtype, quantize=None, allow_invalid_utf8=False, t
         say(notice)
     if quantize and not int8.quantizes(device):
         raise UsageError(f"--quantize={quantize}: CPU에서만 쓸 수 있습니다. --device=cpu를 더하세요.")
-    read = _read_gpt2(Path(source)) if ipex is None else None
+    needs_library = ipex is not None or (not raw and _has_template_of_others(Path(source)))
+    read = None if needs_library else _read_gpt2(Path(source))
     if read is not None:
         config, tensors = read
         with ThreadPoolExecutor(1) as thread:  # beside the weights, which wait for memory and device
             reading = thread.submit(_read_tokenizer, Path(source), config, allow_invalid_utf8)
             decoder = gpt2_decoder(config, tensors, device, dtype, quantize)
         tokenizer, eos_token_id, utf8 = reading.result()
+        speaker = tokenizer
     else:
         show_downloads_only()
         model, tokenizer = load_pretrained(source, dtype, FLAG, trust_remote_code)
-        eos_token_id = tokenizer.eos_token_id
+        eos_token_id, speaker = tokenizer.eos_token_id, tokenizer
         tokenizer = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
         config = model.config.to_dict()
         if is_supported(config) and ipex is None and not hasattr(model, "peft_config"):
@@ -93,7 +102,17 @@ def read_model(source, device, dtype, quantize=None, allow_invalid_utf8=False, t
             model = model.to(device).eval()
             decoder = LibraryDecoder(model if ipex is None else ipex.optimize(model, dtype=dtype, inplace=True))
         utf8 = None if allow_invalid_utf8 else build_tables(tokenizer, decoder.vocab_size)
-    return LoadedModel(decoder, tokenizer, eos_token_id, utf8 and utf8.to(device))
+    chat = None if raw else find_chat(speaker, eos_token_id)
+    return LoadedModel(decoder, tokenizer, eos_token_id, utf8 and utf8.to(device), chat)
+
+
+def _has_template_of_others(folder):
+    """Whether a model's chat template is another than ours, which transformers alone can render."""
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return file.read_text("utf-8", "replace") != CHAT_TEMPLATE
+    config = read_model_json(FLAG, folder / "tokenizer_config.json") or {}
+    return config.get("chat_template") not in (None, CHAT_TEMPLATE)
 
 
 def _read_gpt2(folder):

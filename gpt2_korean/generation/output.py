@@ -10,12 +10,13 @@ from dataclasses import dataclass
 class Output:
     """Where the texts of a run go besides stdout, and how they are shown.
 
-    file: of their records, None for none. template: what each prompt was put into; answers are then shown by
-    themselves, and None has each text follow its prompt. model: the LoadOptions that load settled.
+    file: of their records, None for none. alone: whether texts are shown by themselves, as answers are, or behind
+    their prompts. prompts: the PromptOptions. model: the LoadOptions that load settled.
     """
 
     file: str | None
-    template: str | None
+    alone: bool
+    prompts: object
     model: object
 
 
@@ -27,10 +28,10 @@ def check_output_file(path):
 
 def put_out(out, prompt, pieces, settings, heading=""):
     """Print a text as its pieces come, and record it if that is wanted; returns it and whether anybody wants more."""
-    opening = heading if out.template else heading + prompt
-    text, reading = print_text(pieces, opening, to_end=bool(out.file), strip=bool(out.template))
+    opening = heading if out.alone else heading + prompt
+    text, reading = print_text(pieces, opening, to_end=bool(out.file), strip=out.alone)
     if out.file:
-        append_record(out, prompt, text.strip() if out.template else prompt + text, settings)
+        append_record(out, prompt, text.strip() if out.alone else prompt + text, settings)
     return text, reading or bool(out.file)
 
 
@@ -65,7 +66,9 @@ def append_record(out, prompt, text, settings):
     about = {
         "allow_invalid_utf8": out.model.allow_invalid_utf8,
         "quantize": out.model.quantize,
-        "prompt_template": out.template,
+        "prompt_template": out.prompts.prompt_template,
+        "system": out.prompts.system,
+        "raw": out.model.raw,
         "model_name_or_path": out.model.model_name_or_path,
         "device": out.model.device,
         "dtype": out.model.dtype,

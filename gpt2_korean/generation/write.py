@@ -1,4 +1,4 @@
-"""Prompt texts → the texts that continue them, as they come: what generate.py and its sessions share."""
+"""Prompts → the texts that continue or answer them, as they come: what generate.py and its sessions share."""
 
 from dataclasses import fields
 
@@ -6,7 +6,8 @@ from gpt2_korean.generation.loop import fit_prompt, stream_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.text_stream import TextStream
 from gpt2_korean.messages import warn
-from gpt2_korean.text.conversations import put_after_turns
+from gpt2_korean.text.chat_prompt import as_turns
+from gpt2_korean.text.conversations import fill, put_after_turns
 from gpt2_korean.text.prompts import encode_prompt
 
 # Steps between two looks at what is written. A look waits for an accelerator, which then waits for us;
@@ -15,23 +16,25 @@ LOOK_EVERY, LOOK_EVERY_IN_STREAM = 16, 4
 
 
 def stream_texts(model, prompts, settings, every=1, tell=warn):
-    """Continue `prompts`, a batch of str, by a LoadedModel.
+    """Continue `prompts`, a batch of str, by a LoadedModel; or answer them, conversations as Chat.encode takes them.
 
     settings: a frozen dataclass with the fields of a Sampling, and `length` and `stop`.
     tell: gets the line that says so where the model's context is too short for all of a text, at once.
 
     Returns an iterator that yields, every few steps, how many steps they were and the new text of each row,
-    a list of str. A row's text ends with the document, before the first of the stop texts, or after `length`
-    tokens.
+    a list of str. A row's text ends with the document or the answer, before the first of the stop texts, or
+    after `length` tokens.
     """
     sampling = Sampling(**{field.name: getattr(settings, field.name) for field in fields(Sampling)})
-    encoded = [encode_prompt(prompt, model.tokenizer, model.eos_token_id) for prompt in prompts]
+    encoded = [_encode(model, prompt) for prompt in prompts]
     _tell_of_context(encoded, settings.length, model.decoder.context, tell)
+    end = model.eos_token_id
+    if not isinstance(prompts[0], str):
+        end = model.chat.end
+        encoded = [_shorten(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
     streams = [TextStream(model.tokenizer, ids, settings.stop or ()) for ids in encoded]
     every = every if model.decoder.captures else 1
-    return _push_chunks(
-        streams, stream_ids(model.decoder, encoded, settings.length, sampling, model.eos_token_id, model.utf8, every)
-    )
+    return _push_chunks(streams, stream_ids(model.decoder, encoded, settings.length, sampling, end, model.utf8, every))
 
 
 def _push_chunks(streams, chunks):
@@ -43,15 +46,55 @@ def _push_chunks(streams, chunks):
     yield 0, [stream.close() for stream in streams]
 
 
+def _encode(model, prompt):
+    if isinstance(prompt, str):
+        return encode_prompt(prompt, model.tokenizer, model.eos_token_id)
+    return model.chat.encode(prompt)
+
+
+def converses(model, options):
+    """Whether prompts are questions, their texts answers that are shown alone; options: PromptOptions."""
+    return model.chat is not None or options.prompt_template is not None
+
+
+def read_after_turns(model, options, turns, prompt, length):
+    """What `model` is given to read for a prompt: a str, or for a chat model a conversation.
+
+    options: PromptOptions. turns: the (prompt, answer) pairs before it, of which the oldest are forgotten until the
+        model's context has room for `length` tokens more.
+    """
+    if model.chat is None:
+        return put_in_context(model, options.prompt_template, turns, fill(options.prompt_template, prompt), length)
+    for start in range(len(turns)):
+        conversation = as_turns(options.system, turns[start:], prompt)
+        if _fits(model, conversation, length):
+            return conversation
+    return as_turns(options.system, [], prompt)
+
+
 def put_in_context(model, template, turns, text, length):
     """As put_after_turns; the turns leave room in the model's context for `length` tokens more."""
-    context = model.decoder.context
+    return put_after_turns(template, turns, text, lambda longer: _fits(model, longer, length))
 
-    def fits(longer):
-        ids = encode_prompt(longer, model.tokenizer, model.eos_token_id)
-        return context is None or len(fit_prompt(ids, length, context)) == len(ids)
 
-    return put_after_turns(template, turns, text, fits)
+def _fits(model, prompt, length):
+    ids = _encode(model, prompt)
+    return len(fit_prompt(ids, length, model.decoder.context)) == len(ids)
+
+
+def _shorten(model, conversation, ids, length):
+    """The ids of a conversation that is too long even alone without the oldest of its last turn; the marks stay.
+
+    Where that is not enough, the loop takes the newest of all.
+    """
+    excess = len(ids) - len(fit_prompt(ids, length, model.decoder.context))
+    if excess == 0:
+        return ids
+    silent = model.chat.encode([*conversation[:-1], {"role": "user", "content": ""}])
+    if excess > len(ids) - len(silent):
+        return ids
+    start = next((place for place, pair in enumerate(zip(ids, silent, strict=False)) if len({*pair}) > 1), len(silent))
+    return ids[:start] + ids[start + excess :]
 
 
 def write_each(model, prompts, settings):

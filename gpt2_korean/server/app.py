@@ -10,16 +10,15 @@ import importlib.util
 import ipaddress
 import json
 import secrets
-import shlex
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from gpt2_korean.cli.generate_flags import GenerateOptions, Settings, describe_settings, parse_setting, to_words
+from gpt2_korean.cli.generate_flags import describe_settings, parse_setting
 from gpt2_korean.messages import UsageError, UserError, say, warn
-from gpt2_korean.text.conversations import PROMPT, fill
+from gpt2_korean.server.events import Asked, suggest_texts, write_text
 from gpt2_korean.text.prompts import read_prompts
 
 # What the page can change: least, most and step of each slider. The field beside it takes whatever the flag does.
@@ -33,33 +32,9 @@ SLIDERS = {
 # The most that is done for one request, however it was sent, and the most requests that wait.
 MOST_TOKENS, MOST_CHARACTERS, MOST_WAITING = 1000, 20_000, 16
 TOO_LONG = f"글이 너무 깁니다. {MOST_CHARACTERS:,}자까지 쓸 수 있습니다."
-SUGGESTIONS, SUGGESTED_TOKENS = 3, 10
 # The page loads nothing from elsewhere and tells nobody where it is.
 POLICY = "default-src 'self'; img-src data:; frame-ancestors 'none'"
 HEADERS = [("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer")]
-
-
-@dataclass(frozen=True)
-class Page:
-    """What a page writes with and starts from.
-
-    model: a LoadedModel. options: those of the command line; without a seed each text has a new one.
-    prompt: the text that stands there first.
-    """
-
-    model: object
-    options: GenerateOptions
-    prompt: str
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request that was checked. turns: the (prompt, text) pairs before it."""
-
-    prompt: str
-    turns: list[tuple[str, str]]
-    settings: Settings
-    seed: int
 
 
 def open_port(host, port):
@@ -111,8 +86,10 @@ def build_app(names, closing, page):
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
+    from gpt2_korean.generation.write import converses
+
     words = describe_settings([*SLIDERS, "seed"])
-    settings, seed, template = page.options.settings, page.options.model.seed, page.options.prompts.prompt_template
+    settings, seed, chat = page.options.settings, page.options.model.seed, page.model.chat
     values = vars(settings)
     take_turns = turns_on_one_thread(closing)
 
@@ -122,13 +99,14 @@ def build_app(names, closing, page):
             for name, (least, most, step) in SLIDERS.items()
         ]
         seed_field = {"words": words["seed"], "value": None if seed is None else str(seed)}
-        text = {"prompt": page.prompt, "chat": bool(template), "characters": MOST_CHARACTERS}
+        talks = converses(page.model, page.options.prompts)
+        text = {"prompt": page.prompt, "chat": talks, "suggests": chat is None, "characters": MOST_CHARACTERS}
         return JSONResponse({"sliders": sliders, "seed": seed_field, **text})
 
     def answer_with(work):
         async def answer(request):
             try:
-                asked = await read_request(request, settings)
+                asked = await read_request(request, settings, needs_words=chat is not None)
             except UserError as error:
                 return JSONResponse({"error": str(error)}, 400)
             events = take_turns(work(page, asked))
@@ -147,8 +125,11 @@ def build_app(names, closing, page):
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=names)])
 
 
-async def read_request(request, settings):
-    """What is Asked, each part checked as the flags are; what it leaves out of `settings` stays. Raises UserError."""
+async def read_request(request, settings, needs_words):
+    """What is Asked, each part checked as the flags are; what it leaves out of `settings` stays.
+
+    needs_words: whether an empty prompt is none. Raises UserError.
+    """
     # A form of another site cannot send this type, and a script of it cannot without being allowed to.
     if request.headers.get("content-type") != "application/json":
         raise UserError("application/json이 아닌 요청입니다.")
@@ -159,7 +140,7 @@ async def read_request(request, settings):
             raise UserError(TOO_LONG)
     try:
         asked = json.loads(body)
-        turns = [(str(prompt), str(text)) for prompt, text in asked.get("turns", [])]
+        turns = [(read_prompts([str(prompt)])[0], str(text)) for prompt, text in asked.get("turns", [])]
         texts = [str(asked["prompt"]), *(text for turn in turns for text in turn)]
         "".join(texts).encode("utf-8")  # half a surrogate pair is no text
         words = {name: str(word) for name, word in asked.get("settings", {}).items()}
@@ -168,6 +149,8 @@ async def read_request(request, settings):
         raise UserError("읽을 수 없는 요청입니다.") from None
     if sum(map(len, texts)) > MOST_CHARACTERS:
         raise UserError(TOO_LONG)
+    if needs_words and not texts[0].strip():
+        raise UserError("건넬 말을 적으세요.")
     changed = {name: parse_setting(name, word, SLIDERS) for name, word in words.items()}
     most_tokens = max(MOST_TOKENS, settings.length)
     if changed.get("length", 0) > most_tokens:
@@ -203,48 +186,3 @@ def turns_on_one_thread(closing):
             line.remove(work)
 
     return take_turns
-
-
-def write_text(page, asked):
-    """Yield the seed, the equal command and a notice or None, and then the text, piece by piece."""
-    import torch
-
-    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, put_in_context, stream_texts
-
-    template = page.options.prompts.prompt_template
-    whole = put_in_context(page.model, template, asked.turns, fill(template, asked.prompt), asked.settings.length)
-    notices = []
-    torch.manual_seed(asked.seed)
-    chunks = stream_texts(page.model, [whole], asked.settings, LOOK_EVERY_IN_STREAM, notices.append)
-    command = equal_command(page.options, whole, asked)
-    yield {"seed": str(asked.seed), "command": command, "notice": next(iter(notices), None)}
-    for _, (new,) in chunks:
-        yield {"text": new}
-
-
-def equal_command(options, whole, asked):
-    """The generate.py command that continues `whole`, the prompt and all before it, as the page of `options` does."""
-    model = replace(options.model, seed=asked.seed)
-    prompts = replace(options.prompts, prompt=[whole], prompt_template=None)
-    equal = replace(options, model=model, prompts=prompts, settings=asked.settings)
-    return shlex.join(["python", "generate.py", *to_words(equal)])
-
-
-def suggest_texts(page, asked):
-    """Yield several short ways to go on with the prompt, a list of str: a line at most, its last word whole."""
-    from gpt2_korean.generation.write import LOOK_EVERY, put_in_context, stream_texts
-
-    # Words are learnt with the space before them, so a prompt that ends in one is continued from before it.
-    template, typed = page.options.prompts.prompt_template, asked.prompt.rstrip(" ")
-    opening = (template or PROMPT).partition(PROMPT)[0]
-    whole = put_in_context(page.model, template, asked.turns, opening + typed, SUGGESTED_TOKENS)
-    stop = [*(asked.settings.stop or ()), "\n"]
-    short = replace(asked.settings, length=SUGGESTED_TOKENS, min_length=0, stop=stop)
-    texts = [""] * SUGGESTIONS
-    for _, new in stream_texts(page.model, [whole] * SUGGESTIONS, short, LOOK_EVERY, lambda _: None):
-        texts = [text + more for text, more in zip(texts, new, strict=True)]
-        yield {"suggestions": []}  # between two steps the work can be ended
-    if typed != asked.prompt:
-        texts = [text[1:] for text in texts if text.startswith(" ")]
-    texts = [text[: text.rfind(" ")] if text.rfind(" ") > 0 else text for text in texts]
-    yield {"suggestions": list(dict.fromkeys(filter(str.strip, texts)))}

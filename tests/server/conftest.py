@@ -7,6 +7,7 @@ from conftest import save_tiny_gpt2
 
 from gpt2_korean.cli.generate_flags import parse_generate_options
 from gpt2_korean.server import app
+from gpt2_korean.server.events import Page
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +23,15 @@ def open_page(model_folder):
 
     from gpt2_korean.generation.load import read_model
 
-    model = read_model(model_folder, torch.device("cpu"), torch.float32)
-    servers = []
+    models, servers = {}, []
 
-    def start(*words):
-        options = parse_generate_options([f"--model_name_or_path={model_folder}", "--device=cpu", *words])
+    def start(*words, folder=model_folder):
+        if folder not in models:
+            models[folder] = read_model(folder, torch.device("cpu"), torch.float32)
+        model = models[folder]
+        options = parse_generate_options([f"--model_name_or_path={folder}", "--device=cpu", *words])
         listener = app.open_port("127.0.0.1", 0)
-        server = app.build_server("127.0.0.1", app.Page(model, options, ""))
+        server = app.build_server("127.0.0.1", Page(model, options, ""))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         servers.append((server, thread))

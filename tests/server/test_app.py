@@ -12,12 +12,18 @@ import sys
 import time
 
 import pytest
+import torch
 from conftest import ROOT
 from server.client import ask, post, written
 
 from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.generation.load import read_model
+from gpt2_korean.generation.loop import generate_ids
+from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.messages import UsageError
 from gpt2_korean.server import app
+from gpt2_korean.server.events import SUGGESTIONS
+from gpt2_korean.text.chat_prompt import as_turns
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 
@@ -48,7 +54,7 @@ def test_suggestions_differ_and_go_on_where_the_text_ends(port):
     for prompt in ("오늘은", "오늘은 "):
         _, events = ask(port, "/suggest", prompt=prompt)
         suggestions = events[-1]["suggestions"]
-        assert len(suggestions) == len(set(suggestions)) <= app.SUGGESTIONS
+        assert len(suggestions) == len(set(suggestions)) <= SUGGESTIONS
         assert all(text.strip() and "\n" not in text for text in suggestions)
     assert ask(port, "/suggest", prompt="오늘은")[1][-1]["suggestions"]
 
@@ -137,6 +143,23 @@ def test_a_conversation_goes_on_from_the_turns_that_the_page_keeps(open_page, ru
     words = [f"--model_name_or_path={model_folder}", "--device=cpu", "--dtype=float32", "--temperature=0", "--length=8"]
     assert run_main("generate.py", *words, "--prompt=Q가A 답\nQ나A")[1] == f"Q가A 답\nQ나A{written(events)}\n"
     assert ask(page, "/suggest", prompt="나", turns=[["가", " 답"]])[0] == 200
+
+
+def test_a_chat_model_holds_a_conversation_without_any_flag(open_page, run_main, chat_model_folder):
+    words = ["--dtype=float32", "--temperature=0", "--length=8", "--system=너는 시인이야."]
+    page = open_page(*words, folder=chat_model_folder)
+    _, first = ask(page, "/write", prompt="가 <|user|>")
+    code, out, _ = run_main(*shlex.split(first[0]["command"])[1:])
+    assert (code, out) == (0, written(first).lstrip() + "\n")
+    _, second = ask(page, "/write", prompt="나", turns=[["가 <|user|>", written(first)]])
+    assert second[0]["command"] is None
+    model = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    ids = model.chat.encode(as_turns("너는 시인이야.", [("가 <|user|>", written(first))], "나"))
+    new = generate_ids(model.decoder, [ids], 8, Sampling(temperature=0), model.chat.end, model.utf8)[0]
+    assert written(second) == model.tokenizer.decode(new)
+    assert ask(page, "/suggest", prompt="가") == (200, [{"suggestions": []}])
+    status, refused = ask(page, "/write", prompt=" \n")
+    assert status == 400 and "말을 적으세요" in refused[0]["error"]
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,17 @@ def test_text_is_shown_as_text_and_nothing_is_asked_of_others(browser, open_page
     assert not browser.get_log("browser")  # neither an error nor a broken policy
 
 
+def test_a_chat_models_page_is_a_conversation_by_itself(browser, open_page, chat_model_folder):
+    page = Page(browser, open_page("--length=5", folder=chat_model_folder))
+    assert not page.part("suggesting").is_displayed() and page.part("new").is_displayed()
+    for turns in (1, 2):
+        page.type("가나\n")
+        page.wait(lambda turns=turns: len(browser.find_elements("css selector", ".answered")) == turns)
+        page.status("다 썼습니다")
+        assert page.part("sharing").is_displayed() == (turns == 1)  # no command asks with earlier turns
+    assert [asked.text for asked in browser.find_elements("css selector", ".asked")] == ["가나"] * 2
+
+
 def test_a_wait_for_others_and_a_refusal_are_told(browser, endless_port):
     page = Page(browser, endless_port)
     first = post(endless_port, "/write", {"prompt": "가"})

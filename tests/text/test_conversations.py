@@ -85,9 +85,11 @@ def test_words_made_of_options_give_the_same_options(rng):
             f"--length={rng.randint(1, 999)}", f"--top_p={rng.uniform(0.01, 1)}", f"--temperature={rng.uniform(0, 9)}",
             r"--stop=\n", "--stop=-", f"--penalize_prompt={rng.choice(['true', 'false'])}", "--stream=false",
             "--prompt=", "--prompt=-'$(ls)'\n\"`가", f"--seed={rng.randint(0, 2**63 - 1)}", "--quantize=int8",
-            r"--prompt_template=질문: {prompt}\n\t답변:", "--allow_invalid_utf8",
+            r"--prompt_template=질문: {prompt}\n\t답변:", "--allow_invalid_utf8", "--raw",
         ]  # fmt: skip
         options = parse_generate_options(["--model_name_or_path=x y", *rng.sample(words, 5)])
         assert parse_generate_options(to_words(options)) == options
+    staged = parse_generate_options(["--model_name_or_path=x", "--system= 너는 '시인'이야.\r\n ", "--prompt=가"])
+    assert parse_generate_options(to_words(staged)) == staged and staged.prompts.system == "너는 '시인'이야."
     served = parse_generate_options(["--model_name_or_path=x", "--serve", "--port=0"])
     assert to_words(served) == ["--model_name_or_path=x"]

@@ -37,6 +37,11 @@ if (start.chat) {
   $("write").textContent = "보내기";
   $("new").hidden = false;
 }
+if (!start.suggests) {
+  $("guide").textContent = "말을 걸면 답합니다. 모델이 지어낸 답이므로 사실과 다를 수 있습니다.";
+  $("suggesting").checked = false;
+  $("suggesting").parentElement.hidden = true;
+}
 
 function settings() {
   return Object.fromEntries(start.sliders.map(({ name }) => [name, $(name).value]));
@@ -78,8 +83,8 @@ async function write(prompt, earlier) {
     if (event.waiting) $("status").textContent = `앞의 ${event.waiting}개를 기다립니다.`;
     if (event.seed) {
       $("seed").value = event.seed;
-      $("command").textContent = event.command;
-      $("sharing").hidden = false;
+      $("command").textContent = event.command ?? ""; // none asks with earlier turns
+      $("sharing").hidden = !event.command;
       words = event.notice ?? "다 썼습니다.";
       $("status").textContent = "쓰는 중입니다.";
     }

@@ -1,0 +1,71 @@
+"""Flags of generate.py that do not go together, or not with the model; imports no torch."""
+
+from gpt2_korean.messages import UsageError
+from gpt2_korean.text.chat_prompt import as_turns
+
+# What a page has no use for.
+NOT_SERVED = ("interactive", "prompt_file", "output_file")
+# How many texts are written together and when they are shown: with a person in front of them that is settled.
+NOT_ASKED = ("stream", "batch_size")
+ONE_ANSWER = "--num_return_sequences는 --interactive의 대화에서는 1이어야 합니다."
+
+
+def check_together(options, given):
+    """Raise UsageError for flags that do not go together; options, given: all flags, and those of the command line."""
+    if options.prompt_file and options.prompt:
+        raise UsageError("--prompt와 --prompt_file은 함께 쓸 수 없습니다. 하나만 주세요.")
+    if options.interactive and (options.prompt or options.prompt_file):
+        raise UsageError("--interactive에서는 앞글을 직접 치므로 --prompt나 --prompt_file을 함께 쓸 수 없습니다.")
+    if options.interactive and options.prompt_template and options.num_return_sequences > 1:
+        raise UsageError(ONE_ANSWER)
+    if options.system and (options.raw or options.prompt_template):
+        other = "raw" if options.raw else "prompt_template"
+        raise UsageError(
+            f"--system은 대화 양식이 있는 모델과 나누는 대화의 것이라 --{other}과(와) 함께 쓸 수 없습니다."
+        )
+    if options.serve:
+        _check_serving(options)
+    for name in NOT_ASKED:
+        if name in given and (options.serve or options.interactive):
+            mode = "--serve" if options.serve else "--interactive"
+            raise UsageError(f"{mode}와 --{name}은(는) 함께 쓸 수 없습니다. 글은 한 편씩, 쓰는 대로 보입니다.")
+    for name in ("host", "port"):
+        if name in given and not options.serve:
+            raise UsageError(f"--{name}은(는) 화면을 열 때만 쓰입니다. --serve를 더하거나 이 플래그를 빼세요.")
+
+
+def _check_serving(options):
+    for name in NOT_SERVED:
+        if getattr(options, name):
+            raise UsageError(f"--serve와 --{name}은(는) 함께 쓸 수 없습니다. 하나만 주세요.")
+    if options.num_return_sequences > 1 or len(options.prompt or []) > 1:
+        raise UsageError("--serve에는 --prompt를 하나만 주고 --num_return_sequences를 빼세요. 글은 한 편씩 씁니다.")
+
+
+def check_chat(options, chat, prompts):
+    """Raise UsageError for flags and prompts that a model does not take.
+
+    options: GenerateOptions. chat: the model's Chat, None where it continues texts. prompts: those given at once.
+    """
+    system = options.prompts.system
+    if chat is None:
+        if system:
+            raise UsageError(
+                "--system: 대화 양식(chat_template)이 없는 모델에는 쓸 수 없습니다. 이 플래그를 빼고 앞글에 적으세요."
+            )
+        return
+    if options.prompts.prompt_template:
+        raise UsageError(
+            "--prompt_template: 대화 양식(chat_template)이 있는 모델이라 틀이 필요 없습니다. 이 플래그를 빼세요. "
+            "틀에 넣은 글을 이어 쓰게 하려면 --raw를 더하세요."
+        )
+    if options.output.interactive and options.output.num_return_sequences > 1:
+        raise UsageError(ONE_ANSWER)
+    if not options.page.serve and not all(map(str.strip, prompts)):
+        raise UsageError(
+            "대화 모델에 건넬 말이 없습니다. --prompt에 말을 적거나 --interactive로 대화하세요. "
+            "빈 글에서 이어 쓰게 하려면 --raw를 더하세요."
+        )
+    # A template that takes no system turn says so, or leaves it out.
+    if system and chat.encode(as_turns(system, [], "말")) == chat.encode(as_turns(None, [], "말")):
+        raise UsageError("--system: 모델의 대화 양식(chat_template)에 자리가 없습니다. 빼고 첫 말에 적으세요.")

@@ -1,0 +1,90 @@
+"""What a page asks for → the events that answer it, as they come: a text, piece by piece, or suggestions."""
+
+import shlex
+from dataclasses import dataclass, replace
+
+from gpt2_korean.cli.generate_flags import GenerateOptions, Settings, to_words
+from gpt2_korean.text.conversations import PROMPT
+
+SUGGESTIONS, SUGGESTED_TOKENS = 3, 10
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page writes with and starts from.
+
+    model: a LoadedModel. options: those of the command line; without a seed each text has a new one.
+    prompt: the text that stands there first.
+    """
+
+    model: object
+    options: GenerateOptions
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that was checked. turns: the (prompt, text) pairs before it."""
+
+    prompt: str
+    turns: list[tuple[str, str]]
+    settings: Settings
+    seed: int
+
+
+def write_text(page, asked):
+    """Yield the seed, the equal command and a notice or None, and then the text or the answer, piece by piece."""
+    import torch
+
+    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, read_after_turns, stream_texts
+
+    read = read_after_turns(page.model, page.options.prompts, asked.turns, asked.prompt, asked.settings.length)
+    notices = []
+    torch.manual_seed(asked.seed)
+    chunks = stream_texts(page.model, [read], asked.settings, LOOK_EVERY_IN_STREAM, notices.append)
+    command = equal_command(page.options, read, asked)
+    yield {"seed": str(asked.seed), "command": command, "notice": next(iter(notices), None)}
+    for _, (new,) in chunks:
+        yield {"text": new}
+
+
+def equal_command(options, read, asked):
+    """The generate.py command that continues `read`, the prompt and all before it, as the page of `options` does.
+
+    None for a conversation of a chat model that has earlier turns: a command asks without any.
+    """
+    if isinstance(read, str):
+        prompts = replace(options.prompts, prompt=[read], prompt_template=None)
+    elif any(turn["role"] == "assistant" for turn in read):
+        return None
+    else:
+        prompts = replace(options.prompts, prompt=[asked.prompt])
+    model = replace(options.model, seed=asked.seed)
+    equal = replace(options, model=model, prompts=prompts, settings=asked.settings)
+    return shlex.join(["python", "generate.py", *to_words(equal)])
+
+
+def suggest_texts(page, asked):
+    """Yield several short ways to go on with the prompt, a list of str: a line at most, its last word whole.
+
+    None for a chat model, which has learnt to answer and not to ask.
+    """
+    from gpt2_korean.generation.write import LOOK_EVERY, put_in_context, stream_texts
+
+    if page.model.chat is not None:
+        yield {"suggestions": []}
+        return
+    # Words are learnt with the space before them, so a prompt that ends in one is continued from before it.
+    template, typed = page.options.prompts.prompt_template, asked.prompt.rstrip(" ")
+    opening = (template or PROMPT).partition(PROMPT)[0]
+    whole = put_in_context(page.model, template, asked.turns, opening + typed, SUGGESTED_TOKENS)
+    stop = [*(asked.settings.stop or ()), "\n"]
+    short = replace(asked.settings, length=SUGGESTED_TOKENS, min_length=0, stop=stop)
+    texts = [""] * SUGGESTIONS
+    for _, new in stream_texts(page.model, [whole] * SUGGESTIONS, short, LOOK_EVERY, lambda _: None):
+        texts = [text + more for text, more in zip(texts, new, strict=True)]
+        yield {"suggestions": []}  # between two steps the work can be ended
+    if typed != asked.prompt:
+        texts = [text[1:] for text in texts if text.startswith(" ")]
+    texts = [text[: text.rfind(" ")] if text.rfind(" ") > 0 else text for text in texts]
+    yield {"suggestions": list(dict.fromkeys(filter(str.strip, texts)))}

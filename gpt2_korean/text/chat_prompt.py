@@ -1,0 +1,63 @@
+"""A conversation → the ids that a chat model answers, by the template that its tokenizer has.
+
+Ours needs neither transformers nor jinja; that of another maker is rendered by transformers.
+"""
+
+from dataclasses import dataclass
+
+from gpt2_korean.messages import UserError
+from gpt2_korean.text.chat_template import encode_turns, has_our_template
+
+
+@dataclass(frozen=True)
+class Chat:
+    """How a chat model is spoken to.
+
+    encode: a conversation, a list of {"role", "content"} → the ids up to where its answer begins.
+    end: the id that ends an answer.
+    """
+
+    encode: object
+    end: int
+
+
+def find_chat(tokenizer, eos_token_id):
+    """The Chat of a tokenizer, of transformers or of tokenizers; None where it has no template."""
+    if has_our_template(tokenizer):
+        # The end of text stands in front of every document.
+        return Chat(lambda turns: [eos_token_id, *encode_turns(turns, tokenizer, True)[0]], eos_token_id)
+    if getattr(tokenizer, "chat_template", None) is None:
+        return None
+    end = _end_of_turn(tokenizer)
+    # Said already: what is longer than the context is measured before turns are forgotten.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+
+    def encode(turns):
+        return _render(tokenizer, turns, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True)
+
+    return Chat(encode, eos_token_id if end is None else end)
+
+
+def as_turns(system, pairs, prompt):
+    """A conversation, a list of {"role", "content"}: a system turn or None, (prompt, answer) pairs, a prompt."""
+    turns = [("system", system)] if system else []
+    for asked, answer in pairs:
+        turns += [("user", asked), ("assistant", answer)]
+    return [{"role": role, "content": content.strip()} for role, content in [*turns, ("user", prompt)]]
+
+
+def _end_of_turn(tokenizer):
+    """The id of the special token that a template writes behind an answer, None where there is none."""
+    rest = _render(tokenizer, as_turns(None, [("물음", "대답")], "")[:2], tokenize=False).rpartition("대답")[2]
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ids = tokenizer(rest, add_special_tokens=False)["input_ids"]
+    return next((index for index in ids if index in special), None)
+
+
+def _render(tokenizer, turns, **keywords):
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(turns, **keywords)
+    except TemplateError as error:  # some take no system turn
+        raise UserError(f"모델의 대화 양식(chat_template)이 이 대화를 받지 않습니다: {error}") from None
