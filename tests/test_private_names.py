@@ -19,6 +19,8 @@ PRIVATE = {
     "cli/parser.py": {
         "argparse.ArgumentParser._actions": ATTRIBUTE,
         "argparse.ArgumentParser._optionals": ATTRIBUTE,
+        "argparse.ArgumentParser._get_value": "self action arg_string",
+        "argparse.ArgumentParser._get_values": "self action arg_strings",
     },
     "text/blocks.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
     "text/vocabulary.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
