@@ -4,7 +4,7 @@ import sys
 
 from gpt2_korean.checkpoints.lock import own_output_dir
 from gpt2_korean.cli.train_options import parse_train_options
-from gpt2_korean.messages import print_once, run_script, say
+from gpt2_korean.messages import print_once, run_script, say, tracebacks_in
 from gpt2_korean.model.find import find_start
 from gpt2_korean.model.gpt2 import context_length
 from gpt2_korean.text.documents import Texts, find_texts, read_texts
@@ -16,7 +16,7 @@ from gpt2_korean.training.stopping import leave_together, stop_requests
 
 def main(argv=None):
     options = parse_train_options(argv)
-    with stop_requests(options.max_hours) as stop:
+    with stop_requests(options.max_hours) as stop, tracebacks_in(options.output.logging_dir):
         learn(options, stop) if options.do_train else measure(options, stop)
         leave_together()
     return 0

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from gpt2_korean.cli.generate_flags import GenerateOptions, Settings, describe_settings, parse_setting, to_words
-from gpt2_korean.messages import UsageError, UserError, say, warn
+from gpt2_korean.messages import UsageError, UserError, report, say, say_error, warn
 from gpt2_korean.text.conversations import PROMPT, fill
 from gpt2_korean.text.prompts import read_prompts
 
@@ -107,7 +107,8 @@ def build_app(names, closing, page):
     from starlette.background import BackgroundTask
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.responses import JSONResponse, StreamingResponse
+    from starlette.requests import ClientDisconnect
+    from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
@@ -131,6 +132,8 @@ def build_app(names, closing, page):
                 asked = await read_request(request, settings)
             except UserError as error:
                 return JSONResponse({"error": str(error)}, 400)
+            except ClientDisconnect:
+                return Response(status_code=400)  # which nobody reads
             events = take_turns(work(page, asked))
             lines = (json.dumps(event, ensure_ascii=False) + "\n" async for event in events)
             # Its task may be ended while a line is sent, and then nothing else closes it at once.
@@ -197,6 +200,9 @@ def turns_on_one_thread(closing):
                     step = partial(asyncio.get_running_loop().run_in_executor, worker, next, work, None)
                     while not closing() and (event := await step()):
                         yield event
+                except Exception as error:  # of one text; the page goes on
+                    say_error(report(error))
+                    yield {"error": "글을 쓰다 오류가 났습니다. generate.py를 연 터미널을 보세요."}
                 finally:
                     worker.submit(work.close)
         finally:
