@@ -17,7 +17,9 @@ def config_words(path, known_flags):
         if isinstance(value, list):
             listed = [word for word in value if word is not None]
             if not listed or any(word.startswith("-") for word in listed):  # of which a command line makes other flags
-                raise UsageError(f"{path}: {name}의 목록이 비었거나 -로 시작하는 값이 있습니다. 값을 고치거나 그 줄을 빼세요.")
+                raise UsageError(
+                    f"{path}: {name}의 목록이 비었거나 -로 시작하는 값이 있습니다. 값을 고치거나 그 줄을 빼세요."
+                )
             words += [flag, *listed]
         elif value is not None:
             words.append(f"{flag}={value}")

@@ -6,7 +6,6 @@ Knows how flags are parsed, not which flags there are.
 import argparse
 import dataclasses
 import difflib
-import math
 import os
 import re
 

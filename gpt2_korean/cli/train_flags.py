@@ -139,9 +139,18 @@ def train_parser():
     add_flag(training, "--adam_epsilon", number(above=0), "AdamW의 엡실론", 1e-8)
     add_flag(training, "--max_grad_norm", number(0), "기울기 크기의 한도. 0이면 자르지 않습니다", 1.0)
     add_flag(
-        training, "--lora_rank", integer(0, 4096), "LoRA 어댑터의 계수. 주면 어댑터만 학습합니다. 0이면 모델 전체를 학습", 0
+        training,
+        "--lora_rank",
+        integer(0, 4096),
+        "LoRA 어댑터의 계수. 주면 어댑터만 학습합니다. 0이면 모델 전체를 학습",
+        0,
     )
-    add_flag(training, "--lora_alpha", integer(1, 1_000_000), "어댑터의 세기(alpha / rank배로 더함). 주지 않으면 계수의 두 배")
+    add_flag(
+        training,
+        "--lora_alpha",
+        integer(1, 1_000_000),
+        "어댑터의 세기(alpha / rank배로 더함). 주지 않으면 계수의 두 배",
+    )
     add_flag(training, "--seed", integer(0, 2**32 - 1), "난수 시드", 42)
 
     machine = parser.add_argument_group("장치")

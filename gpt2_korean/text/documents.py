@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say
-from gpt2_korean.text.files import column_renderer, missing_column, no_text, read_documents
+from gpt2_korean.text.files import check_first_row, column_renderer, missing_column, no_text, read_documents
 from gpt2_korean.text.folders import find_files, name_some
 from gpt2_korean.text.normalise import describe_changes, document_row
 from gpt2_korean.text.opening import detect_encoding
 
 NO_TEXT = "글이 없습니다. 비었거나 빈칸뿐입니다."
+LOOKED_AT = 1000  # files, before anything is read
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,15 @@ class Texts:
 
 
 def find_texts(options):
-    """The Texts of `options` (a TextOptions) as lists of files; a data set of the Hub has none. Raises UsageError."""
+    """The Texts of `options` (a TextOptions) as lists of files; a data set of the Hub has none.
+
+    Raises UsageError for files that are not there, UserError for tables whose first row already cannot be read.
+    """
     train = find_files(options.dataset_path) if options.dataset_path else None
     held_out = find_files(options.validation_file, "--validation_file") if options.validation_file else None
+    render = column_renderer(options.text_column_name, options.text_template)
+    for file in [*(train or ()), *(held_out or ())][:LOOKED_AT]:
+        check_first_row(file, options.encoding, render, options.skip_bad_rows)
     return Texts(train, held_out)
 
 

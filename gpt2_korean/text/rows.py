@@ -76,7 +76,7 @@ def _parquet_rows(path):
     number = 0
     try:
         with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
+            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1000):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{number}번째 행", row

@@ -1,6 +1,7 @@
 """The machine and the flags → TrainingArguments, and what a run is about to do, said before its first step."""
 
 import os
+from functools import partial
 
 from transformers import TrainingArguments, set_seed
 from transformers.training_args import ParallelMode
@@ -16,6 +17,7 @@ from gpt2_korean.device import (
 from gpt2_korean.messages import UsageError, say, warn
 from gpt2_korean.model.load import show_downloads_only
 from gpt2_korean.text.blocks import count_targets
+from gpt2_korean.training.rehearsal import check_reports, describe, rehearse
 
 # Flags of TrainingArguments that are ours to carry out: see speed/choose.py. Trainer would compile the whole model,
 # which takes several times as long, anew for each shape of a batch.
@@ -25,7 +27,8 @@ COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 def set_up_machine(machine, learning, logging_dir, record=None):
     """TrainingArguments for the device and the precision that `machine` (MachineOptions) chooses, which are said.
 
-    learning: LearningOptions. The random numbers begin here; `record` is told. Raises UsageError as build_arguments.
+    learning: LearningOptions. The random numbers begin here; `record` is told. Raises UsageError as build_arguments,
+    and for flags with which Trainer could not train.
     """
     show_downloads_only()
     device = choose_device(machine.device)
@@ -34,7 +37,10 @@ def set_up_machine(machine, learning, logging_dir, record=None):
     _, notice = load_ipex(device)
     if notice:
         say(notice)
-    arguments = build_arguments(learning.trainer_arguments, device, bf16, fp16, logging_dir)
+    build = partial(build_arguments, device=device, bf16=bf16, fp16=fp16, logging_dir=logging_dir)
+    rehearse(build, learning.trainer_arguments, learning.passed_on)
+    arguments = build(learning.trainer_arguments)
+    check_reports(arguments)
     set_seed(arguments.seed)
     if record is not None:
         record.device, record.precision = describe_device(device), name_precision(bf16, fp16)
@@ -49,8 +55,15 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     transformers would choose another device than we did.
     """
     arguments = {**trainer_arguments, "bf16": bf16, "fp16": fp16, "use_cpu": device.type == "cpu"}
-    for ours in ("resume_from_checkpoint", "save_total_limit", "enable_jit_checkpoint", *COMPILATION):
-        arguments.pop(ours, None)
+    ours = (
+        "resume_from_checkpoint",
+        "save_total_limit",
+        "enable_jit_checkpoint",
+        "remove_unused_columns",
+        *COMPILATION,
+    )
+    for name in ours:
+        arguments.pop(name, None)
     # All weights of a language model have gradients in every pass; to look for others costs time.
     arguments.setdefault("ddp_find_unused_parameters", False)
     # Trainer would replace a loss that is not finite by the mean of the others and go on; in float16 the
@@ -75,8 +88,8 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
         os.environ["HF_TOKEN"] = arguments.pop("hub_token")
     try:
         arguments = TrainingArguments(**arguments, remove_unused_columns=False)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"학습 설정이 맞지 않습니다: {error}") from None
+    except Exception as error:  # also of the libraries that a flag needs
+        raise UsageError(f"학습 설정이 맞지 않습니다: {describe(error)}") from error
     if arguments.fsdp and arguments.parallel_mode != ParallelMode.DISTRIBUTED:
         raise UsageError("--fsdp: 프로세스가 여럿이어야 합니다. torchrun --nproc_per_node=2 train.py ...로 실행하세요.")
     arguments.load_best_model_at_end = load_best
