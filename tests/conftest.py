@@ -30,6 +30,17 @@ os.environ.update(
 )
 
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+# A few seconds of examples, the same in each run; more of them by GPT2_KOREAN_EXAMPLES.
+settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=int(os.environ.get("GPT2_KOREAN_EXAMPLES", "100")),
+)
+settings.load_profile("suite")
 
 if not torch.accelerator.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # Triton's kernels, where it is installed, run in NumPy

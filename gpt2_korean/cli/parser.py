@@ -68,7 +68,8 @@ class KoreanArgumentParser(argparse.ArgumentParser):
         flag = word.split("=", 1)[0]
         if not flag.startswith("-"):
             return f"알 수 없는 값입니다: {word!r}. 값에 빈칸이 있으면 따옴표로 묶으세요."
-        return f"알 수 없는 플래그입니다: {flag}. {nearest(flag, self.flag_names())}"
+        shown = flag if flag.isprintable() else repr(flag)
+        return f"알 수 없는 플래그입니다: {shown}. {nearest(flag, self.flag_names())}"
 
     def flag_names(self):
         return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
@@ -196,6 +197,8 @@ def path(word):
     word = text(word)
     if not word.strip():
         raise argparse.ArgumentTypeError("값이 비었습니다. 경로나 이름을 주세요.")
+    if len(word.splitlines()) > 1:
+        raise argparse.ArgumentTypeError(f"{word!r}: 경로나 이름에 줄 바꿈이 있습니다.")
     word = os.path.expanduser(word)
     if os.path.lexists(word) or word.startswith("{"):  # a name with a $ in it, or JSON
         return word
