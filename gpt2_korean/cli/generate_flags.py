@@ -205,13 +205,8 @@ def generate_parser():
     add_flag(sampling, "--top_k", integer(0), "확률이 높은 k개에서만 고릅니다. 0이면 제한하지 않습니다", 50)
     add_flag(sampling, "--top_p", number(above=0, maximum=1), "확률의 합이 p가 될 때까지의 후보에서만 고릅니다", 1.0)
     add_flag(sampling, "--temperature", temperature, "낮을수록 뻔하고 높을수록 다양합니다. 0이면 늘 가장 높은 것", 1.0)
-    add_flag(
-        sampling,
-        "--repetition_penalty",
-        number(0.001, 1000),
-        "이미 나온 토큰을 누르는 정도. 1이면 누르지 않습니다",
-        1.0,
-    )
+    penalty_help = "이미 나온 토큰을 누르는 정도. 1이면 누르지 않습니다"
+    add_flag(sampling, "--repetition_penalty", number(0.001, 1000), penalty_help, 1.0)
     add_flag(sampling, "--repetition_window", integer(0), "최근 N개의 토큰만 누릅니다. 0이면 모두", 0)
     add_switch(sampling, "--penalize_prompt", "앞글에 나온 토큰도 누릅니다 (기본값: true)", default=True)
     add_flag(

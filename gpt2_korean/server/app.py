@@ -43,8 +43,7 @@ HEADERS = [("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer
 class Page:
     """What a page writes with and starts from.
 
-    model: a LoadedModel. options: those of the command line; without a seed each text has a new one.
-    prompt: the text that stands there first.
+    model: a LoadedModel. options: the command line's; without seed each text has a new one. prompt: what stands first.
     """
 
     model: object
@@ -98,17 +97,13 @@ def build_server(host, page):
 
 
 def build_app(names, closing, page):
-    """The page as an ASGI application.
-
-    names: under which it is called, "*" for any.
-    closing: whether the server is to end, asked between two steps.
-    """
+    """The page as an ASGI application, called by `names` ("*": any); `closing()`, between steps: whether it ends."""
     from starlette.applications import Starlette
     from starlette.background import BackgroundTask
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import ClientDisconnect
-    from starlette.responses import JSONResponse, Response, StreamingResponse
+    from starlette.responses import JSONResponse, StreamingResponse
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
@@ -130,10 +125,8 @@ def build_app(names, closing, page):
         async def answer(request):
             try:
                 asked = await read_request(request, settings)
-            except UserError as error:
+            except (UserError, ClientDisconnect) as error:  # who has left does not read it
                 return JSONResponse({"error": str(error)}, 400)
-            except ClientDisconnect:
-                return Response(status_code=400)  # which nobody reads
             events = take_turns(work(page, asked))
             lines = (json.dumps(event, ensure_ascii=False) + "\n" async for event in events)
             # Its task may be ended while a line is sent, and then nothing else closes it at once.
