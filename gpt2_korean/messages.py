@@ -7,6 +7,7 @@ go on later ends with `Stopped` (75).
 """
 
 import errno
+import gc
 import os
 import re
 import sys
@@ -64,6 +65,8 @@ def run_script(main):
     for stream in (sys.stdout, sys.stderr):
         # Text that an ASCII or CP949 terminal cannot show is escaped, never a crash.
         stream.reconfigure(errors="backslashreplace")
+    # Imports make a million objects that all stay: to look for garbage after every 700 takes over a second of a start.
+    gc.set_threshold(10_000)
     if not sys.stderr.isatty():
         # Progress bars are redrawn in place; in the log of a batch job each drawing is a line more.
         os.environ.setdefault("TQDM_MININTERVAL", "10")

@@ -18,7 +18,7 @@ from gpt2_korean.text.files import column_renderer, read_documents
 from gpt2_korean.text.opening import FORMATS, detect_encoding
 
 COMPRESS = {"": bytes, ".gz": gzip.compress, ".xz": lambda data: lzma.compress(data, preset=0)}
-LETTERS = st.sampled_from('가나 "\',;\t\r\n{}[]\\0') | st.characters(codec="utf-8", exclude_characters="\0")
+LETTERS = st.sampled_from("가나 \"',;\t\r\n{}[]\\0") | st.characters(codec="utf-8", exclude_characters="\0")
 TEXT = st.text(LETTERS, max_size=12)
 SUFFIX = st.sampled_from(sorted(COMPRESS))
 
