@@ -47,7 +47,8 @@ def learn(options, stop):
         blocks = pack_texts(texts, tokenizer, context_length(model.config), options.text.block_size)
         rate = choose_embedding_learning_rate(options.learning, arguments, tokenizer is not own)
         record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, rate, arguments)
-        model = prepare_model(model, own, tokenizer, texts.train, blocks.train, start, options.model)
+        with arguments.main_process_first():  # it computes the embeddings of a new vocabulary
+            model = prepare_model(model, own, tokenizer, texts.train, blocks.train, start, options.model)
 
         trainer = build_trainer(model, tokenizer, arguments, texts, blocks, stop, record, options.output)
         steps, tokens = announce(trainer, blocks)

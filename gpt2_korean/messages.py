@@ -8,6 +8,7 @@ and can go on later ends with `Stopped` (75).
 
 import contextlib
 import errno
+import gc
 import os
 import platform
 import re
@@ -82,6 +83,8 @@ def run_script(main):
     for stream in (sys.stdout, sys.stderr):
         # Text that an ASCII or CP949 terminal cannot show is escaped, never a crash.
         stream.reconfigure(errors="backslashreplace")
+    # Imports make a million objects that all stay: to look for garbage after every 700 takes over a second of a start.
+    gc.set_threshold(10_000)
     if not sys.stderr.isatty():
         # Progress bars are redrawn in place; in the log of a batch job each drawing is a line more.
         os.environ.setdefault("TQDM_MININTERVAL", "10")

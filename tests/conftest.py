@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -44,6 +45,14 @@ settings.load_profile("suite")
 
 if not torch.accelerator.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # Triton's kernels, where it is installed, run in NumPy
+
+
+# The same examples every time, a few seconds of them a file; GPT2_KOREAN_EXAMPLES=10000 tries more.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck],
+    max_examples=int(os.environ.get("GPT2_KOREAN_EXAMPLES", 100)),
+)  # fmt: skip
+settings.load_profile("suite")
 
 
 def pytest_unconfigure():

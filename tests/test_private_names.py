@@ -23,7 +23,8 @@ PRIVATE = {
         "argparse.ArgumentParser._get_values": "self action arg_strings",
     },
     "text/blocks.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
-    "text/vocabulary.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
+    "text/cache.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
+    "text/documents.py": {"datasets.Dataset._indices": ATTRIBUTE},
     "model/gpt2.py": {"transformers.PretrainedConfig._attn_implementation": ATTRIBUTE},
     "model/load.py": {
         "transformers.utils.hub.cached_files._raise_exceptions_for_missing_entries": "keyword",

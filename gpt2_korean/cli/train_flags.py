@@ -46,7 +46,7 @@ def train_parser():
     add_flag(data, "--text_template", template, '여러 열을 한 글로 엮는 틀 (예: "질문: {Q}\\n답변: {A}")')
     add_flag(data, "--encoding", text, "파일의 문자 인코딩. 주지 않으면 UTF-8, UTF-16, CP949 순으로 알아냅니다")
     add_switch(data, "--line_by_line", ".txt에서 빈 줄 대신 줄마다 문서 하나로 읽습니다")
-    add_switch(data, "--skip_bad_rows", ".csv와 .tsv에서 칸의 수가 열의 수와 다른 행을 건너뛰고 몇 개인지 알립니다")
+    add_switch(data, "--skip_bad_rows", "칸의 수가 틀린 행(.csv, .tsv), JSON이 아닌 줄(.jsonl)을 건너뛰고 셉니다")
     add_flag(data, "--block_size", integer(2, MOST_TOKENS), "한 블록의 토큰 수. 주지 않으면 모델의 문맥 길이")
     add_flag(data, "--validation_file", path, "평가에 쓸 파일, 폴더, 또는 글롭")
     add_flag(

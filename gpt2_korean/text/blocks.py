@@ -12,7 +12,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from gpt2_korean.messages import UsageError, say, warn
-from gpt2_korean.text.documents import cached_dataset, count_characters, sample_texts
+from gpt2_korean.text.cache import cached_dataset
+from gpt2_korean.text.documents import count_characters, sample_texts, text_batches
 from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS
 
 # Documents that are tokenised together: enough to keep all cores at work, few enough that a batch of the
@@ -81,13 +82,12 @@ def _blocks(documents, tokenizer, block_size):
 
 
 def _token_lists(documents, tokenizer, progress):
-    for batch in documents.iter(batch_size=BATCH):
+    for texts in text_batches(documents, BATCH):
         # The Rust tokenizers spread a batch over all cores. The name of a special token in a text is text.
         encoded = tokenizer(
-            batch["text"], add_special_tokens=False, split_special_tokens=True, return_attention_mask=False,
-            verbose=False,
-        )  # fmt: skip
-        progress.update(sum(map(len, batch["text"])))
+            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+        )
+        progress.update(sum(map(len, texts)))
         yield from encoded["input_ids"]
 
 

@@ -1,15 +1,11 @@
-"""Files, folders and hub data sets → normalised documents, as a `datasets` table on disk.
-
-The table is cached by the datasets library under a fingerprint of the files and of the code that reads
-them, so that a second run on the same text starts at once. Knows nothing of tokens.
-"""
+"""Files, folders and hub data sets → normalised documents, as a `datasets` table on disk. Knows nothing of tokens."""
 
 import math
 import random
 from dataclasses import dataclass
-from pathlib import Path
 
 from gpt2_korean.messages import UserError, say
+from gpt2_korean.text.cache import cached_dataset
 from gpt2_korean.text.files import check_first_row, column_renderer, missing_column, no_text, read_documents
 from gpt2_korean.text.folders import find_files, name_some
 from gpt2_korean.text.normalise import describe_changes, document_row
@@ -17,6 +13,8 @@ from gpt2_korean.text.opening import detect_encoding
 
 NO_TEXT = "글이 없습니다. 비었거나 빈칸뿐입니다."
 LOOKED_AT = 1000  # files, before anything is read
+# Columns that count what of a document was changed, and how many rows without text stood before it.
+CHANGES = ("composed", "line_ends", "controls", "blank")
 
 
 @dataclass(frozen=True)
@@ -79,28 +77,6 @@ def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False
     return cached_dataset(_normalised_documents, {"files": tuple(files), **settings}, [stamps, settings])
 
 
-def cached_dataset(generator, arguments, identity):
-    """`generator(**arguments)`, at least one row, as a datasets.Dataset cached under `identity` (anything picklable).
-
-    Raises what the generator raises; nothing half-made stays in the cache.
-    """
-    import datasets
-    from datasets.exceptions import DatasetGenerationError
-    from datasets.fingerprint import Hasher
-
-    # The code that makes the rows is part of what they are.
-    modules = {generator.__code__.co_filename, *map(str, Path(__file__).parent.glob("*.py"))}
-    sources = [Path(module).read_bytes() for module in sorted(modules)]
-    fingerprint = Hasher.hash([identity, sources])
-    datasets.disable_progress_bars()  # the generators show their own, in their own units
-    try:
-        return datasets.Dataset.from_generator(generator, gen_kwargs=arguments, fingerprint=fingerprint)
-    except DatasetGenerationError as error:
-        raise error.__cause__ or error from None
-    finally:
-        datasets.enable_progress_bars()
-
-
 def _normalised_documents(files, encoding, line_by_line, skip_bad_rows, column, template):
     from tqdm import tqdm
 
@@ -151,10 +127,10 @@ def read_hub_dataset(name, config=None, *, streaming=False, column="text", templ
             documents = [document_row(render(row)) for row in rows]
         except TypeError as error:
             raise no_text(f"--dataset_name={name}", *error.args) from None
-        return {
-            key: [row[key] for row in documents if row]
-            for key in ("text", "characters", "composed", "line_ends", "controls")
-        }
+        kept = [{**row, "blank": 0} for row in documents if row]
+        if kept:
+            kept[0]["blank"] = documents.count(None)
+        return {key: [row[key] for row in kept] for key in ("text", "characters", *CHANGES)}
 
     try:
         render(dict.fromkeys(columns))
@@ -165,8 +141,8 @@ def read_hub_dataset(name, config=None, *, streaming=False, column="text", templ
         raise UserError(f"--dataset_name={name}: {NO_TEXT}")
     if not streaming:
         table = documents.data.table
-        counts = {key: pyarrow.compute.sum(table[key]).as_py() for key in ("composed", "line_ends", "controls")}
-        for line in describe_changes(**counts, blank=rows.num_rows - documents.num_rows):
+        counts = {key: pyarrow.compute.sum(table[key]).as_py() for key in CHANGES}
+        for line in describe_changes(**{**counts, "blank": rows.num_rows - documents.num_rows}):
             say(f"--dataset_name={name}: {line}")
     return documents
 
@@ -179,8 +155,27 @@ def sample_texts(documents, characters):
     if not hasattr(documents, "num_rows"):
         return [row["text"] for row in documents.take(10_000)]
     step = math.ceil(count_characters(documents) / characters)
-    chosen = documents if step == 1 else documents.select(range(0, len(documents), step))
-    return [text for batch in chosen.iter(1000) for text in batch["text"]]
+    return [text for texts in _column(documents, "text", step) for text in texts.to_pylist()]
+
+
+def text_batches(documents, size):
+    """Yield the texts of a Dataset or an IterableDataset in their order, in lists of at most `size`.
+
+    What was changed in a stream is said when it has been read, as far as it was.
+    """
+    if not hasattr(documents, "num_rows"):
+        counts = dict.fromkeys(CHANGES, 0)
+        try:
+            for batch in documents.iter(size):
+                counts = {key: count + sum(batch[key]) for key, count in counts.items()}
+                yield batch["text"]
+        finally:
+            for line in describe_changes(**counts):
+                say(f"스트리밍으로 읽은 글: {line}")
+        return
+    for texts in _column(documents, "text"):
+        for start in range(0, len(texts), size):
+            yield texts[start : start + size].to_pylist()
 
 
 def count_characters(documents):
@@ -189,8 +184,24 @@ def count_characters(documents):
 
     if not hasattr(documents, "num_rows"):
         return None
-    lengths = documents.select_columns("characters").with_format("arrow")[:]["characters"]
-    return pyarrow.compute.sum(lengths).as_py()
+    return sum(pyarrow.compute.sum(lengths).as_py() or 0 for lengths in _column(documents, "characters"))
+
+
+def _column(documents, name, step=1):
+    """Yield pyarrow Arrays: column `name` of every `step`-th row of a Dataset whose rows are in their table's order.
+
+    What hold_out chose would be looked up row by row in Python by datasets itself, for minutes.
+    """
+    import numpy
+    import pyarrow
+
+    column, chosen = documents.data[name], documents._indices
+    wanted = numpy.zeros(len(column), bool)
+    wanted[slice(None, None, step) if chosen is None else chosen.column(0).to_numpy()[::step]] = True
+    start = 0
+    for chunk in column.chunks:
+        yield chunk.filter(pyarrow.array(wanted[start : start + len(chunk)]))
+        start += len(chunk)
 
 
 def hold_out(documents, percentage, seed):
@@ -198,21 +209,24 @@ def hold_out(documents, percentage, seed):
 
     At least one document is held out. Raises UserError where that would leave none to train on.
     """
+    import numpy
+
     if len(documents) < 2:
         raise UserError(
             "문서가 하나뿐이라 평가용으로 떼어 둘 수 없습니다. --validation_file을 주거나 "
             "빈 줄로(또는 --line_by_line으로) 문서를 나누세요."
         )
     size = min(max(1, round(len(documents) * percentage / 100)), len(documents) - 1)
-    held_out = set(random.Random(seed).sample(range(len(documents)), size))
-    rest = [index for index in range(len(documents)) if index not in held_out]
-    return documents.select(rest), documents.select(sorted(held_out))
+    is_held_out = numpy.zeros(len(documents), bool)
+    is_held_out[random.Random(seed).sample(range(len(documents)), size)] = True
+    # As an array they are hashed at once, which datasets does to name the part in its cache.
+    return documents.select(numpy.flatnonzero(~is_held_out)), documents.select(numpy.flatnonzero(is_held_out))
 
 
 def describe_files(documents, files):
     """What was read, a line each: the encoding of the file (or how many have which), and what was normalised."""
     table = documents.data.table.group_by(["file", "encoding"], use_threads=False)
-    counted = ("composed", "line_ends", "controls", "blank", "skipped")
+    counted = (*CHANGES, "skipped")
     sums = table.aggregate([(name, "sum") for name in counted]).to_pydict()
     if len(files) == 1:
         lines = [f"{files[0]}: {sums['encoding'][0].upper()}"]

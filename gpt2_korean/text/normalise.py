@@ -35,6 +35,6 @@ def describe_changes(composed, line_ends, controls, blank, skipped=0):
         (line_ends, "줄 끝 {:,}개를 \\n으로 바꿈"),
         (controls, "제어 문자 {:,}개를 지움"),
         (blank, "글이 없는 행 {:,}개를 뺌"),
-        (skipped, "칸의 수가 맞지 않는 행 {:,}개를 건너뜀"),
+        (skipped, "형식이 맞지 않는 행 {:,}개를 건너뜀"),
     ]
     return [words.format(count) for count, words in counts if count]

@@ -4,11 +4,12 @@ Byte-level as GPT-2's (Radford et al. 2019, section 2.2): all 256 bytes are toke
 be written and none is unknown.
 """
 
-import os
+import hashlib
 import sys
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say, warn
+from gpt2_korean.text.cache import keep, kept_beside
 from gpt2_korean.text.documents import count_characters, sample_texts
 from gpt2_korean.text.end_of_text import settle_ends
 
@@ -22,7 +23,7 @@ TOKENS_PER_CHARACTER = 1.4
 # From how many characters on a vocabulary of one's own is the default: see benchmarks/RESULTS.md.
 ENOUGH_CHARACTERS = 2_000_000
 # Of a corpus, to tell what a vocabulary spends on it, or lacks.
-COUNTED_CHARACTERS = 1_000_000
+COUNTED_CHARACTERS = 200_000
 # More of a corpus than this teaches hardly other words, and takes more memory and time.
 SAMPLED_CHARACTERS = 50_000_000
 # Below this many tokens a text is too short to have taught any words.
@@ -78,23 +79,16 @@ def learn_tokenizer(documents, vocab_size, context_length):
 
     What is learnt from an IterableDataset is not kept.
     """
-    from datasets.fingerprint import Hasher
-
-    kept = None
-    if getattr(documents, "cache_files", None):
-        name = Hasher.hash([documents._fingerprint, vocab_size, Path(__file__).read_bytes()])
-        kept = Path(documents.cache_files[0]["filename"]).with_name(f"tokenizer-{name}.json")
-        if kept.exists():
-            return wrap(context_length, tokenizer_file=str(kept))
+    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    kept = kept_beside(documents, f"tokenizer-{vocab_size}-{code}.json")
+    if kept is not None and kept.exists():
+        return wrap(context_length, tokenizer_file=str(kept))
     texts = sample_texts(documents, SAMPLED_CHARACTERS)
     sampled, characters = sum(map(len, texts)), count_characters(documents)
     of_how_many = f"{characters:,}자에서 고르게 뽑은 " if characters and sampled < characters else ""
     say(f"글 {of_how_many}{sampled:,}자에서 어휘를 배웁니다.")
     tokenizer = train_tokenizer(texts, vocab_size, context_length)
-    if kept is not None:
-        unfinished = kept.with_suffix(f".{os.getpid()}")
-        tokenizer.backend_tokenizer.save(str(unfinished))
-        os.replace(unfinished, kept)
+    keep(kept, tokenizer.backend_tokenizer.to_str(pretty=True).encode())
     return tokenizer
 
 
