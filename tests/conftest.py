@@ -11,7 +11,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -31,28 +30,18 @@ os.environ.update(
 )
 
 import torch  # noqa: E402
-from hypothesis import settings  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
-# A few seconds of examples, the same in each run; more of them by GPT2_KOREAN_EXAMPLES.
+# The same examples every time, a few seconds of them a file; GPT2_KOREAN_EXAMPLES=10000 tries more.
 settings.register_profile(
-    "suite",
-    deadline=None,
-    derandomize=True,
-    database=None,
-    max_examples=int(os.environ.get("GPT2_KOREAN_EXAMPLES", "100")),
-)
+    "suite", deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck],
+    max_examples=int(os.environ.get("GPT2_KOREAN_EXAMPLES", 50)),
+)  # fmt: skip
 settings.load_profile("suite")
 
 if not torch.accelerator.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # Triton's kernels, where it is installed, run in NumPy
 
-
-# The same examples every time, a few seconds of them a file; GPT2_KOREAN_EXAMPLES=10000 tries more.
-settings.register_profile(
-    "suite", deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck],
-    max_examples=int(os.environ.get("GPT2_KOREAN_EXAMPLES", 100)),
-)  # fmt: skip
-settings.load_profile("suite")
 
 
 def pytest_unconfigure():
