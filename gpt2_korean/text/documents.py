@@ -89,7 +89,10 @@ def cached_dataset(generator, arguments, identity):
     try:
         return datasets.Dataset.from_generator(generator, gen_kwargs=arguments, fingerprint=fingerprint)
     except DatasetGenerationError as error:
-        raise error.__cause__ or error from None
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError):  # a full disk is told of without its folder
+            cause.filename = cause.filename or str(datasets.config.HF_DATASETS_CACHE)
+        raise cause from None
     finally:
         datasets.enable_progress_bars()
 

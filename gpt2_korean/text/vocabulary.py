@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from gpt2_korean.messages import UserError, say, warn
+from gpt2_korean.messages import UserError, say, warn, warn_of_failure
 from gpt2_korean.text.documents import count_characters, sample_texts
 from gpt2_korean.text.end_of_text import settle_ends
 
@@ -93,8 +93,12 @@ def learn_tokenizer(documents, vocab_size, context_length):
     tokenizer = train_tokenizer(texts, vocab_size, context_length)
     if kept is not None:
         unfinished = kept.with_suffix(f".{os.getpid()}")
-        tokenizer.backend_tokenizer.save(str(unfinished))
-        os.replace(unfinished, kept)
+        try:
+            tokenizer.backend_tokenizer.save(str(unfinished))
+            os.replace(unfinished, kept)
+        except Exception as error:  # a bare one of the library's where the disk is full
+            unfinished.unlink(missing_ok=True)
+            warn_of_failure(error, f"{kept.parent}: 배운 어휘를 간직하지 못해 다음에 다시 배웁니다 ({error}).")
     return tokenizer
 
 

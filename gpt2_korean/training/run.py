@@ -28,7 +28,7 @@ from gpt2_korean.training.callbacks import (
 )
 from gpt2_korean.training.curve import Corpus
 from gpt2_korean.training.evaluation import evaluate
-from gpt2_korean.training.record import Record
+from gpt2_korean.training.record import Record, has_ended
 from gpt2_korean.training.stopping import leave_together
 from gpt2_korean.training.trainer import KoreanTrainer, NothingToTrain
 
@@ -156,6 +156,7 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
 def complete(trainer, checkpoint):
     """Do what a run that ended right after its last checkpoint left undone: at most, save the whole model.
 
+    At least what tells of the model, its card and run.json, where the run did not come to write its end into these.
     `trainer` then holds the model and the state of the run's end.
     """
     output_dir = Path(trainer.args.output_dir)
@@ -166,9 +167,12 @@ def complete(trainer, checkpoint):
     if due and trainer.eval_dataset is not None:
         trainer.take_up_evaluation(evaluate(trainer))
     trainer.load_best()
-    if whole:
+    if whole and has_ended(output_dir):
         return
     trainer.note_progress()
+    if whole:
+        trainer.create_model_card()
+        return
     trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)  # rotation may be due too
     trainer.save_whole_model()
 
