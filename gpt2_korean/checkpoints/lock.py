@@ -31,7 +31,6 @@ def own_output_dir(output_dir):
         return
     output_dir = Path(output_dir)
     made = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
-    output_dir.mkdir(parents=True, exist_ok=True)
     lock = _lock(output_dir)
     try:
         finish_what_a_killed_run_began(output_dir)
@@ -48,6 +47,7 @@ def own_output_dir(output_dir):
 def _lock(output_dir):
     path, deadline = output_dir / LOCK, time.monotonic() + PATIENCE_SECONDS
     while True:
+        output_dir.mkdir(parents=True, exist_ok=True)  # anew, where the run before was the one that made it
         file = open(path, "a+", encoding="utf-8", opener=_open_no_link)  # noqa: SIM115
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,7 +82,7 @@ def _open_no_link(path, flags):
         if error.errno != errno.ELOOP:
             raise
         raise UsageError(
-            f"--output_dir={path.parent}: {path.name}이(가) 다른 곳을 가리키는 링크라 쓰지 않습니다. 지우고 다시 "
+            f"--output_dir={os.path.dirname(path)}: {LOCK}이(가) 다른 곳을 가리키는 링크라 쓰지 않습니다. 지우고 다시 "
             "실행하거나 다른 --output_dir을 주세요."
         ) from None
 

@@ -84,14 +84,14 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
         arguments = TrainingArguments(**arguments, remove_unused_columns=False)
     except (ValueError, TypeError) as error:
         raise UsageError(f"학습 설정이 맞지 않습니다: {error}") from None
-    if arguments.fsdp and arguments.parallel_mode != ParallelMode.DISTRIBUTED:
-        raise UsageError("--fsdp: 프로세스가 여럿이어야 합니다. torchrun --nproc_per_node=2 train.py ...로 실행하세요.")
     way = (arguments.fsdp_plugin_args or {}).get("state_dict_type", WHOLE_STATE)
     if str(way).upper() != WHOLE_STATE:
         raise UsageError(
             f"--fsdp_config: state_dict_type={way}은(는) 모델을 조각으로 저장해 이어 가거나 글을 쓸 수 없습니다. "
             f"빼거나 {WHOLE_STATE}를 주세요."
         )
+    if arguments.fsdp and arguments.parallel_mode != ParallelMode.DISTRIBUTED:
+        raise UsageError("--fsdp: 프로세스가 여럿이어야 합니다. torchrun --nproc_per_node=2 train.py ...로 실행하세요.")
     folder = tempfile.gettempdir()
     if arguments.dataloader_num_workers and len(os.fsencode(folder)) > LONGEST_TEMPORARY:
         raise UsageError(

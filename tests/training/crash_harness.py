@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import forks
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
 import train
 from gpt2_korean import messages
@@ -133,7 +132,7 @@ def check_finished(out, expected):
         same = all(torch.equal(found[name][1][key], weights[key]) for key in weights)
         assert same, f"{name}: 이어서 배운 가중치가 다릅니다"
     record = json.loads((out / "run.json").read_text("utf-8"))
-    assert record["exit_code"] == 0 and record["end"], record
+    assert record["exit_code"] == 0 and record["end"], f"run.json: {record['exit_code']}, {record['end']}"
 
 
 def lay_out(folder, out, name):
@@ -178,6 +177,7 @@ def kill(folder, name, kills, rng):
             resume = [RESUME] if name == "overwriting" and before[0] != earlier else []
             kill_at = rng.randint(1, total) if rng.random() < 0.4 and killed < kills else None
         finished += 1
+        print(f"{name}: {killed}", file=sys.stderr, flush=True)
     print(f"{name}: 파일을 다루는 {total}곳과 아무 때에 {killed}번 죽임, {finished}번 끝까지 감", flush=True)
 
 
@@ -186,7 +186,6 @@ if __name__ == "__main__":
     samples.LENGTH, evaluation.TEXTS, evaluation.CHARACTERS = 4, 5, 20
     callbacks.draw = lambda curve: b"picture"  # half of a run's time, and no file more
     forks.load_libraries()
-    AutoModelForCausalLM.from_pretrained(folder / "model")  # which compiles what it renames weights by
     gc.freeze()  # a run looks for garbage of its own alone
     for name in names:
         kill(folder, name, kills, random.Random(name))
