@@ -4,6 +4,7 @@ A line of JSON on stdin asks for one script, or for two side by side as the rank
 answers it has their exit codes. Nothing here starts a thread before it forks.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -21,6 +22,7 @@ PATIENCE_SECONDS = 200
 
 def main():
     load_libraries()
+    gc.freeze()  # a script looks for garbage of its own alone
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         print(json.dumps(run(json.loads(line))), file=answers, flush=True)

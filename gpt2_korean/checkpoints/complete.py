@@ -49,7 +49,7 @@ def has_weights(folder):
 
 def is_resumable(checkpoint):
     """Whether a checkpoint is whole: Trainer writes trainer_state.json last, and every file can be opened."""
-    states = (path for pattern in ("*.pt", "*.pth") for path in Path(checkpoint).glob(pattern))
+    states = (path for pattern in ("*.pt", "*.pth", "*.bin") for path in Path(checkpoint).glob(pattern))
     return (
         trainer_state(checkpoint) is not None
         and missing_weights(checkpoint) is None

@@ -6,6 +6,8 @@ It lies there under a fingerprint of what it is made from and of the code that m
 import os
 from pathlib import Path
 
+from gpt2_korean.messages import warn_of_failure
+
 
 def cached_dataset(generator, arguments, identity):
     """`generator(**arguments)`, at least one row, as a datasets.Dataset cached under `identity` (anything picklable).
@@ -24,7 +26,10 @@ def cached_dataset(generator, arguments, identity):
     try:
         return datasets.Dataset.from_generator(generator, gen_kwargs=arguments, fingerprint=fingerprint)
     except DatasetGenerationError as error:
-        raise error.__cause__ or error from None
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError):  # a full disk is told of without its folder
+            cause.filename = cause.filename or str(datasets.config.HF_DATASETS_CACHE)
+        raise cause from None
     finally:
         datasets.enable_progress_bars()
 
@@ -37,7 +42,12 @@ def kept_beside(dataset, name):
 
 def keep(path, content):
     """Write bytes to a path of kept_beside, whole or not at all; without a path nothing is written."""
-    if path is not None:
-        unfinished = path.with_suffix(f".{os.getpid()}")
+    if path is None:
+        return
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    try:
         unfinished.write_bytes(content)
         os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        warn_of_failure(error, f"{path.parent}: 만든 것을 간직하지 못해 다음에 다시 만듭니다 ({error}).")

@@ -1,7 +1,10 @@
 """Blocks and a model → a Trainer; its run from the start or a checkpoint to the end or a stop."""
 
+import os
 import pickle
 import signal
+import threading
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +31,7 @@ from gpt2_korean.training.callbacks import (
 )
 from gpt2_korean.training.curve import Corpus
 from gpt2_korean.training.evaluation import evaluate
-from gpt2_korean.training.record import Record
+from gpt2_korean.training.record import Record, has_ended
 from gpt2_korean.training.stopping import leave_together
 from gpt2_korean.training.trainer import KoreanTrainer, NothingToTrain
 
@@ -119,7 +122,8 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
     trainer.add_callback(stopping)
     trainer.add_callback(KeepRecord(trainer))
     try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with _logs_named():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except NothingToTrain:
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         trainer.load_best()
@@ -156,6 +160,7 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
 def complete(trainer, checkpoint):
     """Do what a run that ended right after its last checkpoint left undone: at most, save the whole model.
 
+    At least what tells of the model, its card and run.json, where the run did not come to write its end into these.
     `trainer` then holds the model and the state of the run's end.
     """
     output_dir = Path(trainer.args.output_dir)
@@ -166,11 +171,32 @@ def complete(trainer, checkpoint):
     if due and trainer.eval_dataset is not None:
         trainer.take_up_evaluation(evaluate(trainer))
     trainer.load_best()
-    if whole:
+    if whole and has_ended(output_dir):
         return
     trainer.note_progress()
+    if whole:
+        trainer.create_model_card()
+        return
     trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)  # rotation may be due too
     trainer.save_whole_model()
+
+
+@contextmanager
+def _logs_named():
+    """Have an OSError that names no file name the folder of TensorBoard's logs: all else tells what it could not write.
+
+    The thread that writes them ends with it, and it is raised again where the next line is handed to that thread.
+    """
+    show = threading.excepthook
+    threading.excepthook = lambda thread: None if isinstance(thread.exc_value, OSError) else show(thread)
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = error.filename or os.environ.get("TENSORBOARD_LOGGING_DIR")
+        raise
+    finally:
+        threading.excepthook = show
 
 
 def _check_same_start(trainer, checkpoint):

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
-from safetensors import SafetensorError
-from torch import bfloat16, distributed, float16
+from torch import OutOfMemoryError, bfloat16, distributed, float16
 from transformers import Trainer
 from transformers.trainer_utils import SaveStrategy, speed_metrics
 
 from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.checkpoints.complete import ADAPTER, RESUME, STATE, read_json
-from gpt2_korean.checkpoints.rotation import publish_checkpoint
+from gpt2_korean.checkpoints.rotation import REPLACES, publish_checkpoint, publish_model
 from gpt2_korean.device import describe_device
 from gpt2_korean.messages import UserError, describe_os_error, say, warn
 from gpt2_korean.model import lora
@@ -284,12 +283,14 @@ class KoreanTrainer(Trainer):
             if self.args.should_save:
                 self.state.save_to_json(str(checkpoint / STATE))
                 self._save_resume(checkpoint, unlogged_loss)
+                if self.replaces_earlier_run:
+                    (checkpoint / REPLACES).touch()
             self._wait_for_all_ranks()  # each writes the state of its random numbers, some a part of the model
             atomic_files.sync(checkpoint)
             self._wait_for_all_ranks()  # each machine has its own files on the disk
             if self.args.should_save:
                 saved_before = self.state.global_step == self.saved_step
-                publish_checkpoint(checkpoint, output_dir / name, saved_before, self.replaces_earlier_run)
+                publish_checkpoint(checkpoint, output_dir / name, saved_before)
             self._wait_for_all_ranks()
         self.replaces_earlier_run = self._saves_only_best = False
         self.saved_step = self.state.global_step
@@ -303,6 +304,7 @@ class KoreanTrainer(Trainer):
         # Only the first rank may make it, and only in an output_dir that is still there.
         output_dir = Path(self.args.output_dir)
         if self.args.should_save:
+            atomic_files.clear_staging_area(output_dir)
             atomic_files.staging_area(output_dir)
         self._wait_for_all_ranks()
         return atomic_files.staging_area(output_dir)
@@ -335,9 +337,7 @@ class KoreanTrainer(Trainer):
             if self.is_world_process_zero():
                 self.state.save_to_json(str(folder / STATE))
                 atomic_files.sync(folder)
-                (output_dir / STATE).unlink(missing_ok=True)
-                # Without config.json a folder is no model; the state says that all before it is there.
-                atomic_files.replace_files(folder, output_dir, last=("config.json", STATE))
+                publish_model(folder, output_dir)
                 self.create_model_card()
                 atomic_files.tidy_staging_area(output_dir)
         if self.args.push_to_hub:
@@ -348,9 +348,12 @@ class KoreanTrainer(Trainer):
         """Turn a failure to write into a UserError, and remove what was written."""
         try:
             yield
-        except (OSError, RuntimeError, SafetensorError) as error:
-            # torch and safetensors raise errors of their own, in which the system's is lost or only quoted.
-            words = f"디스크의 남은 공간과 폴더의 권한을 확인하세요 ({str(error).splitlines()[0]})."
+        except (UserError, OutOfMemoryError):
+            raise
+        except Exception as error:
+            # Of the libraries each has errors of its own, tokenizers a bare Exception; the system's is at most quoted.
+            quoted = " ".join(f"{type(error).__name__}: {error}".split())
+            words = f"디스크의 남은 공간과 폴더의 권한을 확인하세요 ({quoted})."
             reason = describe_os_error(error) if isinstance(error, OSError) else words
             atomic_files.clear_staging_area(self.args.output_dir)
             raise UserError(
