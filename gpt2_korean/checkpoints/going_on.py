@@ -78,7 +78,7 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
     """The checkpoint a training run goes on from, or None for a fresh start.
 
     `resume` is None, "auto" (the newest whole checkpoint of `output_dir`, if there is one) or a folder.
-    check_model(folder, flag) raises UserError for a folder that is no model. With "auto" a checkpoint that cannot be gone
+    check_model(folder, flag) raises UserError for a folder that is no model. With "auto" a checkpoint that nothing can go
     on from is passed over, in a line.
 
     Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
@@ -159,7 +159,7 @@ def find_trouble(checkpoint):
 
 
 def _is_optimizer(state, checkpoint):
-    """Whether an optimizer's `state` is about as large as the weights in `checkpoint`, where it has averages of them."""
+    """Whether an optimizer's `state` is as large as the weights in `checkpoint`, where it has averages of them."""
     from safetensors import safe_open
 
     if not (

@@ -30,7 +30,8 @@ def check_files(folder, flag):
     others = sorted(path.name for pattern in OTHERS_WEIGHTS for path in folder.glob(pattern))
     if others and not has_weights(folder):
         raise UserError(
-            f"{flag}={folder}: PyTorch의 가중치(model.safetensors)가 없고 {others[0]}만 있습니다. 그 형식은 읽지 않습니다."
+            f"{flag}={folder}: PyTorch의 가중치(model.safetensors)가 없고 {others[0]}만 있습니다. "
+            "safetensors로 저장된 모델을 주세요."
         )
     config, adapter = (read_model_json(flag, folder / name) for name in ("config.json", "adapter_config.json"))
     shapes = read_shapes(folder)

@@ -1,5 +1,6 @@
 """Hub id | local folder | built-in scratch size → model and tokenizer, their special tokens in agreement."""
 
+import copy
 import json
 import pickle
 from pathlib import Path
@@ -13,6 +14,7 @@ from gpt2_korean.text.end_of_text import agree_on_ends, settle_ends
 from gpt2_korean.text.vocabulary import learn_tokenizer
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+SHOWN = 240  # letters of what a library says
 SMALL = 2**24  # weights and buffers that may be made without being held against files
 
 
@@ -70,9 +72,10 @@ def _load_whole(source, dtype, flag, access):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     attention = choose_attention(source, access["local_files_only"])
-    config = AutoConfig.from_pretrained(source, **access, **attention)
+    # A model that also told its attentions could not compute them by sdpa, nor be saved.
+    config = AutoConfig.from_pretrained(source, output_attentions=False, **access, **attention)
     tokenizer = load_tokenizer(source, config, flag, **access)
-    check_room(source, config, flag, access["trust_remote_code"])
+    check_room(source, config, flag, trust_remote_code=access["trust_remote_code"], **attention)
     model, loading = AutoModelForCausalLM.from_pretrained(
         source, config=config, dtype=dtype, output_loading_info=True, **access, **attention,
         adapter_kwargs={"local_files_only": access["local_files_only"]},  # not handed on by itself
@@ -84,7 +87,7 @@ def _load_whole(source, dtype, flag, access):
 
 
 def choose_attention(source, local_files_only):
-    """What from_pretrained needs to be told where a config asks for FlashAttention and it is not here: sdpa is as exact."""
+    """What from_pretrained is to be told where a config asks for FlashAttention without its package: sdpa is as exact."""
     from transformers import PreTrainedConfig
     from transformers.utils import is_flash_attn_2_available
 
@@ -96,7 +99,7 @@ def choose_attention(source, local_files_only):
     return {"attn_implementation": "sdpa"}
 
 
-def check_room(source, config, flag, trust_remote_code):
+def check_room(source, config, flag, **access):
     """Raise UserError where the model of a `config` has more weights than bytes in the files of a folder.
 
     It would be given its memory before anything is read: here it is made without any.
@@ -108,7 +111,7 @@ def check_room(source, config, flag, trust_remote_code):
     if not size or getattr(config, "quantization_config", None):
         return
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), **access)
     wanted = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     if wanted > size + SMALL:
         raise UserError(
@@ -158,7 +161,7 @@ def _unloadable(flag, source, error):
     """The UserError of what a library raised over the files of `source`."""
     from safetensors import SafetensorError
 
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    said = " ".join(str(error).split())[:SHOWN] or type(error).__name__
     if isinstance(error, (SafetensorError, json.JSONDecodeError, EOFError, UnicodeDecodeError)):
         return damaged(flag, source, said)
     if isinstance(error, pickle.UnpicklingError):
