@@ -11,6 +11,7 @@ from gpt2_korean.checkpoints.complete import (
     is_resumable,
     list_checkpoints,
     read_json,
+    step_of,
     whole_checkpoints,
 )
 from gpt2_korean.messages import UsageError, UserError, warn
@@ -43,6 +44,15 @@ def _is_learning(value):
 
 
 def _is_history(value):
+    return _is_list_of_dicts(value) and all(
+        _is_number(number)
+        for each in value
+        for name, number in each.items()
+        if name in ("step", "epoch", "loss") or name.startswith("eval_")
+    )
+
+
+def _is_list_of_dicts(value):
     return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
 
@@ -59,7 +69,7 @@ RIGHT = {
         "best_metric": _or_none(_is_number),
         "best_model_checkpoint": _or_none(lambda value: isinstance(value, str)),
         "log_history": _is_history,
-        "stateful_callbacks": _or_none(lambda value: isinstance(value, dict)),
+        "stateful_callbacks": lambda value: isinstance(value, dict) and "TrainerControl" in value,
     },
     RESUME: {
         "model": _is_named,
@@ -70,6 +80,7 @@ RIGHT = {
         **dict.fromkeys(("started", "unlogged_loss", "logged_step"), _is_number),
         "embedding_learning_rate": _or_none(_is_number),
     },
+    **dict.fromkeys(("tokenizer.json", "tokenizer_config.json"), {}),
 }
 TOLD_WITH_CORPUS = ("model", "tokenizer", "vocab_size", "block_size")
 
@@ -78,8 +89,8 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
     """The checkpoint a training run goes on from, or None for a fresh start.
 
     `resume` is None, "auto" (the newest whole checkpoint of `output_dir`, if there is one) or a folder.
-    check_model(folder, flag) raises UserError for a folder that is no model. With "auto" a checkpoint that nothing can go
-    on from is passed over, in a line.
+    check_model(folder, flag) raises UserError for a folder that is no model. With "auto" a checkpoint is passed over, in a
+    line, where nothing can go on from it.
 
     Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
     is to become of it. With "auto", `overwrite` decides only where there is nothing to go on from.
@@ -88,12 +99,16 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
     checkpoints = list_checkpoints(output_dir)
     if resume in ("auto", "true", "True"):
         troubles = []
-        for checkpoint in reversed(whole_checkpoints(output_dir)):
+        whole = whole_checkpoints(output_dir)
+        for checkpoint in reversed(whole):
             try:
                 _check(checkpoint, check_model)
             except UserError as error:
                 troubles.append(error)
                 continue
+            for half in checkpoints:
+                if half not in whole and step_of(half) > step_of(checkpoint):
+                    troubles.append(f"--resume_from_checkpoint={half}: 온전한 체크포인트가 아닙니다.")
             for trouble in troubles:
                 warn(f"{trouble} 그 앞의 체크포인트에서 이어 갑니다.")
             return checkpoint
@@ -162,11 +177,12 @@ def _is_optimizer(state, checkpoint):
     """Whether an optimizer's `state` is as large as the weights in `checkpoint`, where it has averages of them."""
     from safetensors import safe_open
 
-    if not (
-        isinstance(state, dict) and _is_history(state.get("param_groups")) and isinstance(state.get("state"), dict)
-    ):
+    if not (isinstance(state, dict) and _is_list_of_dicts(state.get("param_groups"))):
         return False
-    averages = sum(each["exp_avg"].numel() for each in state["state"].values() if "exp_avg" in each)
+    kept = state.get("state")
+    if not (isinstance(kept, dict) and _is_list_of_dicts(list(kept.values()))):
+        return False
+    averages = sum(each["exp_avg"].numel() for each in kept.values() if hasattr(each.get("exp_avg"), "numel"))
     weights = 0
     for path in checkpoint.glob("*.safetensors"):
         with safe_open(path, framework="numpy") as file:

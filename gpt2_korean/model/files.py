@@ -33,7 +33,8 @@ def check_files(folder, flag):
             f"{flag}={folder}: PyTorch의 가중치(model.safetensors)가 없고 {others[0]}만 있습니다. "
             "safetensors로 저장된 모델을 주세요."
         )
-    config, adapter = (read_model_json(flag, folder / name) for name in ("config.json", "adapter_config.json"))
+    names = ("config.json", "adapter_config.json", "tokenizer_config.json")
+    config, adapter, _ = (read_model_json(flag, folder / name) for name in names)
     shapes = read_shapes(folder)
     if adapter is not None:
         _check_adapter(adapter, shapes, flag, folder)
@@ -73,12 +74,15 @@ def check_sizes(config, shapes, tensors, flag, folder):
 
 
 def _check_adapter(config, shapes, flag, folder):
-    base, rank = config.get("base_model_name_or_path"), config.get("r", 1)
+    base, pattern = config.get("base_model_name_or_path"), config.get("rank_pattern")
+    ranks = [config.get("r", 1), *(pattern.values() if isinstance(pattern, dict) else [])]
     if not (isinstance(base, str) and base):
         wanted = "바탕 모델의 폴더나 Hub의 이름이어야 합니다"
         raise _wrong(flag, folder, "base_model_name_or_path", base, wanted, "adapter_config.json")
-    if not _is_count(rank) or (shapes and rank > max(max(shape, default=0) for shape in shapes.values())):
-        raise _wrong(flag, folder, "r", rank, "가중치의 것이 아닙니다", "adapter_config.json")
+    largest = max((max(shape, default=0) for shape in shapes.values()), default=math.inf)
+    for rank in ranks:
+        if not _is_count(rank) or rank > largest:
+            raise _wrong(flag, folder, "r", rank, "가중치의 것이 아닙니다", "adapter_config.json")
 
 
 def read_shapes(folder):

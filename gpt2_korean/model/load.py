@@ -87,7 +87,7 @@ def _load_whole(source, dtype, flag, access):
 
 
 def choose_attention(source, local_files_only):
-    """What from_pretrained is to be told where a config asks for FlashAttention without its package: sdpa is as exact."""
+    """What from_pretrained is told where a config asks for FlashAttention without its package: sdpa is as exact."""
     from transformers import PreTrainedConfig
     from transformers.utils import is_flash_attn_2_available
 
@@ -150,6 +150,8 @@ def load_adapted(folder, flag, trust_remote_code=False):
     config.inference_mode = False  # as saved it is True, for those who only load it
     own_embeddings = bool(embeddings) and not getattr(config, "modules_to_save", None)
     adapted = lora.wrap_in_adapter(model, config, own_embeddings)
+    if lora.splits_tied_embeddings(adapted):
+        raise UserError(f"{flag}={folder}: 입력과 출력이 함께 쓰는 임베딩에 놓인 어댑터라 합치면 다른 모델이 됩니다.")
     loading = adapted.load_adapter(folder, "default", is_trainable=True)
     wrong = [*loading.unexpected_keys, *loading.missing_keys]
     if wrong:

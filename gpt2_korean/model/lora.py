@@ -69,6 +69,18 @@ def saved_embeddings(model, weights):
     return [weights[name] for name in saved if name in weights]
 
 
+def splits_tied_embeddings(model):
+    """Whether an adapter stands on the input embeddings alone of a `model` whose output ones are the same.
+
+    Merged into them it would change both.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = model.config.tie_word_embeddings and outputs is not None
+    return tied and isinstance(inputs, BaseTunerLayer) and not isinstance(outputs, BaseTunerLayer)
+
+
 def merge(model):
     """The base of an adapted model, the adapter added into its weights: a model like any other."""
     return model.merge_and_unload()
