@@ -10,6 +10,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,15 @@ import torch  # noqa: E402
 
 if not torch.accelerator.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # Triton's kernels, where it is installed, run in NumPy
+
+
+# The same examples in each run, as many as a minute for the whole suite allows; more where they are asked for.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, derandomize=True, database=None,
+    max_examples=int(os.environ.get("GPT2_KOREAN_EXAMPLES", "40")),
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)  # fmt: skip
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_unconfigure():
@@ -228,14 +238,17 @@ def forks():
 
 @pytest.fixture
 def fork_script(forks, tmp_path_factory):
-    """Run a script in a process that has the libraries loaded; with `ranks`, in so many: a list of what each did."""
+    """Run a script in a process that has the libraries loaded; with `ranks`, in so many: a list of what each did.
+
+    `more` is how many bytes of memory it may take besides, None for as many as there are.
+    """
 
     def said(path):
         return Path(path).read_text("utf-8")
 
-    def run(*words, ranks=1, cwd=ROOT):
+    def run(*words, ranks=1, cwd=ROOT, more=None):
         words, output = [str(word) for word in words], tmp_path_factory.mktemp("fork") / "rank"
-        request = {"words": words, "ranks": ranks, "folder": str(cwd), "output": str(output)}
+        request = {"words": words, "ranks": ranks, "folder": str(cwd), "output": str(output), "bytes": more}
         forks.stdin.write(json.dumps(request) + "\n")
         forks.stdin.flush()
         codes = json.loads(forks.stdout.readline())

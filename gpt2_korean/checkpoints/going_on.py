@@ -80,7 +80,8 @@ RIGHT = {
         **dict.fromkeys(("started", "unlogged_loss", "logged_step"), _is_number),
         "embedding_learning_rate": _or_none(_is_number),
     },
-    **dict.fromkeys(("tokenizer.json", "tokenizer_config.json"), {}),
+    "tokenizer.json": {},
+    "tokenizer_config.json": {},
 }
 TOLD_WITH_CORPUS = ("model", "tokenizer", "vocab_size", "block_size")
 
@@ -89,8 +90,8 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
     """The checkpoint a training run goes on from, or None for a fresh start.
 
     `resume` is None, "auto" (the newest whole checkpoint of `output_dir`, if there is one) or a folder.
-    check_model(folder, flag) raises UserError for a folder that is no model. With "auto" a checkpoint is passed over, in a
-    line, where nothing can go on from it.
+    check_model(folder, flag) raises UserError for a folder that is no model. With "auto" a checkpoint that nothing goes
+    on from is passed over, in a line.
 
     Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
     is to become of it. With "auto", `overwrite` decides only where there is nothing to go on from.

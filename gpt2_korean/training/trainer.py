@@ -258,7 +258,7 @@ class KoreanTrainer(Trainer):
             yield
         except Exception as error:
             raise UserError(
-                f"{checkpoint}: {names}이(가) 이 모델을 학습하던 상태가 아니라 이어 갈 수 없습니다({type(error).__name__}).\n"
+                f"{checkpoint}: {names}이(가) 이 모델을 학습하던 상태가 아닙니다({type(error).__name__}).\n"
                 f"새 --output_dir에 --model_type={checkpoint}을 주면 그 모델에서 새로 시작합니다."
             ) from error
 
