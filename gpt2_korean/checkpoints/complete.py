@@ -94,7 +94,8 @@ def first_bytes(path, count):
 def trainer_state(checkpoint):
     """The content of trainer_state.json, None where it is missing or broken."""
     state = read_json(Path(checkpoint) / STATE) or {}
-    return state if all(type(state.get(name)) is int for name in ("global_step", "max_steps")) else None
+    steps = [state.get(name) for name in ("global_step", "max_steps")]
+    return state if all(type(number) is int and number >= 0 for number in steps) else None
 
 
 def read_json(path, broken=lambda error: None):

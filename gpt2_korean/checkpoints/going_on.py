@@ -17,6 +17,7 @@ from gpt2_korean.checkpoints.complete import (
 from gpt2_korean.messages import UsageError, UserError, warn
 from gpt2_korean.text.folders import find_path
 
+AUTO = ("auto", "true", "True")
 START_ANEW = "다른 체크포인트를 --resume_from_checkpoint로 주거나, 새 --output_dir에 그 모델을 --model_type으로 주세요."
 
 
@@ -98,7 +99,7 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
     """
     output_dir = Path(output_dir)
     checkpoints = list_checkpoints(output_dir)
-    if resume in ("auto", "true", "True"):
+    if resume in AUTO:
         troubles = []
         whole = whole_checkpoints(output_dir)
         for checkpoint in reversed(whole):
@@ -107,9 +108,10 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
             except UserError as error:
                 troubles.append(error)
                 continue
-            for half in checkpoints:
-                if half not in whole and step_of(half) > step_of(checkpoint):
-                    troubles.append(f"--resume_from_checkpoint={half}: 온전한 체크포인트가 아닙니다.")
+            for later in checkpoints:  # half ones, or of a file that does not tell when its run began
+                if step_of(later) > step_of(checkpoint) and not any(str(later) in str(each) for each in troubles):
+                    trouble = find_trouble(later) if later in whole else "온전한 체크포인트가 아닙니다."
+                    troubles += [f"--resume_from_checkpoint={later}: {trouble}"] if trouble else []
             for trouble in troubles:
                 warn(f"{trouble} 그 앞의 체크포인트에서 이어 갑니다.")
             return checkpoint
@@ -130,7 +132,11 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
     if held and not overwrite:
         raise UsageError(
             f"--output_dir={output_dir}: 지난 학습의 결과가 있습니다({', '.join(held)}).\n"
-            "새로 시작하려면 --overwrite_output_dir, 이어서 하려면 --resume_from_checkpoint=auto를 더하세요."
+            + (
+                "이어 갈 온전한 체크포인트가 없습니다. 새로 시작하려면 --overwrite_output_dir을 더하세요."
+                if resume in AUTO
+                else "새로 시작하려면 --overwrite_output_dir, 이어서 하려면 --resume_from_checkpoint=auto를 더하세요."
+            )
         )
     return None
 
