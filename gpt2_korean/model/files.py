@@ -118,9 +118,9 @@ def damaged(flag, path, error):
     return UserError(f"{flag}={path}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).")
 
 
-def unfitting(flag, source, names, config="config.json"):
+def unfitting(flag, source, names, words="가중치가 config.json과 맞지 않습니다"):
     """The UserError of weights, `names`, that are missing or of other shapes than the config wants."""
-    return UserError(f"{flag}={source}: 가중치가 {config}과 맞지 않습니다 ({names[0]} 등 {len(names)}개).")
+    return UserError(f"{flag}={source}: {words} ({names[0]} 등 {len(names)}개).")
 
 
 def _wrong(flag, folder, key, value, words, config="config.json"):

@@ -155,7 +155,7 @@ def load_adapted(folder, flag, trust_remote_code=False):
     loading = adapted.load_adapter(folder, "default", is_trainable=True)
     wrong = [*loading.unexpected_keys, *loading.missing_keys]
     if wrong:
-        raise unfitting(flag, folder, wrong, "adapter_config.json")
+        raise unfitting(flag, folder, wrong, "가중치가 adapter_config.json과 맞지 않습니다")
     return adapted, tokenizer
 
 
