@@ -15,9 +15,9 @@ from gpt2_korean.device import choose_device, choose_dtype, describe_device, has
 from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, say, warn_of_failure
-from gpt2_korean.model.files import check_sizes, damaged, read_model_json
+from gpt2_korean.model.files import check_sizes, damaged, read_model_json, without_end
 from gpt2_korean.model.gpt2 import is_supported, kernel_sizes
-from gpt2_korean.model.load import check_tokens, load_pretrained, show_downloads_only, without_end
+from gpt2_korean.model.load import check_tokens, load_pretrained, show_downloads_only
 from gpt2_korean.speed import int8, linear
 from gpt2_korean.text.end_of_text import find_end
 

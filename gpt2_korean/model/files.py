@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ OTHERS_WEIGHTS = ("tf_model*.h5", "flax_model*.msgpack", "*.ckpt*", "*.onnx", "*
 # Keys of transformers' configs, of whatever architecture, that can be nothing but a number of things that are there.
 COUNTS = {*SIZES, "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"}
 COUNTS |= {"num_key_value_heads", "intermediate_size", "n_inner", "head_dim", "d_model", "num_layers", "num_heads"}
+SHOWN = 240  # letters of what a library says
 LAYERS = re.compile(r"(^|_)layers?$")
 
 
@@ -121,6 +123,41 @@ def damaged(flag, path, error):
 def unfitting(flag, source, names, words="가중치가 config.json과 맞지 않습니다"):
     """The UserError of weights, `names`, that are missing or of other shapes than the config wants."""
     return UserError(f"{flag}={source}: {words} ({names[0]} 등 {len(names)}개).")
+
+
+def unloadable(flag, source, error):
+    """The UserError of what a library raised over the files of `source`."""
+    from safetensors import SafetensorError
+
+    said = " ".join(str(error).split())[:SHOWN] or type(error).__name__
+    if isinstance(error, (SafetensorError, json.JSONDecodeError, EOFError, UnicodeDecodeError)):
+        return damaged(flag, source, said)
+    if isinstance(error, pickle.UnpicklingError):
+        return UserError(f"{flag}={source}: 가중치 파일에 가중치가 아닌 것이 들어 있어 열지 않았습니다.")
+    if "trust_remote_code" in str(error):
+        return UserError(
+            f"{flag}={source}: 모델에 딸린 Python 코드를 실행해야 하는 모델입니다.\n"
+            "만든 이를 믿는다면 그 코드를 읽어 본 뒤 --trust_remote_code를 더하세요."
+        )
+    if isinstance(error, ImportError):
+        return UserError(f"{flag}={source}: 이 모델을 열려면 여기에 없는 패키지가 필요합니다 ({said}).")
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return UserError(f"{flag}={source}: 메모리가 모자라 모델을 불러올 수 없습니다. 더 작은 모델을 주세요.")
+    kind = "" if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: "
+    return UserError(f"{flag}={source}: 모델을 불러올 수 없습니다 ({kind}{said}).")
+
+
+def without_tokenizer(flag, source):
+    """The UserError of a model without files of a tokenizer, or with a part of them."""
+    return UserError(
+        f"{flag}={source}: 토크나이저가 없는 모델입니다. 모델을 만든 곳에서 tokenizer.json(또는 "
+        "vocab.json과 merges.txt)을 받아 모델 폴더에 함께 두세요."
+    )
+
+
+def without_end(source):
+    """The UserError of a model in which nothing ends a text."""
+    return UserError(f"{source}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다.")
 
 
 def _wrong(flag, folder, key, value, words, config="config.json"):

@@ -2,19 +2,17 @@
 
 import copy
 import json
-import pickle
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say
 from gpt2_korean.model import lora
-from gpt2_korean.model.files import check_files, count_bytes, damaged, unfitting
+from gpt2_korean.model.files import check_files, count_bytes, unfitting, unloadable, without_end, without_tokenizer
 from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
 from gpt2_korean.text.end_of_text import agree_on_ends, settle_ends
 from gpt2_korean.text.vocabulary import learn_tokenizer
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-SHOWN = 240  # letters of what a library says
 SMALL = 2**24  # weights and buffers that may be made without being held against files
 
 
@@ -64,7 +62,7 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False)
     except UserError:
         raise
     except Exception as error:  # the files are others', and what the libraries raise over them has no end
-        raise _unloadable(flag, source, error) from error
+        raise unloadable(flag, source, error) from error
 
 
 def _load_whole(source, dtype, flag, access):
@@ -159,28 +157,6 @@ def load_adapted(folder, flag, trust_remote_code=False):
     return adapted, tokenizer
 
 
-def _unloadable(flag, source, error):
-    """The UserError of what a library raised over the files of `source`."""
-    from safetensors import SafetensorError
-
-    said = " ".join(str(error).split())[:SHOWN] or type(error).__name__
-    if isinstance(error, (SafetensorError, json.JSONDecodeError, EOFError, UnicodeDecodeError)):
-        return damaged(flag, source, said)
-    if isinstance(error, pickle.UnpicklingError):
-        return UserError(f"{flag}={source}: 가중치 파일에 가중치가 아닌 것이 들어 있어 열지 않았습니다.")
-    if "trust_remote_code" in str(error):
-        return UserError(
-            f"{flag}={source}: 모델에 딸린 Python 코드를 실행해야 하는 모델입니다.\n"
-            "만든 이를 믿는다면 그 코드를 읽어 본 뒤 --trust_remote_code를 더하세요."
-        )
-    if isinstance(error, ImportError):
-        return UserError(f"{flag}={source}: 이 모델을 열려면 여기에 없는 패키지가 필요합니다 ({said}).")
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return UserError(f"{flag}={source}: 메모리가 모자라 모델을 불러올 수 없습니다. 더 작은 모델을 주세요.")
-    kind = "" if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: "
-    return UserError(f"{flag}={source}: 모델을 불러올 수 없습니다 ({kind}{said}).")
-
-
 def show_downloads_only():
     """Hide transformers' bars for loading and saving, which last moments, and keep the Hub's for downloads."""
     import huggingface_hub.utils
@@ -272,16 +248,3 @@ def check_tokens(tokenizer, rows, flag, source):
             f"{flag}={source}: 토크나이저의 토큰({largest + 1:,}개)이 모델의 임베딩({rows:,}줄)보다 많습니다. 모델의 "
             f"원래 토크나이저를 두거나, model.resize_token_embeddings({largest + 1})로 늘려 저장하세요."
         )
-
-
-def without_tokenizer(flag, source):
-    """The UserError of a model without files of a tokenizer, or with a part of them."""
-    return UserError(
-        f"{flag}={source}: 토크나이저가 없는 모델입니다. 모델을 만든 곳에서 tokenizer.json(또는 "
-        "vocab.json과 merges.txt)을 받아 모델 폴더에 함께 두세요."
-    )
-
-
-def without_end(source):
-    """The UserError of a model in which nothing ends a text."""
-    return UserError(f"{source}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다.")
