@@ -43,7 +43,6 @@ if not torch.accelerator.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # Triton's kernels, where it is installed, run in NumPy
 
 
-
 def pytest_unconfigure():
     if TEMPORARY:
         TEMPORARY.cleanup()
@@ -237,14 +236,17 @@ def forks():
 
 @pytest.fixture
 def fork_script(forks, tmp_path_factory):
-    """Run a script in a process that has the libraries loaded; with `ranks`, in so many: a list of what each did."""
+    """Run a script in a process that has the libraries loaded; with `ranks`, in so many: a list of what each did.
+
+    `more` is how many bytes of memory it may take besides, None for as many as there are.
+    """
 
     def said(path):
         return Path(path).read_text("utf-8")
 
-    def run(*words, ranks=1, cwd=ROOT):
+    def run(*words, ranks=1, cwd=ROOT, more=None):
         words, output = [str(word) for word in words], tmp_path_factory.mktemp("fork") / "rank"
-        request = {"words": words, "ranks": ranks, "folder": str(cwd), "output": str(output)}
+        request = {"words": words, "ranks": ranks, "folder": str(cwd), "output": str(output), "bytes": more}
         forks.stdin.write(json.dumps(request) + "\n")
         forks.stdin.flush()
         codes = json.loads(forks.stdout.readline())

@@ -12,6 +12,7 @@ from gpt2_korean.messages import UserError, say, warn
 from gpt2_korean.text.cache import keep, kept_beside
 from gpt2_korean.text.documents import count_characters, sample_texts
 from gpt2_korean.text.end_of_text import settle_ends
+from gpt2_korean.text.folders import find_path
 
 END_OF_TEXT = "<|endoftext|>"
 # The matrix units of every accelerator like a vocabulary of whole tiles; none is padded, since a
@@ -138,12 +139,12 @@ def train_bpe(texts, vocab_size, *cuts):
 def _other_tokenizer(path, context_length):
     from transformers import AutoTokenizer
 
+    path = find_path(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=Path(path).exists(), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다 ({str(error).splitlines()[0]})."
-        ) from None
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=path.exists(), trust_remote_code=False)
+    except Exception as error:  # whatever the libraries make of others' files
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다 ({words}).") from None
     if sorted(tokenizer.get_vocab().values()) != list(range(len(tokenizer))):  # rows of embeddings have no gaps
         raise UserError(f"--tokenizer={path}: 토큰의 번호가 0부터 빠짐없이 이어지지 않는 토크나이저입니다.")
     if not settle_ends(tokenizer):
@@ -177,7 +178,10 @@ def token_bytes(tokenizer):
     added = tokenizer.get_added_tokens_decoder()
     for token, index in vocabulary.items():
         if index not in added:
-            pieces[index] = token.translate(alphabet).encode("latin-1")
+            try:
+                pieces[index] = token.translate(alphabet).encode("latin-1")
+            except UnicodeEncodeError:  # a token that no bytes are written by
+                return None
         elif not added[index].special:
             pieces[index] = token.encode()
     return pieces if {bytes([byte]) for byte in range(256)} <= set(pieces) else None

@@ -1,7 +1,6 @@
 """Blocks and a model → a Trainer; its run from the start or a checkpoint to the end or a stop."""
 
 import os
-import pickle
 import signal
 import threading
 from contextlib import contextmanager
@@ -132,8 +131,6 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
             "장치의 메모리가 모자랍니다. --per_device_train_batch_size를 줄이고 --gradient_accumulation_steps를 "
             "그만큼 늘리거나,\n--gradient_checkpointing을 더하거나, --block_size를 줄이세요."
         ) from error
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{checkpoint}: 옵티마이저의 상태가 아닌 것이 들어 있어 열지 않았습니다.") from error
     except (RuntimeError, ConnectionError) as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise UserError(

@@ -239,6 +239,28 @@ class KoreanTrainer(Trainer):
 
     # How it goes on
 
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        with self._opening(checkpoint, "optimizer.pt, scheduler.pt"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            for weight, kept in getattr(self.optimizer, "state", {}).items():
+                if getattr(kept.get("exp_avg"), "shape", weight.shape) != weight.shape:
+                    raise ValueError("of other weights")  # PyTorch's fused step would read beyond its end
+
+    def _load_rng_state(self, checkpoint):
+        with self._opening(checkpoint, "rng_state.pth"):
+            super()._load_rng_state(checkpoint)
+
+    @contextmanager
+    def _opening(self, checkpoint, names):
+        """Turn whatever a state of others' raises into a UserError."""
+        try:
+            yield
+        except Exception as error:
+            raise UserError(
+                f"{checkpoint}: {names}이(가) 이 모델을 학습하던 상태가 아닙니다({type(error).__name__}).\n"
+                f"새 --output_dir에 --model_type={checkpoint}을 주면 그 모델에서 새로 시작합니다."
+            ) from error
+
     def go_on(self, checkpoint):
         """Take up what Trainer's own state lacks: the losses since the last log line, an evaluation cut short."""
         self.saved_step = self.state.global_step
