@@ -4,7 +4,7 @@ import sys
 
 from gpt2_korean.checkpoints.lock import own_output_dir
 from gpt2_korean.cli.train_options import parse_train_options
-from gpt2_korean.messages import print_once, run_script, say
+from gpt2_korean.messages import print_once, run_script, say, tracebacks_in
 from gpt2_korean.model.find import find_start
 from gpt2_korean.model.gpt2 import context_length
 from gpt2_korean.text.documents import Texts, find_texts, read_texts
@@ -16,7 +16,7 @@ from gpt2_korean.training.stopping import leave_together, stop_requests
 
 def main(argv=None):
     options = parse_train_options(argv)
-    with stop_requests(options.max_hours) as stop:
+    with stop_requests(options.max_hours) as stop, tracebacks_in(options.output.logging_dir):
         learn(options, stop) if options.do_train else measure(options, stop)
         leave_together()
     return 0
@@ -51,7 +51,8 @@ def learn(options, stop):
         blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments)
         rate = choose_embedding_learning_rate(options.learning, arguments, tokenizer is not own)
         record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, rate, arguments)
-        model = prepare_model(model, own, tokenizer, added, texts.train, blocks.train, start, options.model)
+        with arguments.main_process_first():  # it computes the embeddings of a new vocabulary
+            model = prepare_model(model, own, tokenizer, added, texts.train, blocks.train, start, options.model)
 
         trainer = build_trainer(model, tokenizer, arguments, texts, blocks, stop, record, options.output)
         steps, tokens = announce(trainer, blocks)

@@ -2,17 +2,32 @@
 
 Results belong to stdout; everything here goes to stderr. A mistake a user can make is raised as
 `UserError` (exit code 1) or `UsageError` (2: the command line itself is wrong) with a Korean message
-of one or two lines; anything else is a bug and keeps its traceback. A run that was asked to stop and can
-go on later ends with `Stopped` (75).
+of one or two lines; anything else is a bug, whose traceback goes into a file. A run that was asked to stop
+and can go on later ends with `Stopped` (75).
 """
 
+import contextlib
 import errno
+import gc
 import os
+import platform
 import re
 import sys
+import tempfile
+import threading
+import time
 import traceback
+from pathlib import Path
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/@\s]+(?=@)")  # a Hub token; the name and password in a URL
+NAMED_SECRET = re.compile(
+    r"((?:authorization|password|secret|api[_-]?key|(?:hub|access|auth)[_-]token)['\"]?\s*[:=]\s*b?['\"]?"
+    r"(?:(?:bearer|basic|token)\s+)?)[^\s'\",;})]+",
+    re.IGNORECASE,
+)
+KEY = re.compile(r"\bwandb_v\d_\w+|\b[0-9a-f]{40}\b")  # of wandb; a commit may look like one
+SECRET_VARIABLE = re.compile("TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
+SHORTEST_SECRET = 6  # what is shorter, as the 1 or false of a switch, would hide half of every message
 
 
 class UserError(Exception):
@@ -60,13 +75,20 @@ def warn_of_failure(error, message):
 
 
 def run_script(main):
-    """Run `main()` and turn what a user can cause into a message and an exit code (0, 1, 2 or 75)."""
+    """Run `main()` and turn whatever it raises into a message and an exit code (0, 1, 2 or 75)."""
+    if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        # Files with Korean names could not be opened, and arguments not be read.
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
     for stream in (sys.stdout, sys.stderr):
         # Text that an ASCII or CP949 terminal cannot show is escaped, never a crash.
         stream.reconfigure(errors="backslashreplace")
+    # Imports make a million objects that all stay: to look for garbage after every 700 takes over a second of a start.
+    gc.set_threshold(10_000)
     if not sys.stderr.isatty():
         # Progress bars are redrawn in place; in the log of a batch job each drawing is a line more.
         os.environ.setdefault("TQDM_MININTERVAL", "10")
+    hook, threading.excepthook = threading.excepthook, _report_of_thread
     try:
         return main()
     except UserError as error:
@@ -78,9 +100,60 @@ def run_script(main):
     except KeyboardInterrupt:
         say_error("Ctrl-C로 멈췄습니다. 이미 저장된 체크포인트와 결과는 그대로 있습니다.")
         return 1
-    except OSError as error:
-        say_error(describe_os_error(error))
+    except Exception as error:
+        say_error(describe_os_error(error) if isinstance(error, OSError) and error.errno else report(error))
         return 1
+    finally:
+        threading.excepthook = hook
+
+
+def _report_of_thread(failed):
+    if isinstance(failed.exc_value, Exception):
+        say_error(report(failed.exc_value))
+
+
+@contextlib.contextmanager
+def tracebacks_in(folder):
+    """Have the traceback of what nobody foresaw in here written into `folder`."""
+    try:
+        yield
+    except Exception as error:
+        error.reported_in = folder
+        raise
+
+
+def report(error):
+    """Write the traceback of an error that nobody foresaw into a file; returns two lines: what broke, and where it is.
+
+    The file stands in the folder of tracebacks_in, the current one or a temporary one, the first that can be written.
+    """
+    lines = KEY.sub("***", hide_secrets("".join(traceback.format_exception(error))))
+    if os.environ.get("GPT2_KOREAN_DEBUG") == "1":
+        print(lines, file=sys.stderr, flush=True)
+    name = f"gpt2-korean-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    about = f"Python {platform.python_version()}, {platform.platform()}\n"
+    place = "적을 곳이 없었습니다. GPT2_KOREAN_DEBUG=1을 앞에 붙여 다시 실행하면 화면에 나옵니다."
+    for folder in (getattr(error, "reported_in", None), ".", tempfile.gettempdir()):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            file = Path(folder, name).resolve()
+            file.write_text(about + lines, "utf-8", "backslashreplace")
+            place = f"{file}에 적었습니다. 프로젝트의 이슈에 이 파일을 붙여 알려 주세요."
+            break
+    what = KEY.sub("***", hide_secrets(f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")))
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"메모리가 모자랍니다({what}). 배치나 모델을 줄여 다시 실행하세요.\n자세한 것은 {place}"
+    return f"예상하지 못한 오류가 났습니다({what}).\n자세한 것은 {place}"
+
+
+def first_line(error):
+    """The first line of an error's message that is not blank, cut where it is long."""
+    try:
+        lines = str(error).split("\n")
+    except Exception:  # the message of an error may fail as well
+        return ""
+    line = next((line.strip() for line in lines if line.strip()), "")
+    return line if len(line) <= 300 else f"{line[:299]}…"
 
 
 def say_error(error):
@@ -89,11 +162,12 @@ def say_error(error):
 
 
 def hide_secrets(text):
-    """`text` without Hub tokens and passwords."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if os.environ.get(name):
-            text = text.replace(os.environ[name], "***")
-    return TOKEN.sub("***", text)
+    """`text` without tokens, keys and passwords, also those that environment variables hold."""
+    secrets = {value for name, value in os.environ.items() if SECRET_VARIABLE.search(name)}
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, "***")
+    return NAMED_SECRET.sub(r"\1***", TOKEN.sub("***", text))
 
 
 def describe_os_error(error):
@@ -109,6 +183,6 @@ def describe_os_error(error):
         errno.EISDIR: "파일이 아니라 폴더입니다",
         errno.ENOTDIR: "폴더가 아니라 파일입니다",
     }
-    reason = reasons.get(error.errno, str(error))
+    reason = reasons.get(error.errno, first_line(error))
     where = f" ({error.filename})" if error.filename else ""
     return f"{reason}{where}"

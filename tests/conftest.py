@@ -32,6 +32,14 @@ os.environ.update(
 )
 
 import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# The same examples every time, a few seconds of them a file; GPT2_KOREAN_EXAMPLES=10000 tries more.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck],
+    max_examples=int(os.environ.get("GPT2_KOREAN_EXAMPLES", 50)),
+)  # fmt: skip
+settings.load_profile("suite")
 
 if not torch.accelerator.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # Triton's kernels, where it is installed, run in NumPy
@@ -246,14 +254,17 @@ def forks():
 
 @pytest.fixture
 def fork_script(forks, tmp_path_factory):
-    """Run a script in a process that has the libraries loaded; with `ranks`, in so many: a list of what each did."""
+    """Run a script in a process that has the libraries loaded; with `ranks`, in so many: a list of what each did.
+
+    `more` is how many bytes of memory it may take besides, None for as many as there are.
+    """
 
     def said(path):
         return Path(path).read_text("utf-8")
 
-    def run(*words, ranks=1, cwd=ROOT):
+    def run(*words, ranks=1, cwd=ROOT, more=None):
         words, output = [str(word) for word in words], tmp_path_factory.mktemp("fork") / "rank"
-        request = {"words": words, "ranks": ranks, "folder": str(cwd), "output": str(output)}
+        request = {"words": words, "ranks": ranks, "folder": str(cwd), "output": str(output), "bytes": more}
         forks.stdin.write(json.dumps(request) + "\n")
         forks.stdin.flush()
         codes = json.loads(forks.stdout.readline())

@@ -4,8 +4,10 @@ A line of JSON on stdin asks for one script, or for two side by side as the rank
 answers it has their exit codes. Nothing here starts a thread before it forks.
 """
 
+import gc
 import json
 import os
+import resource
 import runpy
 import signal
 import socket
@@ -21,6 +23,7 @@ PATIENCE_SECONDS = 200
 
 def main():
     load_libraries()
+    gc.freeze()  # a script looks for garbage of its own alone
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         print(json.dumps(run(json.loads(line))), file=answers, flush=True)
@@ -70,6 +73,9 @@ def start(request, rank, port):
             each = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": request["ranks"], "MASTER_PORT": port}
             os.environ.update({name: str(value) for name, value in each.items()}, MASTER_ADDR="127.0.0.1")
         os.chdir(request["folder"])
+        if request.get("bytes"):
+            held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (held + request["bytes"],) * 2)
         sys.argv = request["words"]
         code = run_as_script(sys.argv[0])
     except BaseException:

@@ -1,8 +1,18 @@
-"""What is done without is told of in a line, and GPT2_KOREAN_DEBUG=1 shows what stood in its way."""
+"""However a run ends, a user reads a line or two, and the rest stands in a file without anybody's secrets."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from gpt2_korean import messages
+
+TOKEN = "hf_abcdefghijklmnopqrstuvwxyz"
 
 
 @pytest.mark.parametrize("debug", [None, "0", "1"])
@@ -17,3 +27,114 @@ def test_a_failure_that_ends_nothing_shows_its_traceback_where_that_is_asked_for
     assert ("Traceback" in err and "test_messages.py" in err) == (debug == "1")
     assert len(err.splitlines()) == 1 or debug == "1"
     assert "hf_abc" not in err
+
+
+@pytest.fixture
+def end(monkeypatch, tmp_path, capsys):
+    """Run a script whose main raises an error, in an empty folder; returns its code, stderr and the file it names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GPT2_KOREAN_DEBUG", raising=False)
+
+    def run(error, folder=None):
+        def main():
+            with messages.tracebacks_in(folder):
+                raise error
+
+        code = messages.run_script(main)
+        out, err = capsys.readouterr()
+        named = re.search(r"\S*gpt2-korean-error-\S*?\.txt", err)
+        assert out == ""
+        return code, err, named and Path(named[0])
+
+    return run
+
+
+@pytest.mark.parametrize("error", [TypeError("x"), AssertionError(), RecursionError("a\nb"), KeyError("\n\n가\n나"),
+                                   UnicodeDecodeError("utf-8", b"a", 0, 1, "?"), OSError("of a library\nin two lines")],
+                         ids=repr)  # fmt: skip
+def test_what_nobody_foresaw_ends_in_two_lines_and_a_file(end, tmp_path, error):
+    code, err, file = end(error, tmp_path / "기록" / "logs")
+    assert code == 1 and len(err.splitlines()) == 2 and err.startswith("오류: ") and "Traceback" not in err
+    assert type(error).__name__ in err and "이슈" in err
+    assert file.parent == tmp_path / "기록" / "logs"
+    assert "Traceback" in file.read_text("utf-8") and type(error).__name__ in file.read_text("utf-8")
+
+
+def test_the_file_stands_where_it_can_be_written(end, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    assert end(TypeError("x"))[2].parent == tmp_path
+    assert end(TypeError("x"), tmp_path / "file" / "logs")[2].parent == tmp_path
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.chdir("/proc")  # where nobody can write
+    assert end(TypeError("x"), "/proc/logs")[2].parent == temporary
+    monkeypatch.setattr("tempfile.tempdir", "/proc")
+    code, err, file = end(TypeError("x"), "/proc/logs")
+    assert code == 1 and file is None and "GPT2_KOREAN_DEBUG" in err and len(err.splitlines()) == 2
+
+
+def test_it_is_shown_where_that_is_asked_for(end, monkeypatch):
+    monkeypatch.setenv("GPT2_KOREAN_DEBUG", "1")
+    assert "Traceback" in end(TypeError("x"))[1]
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [TOKEN, "plain secret", "0123456789abcdef0123456789abcdef01234567", "wandb_v1_abc_DEF", "who:word@", "abcde12345"],
+)
+def test_no_secret_is_told(end, monkeypatch, secret):
+    for name in ("MY_TOKEN", "api_key", "A_SECRET_THING", "PASSWORD"):
+        monkeypatch.setenv(name, f"{name} plain secret")
+    words = {"plain secret": "A_SECRET_THING plain secret", "who:word@": "https://who:word@host/x"}
+    message = words.get(secret, f"request with {secret}")
+    if secret == "abcde12345":
+        message = f"{{'Authorization': 'Bearer {secret}', 'accept': 'text'}}"
+    _, err, file = end(ValueError(message))
+    for text in (err, file.read_text("utf-8")):
+        assert secret.strip("@") not in text and "***" in text
+
+
+def test_short_values_of_the_environment_hide_nothing(monkeypatch):
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    monkeypatch.setenv("KEY", "1")
+    assert messages.hide_secrets("--torch_compile=false 10") == "--torch_compile=false 10"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory")])
+def test_a_lack_of_memory_is_called_so(end, error):
+    code, err, file = end(error)
+    assert code == 1 and "메모리가 모자랍니다" in err and file.exists()
+
+
+def test_what_the_system_says_and_what_a_user_stops_need_no_file(end):
+    for error in (PermissionError(13, "x", "a"), KeyboardInterrupt(), messages.UserError("x"), messages.Stopped("x")):
+        code, err, file = end(error)
+        assert code in (1, 75) and file is None and len(err.splitlines()) == 1
+
+
+def test_a_thread_ends_no_other_way(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    before = threading.excepthook
+
+    def main():
+        thread = threading.Thread(target=lambda: [][0])
+        thread.start()
+        thread.join()
+        return 0
+
+    assert messages.run_script(main) == 0
+    err = capsys.readouterr().err
+    assert "IndexError" in err and "Traceback" not in err and len(err.splitlines()) == 2
+    assert len(list(tmp_path.glob("*.txt"))) == 1 and threading.excepthook is before
+
+
+def test_utf8_is_read_whatever_the_locale(tmp_path):
+    """As bytes that the locale does not know, and files by such a name."""
+    (tmp_path / "앞글.txt").write_text("가\n", "utf-8")
+    environment = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = ["generate.py", "--model_name_or_path=./없음", f"--prompt_file={tmp_path}/앞글.txt"]
+    finished = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, capture_output=True, env=environment, timeout=60, check=False
+    )
+    assert finished.returncode == 2 and "--model_name_or_path=./없음" in finished.stderr.decode("utf-8")

@@ -19,9 +19,12 @@ PRIVATE = {
     "cli/parser.py": {
         "argparse.ArgumentParser._actions": ATTRIBUTE,
         "argparse.ArgumentParser._optionals": ATTRIBUTE,
+        "argparse.ArgumentParser._get_value": "self action arg_string",
+        "argparse.ArgumentParser._get_values": "self action arg_strings",
     },
     "text/blocks.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
-    "text/vocabulary.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
+    "text/cache.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
+    "text/documents.py": {"datasets.Dataset._indices": ATTRIBUTE},
     "model/gpt2.py": {"transformers.PretrainedConfig._attn_implementation": ATTRIBUTE},
     "model/load.py": {
         "transformers.utils.hub.cached_files._raise_exceptions_for_missing_entries": "keyword",
@@ -82,6 +85,8 @@ PRIVATE = {
         "transformers.Trainer._globalstep_last_logged": ATTRIBUTE,
         "transformers.Trainer._issue_warnings_after_load": "self load_result",
         "transformers.Trainer._load_best_model": "self",
+        "transformers.Trainer._load_optimizer_and_scheduler": "self checkpoint",
+        "transformers.Trainer._load_rng_state": "self checkpoint",
         "transformers.Trainer._maybe_log_save_evaluate": "self tr_loss grad_norm model trial epoch "
         "ignore_keys_for_eval start_time learning_rate",
         "transformers.Trainer._prepare_inputs": "self inputs",

@@ -215,3 +215,30 @@ def test_a_wrong_flag_is_refused_in_less_than_a_second(run_script):
         assert finished.returncode == 2
         imported = {line.rsplit("|", 1)[-1].strip() for line in finished.stderr.splitlines() if "|" in line}
         assert not imported & {"torch", "transformers", "datasets"}
+
+
+def test_a_table_whose_first_row_is_wrong_is_refused_before_torch_is_imported(run_script, tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"제목": ["가"]}), tmp_path / "열.parquet")
+    (tmp_path / "열.csv").write_text("제목,본문\n가,나\n", "cp949")
+    (tmp_path / "줄.jsonl").write_text('{"text": \n' + '{"text": "가"}\n' * 10)
+    for name, named in (("열.parquet", "제목"), ("열.csv", "제목, 본문"), ("줄.jsonl", "1번째 줄")):
+        words = ["train.py", f"--dataset_path={tmp_path / name}", "--do_train", f"--output_dir={tmp_path / 'out'}"]
+        finished = run_script("-X", "importtime", *words)
+        imported = {line.rsplit("|", 1)[-1].strip() for line in finished.stderr.splitlines() if "|" in line}
+        assert finished.returncode == 1 and named in finished.stderr
+        assert not imported & {"torch", "transformers", "datasets"}
+
+
+def test_what_nobody_foresaw_is_written_beside_the_logs(run_main, train_words, tmp_path, monkeypatch):
+    """A library that fails stands for it."""
+    import datasets
+
+    monkeypatch.setattr(datasets.Dataset, "from_generator", lambda *_, **__: {}["한글"])
+    code, _, err = run_main("train.py", *train_words, "--do_train")
+    message = err[err.index("오류:") :]
+    assert code == 1 and "KeyError: '한글'" in message and len(message.splitlines()) == 2
+    (file,) = (tmp_path / "logs").glob("gpt2-korean-error-*.txt")
+    assert str(file) in message and "from_generator" in file.read_text("utf-8")

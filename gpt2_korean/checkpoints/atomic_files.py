@@ -7,6 +7,7 @@ for a checkpoint, and Trainer's uploads leave out names that begin with an under
 import contextlib
 import os
 import shutil
+import stat
 from pathlib import Path
 
 UNFINISHED = "_unfinished"
@@ -15,12 +16,16 @@ UNFINISHED = "_unfinished"
 def staging_area(output_dir):
     """The folder in which what is to become part of `output_dir` is written; `output_dir` must be there."""
     area = Path(output_dir) / UNFINISHED
+    if area.is_symlink():  # what is written through it would lie elsewhere
+        area.unlink()
     area.mkdir(exist_ok=True)
     return area
 
 
 def clear_staging_area(output_dir):
-    """Remove what a killed run left half-written or half-removed."""
+    """Remove what a killed run left half-written or half-removed, or a link or file of that name."""
+    with contextlib.suppress(OSError):
+        (Path(output_dir) / UNFINISHED).unlink(missing_ok=True)
     shutil.rmtree(Path(output_dir) / UNFINISHED, ignore_errors=True)
 
 
@@ -31,10 +36,17 @@ def tidy_staging_area(output_dir):
 
 
 def sync(folder):
-    """Return once all files below `folder` are on the disk."""
+    """Return once all files below `folder` are on the disk, to be read by whom the umask lets."""
+    umask = os.umask(0o077)  # cannot be asked without being set
+    os.umask(umask)
     for root, _, names in os.walk(folder):
         for name in names:
-            _sync_path(Path(root) / name)
+            path = Path(root) / name
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if 0o666 & ~umask & ~mode:  # safetensors gives its files to their owner alone
+                with contextlib.suppress(PermissionError):  # some file systems have one mode for all
+                    path.chmod(mode | 0o666 & ~umask)
+            _sync_path(path)
         _sync_path(root)
 
 
@@ -44,25 +56,26 @@ def rename_into_place(folder, target):
     _sync_path(target.parent)
 
 
-def replace_files(folder, target, last=()):
-    """Move the synced files of `folder` into the folder `target` one by one, those named in `last` after the others."""
-    order = {name: position for position, name in enumerate(last, 1)}
-    for path in sorted(folder.iterdir(), key=lambda path: (order.get(path.name, 0), path.name)):
-        if path.is_dir():
-            shutil.copytree(path, target / path.name, dirs_exist_ok=True)
-            shutil.rmtree(path)
-        else:
-            os.replace(path, target / path.name)
+def replace_files(folder, target, order):
+    """Move the synced files of `folder` into the folder `target` one by one, sorted by `order` (path → number)."""
+    for path in sorted(folder.iterdir(), key=lambda path: (order(path), path.name)):
+        os.replace(path, target / path.name)
     folder.rmdir()
     _sync_path(target)
 
 
 def write_file(path, content):
     """Write `path` (a str as UTF-8, or bytes) so that it holds the old content or the new one, whatever happens."""
-    beside = staging_area(path.parent) / path.name
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
-    _sync_path(beside)
-    os.replace(beside, path)
+    try:
+        beside = staging_area(path.parent) / path.name
+        beside.unlink(missing_ok=True)
+        with beside.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        _sync_path(beside)
+        os.replace(beside, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is told of without
+        raise
     tidy_staging_area(path.parent)
 
 

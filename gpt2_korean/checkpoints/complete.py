@@ -16,7 +16,8 @@ STATE = "trainer_state.json"
 RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: see same_run.py and training/trainer.py
 ADAPTER = "adapter"  # beside a model that LoRA trained: what was merged into it
 CURVE = "training_curve.png"
-WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors")
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors", "adapter_model.bin")
+LEGACY_PICKLE = b"\x80"  # how torch.save wrote before its files were archives
 
 
 def list_checkpoints(folder):
@@ -34,7 +35,8 @@ def whole_checkpoints(folder):
     """
 
     def age(checkpoint):
-        return (read_json(checkpoint / RESUME) or {}).get("started", 0), trainer_state(checkpoint)["global_step"]
+        started = (read_json(checkpoint / RESUME) or {}).get("started")
+        return started if isinstance(started, float) else 0, trainer_state(checkpoint)["global_step"]
 
     return sorted(filter(is_resumable, list_checkpoints(folder)), key=age)
 
@@ -49,7 +51,7 @@ def has_weights(folder):
 
 def is_resumable(checkpoint):
     """Whether a checkpoint is whole: Trainer writes trainer_state.json last, and every file can be opened."""
-    states = (path for pattern in ("*.pt", "*.pth") for path in Path(checkpoint).glob(pattern))
+    states = (path for pattern in ("*.pt", "*.pth", "*.bin") for path in Path(checkpoint).glob(pattern))
     return (
         trainer_state(checkpoint) is not None
         and missing_weights(checkpoint) is None
@@ -58,16 +60,16 @@ def is_resumable(checkpoint):
 
 
 def missing_weights(folder):
-    """The name of a file of weights that `folder` lacks or that was cut off, None where all are there."""
+    """The name of a file of weights that `folder` lacks or that cannot be whole, None where all are there."""
     from safetensors import SafetensorError, safe_open
 
     folder = Path(folder)
     for index in folder.glob("*.index.json"):
-        content = read_json(index)
-        if content is None:
+        names = (read_json(index) or {}).get("weight_map")
+        if not (isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values())):
             return index.name
-        for name in sorted(set(content["weight_map"].values())):
-            if not (folder / name).exists():
+        for name in sorted(set(names.values())):
+            if "\0" in name or not (folder / name).is_file():
                 return name
     for path in folder.glob("*.safetensors"):
         try:
@@ -75,22 +77,37 @@ def missing_weights(folder):
                 pass
         except (SafetensorError, OSError):
             return path.name
+    for path in (path for pattern in WEIGHTS if pattern.endswith(".bin") for path in folder.glob(pattern)):
+        if not (zipfile.is_zipfile(path) or first_bytes(path, 1) == LEGACY_PICKLE):
+            return path.name
     return None if has_weights(folder) else "model.safetensors"
+
+
+def first_bytes(path, count):
+    """The first bytes of a file, none of what is no file."""
+    if not Path(path).is_file():
+        return b""
+    with open(path, "rb") as file:
+        return file.read(count)
 
 
 def trainer_state(checkpoint):
     """The content of trainer_state.json, None where it is missing or broken."""
-    state = read_json(Path(checkpoint) / STATE)
-    return state if isinstance(state, dict) and "global_step" in state else None
+    state = read_json(Path(checkpoint) / STATE) or {}
+    steps = [state.get(name) for name in ("global_step", "max_steps")]
+    return state if all(type(number) is int and number >= 0 for number in steps) else None
 
 
 def read_json(path, broken=lambda error: None):
-    """The content of a JSON file, None where it is missing, what `broken` makes of the error where it is broken."""
+    """The object in a JSON file, None where there is no file, what `broken` makes of the error where it holds none."""
     try:
-        return json.loads(Path(path).read_text("utf-8"))
+        content = json.loads(Path(path).read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("JSON 객체({...})가 아님")
+        return content
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return broken(error)
 
 
@@ -104,34 +121,6 @@ def check_output_dir(output_dir):
         raise UsageError(
             f"--output_dir={output_dir}: {existing}에 쓸 수 없습니다. 권한을 확인하거나 다른 경로를 주세요."
         )
-
-
-def find_starting_point(output_dir, overwrite, resume):
-    """The checkpoint a training run goes on from, or None for a fresh start.
-
-    `resume` is None, "auto" (the newest whole checkpoint of `output_dir`, if there is one) or a folder.
-    Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
-    is to become of it. With "auto", `overwrite` decides only where there is nothing to go on from.
-    """
-    output_dir = Path(output_dir)
-    checkpoints = list_checkpoints(output_dir)
-    if resume in ("auto", "true", "True"):
-        whole = whole_checkpoints(output_dir)
-        if whole:
-            return whole[-1]
-    elif resume not in (None, "false", "False"):
-        if not is_resumable(resume):
-            raise UsageError(
-                f"--resume_from_checkpoint={resume}: 온전한 체크포인트가 아닙니다. {describe_existing(checkpoints)}"
-            )
-        return Path(resume)
-    held = [path.name for path in checkpoints] + (["모델"] if has_weights(output_dir) else [])
-    if held and not overwrite:
-        raise UsageError(
-            f"--output_dir={output_dir}: 지난 학습의 결과가 있습니다({', '.join(held)}).\n"
-            "새로 시작하려면 --overwrite_output_dir, 이어서 하려면 --resume_from_checkpoint=auto를 더하세요."
-        )
-    return None
 
 
 def check_source_survives(model_type, output_dir):

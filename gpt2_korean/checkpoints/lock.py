@@ -1,6 +1,7 @@
 """One training at a time in one output folder."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -8,16 +9,17 @@ import re
 import time
 from pathlib import Path
 
-from gpt2_korean.checkpoints.atomic_files import clear_staging_area
 from gpt2_korean.checkpoints.complete import check_output_dir
-from gpt2_korean.messages import UserError, warn
+from gpt2_korean.checkpoints.rotation import finish_what_a_killed_run_began
+from gpt2_korean.messages import UsageError, UserError, warn
 
 LOCK = "_lock"
+PATIENCE_SECONDS = 5  # for a run that was killed just now: it takes time to give back its memory, and then the lock
 
 
 @contextlib.contextmanager
 def own_output_dir(output_dir):
-    """Hold `output_dir`, made if need be, against other runs, and clear what a killed one left half-written.
+    """Hold `output_dir`, made if need be, against other runs, and finish what a killed one began.
 
     The lock is the operating system's (POSIX, and so across hosts where the file system carries it): it ends
     with the process that holds it, however that ends, and no child inherits it. Of several ranks the first
@@ -29,10 +31,9 @@ def own_output_dir(output_dir):
         return
     output_dir = Path(output_dir)
     made = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
-    output_dir.mkdir(parents=True, exist_ok=True)
     lock = _lock(output_dir)
     try:
-        clear_staging_area(output_dir)
+        finish_what_a_killed_run_began(output_dir)
         yield
     finally:
         with contextlib.suppress(OSError):  # the folder may be gone by now
@@ -44,12 +45,17 @@ def own_output_dir(output_dir):
 
 
 def _lock(output_dir):
-    path = output_dir / LOCK
+    path, deadline = output_dir / LOCK, time.monotonic() + PATIENCE_SECONDS
     while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        output_dir.mkdir(parents=True, exist_ok=True)  # anew, where the run before was the one that made it
+        file = open(path, "a+", encoding="utf-8", opener=_open_no_link)  # noqa: SIM115
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
+            if time.monotonic() < deadline:
+                file.close()
+                time.sleep(0.05)
+                continue
             file.seek(0)
             raise UserError(
                 f"--output_dir={output_dir}: 다른 학습{_describe_holder(file.read())}이 쓰고 있습니다.\n"
@@ -66,6 +72,19 @@ def _lock(output_dir):
     file.write(json.dumps({"job": _job_number(), "process": os.getpid(), "start": time.strftime("%Y-%m-%d %H:%M")}))
     file.flush()
     return file
+
+
+def _open_no_link(path, flags):
+    """Open the lock itself: through a link another file would be emptied."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UsageError(
+            f"--output_dir={os.path.dirname(path)}: {LOCK}이(가) 다른 곳을 가리키는 링크라 쓰지 않습니다. 지우고 다시 "
+            "실행하거나 다른 --output_dir을 주세요."
+        ) from None
 
 
 def _job_number():

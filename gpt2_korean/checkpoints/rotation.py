@@ -17,13 +17,17 @@ from gpt2_korean.checkpoints.complete import (
     whole_checkpoints,
 )
 
-# All that Trainer, save_pretrained and train.py write into a folder of a model or checkpoint.
+REPLACES = "replaces_earlier_run"  # in a checkpoint: what an earlier run left beside it is still to be removed
+MARKS = (STATE, "config.json", "adapter_config.json")  # without them a folder is not whole, no model, no adapter
+
+# All that Trainer, save_pretrained and train.py write into a folder of a model or checkpoint, in the order in which it
+# is removed, and comes in the opposite one: at no moment are the marks of a model there without the rest, and any of
+# its files without weights, by which what is left of one is known.
 RUN_FILES = (
-    *WEIGHTS,
+    *MARKS,
+    REPLACES,
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
-    "adapter_config.json",
-    "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -33,7 +37,6 @@ RUN_FILES = (
     "merges.txt",
     "chat_template.jinja",
     "training_args.bin",
-    STATE,
     RESUME,
     CURVE,
     "optimizer*.pt",
@@ -41,36 +44,60 @@ RUN_FILES = (
     "scheduler.pt",
     "scaler.pt",
     "rng_state*.pth",
+    *WEIGHTS,
 )
 
 
-def publish_checkpoint(checkpoint, target, saved_before, replaces_earlier_run):
+def publish_checkpoint(checkpoint, target, saved_before):
     """Make the synced folder `checkpoint` visible as `target`.
 
-    saved_before: whether this run has saved this very step before. replaces_earlier_run: delete what an earlier run
-    left beside it: only now, so that whatever ends a run before its first save, the old model is still there.
+    saved_before: whether this run has saved this very step before. What an earlier run left beside one that is marked
+    as REPLACES is deleted: only now, so that whatever ends a run before its first save, the old model is still there.
     """
-    if not saved_before:
-        remove_checkpoint(target)  # another run's
-    if target.exists():  # this very step, saved once more, or a folder that holds files of the user's
-        atomic_files.replace_files(checkpoint, target, last=(STATE,))
-    else:
-        atomic_files.rename_into_place(checkpoint, target)
-    if replaces_earlier_run:
+    publish(checkpoint, target, replaced=not saved_before)
+    if (target / REPLACES).exists():
         remove_earlier_run(target.parent, keep=target)
     atomic_files.tidy_staging_area(target.parent)
 
 
+def publish(folder, target, replaced=True):
+    """Make the synced `folder` visible as `target`; what a run wrote there before is removed, if it is `replaced`."""
+    if replaced or target.is_symlink():
+        remove_checkpoint(target)
+    if target.exists():  # this very step, saved once more, or a folder that holds files of the user's
+        atomic_files.replace_files(folder, target, _publication_order)
+    else:
+        atomic_files.rename_into_place(folder, target)
+
+
+def publish_model(folder, output_dir):
+    """Move the synced files of a model, and its adapter, from `folder` into `output_dir`: no half model is visible."""
+    for name in MARKS:
+        (output_dir / name).unlink(missing_ok=True)
+    if (folder / ADAPTER).is_dir():
+        publish(folder / ADAPTER, output_dir / ADAPTER)
+    atomic_files.replace_files(folder, output_dir, _publication_order)
+
+
+def finish_what_a_killed_run_began(output_dir):
+    """Remove what it left half-written, and of the run that it replaces what it did not come to remove."""
+    marked = [checkpoint for checkpoint in whole_checkpoints(output_dir) if (checkpoint / REPLACES).exists()]
+    if marked:
+        remove_earlier_run(output_dir, keep=marked[-1])
+    atomic_files.clear_staging_area(output_dir)
+
+
 def remove_earlier_run(output_dir, keep):
     """Delete the model and all checkpoints but `keep` of `output_dir`, file by file: what no run wrote stays."""
-    output_dir = Path(output_dir)
+    output_dir, keep = Path(output_dir), Path(keep)
     for path in output_dir.glob("checkpoint-*"):
-        if CHECKPOINT.fullmatch(path.name) and path != Path(keep):
+        if CHECKPOINT.fullmatch(path.name) and path != keep:
             remove_checkpoint(path)
     if has_weights(output_dir):
         remove_run_files(output_dir)
     (output_dir / CURVE).unlink(missing_ok=True)  # a run that was stopped leaves one beside no model
     remove_checkpoint(output_dir / ADAPTER)
+    (keep / REPLACES).unlink(missing_ok=True)
 
 
 def drop_old_checkpoints(output_dir, limit, keep=None):
@@ -110,3 +137,7 @@ def remove_run_files(folder):
 
 def _is_run_file(path):
     return path.is_file() and any(path.match(pattern) for pattern in RUN_FILES)
+
+
+def _publication_order(path):
+    return -next((position for position, pattern in enumerate(RUN_FILES) if path.match(pattern)), len(RUN_FILES))

@@ -12,10 +12,15 @@ def config_words(path, known_flags):
     words = []
     for name, value in _read_config(path).items():
         flag = spell_flag(f"--{name}")
-        if flag not in known_flags or flag == "--config":
+        if flag not in known_flags or flag in ("--config", "--help"):
             raise UsageError(f"{path}: 알 수 없는 이름입니다: {name}. {nearest(flag, known_flags)}")
         if isinstance(value, list):
-            words += [flag, *(word for word in value if word is not None)]
+            listed = [word for word in value if word is not None]
+            if not listed or any(word.startswith("-") for word in listed):  # of which a command line makes other flags
+                raise UsageError(
+                    f"{path}: {name}의 목록이 비었거나 -로 시작하는 값이 있습니다. 값을 고치거나 그 줄을 빼세요."
+                )
+            words += [flag, *listed]
         elif value is not None:
             words.append(f"{flag}={value}")
     return words

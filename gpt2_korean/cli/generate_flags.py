@@ -8,12 +8,14 @@ from dataclasses import dataclass, fields
 from gpt2_korean.cli.generate_checks import check_together
 from gpt2_korean.cli.parser import (
     DEVICES,
+    MOST_TOKENS,
     REMOTE_CODE,
     KoreanArgumentParser,
     add_flag,
     add_switch,
     choice,
     escaped_text,
+    file_path,
     group_of,
     integer,
     number,
@@ -164,7 +166,7 @@ def generate_parser():
         action="append",
         help="이어 쓸 글의 앞부분이나 건넬 말. 여러 번 줄 수 있습니다 (기본값: 파이프로 넘긴 글, 없으면 빈 글)",
     )
-    add_flag(prompt, "--prompt_file", path, "앞글이 한 줄에 하나씩 든 파일")
+    add_flag(prompt, "--prompt_file", file_path, "앞글이 한 줄에 하나씩 든 파일")
     add_flag(
         prompt,
         "--prompt_template",
@@ -175,16 +177,17 @@ def generate_parser():
     add_switch(prompt, "--raw", "대화 양식이 있는 모델로도 대화하지 않고 글을 이어 씁니다")
 
     sampling = parser.add_argument_group("샘플링")
-    add_flag(sampling, "--length", integer(1), "새로 쓸 토큰 수", 100)
-    add_flag(sampling, "--min_length", integer(0), "적어도 이만큼 새 토큰을 쓰기 전에는 글을 끝내지 않습니다", 0)
+    add_flag(sampling, "--length", integer(1, MOST_TOKENS), "새로 쓸 토큰 수", 100)
+    add_flag(
+        sampling, "--min_length", integer(0, MOST_TOKENS), "적어도 이만큼 새 토큰을 쓰기 전에는 글을 끝내지 않습니다", 0
+    )
     stop_help = r'이 글이 나오면 그 앞에서 끝냅니다. 여러 번 줄 수 있습니다 (예: "\n")'
     sampling.add_argument("--stop", type=escaped_text, action="append", metavar="글", help=stop_help)
     add_flag(sampling, "--top_k", integer(0), "확률이 높은 k개에서만 고릅니다. 0이면 제한하지 않습니다", 50)
     add_flag(sampling, "--top_p", number(above=0, maximum=1), "확률의 합이 p가 될 때까지의 후보에서만 고릅니다", 1.0)
-    add_flag(sampling, "--temperature", number(0), "낮을수록 뻔하고 높을수록 다양합니다. 0이면 늘 가장 높은 것", 1.0)
-    add_flag(
-        sampling, "--repetition_penalty", number(above=0), "이미 나온 토큰을 누르는 정도. 1이면 누르지 않습니다", 1.0
-    )
+    add_flag(sampling, "--temperature", temperature, "낮을수록 뻔하고 높을수록 다양합니다. 0이면 늘 가장 높은 것", 1.0)
+    penalty_help = "이미 나온 토큰을 누르는 정도. 1이면 누르지 않습니다"
+    add_flag(sampling, "--repetition_penalty", number(0.001, 1000), penalty_help, 1.0)
     add_flag(sampling, "--repetition_window", integer(0), "최근 N개의 토큰만 누릅니다. 0이면 모두", 0)
     add_switch(sampling, "--penalize_prompt", "앞글에 나온 토큰도 누릅니다 (기본값: true)", default=True)
     add_flag(
@@ -196,9 +199,9 @@ def generate_parser():
     output = parser.add_argument_group("결과")
     add_switch(output, "--stream", "글을 쓰는 대로 보입니다. 터미널에 한 편만 쓸 때의 기본값", default=None)
     add_switch(output, "--interactive", "앞글을 물어 가며 이어 씁니다. /help를 치면 쓸 수 있는 명령이 나옵니다")
-    add_flag(output, "--num_return_sequences", integer(1), "앞글마다 쓸 글의 수", 1)
-    add_flag(output, "--batch_size", integer(1), "한 번에 함께 쓸 글의 수", 32)
-    add_flag(output, "--output_file", path, "결과를 한 줄에 하나씩 덧붙일 .jsonl 파일(앞글, 글, 시드, 설정)")
+    add_flag(output, "--num_return_sequences", integer(1, 1_000_000), "앞글마다 쓸 글의 수", 1)
+    add_flag(output, "--batch_size", integer(1, 4096), "한 번에 함께 쓸 글의 수", 32)
+    add_flag(output, "--output_file", file_path, "결과를 한 줄에 하나씩 덧붙일 .jsonl 파일(앞글, 글, 시드, 설정)")
 
     page = parser.add_argument_group("화면")
     add_switch(page, "--serve", "브라우저로 글을 쓰는 화면을 엽니다. 다른 플래그는 화면의 처음 값이 됩니다")
@@ -213,6 +216,14 @@ def stage(word):
     if not word:
         raise argparse.ArgumentTypeError("빈 글은 줄 수 없습니다.")
     return word
+
+
+def temperature(word):
+    """0, or a number that no score is divided by in vain."""
+    value = number(0, 1000)(word)
+    if 0 < value < 0.001:
+        raise argparse.ArgumentTypeError(f"{word!r}은(는) 너무 작습니다. 0이나 0.001 이상인 수를 주세요.")
+    return value
 
 
 def prompt_template(word):

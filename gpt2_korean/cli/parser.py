@@ -6,14 +6,18 @@ Knows how flags are parsed, not which flags there are.
 import argparse
 import dataclasses
 import difflib
-import math
 import os
+import re
 
 from gpt2_korean.messages import UsageError
 
 # What both scripts have.
 DEVICES = ("auto", "xpu", "cuda", "mps", "cpu")
 REMOTE_CODE = "모델에 딸린 Python 코드를 실행합니다. 만든 이를 믿을 때만 주세요"
+# The bounds of numbers that have none of their own: far more than anybody means, far less than what overflows.
+MOST = 1_000_000_000
+MOST_BLOCKS, MOST_TOKENS = 1 << 16, 1_000_000  # of a batch; of a text or a block
+VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")  # as os.path.expandvars knows it
 
 
 class KoreanHelp(argparse.HelpFormatter):
@@ -47,6 +51,13 @@ class KoreanArgumentParser(argparse.ArgumentParser):
             raise UsageError(self.describe_unknown(unknown[0]))
         return namespace
 
+    def _get_values(self, action, words):
+        # argparse of Python 3.11 takes the value of --flag=-- for the mark that ends all flags, and drops it.
+        if action.option_strings and words == ["--"]:
+            value = self._get_value(action, "--")
+            return [value] if action.nargs == "+" else value
+        return super()._get_values(action, words)
+
     def parse_given(self, argv):
         """As parse, the flags alone that `argv` gives; afterwards the parser knows no defaults."""
         for action in self._actions:
@@ -57,7 +68,8 @@ class KoreanArgumentParser(argparse.ArgumentParser):
         flag = word.split("=", 1)[0]
         if not flag.startswith("-"):
             return f"알 수 없는 값입니다: {word!r}. 값에 빈칸이 있으면 따옴표로 묶으세요."
-        return f"알 수 없는 플래그입니다: {flag}. {nearest(flag, self.flag_names())}"
+        shown = flag if flag.isprintable() else repr(flag)
+        return f"알 수 없는 플래그입니다: {shown}. {nearest(flag, self.flag_names())}"
 
     def flag_names(self):
         return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
@@ -112,18 +124,21 @@ def choice(*values):
     return parse
 
 
-def integer(minimum=None, maximum=None):
+def integer(minimum, maximum=MOST):
     """A type for whole numbers from `minimum` to `maximum`, both included."""
-    return _number(int, "정수", lambda value: _inside(value, minimum, maximum), _range_words(minimum, maximum))
+    return _number(int, "정수", lambda value: minimum <= value <= maximum, f"{minimum:,} 이상인, {maximum:,} 이하인")
 
 
-def number(minimum=None, maximum=None, *, above=None):
-    """A type for finite numbers from `minimum` (or strictly above `above`) to `maximum`."""
+def number(minimum=None, maximum=MOST, *, above=None, below=None):
+    """A type for numbers from `minimum` (or strictly above `above`) to `maximum` (or strictly below `below`)."""
+    least = f"{minimum:,} 이상인" if above is None else f"{above:,}보다 큰"
+    most = f"{maximum:,} 이하인" if below is None else f"{below:,}보다 작은"
 
     def fits(value):
-        return math.isfinite(value) and _inside(value, minimum, maximum) and (above is None or value > above)
+        enough = value >= minimum if above is None else value > above
+        return enough and (value <= maximum if below is None else value < below)
 
-    return _number(float, "수", fits, _range_words(minimum, maximum, above))
+    return _number(float, "수", fits, f"{least}, {most}")
 
 
 def _number(convert, kind, fits, range_words):
@@ -133,25 +148,10 @@ def _number(convert, kind, fits, range_words):
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r}은(는) {kind}가 아닙니다.") from None
         if not fits(value):
-            raise argparse.ArgumentTypeError(f"{text}은(는) 범위 밖입니다. {range_words} {kind}를 주세요.")
+            raise argparse.ArgumentTypeError(f"{text!r}은(는) 범위 밖입니다. {range_words} {kind}를 주세요.")
         return value
 
     return parse
-
-
-def _inside(value, minimum, maximum):
-    return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
-
-
-def _range_words(minimum, maximum, above=None):
-    words = []
-    if above is not None:
-        words.append(f"{above:g}보다 큰")
-    if minimum is not None:
-        words.append(f"{minimum:g} 이상인")
-    if maximum is not None:
-        words.append(f"{maximum:g} 이하인")
-    return ", ".join(words) or "유한한"
 
 
 def group_of(cls, namespace):
@@ -173,24 +173,57 @@ def add_switch(group, flag, help_text, default=False):
 
 
 def text(word):
-    """A value that is valid Unicode: bytes of another encoding reach us as lone surrogates."""
+    """A value that is valid Unicode: bytes that the locale does not know reach us as lone surrogates.
+
+    Those that are UTF-8 are read as such, whatever the locale.
+    """
     try:
-        word.encode("utf-8")
-    except UnicodeEncodeError as error:
+        word = word.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        place = next(number for number, letter in enumerate(word, 1) if "\ud800" <= letter <= "\udfff")
         raise argparse.ArgumentTypeError(
-            f"{error.start + 1}번째 글자가 올바른 UTF-8이 아닙니다. 터미널의 문자 인코딩을 UTF-8로 맞추세요."
+            f"{place}번째 글자가 올바른 UTF-8이 아닙니다. 터미널의 문자 인코딩을 UTF-8로 맞추세요."
         ) from None
+    if "\0" in word:
+        raise argparse.ArgumentTypeError("글에 들 수 없는 문자(NUL)가 있습니다.")
     return word
 
 
 def path(word):
-    """A text that names a file or folder (or, of some flags, something else); `~` is the home folder, as in a shell.
+    """A text that names a file or folder (or, of some flags, something else), `~` and `$NAME` being as in a shell.
 
-    bash leaves the ~ of --flag=~/x as it is.
+    bash leaves the ~ of --flag=~/x as it is, and nothing expands what stands in a config file.
     """
-    if not text(word).strip():
+    word = text(word)
+    if not word.strip():
         raise argparse.ArgumentTypeError("값이 비었습니다. 경로나 이름을 주세요.")
-    return os.path.expanduser(word)
+    if len(word.splitlines()) > 1:
+        raise argparse.ArgumentTypeError(f"{word!r}: 경로나 이름에 줄 바꿈이 있습니다.")
+    word = os.path.expanduser(word)
+    if os.path.lexists(word) or word.startswith("{"):  # a name with a $ in it, or JSON
+        return word
+    for name in VARIABLE.findall(word):
+        if not os.environ.get(name.strip("{}")):
+            raise argparse.ArgumentTypeError(
+                f"{word!r}: 환경 변수 {name.strip('{}')}이(가) 없거나 비었습니다. 값을 정하거나 경로를 그대로 쓰세요."
+            )
+    return os.path.expandvars(word)
+
+
+def file_path(word):
+    """A path that is no folder's."""
+    word = path(word)
+    if word.endswith("/") or os.path.isdir(word):
+        raise argparse.ArgumentTypeError(f"{word!r}은(는) 폴더입니다. 파일을 주세요.")
+    return word
+
+
+def folder_path(word):
+    """A path that is no file's."""
+    word = path(word)
+    if os.path.isfile(word):
+        raise argparse.ArgumentTypeError(f"{word!r}은(는) 파일입니다. 폴더를 주세요.")
+    return word
 
 
 def escaped_text(word):

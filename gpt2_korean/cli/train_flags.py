@@ -7,6 +7,8 @@ import argparse
 
 from gpt2_korean.cli.parser import (
     DEVICES,
+    MOST_BLOCKS,
+    MOST_TOKENS,
     REMOTE_CODE,
     KoreanArgumentParser,
     add_flag,
@@ -14,6 +16,8 @@ from gpt2_korean.cli.parser import (
     boolean,
     choice,
     escaped_text,
+    file_path,
+    folder_path,
     integer,
     number,
     path,
@@ -44,8 +48,8 @@ def train_parser():
     add_flag(data, "--answer_column", text, "답이 들어 있는 열 이름. 주지 않으면 답변, A, completion 등을 알아봅니다")
     add_flag(data, "--encoding", text, "파일의 문자 인코딩. 주지 않으면 UTF-8, UTF-16, CP949 순으로 알아냅니다")
     add_switch(data, "--line_by_line", ".txt에서 빈 줄 대신 줄마다 문서 하나로 읽습니다")
-    add_switch(data, "--skip_bad_rows", ".csv와 .tsv에서 칸의 수가 열의 수와 다른 행을 건너뛰고 몇 개인지 알립니다")
-    add_flag(data, "--block_size", integer(2), "한 블록의 토큰 수. 주지 않으면 모델의 문맥 길이")
+    add_switch(data, "--skip_bad_rows", "칸의 수가 틀린 행(.csv, .tsv), JSON이 아닌 줄(.jsonl)을 건너뛰고 셉니다")
+    add_flag(data, "--block_size", integer(2, MOST_TOKENS), "한 블록의 토큰 수. 주지 않으면 모델의 문맥 길이")
     add_flag(
         data,
         "--packing",
@@ -82,12 +86,12 @@ def train_parser():
     add_switch(model, "--trust_remote_code", REMOTE_CODE)
 
     output = parser.add_argument_group("결과")
-    add_flag(output, "--output_dir", path, "모델과 체크포인트를 둘 폴더", "fine_tuned_models/")
+    add_flag(output, "--output_dir", folder_path, "모델과 체크포인트를 둘 폴더", "fine_tuned_models/")
     add_switch(output, "--overwrite_output_dir", "그 폴더에 있는 지난 학습의 결과를 새 결과로 바꿉니다")
     add_flag(
         output,
         "--resume_from_checkpoint",
-        path,
+        folder_path,
         "이어서 학습할 체크포인트 폴더. auto면 가장 새것",
         nargs="?",
         const="auto",
@@ -95,12 +99,12 @@ def train_parser():
     add_flag(
         output,
         "--max_hours",
-        number(above=0),
+        number(above=0, maximum=100_000),
         "이 시간이 지나면 체크포인트를 저장하고 코드 75로 멈춥니다. 1보다 작아도 됩니다",
     )
     add_flag(output, "--save_steps", number(above=0), "체크포인트를 저장할 간격(스텝). 1보다 작으면 전체의 비율", 500)
     add_flag(output, "--save_total_limit", integer(1), "남겨 둘 체크포인트 수. 주지 않으면 모두")
-    add_flag(output, "--logging_dir", path, "TensorBoard 기록을 둘 폴더", "./logs")
+    add_flag(output, "--logging_dir", folder_path, "TensorBoard 기록을 둘 폴더", "./logs")
     add_flag(output, "--logging_steps", number(above=0), "손실을 기록할 간격(스텝). 1보다 작으면 전체의 비율", 100)
     add_flag(output, "--report_to", text, "기록할 곳(tensorboard, wandb, none 등)", ["tensorboard"], nargs="+")
 
@@ -108,7 +112,7 @@ def train_parser():
     add_switch(training, "--do_train", "학습합니다")
     add_switch(training, "--do_eval", "떼어 둔 문서로 평가합니다(손실, 혼란도, 글자당 비트)")
     add_flag(training, "--eval_steps", number(above=0), "학습하는 동안 평가할 간격(스텝). --do_eval과 함께")
-    add_flag(training, "--sample_prompts", path, "평가할 때마다 모델이 이어 써 보일 앞글이 한 줄에 하나씩 든 파일")
+    add_flag(training, "--sample_prompts", file_path, "평가할 때마다 모델이 이어 써 보일 앞글이 한 줄에 하나씩 든 파일")
     add_flag(
         training,
         "--early_stopping_patience",
@@ -125,16 +129,18 @@ def train_parser():
     training.add_argument(
         "--no_load_best_model_at_end", dest="load_best_model_at_end", action="store_false", help=argparse.SUPPRESS
     )
-    add_flag(training, "--per_device_train_batch_size", integer(1), "장치마다 한 번에 학습할 블록 수", 8)
-    add_flag(training, "--per_device_eval_batch_size", integer(1), "장치마다 한 번에 평가할 블록 수", 8)
-    add_flag(training, "--gradient_accumulation_steps", integer(1), "기울기를 모아 한 스텝으로 칠 횟수", 1)
+    batch = integer(1, MOST_BLOCKS)
+    add_flag(training, "--per_device_train_batch_size", batch, "장치마다 한 번에 학습할 블록 수", 8)
+    add_flag(training, "--per_device_eval_batch_size", batch, "장치마다 한 번에 평가할 블록 수", 8)
+    add_flag(training, "--gradient_accumulation_steps", batch, "기울기를 모아 한 스텝으로 칠 횟수", 1)
     add_flag(training, "--num_train_epochs", number(above=0), "전체 글을 되풀이할 횟수", 3)
     add_flag(training, "--max_steps", integer(-1), "학습할 스텝 수. 주면 --num_train_epochs보다 우선합니다", -1)
-    add_flag(training, "--learning_rate", number(above=0), "최대 학습률", 5e-5)
+    rate = number(above=0, maximum=1000)
+    add_flag(training, "--learning_rate", rate, "최대 학습률", 5e-5)
     add_flag(
         training,
         "--embedding_learning_rate",
-        number(above=0),
+        rate,
         "임베딩만의 최대 학습률. 주지 않으면 어휘를 새로 바꿀 때 0.002, 아니면 --learning_rate와 같음",
     )
     add_flag(training, "--warmup_steps", number(0), "학습률을 끌어올릴 스텝 수. 1보다 작으면 전체의 비율", 0)
@@ -142,9 +148,18 @@ def train_parser():
     add_flag(training, "--adam_epsilon", number(above=0), "AdamW의 엡실론", 1e-8)
     add_flag(training, "--max_grad_norm", number(0), "기울기 크기의 한도. 0이면 자르지 않습니다", 1.0)
     add_flag(
-        training, "--lora_rank", integer(0), "LoRA 어댑터의 계수. 주면 어댑터만 학습합니다. 0이면 모델 전체를 학습", 0
+        training,
+        "--lora_rank",
+        integer(0, 4096),
+        "LoRA 어댑터의 계수. 주면 어댑터만 학습합니다. 0이면 모델 전체를 학습",
+        0,
     )
-    add_flag(training, "--lora_alpha", integer(1), "어댑터의 세기(alpha / rank배로 더함). 주지 않으면 계수의 두 배")
+    add_flag(
+        training,
+        "--lora_alpha",
+        integer(1, 1_000_000),
+        "어댑터의 세기(alpha / rank배로 더함). 주지 않으면 계수의 두 배",
+    )
     add_flag(training, "--seed", integer(0, 2**32 - 1), "난수 시드", 42)
 
     machine = parser.add_argument_group("장치")
@@ -165,7 +180,7 @@ def train_parser():
     for name in ("bf16", "fp16", "torch_compile", "device_graphs"):
         machine.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
 
-    add_flag(parser, "--config", path, "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 명령줄의 값이 우선합니다")
+    add_flag(parser, "--config", file_path, "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 명령줄의 값이 우선합니다")
     return parser
 
 
@@ -186,20 +201,40 @@ def add_trainer_flags(parser, trainer_flags):
             parser.add_argument(name, type=_trainer_value(flag), **hidden)
 
 
+# Of TrainingArguments' numbers, those whose bounds are not those of the others.
+TRAINER_NUMBERS = {
+    "adam_beta1": number(0, below=1),
+    "adam_beta2": number(0, below=1),
+    "label_smoothing_factor": number(0, 1),
+    "neftune_noise_alpha": number(0, 1000),
+    "data_seed": integer(0, 2**32 - 1),
+    "dataloader_num_workers": integer(0, 1000),
+    "dataloader_prefetch_factor": integer(1, 1000),
+    "ddp_bucket_cap_mb": integer(1, 1_000_000),
+    "ddp_timeout": integer(1),
+    "eval_accumulation_steps": integer(1),
+    "torch_empty_cache_steps": integer(1),
+}
+
+
 def _trainer_value(flag):
+    if flag.name in TRAINER_NUMBERS:
+        return TRAINER_NUMBERS[flag.name]
     if flag.kind is int:
         # None of its whole numbers may be negative but for -1, which leaves a thing to transformers.
         return integer(-1)
     if flag.kind is float:
-        return number(0, 1 if flag.name in ("adam_beta1", "adam_beta2", "label_smoothing_factor") else None)
+        return number(0)
     if flag.name in ("accelerator_config", "deepspeed", "fsdp_config"):
-        return path  # or JSON
+        return file_path  # or JSON
+    if flag.name.startswith("log_level"):
+        return choice("debug", "info", "warning", "error", "critical", "detail", "passive")
     return choice(*flag.choices) if flag.choices else text
 
 
 def vocabulary_size(word):
     """A multiple of 128 with room for the 256 bytes."""
-    size = integer(384)(word)
+    size = integer(384, MOST_TOKENS // 128 * 128)(word)
     if size % 128:
         raise argparse.ArgumentTypeError(f"{size}은(는) 128의 배수가 아닙니다. {size // 128 * 128 + 128}은 어떤가요?")
     return size

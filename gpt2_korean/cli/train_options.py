@@ -51,13 +51,17 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class LearningOptions:
-    """trainer_arguments: by name, all that TrainingArguments takes: our own flags that it shares, and others given."""
+    """trainer_arguments: by name, all that TrainingArguments takes: our own flags that it shares, and others given.
+
+    passed_on: the names of these others.
+    """
 
     embedding_learning_rate: float | None
     sample_prompts: str | None
     early_stopping_patience: int | None
     early_stopping_threshold: float
     trainer_arguments: dict
+    passed_on: list
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def parse_train_options(argv=None):
     """The TrainOptions of a command line. Raises UsageError."""
     trainer_flags = read_trainer_flags()
     parser = train_parser()
+    declared = set(parser.flag_names())
     add_trainer_flags(parser, trainer_flags)
     argv = list(sys.argv[1:] if argv is None else argv)
     flags = parser.parse(argv)
@@ -103,6 +108,7 @@ def parse_train_options(argv=None):
     choose_best_by_bits(flags)
     given = dict(vars(flags))
     flags.trainer_arguments = {name: value for name, value in given.items() if name in trainer_flags}
+    flags.passed_on = [name for name in flags.trainer_arguments if f"--{name}" not in declared]
     for name in ("torch_compile_backend", "torch_compile_mode"):  # of TrainingArguments, and ours to carry out
         setattr(flags, name, given.get(name))
     groups = (TextOptions, ModelOptions, OutputOptions, LearningOptions, MachineOptions)

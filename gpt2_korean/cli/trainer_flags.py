@@ -7,6 +7,7 @@ of the version that will run.
 
 import ast
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,7 +31,11 @@ def read_trainer_flags():
     package = find_spec("transformers")
     if package is None:
         raise ImportError("transformers")
-    folder = Path(package.origin).parent
+    return _flags_of(Path(package.origin).parent)
+
+
+@cache
+def _flags_of(folder):
     modules = [ast.parse((folder / name).read_text("utf-8")) for name in ("training_args.py", "trainer_utils.py")]
     classes = {node.name: node for module in modules for node in module.body if isinstance(node, ast.ClassDef)}
     fields = [node for node in classes["TrainingArguments"].body if isinstance(node, ast.AnnAssign)]

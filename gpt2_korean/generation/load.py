@@ -15,16 +15,9 @@ from gpt2_korean.device import choose_device, choose_dtype, describe_device, has
 from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, say, warn_of_failure
-from gpt2_korean.model.gpt2 import is_supported, kernel_sizes, weight_shapes
-from gpt2_korean.model.load import (
-    check_tokens,
-    damaged,
-    load_pretrained,
-    read_model_json,
-    show_downloads_only,
-    unfitting,
-    without_end,
-)
+from gpt2_korean.model.files import check_sizes, damaged, read_model_json, without_end
+from gpt2_korean.model.gpt2 import is_supported, kernel_sizes
+from gpt2_korean.model.load import check_tokens, load_pretrained, show_downloads_only
 from gpt2_korean.speed import int8, linear
 from gpt2_korean.text.chat_prompt import find_chat
 from gpt2_korean.text.chat_template import CHAT_TEMPLATE
@@ -180,12 +173,8 @@ def _read_weights(folder, config):
             tensors.update(load_file(folder / name))
     except SafetensorError as error:
         raise damaged(FLAG, folder, error) from None
-    tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
-    wanted = weight_shapes(config)
-    wrong = [name for name, shape in wanted.items() if name not in tensors or tensors[name].shape != shape]
-    if wrong:
-        raise unfitting(FLAG, folder, wrong)
-    return tensors
+    check_sizes(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, len(tensors), FLAG, folder)
+    return {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
 
 
 def _read_tokenizer(folder, config, allow_invalid_utf8):
@@ -200,7 +189,9 @@ def _read_tokenizer(folder, config, allow_invalid_utf8):
     tokenizer.no_truncation()
     tokenizer.no_padding()
     token = (read_model_json(FLAG, folder / "tokenizer_config.json") or {}).get("eos_token")
-    token = token["content"] if isinstance(token, dict) else token
+    token = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(token, str | None):
+        raise damaged(FLAG, folder / "tokenizer_config.json", f"eos_token={token!r}")
     own = tokenizer.token_to_id(token) if token else None
     eos = find_end(own, config.get("eos_token_id"), config["vocab_size"])
     if eos is None:

@@ -65,8 +65,20 @@ def ban_repeated_ngrams(logits, history, size):
 
 
 def keep_top_k(logits, k):
-    """The `k` highest logits of each row, highest first, and their ids, both [batch, k] (Fan et al. 2018)."""
-    return logits.topk(min(k, logits.shape[-1]))
+    """The `k` highest logits of each row and all that equal the least of these (Fan et al. 2018).
+
+    Returns them highest first and their ids, both [batch, n]; or [batch, vocab], the others ruled out, and None.
+    """
+    k = min(k, logits.shape[-1])
+    if logits.device.type != "cpu":  # how many they are would have to be waited for, and differs from step to step
+        return logits.masked_fill(logits < logits.topk(k).values[:, -1:], -torch.inf), None
+    scores, ids = logits.topk(min(k + 1, logits.shape[-1]))
+    least = scores[:, k - 1 : k]
+    if not ((scores[:, k:] == least) & ~least.isneginf()).any():
+        return scores[:, :k], ids[:, :k]
+    equal = (logits >= least.clamp(min=torch.finfo(logits.dtype).min)).sum(1)
+    scores, ids = logits.topk(int(equal.max()))
+    return scores.masked_fill(scores < least, -torch.inf), ids
 
 
 def keep_top_p(logits, p):
@@ -101,13 +113,13 @@ def penalize_and_ban(logits, history, written, sampling, eos_token_id):
 def candidates(scores, sampling):
     """What is left to draw from: tempered and cut scores and their ids, both [batch, n]; ids None for all tokens."""
     ids = None
-    if sampling.top_k > 0:
-        scores, ids = keep_top_k(scores, sampling.top_k)
-    elif sampling.top_p < 1:
-        scores, ids = scores.sort(descending=True)
     if sampling.temperature != 1:
         scores = scores / sampling.temperature
+    if sampling.top_k > 0:
+        scores, ids = keep_top_k(scores, sampling.top_k)
     if sampling.top_p < 1:
+        if ids is None:
+            scores, ids = scores.sort(descending=True)
         scores = keep_top_p(scores, sampling.top_p)
     return scores, ids
 

@@ -6,11 +6,16 @@ tokens that are used alike then start close together, as a trained model has the
 bytes' rows cannot tell. Measured against other starts in benchmarks/RESULTS.md.
 """
 
+import hashlib
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save
 
 from gpt2_korean.messages import say
 from gpt2_korean.text.blocks import token_stream
+from gpt2_korean.text.cache import keep, kept_beside
 from gpt2_korean.text.chat_template import encode_texts
 from gpt2_korean.text.documents import sample_texts
 from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS, spent
@@ -29,35 +34,66 @@ NEW_EMBEDDINGS = 2e-3
 
 
 def replace_vocabulary(model, old, new, documents, blocks):
-    """Carry `model` over from the tokenizer `old` to `new`, by which `documents` are packed into `blocks`."""
-    copied, computed = carry_over(model, old, new, token_stream(blocks, COUNTED_TOKENS))
+    """Carry `model` over from the tokenizer `old` to `new`, by which `documents` are packed into `blocks`.
+
+    What takes minutes of it is kept beside the blocks, for the next run and for the other ranks.
+    """
+    pieces, old_rows = find_pieces(old, new), _rows(model)
+    digest = hashlib.sha256(str(pieces).encode() + Path(__file__).read_bytes())
+    for rows in old_rows:
+        digest.update(rows.numpy())
+    kept = kept_beside(
+        getattr(blocks, "tokens", None) and blocks.tokens.table, f"embeddings-{digest.hexdigest()[:32]}.safetensors"
+    )
+    if kept is not None and kept.exists():
+        new_rows = list(load_file(kept).values())
+    else:
+        new_rows = carried_rows(old_rows, pieces, token_stream(blocks, COUNTED_TOKENS))
+        keep(kept, save({str(number): rows for number, rows in enumerate(new_rows)}))
+    _take_rows(model, new_rows)
     sample = sample_texts(documents, COUNTED_CHARACTERS)
+    copied = sum(len(piece) == 1 for piece in pieces)
     say(
         f"어휘: 글자당 {spent(old, sample):.2f} → {spent(new, sample):.2f}토큰 · 토큰 {len(new):,}개"
-        f"(그대로 옮김 {copied:,}개, 조각과 쓰임에서 계산 {computed:,}개)"
+        f"(그대로 옮김 {copied:,}개, 조각과 쓰임에서 계산 {len(new) - copied:,}개)"
     )
 
 
 def carry_over(model, old_tokenizer, new_tokenizer, ids):
-    """Give `model` the vocabulary of `new_tokenizer`, each row of its embeddings built from the old ones.
+    """Give `model`, in place, the vocabulary of `new_tokenizer`, each row of its embeddings as carried_rows tells.
+
+    Both tokenizers are byte-level. ids: int64 [n], tokens of the corpus in their order.
+    """
+    _take_rows(model, carried_rows(_rows(model), find_pieces(old_tokenizer, new_tokenizer), ids))
+
+
+def carried_rows(old_rows, pieces, ids):
+    """The rows of new tokens, [new vocab, width] for each of `old_rows` [old vocab, width], built from those.
 
     A token of the same bytes keeps its row bit for bit; any other gets the mean of its pieces' rows and, added
     to it, what `usage_vectors` tells, brought into the space of the rows by `align` and out to their `spread`.
 
-    Both tokenizers are byte-level. ids: int64 [n], tokens of the corpus in their order. Changes `model` in place;
-    returns (rows copied, rows computed).
+    pieces: what find_pieces gives. ids: int64 [n], tokens of the corpus in their order.
     """
-    pieces = find_pieces(old_tokenizer, new_tokenizer)
     computed = torch.tensor([len(piece) > 1 for piece in pieces])
-    old_rows = [embedding.weight.detach().clone() for embedding in embedding_layers(model)]
     usage = usage_vectors(ids, len(pieces), old_rows[0].shape[1])
-    model.resize_token_embeddings(len(pieces), mean_resizing=False)
+    new_rows = []
+    for old in old_rows:
+        rows = mean_of_pieces(old, pieces)
+        moved = rows + spread(old) * align(usage.to(rows), rows)
+        new_rows.append(rows.where(~computed[:, None].to(old.device), moved))
+    return new_rows
+
+
+def _rows(model):
+    return [embedding.weight.detach().clone() for embedding in embedding_layers(model)]
+
+
+def _take_rows(model, new_rows):
+    model.resize_token_embeddings(len(new_rows[0]), mean_resizing=False)
     with torch.no_grad():
-        for old, embedding in zip(old_rows, embedding_layers(model), strict=True):
-            rows = mean_of_pieces(old, pieces)
-            moved = rows + spread(old) * align(usage.to(rows), rows)
-            embedding.weight.copy_(rows.where(~computed[:, None].to(old.device), moved))
-    return int((~computed).sum()), int(computed.sum())
+        for rows, embedding in zip(new_rows, embedding_layers(model), strict=True):
+            embedding.weight.copy_(rows)
 
 
 def add_rows(model, tokenizer, added):

@@ -3,7 +3,6 @@
 Works on files alone; loads no model.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,18 +10,18 @@ from gpt2_korean.checkpoints.complete import (
     CHECKPOINT,
     check_source_survives,
     describe_existing,
-    find_starting_point,
     list_checkpoints,
     missing_weights,
     step_of,
     trainer_state,
     whole_checkpoints,
 )
+from gpt2_korean.checkpoints.going_on import find_starting_point
 from gpt2_korean.messages import UsageError, UserError, say, warn
+from gpt2_korean.model.files import check_files
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 from gpt2_korean.model.lora import check_adapter
-
-HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")  # model, or owner/model
+from gpt2_korean.text.folders import find_path
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,8 @@ def find_start(model, output=None):
     """
     source, checkpoint = model.model_type, None
     if output is not None:
-        checkpoint = find_starting_point(output.output_dir, output.overwrite_output_dir, output.resume_from_checkpoint)
+        wanted = output.output_dir, output.overwrite_output_dir, output.resume_from_checkpoint
+        checkpoint = find_starting_point(*wanted, check_files)
     if checkpoint is not None:
         source = checkpoint  # model and tokenizer are its own
         say(f"이어서 학습합니다: {checkpoint}")
@@ -65,11 +65,12 @@ def find_model(name, flag="--model_name_or_path"):
     A run that ended before step N has no checkpoint-N, and never will: its last state stands for it, and that is said.
     Raises UserError that names the models which do exist beside a missing one.
     """
-    path = Path(name)
+    path = find_path(name)
     if path.is_dir():
         if not _is_model(path):
             inside = _models_in(path)
             raise UserError(f"{flag}={name}: 모델 폴더가 아닙니다(config.json이 없음). {describe_existing(inside)}")
+        check_files(path, flag)
         missing = missing_weights(path)
         if missing:
             beside = [other for other in whole_checkpoints(path.parent) if other != path]
@@ -84,9 +85,20 @@ def find_model(name, flag="--model_name_or_path"):
             last = beside[-1]
             warn(f"학습이 {step_of(last)}스텝에서 끝났으므로 {path.name} 대신 마지막 {last.name}을(를) 씁니다.")
             return last
-    elif HUB_ID.fullmatch(name) and not ("/" in name and path.parent.is_dir()):
+    elif _is_hub_id(name) and not ("/" in name and path.parent.is_dir()):
         return name
     raise UsageError(f"{flag}={name}: 그런 모델 폴더가 없습니다. {describe_existing(_models_in(path.parent))}")
+
+
+def _is_hub_id(name):
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+        return True
+    except HFValidationError:
+        return False
 
 
 def _models_in(folder):

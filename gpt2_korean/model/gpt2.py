@@ -26,6 +26,7 @@ def is_supported(config):
     return (
         is_gpt2(config)
         and all(name in config for name in SIZES)
+        and not config.get("quantization_config")
         and config.get("activation_function", "gelu_new") in ACTIVATIONS
         and config.get("scale_attn_weights", True)
         and not config.get("scale_attn_by_inverse_layer_idx")

@@ -1,17 +1,20 @@
 """Hub id | local folder | built-in scratch size → model and tokenizer, their special tokens in agreement."""
 
+import copy
 import json
-import pickle
 from pathlib import Path
 
-from gpt2_korean.checkpoints.complete import read_json
-from gpt2_korean.messages import UserError
+from gpt2_korean.messages import UserError, say
 from gpt2_korean.model import lora
+from gpt2_korean.model.files import check_files, count_bytes, unfitting, unloadable, without_end, without_tokenizer
 from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
 from gpt2_korean.text.chat_template import keep_one_template
 from gpt2_korean.text.end_of_text import agree_on_ends, settle_ends
 from gpt2_korean.text.vocabulary import learn_tokenizer
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+SMALL = 2**24  # weights and buffers that may be made without being held against files
 
 
 def load_start(start, documents, options):
@@ -50,37 +53,70 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False)
     (transformers reads them with weights_only). Raises UserError that names `flag` where the model is
     unreachable, incomplete or damaged.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     local_files_only = not Path(source).is_dir() and _must_use_cache(source, flag)
     access = {"local_files_only": local_files_only, "trust_remote_code": trust_remote_code}
     try:
         if not (Path(source) / "config.json").exists() and lora.read_adapter(source) is not None:
             model, tokenizer = load_adapted(source, flag, trust_remote_code)
             return lora.merge(model).to(dtype), tokenizer
-        config = AutoConfig.from_pretrained(source, **access)
-        tokenizer = load_tokenizer(source, config, flag, **access)
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, output_loading_info=True, **access,
-            adapter_kwargs={"local_files_only": local_files_only},  # not handed on by itself
-        )  # fmt: skip
-    except (SafetensorError, json.JSONDecodeError, EOFError) as error:
-        raise damaged(flag, source, error) from None
-    except pickle.UnpicklingError:
-        raise UserError(f"{flag}={source}: 가중치 파일에 가중치가 아닌 것이 들어 있어 열지 않았습니다.") from None
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other shapes
-        if "trust_remote_code" in str(error):
-            raise UserError(
-                f"{flag}={source}: 모델에 딸린 Python 코드를 실행해야 하는 모델입니다.\n"
-                "만든 이를 믿는다면 그 코드를 읽어 본 뒤 --trust_remote_code를 더하세요."
-            ) from None
-        raise UserError(f"{flag}={source}: 모델을 불러올 수 없습니다 ({str(error).splitlines()[0]}).") from None
+        return _load_whole(source, dtype, flag, access)
+    except UserError:
+        raise
+    except Exception as error:  # the files are others', and what the libraries raise over them has no end
+        raise unloadable(flag, source, error) from error
+
+
+def _load_whole(source, dtype, flag, access):
+    """load_pretrained of what is no adapter; raises whatever the libraries do."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    attention = choose_attention(source, access["local_files_only"])
+    # A model that also told its attentions could not compute them by sdpa, nor be saved.
+    config = AutoConfig.from_pretrained(source, output_attentions=False, **access, **attention)
+    tokenizer = load_tokenizer(source, config, flag, **access)
+    check_room(source, config, flag, trust_remote_code=access["trust_remote_code"], **attention)
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        source, config=config, dtype=dtype, output_loading_info=True, **access, **attention,
+        adapter_kwargs={"local_files_only": access["local_files_only"]},  # not handed on by itself
+    )  # fmt: skip
     if loading["missing_keys"] or loading["mismatched_keys"]:
-        wrong = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
-        raise unfitting(flag, source, wrong)
+        raise unfitting(flag, source, sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])))
     agree_on_ends(model, tokenizer)
     return model, tokenizer
+
+
+def choose_attention(source, local_files_only):
+    """What from_pretrained is told where a config asks for FlashAttention without its package: sdpa is as exact."""
+    from transformers import PreTrainedConfig
+    from transformers.utils import is_flash_attn_2_available
+
+    config, _ = PreTrainedConfig.get_config_dict(source, local_files_only=local_files_only)
+    asked = [config.get(name) for name in ("attn_implementation", "_attn_implementation")]
+    if not any(str(name).startswith("flash_attention") for name in asked) or is_flash_attn_2_available():
+        return {}
+    say(f"{source}: flash_attn이 없어 PyTorch의 어텐션(sdpa)으로 계산합니다. 결과는 같습니다.")
+    return {"attn_implementation": "sdpa"}
+
+
+def check_room(source, config, flag, **access):
+    """Raise UserError where the model of a `config` has more weights than bytes in the files of a folder.
+
+    It would be given its memory before anything is read: here it is made without any.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    size = count_bytes(source)
+    if not size or getattr(config, "quantization_config", None):
+        return
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), **access)
+    wanted = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    if wanted > size + SMALL:
+        raise UserError(
+            f"{flag}={source}: config.json의 모델은 매개변수가 {wanted:,}개인데 가중치는 {size:,}바이트뿐입니다. "
+            "다른 모델의 파일이 섞였습니다."
+        )
 
 
 def load_adapted(folder, flag, trust_remote_code=False):
@@ -89,22 +125,36 @@ def load_adapted(folder, flag, trust_remote_code=False):
     Raises UserError as load_pretrained does.
     """
     import torch
-    from peft import LoraConfig
-    from safetensors import safe_open
+    from peft import PeftConfig
+    from peft.utils import load_peft_weights
 
-    base = lora.read_adapter(folder).get("base_model_name_or_path") or ""
-    source = find_model(base, f"{Path(folder) / lora.CONFIG}의 바탕 모델")
-    model, _ = load_pretrained(source, torch.float32, flag, trust_remote_code)
-    with safe_open(Path(folder) / lora.WEIGHTS, framework="pt") as file:
-        embeddings = [name for name in file.keys() if "lora_" not in name]  # noqa: SIM118
-        if embeddings:
-            model.resize_token_embeddings(file.get_slice(embeddings[0]).get_shape()[0], mean_resizing=False)
-    tokenizer = load_tokenizer(folder, model.config, flag, trust_remote_code=trust_remote_code)
+    check_files(folder, flag)
+    config = PeftConfig.from_pretrained(folder)
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        raise UserError(
+            f"{flag}={folder}: {config.peft_type.value} 어댑터는 바탕 모델에 합칠 수 없어 열지 않습니다. LoRA처럼 "
+            "합칠 수 있는 어댑터를 주세요."
+        )
+    source = find_model(config.base_model_name_or_path, f"{Path(folder) / lora.CONFIG}의 바탕 모델")
+    if Path(source).resolve() == Path(folder).resolve():
+        raise UserError(f"{flag}={folder}: 어댑터의 바탕 모델이 그 어댑터 자신입니다. {lora.CONFIG}을 고치세요.")
+    model, tokenizer = load_pretrained(source, torch.float32, flag, trust_remote_code)
+    weights = load_peft_weights(folder, device="cpu")
+    embeddings = lora.saved_embeddings(model, weights)
+    if embeddings:
+        model.resize_token_embeddings(embeddings[0].shape[0], mean_resizing=False)
+    if any((Path(folder) / name).exists() for name in TOKENIZER_FILES):  # else it has its base's words
+        tokenizer = load_tokenizer(folder, model.config, flag, trust_remote_code=trust_remote_code)
     agree_on_ends(model, tokenizer)
-    config = LoraConfig.from_pretrained(folder)
     config.inference_mode = False  # as saved it is True, for those who only load it
-    adapted = lora.wrap_in_adapter(model, config, bool(embeddings))
-    adapted.load_adapter(folder, "default", is_trainable=True)
+    own_embeddings = bool(embeddings) and not getattr(config, "modules_to_save", None)
+    adapted = lora.wrap_in_adapter(model, config, own_embeddings)
+    if lora.splits_tied_embeddings(adapted):
+        raise UserError(f"{flag}={folder}: 입력과 출력이 함께 쓰는 임베딩에 놓인 어댑터라 합치면 다른 모델이 됩니다.")
+    loading = adapted.load_adapter(folder, "default", is_trainable=True)
+    wrong = [*loading.unexpected_keys, *loading.missing_keys]
+    if wrong:
+        raise unfitting(flag, folder, wrong, "가중치가 adapter_config.json과 맞지 않습니다")
     return adapted, tokenizer
 
 
@@ -171,7 +221,7 @@ def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code
         written, loaded = (
             json.loads(text) for text in (Path(file).read_text("utf-8"), tokenizer.backend_tokenizer.to_str())
         )
-        if written["pre_tokenizer"] != loaded["pre_tokenizer"]:
+        if written.get("pre_tokenizer") != loaded["pre_tokenizer"]:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(name, local_files_only=local_files_only)
     keep_one_template(tokenizer)
     check_tokens(tokenizer, config.vocab_size, flag, name)
@@ -179,25 +229,6 @@ def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code
         raise without_end(name)
     tokenizer.model_max_length = min(tokenizer.model_max_length, context_length(config) or tokenizer.model_max_length)
     return tokenizer
-
-
-def read_model_json(flag, path):
-    """The content of a model's JSON file, None where it is missing. Raises UserError where it is damaged."""
-
-    def broken(error):
-        raise damaged(flag, path, error) from None
-
-    return read_json(path, broken)
-
-
-def damaged(flag, path, error):
-    """The UserError of a file that cannot be read."""
-    return UserError(f"{flag}={path}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).")
-
-
-def unfitting(flag, source, names):
-    """The UserError of weights, `names`, that are missing or of other shapes than the config wants."""
-    return UserError(f"{flag}={source}: 가중치가 config.json과 맞지 않습니다 ({names[0]} 등 {len(names)}개).")
 
 
 def check_tokens(tokenizer, rows, flag, source):
@@ -216,16 +247,3 @@ def check_tokens(tokenizer, rows, flag, source):
             f"{flag}={source}: 토크나이저의 토큰({largest + 1:,}개)이 모델의 임베딩({rows:,}줄)보다 많습니다. 모델의 "
             f"원래 토크나이저를 두거나, model.resize_token_embeddings({largest + 1})로 늘려 저장하세요."
         )
-
-
-def without_tokenizer(flag, source):
-    """The UserError of a model without files of a tokenizer, or with a part of them."""
-    return UserError(
-        f"{flag}={source}: 토크나이저가 없는 모델입니다. 모델을 만든 곳에서 tokenizer.json(또는 "
-        "vocab.json과 merges.txt)을 받아 모델 폴더에 함께 두세요."
-    )
-
-
-def without_end(source):
-    """The UserError of a model in which nothing ends a text."""
-    return UserError(f"{source}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다.")

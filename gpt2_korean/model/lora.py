@@ -31,7 +31,7 @@ def check_adapter(start, source, rank, alpha):
             )
         return
     saved = read_adapter(start) or {"r": 0, "lora_alpha": None}
-    for flag, before, now in (("--lora_rank", saved["r"], rank), ("--lora_alpha", saved["lora_alpha"], alpha)):
+    for flag, before, now in (("--lora_rank", saved.get("r"), rank), ("--lora_alpha", saved.get("lora_alpha"), alpha)):
         if now is not None and now != before:
             raise UsageError(
                 f"{flag}={now}: 이어 갈 체크포인트({start})는 {flag}={before}로 학습했습니다. 그 값을 주거나 "
@@ -59,6 +59,26 @@ def is_adapted(model):
     from peft import PeftModel
 
     return isinstance(model, PeftModel)
+
+
+def saved_embeddings(model, weights):
+    """The embeddings of the base `model` as they are among an adapter's `weights` (name → tensor), a list."""
+    layers = [layer for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None]
+    names = [name for name, module in model.named_modules() if any(module is layer for layer in layers)]
+    saved = (f"base_model.model.{name}{inner}.weight" for name in names for inner in ("", ".base_layer"))
+    return [weights[name] for name in saved if name in weights]
+
+
+def splits_tied_embeddings(model):
+    """Whether an adapter stands on the input embeddings alone of a `model` whose output ones are the same.
+
+    Merged into them it would change both.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = model.config.tie_word_embeddings and outputs is not None
+    return tied and isinstance(inputs, BaseTunerLayer) and not isinstance(outputs, BaseTunerLayer)
 
 
 def merge(model):

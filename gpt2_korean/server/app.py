@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from gpt2_korean.cli.generate_flags import describe_settings, parse_setting
-from gpt2_korean.messages import UsageError, UserError, say, warn
+from gpt2_korean.messages import UsageError, UserError, report, say, say_error, warn
 from gpt2_korean.server.events import Asked, suggest_texts, write_text
 from gpt2_korean.text.prompts import read_prompts
 
@@ -73,15 +73,12 @@ def build_server(host, page):
 
 
 def build_app(names, closing, page):
-    """The page as an ASGI application.
-
-    names: under which it is called, "*" for any.
-    closing: whether the server is to end, asked between two steps.
-    """
+    """The page as an ASGI application, called by `names` ("*": any); `closing()`, between steps: whether it ends."""
     from starlette.applications import Starlette
     from starlette.background import BackgroundTask
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import ClientDisconnect
     from starlette.responses import JSONResponse, StreamingResponse
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
@@ -107,7 +104,7 @@ def build_app(names, closing, page):
         async def answer(request):
             try:
                 asked = await read_request(request, settings, needs_words=chat is not None)
-            except UserError as error:
+            except (UserError, ClientDisconnect) as error:  # who has left does not read it
                 return JSONResponse({"error": str(error)}, 400)
             events = take_turns(work(page, asked))
             lines = (json.dumps(event, ensure_ascii=False) + "\n" async for event in events)
@@ -180,6 +177,9 @@ def turns_on_one_thread(closing):
                     step = partial(asyncio.get_running_loop().run_in_executor, worker, next, work, None)
                     while not closing() and (event := await step()):
                         yield event
+                except Exception as error:  # of one text; the page goes on
+                    say_error(report(error))
+                    yield {"error": "글을 쓰다 오류가 났습니다. generate.py를 연 터미널을 보세요."}
                 finally:
                     worker.submit(work.close)
         finally:

@@ -1,16 +1,12 @@
-"""Files, folders and hub data sets → normalised documents, as a `datasets` table on disk.
-
-The table is cached by the datasets library under a fingerprint of the files and of the code that reads
-them, so that a second run on the same text starts at once. Knows nothing of tokens.
-"""
+"""Files, folders and hub data sets → normalised documents, as a `datasets` table on disk. Knows nothing of tokens."""
 
 import math
 import random
 from dataclasses import dataclass
-from pathlib import Path
 
 from gpt2_korean.messages import UserError, say
-from gpt2_korean.text.files import read_documents, row_renderer
+from gpt2_korean.text.cache import cached_dataset
+from gpt2_korean.text.files import check_first_row, read_documents, row_renderer
 from gpt2_korean.text.folders import find_files, name_some
 from gpt2_korean.text.hub import read_hub_dataset
 from gpt2_korean.text.normalise import NO_TEXT, describe_changes, document_features, document_row
@@ -18,6 +14,9 @@ from gpt2_korean.text.opening import detect_encoding
 from gpt2_korean.text.turns import ALL_BROKEN, MOST_NAMED, BrokenConversation, describe_conversations
 
 NONE_LEFT_OUT = {"skipped": 0, "blank": 0, "broken": 0, "broken_at": ""}
+LOOKED_AT = 1000  # files, before anything is read
+# What of documents is told: how many were changed, rows without text, and conversations that are not whole.
+CHANGES = ("composed", "line_ends", "controls", "blank", "broken")
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,15 @@ class Texts:
 
 
 def find_texts(options):
-    """The Texts of `options` (a TextOptions) as lists of files; a data set of the Hub has none. Raises UsageError."""
+    """The Texts of `options` (a TextOptions) as lists of files; a data set of the Hub has none.
+
+    Raises UsageError for files that are not there, UserError for tables whose first row already cannot be read.
+    """
     train = find_files(options.dataset_path) if options.dataset_path else None
     held_out = find_files(options.validation_file, "--validation_file") if options.validation_file else None
+    render = row_renderer(**_columns(options))
+    for file in [*(train or ()), *(held_out or ())][:LOOKED_AT]:
+        check_first_row(file, options.encoding, render, options.skip_bad_rows)
     return Texts(train, held_out)
 
 
@@ -41,9 +46,7 @@ def read_texts(files, options, evaluates, seed):
     evaluates: whether some are to be held out where no file of their own is given, by dice of this `seed`. Raises
     UserError for what cannot be read, or is too little.
     """
-    columns = {"column": options.text_column_name, "template": options.text_template}
-    columns |= {"prompt_column": options.prompt_column, "answer_column": options.answer_column}
-    columns |= {"learns_prompt": options.train_on_prompt}
+    columns = _columns(options)
     lines = {"line_by_line": options.line_by_line, "skip_bad_rows": options.skip_bad_rows}
     reading = {"encoding": options.encoding, **lines, **columns}
     train = held_out = None
@@ -59,6 +62,17 @@ def read_texts(files, options, evaluates, seed):
     elif evaluates:
         train, held_out = hold_out(train, options.validation_split_percentage, seed)
     return Texts(train, held_out)
+
+
+def _columns(options):
+    """What row_renderer takes of TextOptions."""
+    return {
+        "column": options.text_column_name,
+        "template": options.text_template,
+        "prompt_column": options.prompt_column,
+        "answer_column": options.answer_column,
+        "learns_prompt": options.train_on_prompt,
+    }
 
 
 def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False, **columns):
@@ -77,29 +91,6 @@ def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False
     arguments = {"files": tuple(files), **settings}
     features = document_features(file="int64", encoding="string", skipped="int64", blank="int64")
     return cached_dataset(_normalised_documents, arguments, [stamps, settings], features)
-
-
-def cached_dataset(generator, arguments, identity, features=None):
-    """`generator(**arguments)`, at least one row, as a datasets.Dataset cached under `identity` (anything picklable).
-
-    features: a datasets.Features, where the first rows do not tell. Raises what the generator raises; nothing half-made
-    stays in the cache.
-    """
-    import datasets
-    from datasets.exceptions import DatasetGenerationError
-    from datasets.fingerprint import Hasher
-
-    # The code that makes the rows is part of what they are.
-    modules = {generator.__code__.co_filename, *map(str, Path(__file__).parent.glob("*.py"))}
-    sources = [Path(module).read_bytes() for module in sorted(modules)]
-    fingerprint = Hasher.hash([identity, sources])
-    datasets.disable_progress_bars()  # the generators show their own, in their own units
-    try:
-        return datasets.Dataset.from_generator(generator, features, gen_kwargs=arguments, fingerprint=fingerprint)
-    except DatasetGenerationError as error:
-        raise error.__cause__ or error from None
-    finally:
-        datasets.enable_progress_bars()
 
 
 def _normalised_documents(files, encoding, line_by_line, skip_bad_rows, columns):
@@ -139,10 +130,31 @@ def sample_texts(documents, characters):
     Of an endless IterableDataset, the first 10,000.
     """
     if not hasattr(documents, "num_rows"):
-        return [row["text"] for row in documents.take(10_000)]
+        return [row["text"] for row in documents.take(10_000) if row["text"]]
     step = math.ceil(count_characters(documents, "length") / characters)
-    chosen = documents if step == 1 else documents.select(range(0, len(documents), step))
-    return [text for batch in chosen.iter(1000) for text in batch["text"]]
+    return [text for texts in _column(documents, "text", step) for text in texts.to_pylist()]
+
+
+def document_batches(documents, size):
+    """Yield `(texts, turns)` of a Dataset or an IterableDataset in their order, lists of at most `size`.
+
+    What was changed in a stream or left out of it is said when it has been read, as far as it was.
+    """
+    if not hasattr(documents, "num_rows"):
+        counts = dict.fromkeys(CHANGES, 0)
+        try:
+            for batch in documents.iter(size):
+                batch["blank"] = [not row[0] and not row[1] for row in zip(batch["text"], batch["broken"], strict=True)]
+                counts = {key: count + sum(batch[key]) for key, count in counts.items()}
+                rows = [row for row in zip(batch["text"], batch["turns"], strict=True) if row[0]]
+                yield [text for text, _ in rows], [turns for _, turns in rows]
+        finally:
+            for line in describe_changes(**counts):
+                say(f"스트리밍으로 읽은 글: {line}")
+        return
+    for texts, turns in zip(_column(documents, "text"), _column(documents, "turns"), strict=True):
+        for start in range(0, len(texts), size):
+            yield texts[start : start + size].to_pylist(), turns[start : start + size].to_pylist()
 
 
 def count_characters(documents, column="characters"):
@@ -151,8 +163,24 @@ def count_characters(documents, column="characters"):
 
     if not hasattr(documents, "num_rows"):
         return None
-    lengths = documents.select_columns(column).with_format("arrow")[:][column]
-    return pyarrow.compute.sum(lengths).as_py()
+    return sum(pyarrow.compute.sum(lengths).as_py() or 0 for lengths in _column(documents, column))
+
+
+def _column(documents, name, step=1):
+    """Yield pyarrow Arrays: column `name` of every `step`-th row of a Dataset whose rows are in their table's order.
+
+    What hold_out chose would be looked up row by row in Python by datasets itself, for minutes.
+    """
+    import numpy
+    import pyarrow
+
+    column, chosen = documents.data[name], documents._indices
+    wanted = numpy.zeros(len(column), bool)
+    wanted[slice(None, None, step) if chosen is None else chosen.column(0).to_numpy()[::step]] = True
+    start = 0
+    for chunk in column.chunks:
+        yield chunk.filter(pyarrow.array(wanted[start : start + len(chunk)]))
+        start += len(chunk)
 
 
 def hold_out(documents, percentage, seed):
@@ -160,21 +188,24 @@ def hold_out(documents, percentage, seed):
 
     At least one document is held out. Raises UserError where that would leave none to train on.
     """
+    import numpy
+
     if len(documents) < 2:
         raise UserError(
             "문서가 하나뿐이라 평가용으로 떼어 둘 수 없습니다. --validation_file을 주거나 "
             "빈 줄로(또는 --line_by_line으로) 문서를 나누세요."
         )
     size = min(max(1, round(len(documents) * percentage / 100)), len(documents) - 1)
-    held_out = set(random.Random(seed).sample(range(len(documents)), size))
-    rest = [index for index in range(len(documents)) if index not in held_out]
-    return documents.select(rest), documents.select(sorted(held_out))
+    is_held_out = numpy.zeros(len(documents), bool)
+    is_held_out[random.Random(seed).sample(range(len(documents)), size)] = True
+    # As an array they are hashed at once, which datasets does to name the part in its cache.
+    return documents.select(numpy.flatnonzero(~is_held_out)), documents.select(numpy.flatnonzero(is_held_out))
 
 
 def describe_files(documents, files):
     """What was read, a line each: the encoding of the file (or how many have which), and what was normalised."""
     table = documents.data.table.group_by(["file", "encoding"], use_threads=False)
-    counted = ("composed", "line_ends", "controls", "blank", "skipped")
+    counted = (*CHANGES, "skipped")
     sums = table.aggregate([(name, "sum") for name in counted]).to_pydict()
     if len(files) == 1:
         lines = [f"{files[0]}: {sums['encoding'][0].upper()}"]

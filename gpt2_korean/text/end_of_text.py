@@ -12,8 +12,8 @@ def find_end(own, configured, vocab_size=math.inf):
 
     None are also those that the model has no row for.
     """
-    configured = configured[0] if isinstance(configured, list) else configured
-    return next((index for index in (own, configured) if _is_in(index, vocab_size)), None)
+    configured = configured[:1] if isinstance(configured, list) else [configured]
+    return next((index for index in (own, *configured) if _is_in(index, vocab_size)), None)
 
 
 def settle_ends(tokenizer, configured=None, vocab_size=math.inf):
@@ -52,4 +52,4 @@ def agree_on_ends(model, tokenizer):
 
 
 def _is_in(index, vocab_size):
-    return index is not None and index < vocab_size
+    return isinstance(index, int) and 0 <= index < vocab_size

@@ -7,8 +7,8 @@ which file, line or byte is wrong.
 import re
 
 from gpt2_korean.messages import UserError
-from gpt2_korean.text.opening import file_format, open_lines
-from gpt2_korean.text.rows import cell_text, read_rows
+from gpt2_korean.text.opening import file_format, guess_encoding, open_lines
+from gpt2_korean.text.rows import BEGINNING, cell_text, read_rows
 from gpt2_korean.text.turns import BrokenConversation, turns_reader
 
 COLUMN = re.compile(r"\{([^{}]+)\}")  # a column's name in a --text_template
@@ -40,6 +40,25 @@ def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_row
             raise missing_column(f"{path}: {where}", error.args[0], row) from None
         except TypeError as error:
             raise no_text(f"{path}: {where}", *error.args) from None
+
+
+def check_first_row(path, encoding, render, skip_bad_rows=False):
+    """Raise the UserError of the first row of a table, without reading the others as far as its format allows.
+
+    encoding: what the user said of it, or None.
+    """
+    kind = file_format(path)
+    if kind == ".txt":
+        return
+    found = None if kind == ".parquet" else guess_encoding(path, encoding)
+    try:
+        if kind in (".json", ".jsonl") and path.stat().st_size > BEGINNING:
+            with open_lines(path, found) as lines:
+                if kind == ".json" or lines.read(BEGINNING).lstrip().startswith("["):
+                    return  # one value, perhaps, which is read whole or not at all
+        next(read_documents(path, found, render=render, skip_bad_rows=skip_bad_rows), None)
+    except UnicodeError:
+        pass  # another encoding, which reading all of it will tell
 
 
 def missing_column(where, column, columns):

@@ -67,22 +67,23 @@ def _whole(documents, where):
 
 
 def _whole_stream(documents, where):
-    """What of an IterableDataset has text; the first conversations that are broken are named as they come."""
+    """An IterableDataset whose first conversations that are broken are named as they come; who reads it leaves out what
+    has no text, and counts it."""
     named = []
 
-    def is_whole(row):
+    def name_broken(row):
         if row["broken"] and row["broken_at"] not in named and len(named) < MOST_NAMED:
             named.append(row["broken_at"])
             warn(f"{where}: 잘못된 대화를 뺍니다: {row['broken_at']}")
-        return row["text"] != ""
+        return True
 
-    whole = documents.filter(is_whole)
-    first = next(iter(whole), None)
+    documents = documents.filter(name_broken)
+    first = next((row for row in documents if row["text"]), None)
     if first is None:
         raise _nothing_left(where, named)
     if first["form"]:
         say(f"{where}: 대화로 읽습니다 ({first['form']})")
-    return whole
+    return documents
 
 
 def _nothing_left(where, broken):

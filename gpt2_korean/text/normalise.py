@@ -42,19 +42,19 @@ def document_features(**others):
     kinds |= {"broken": "int64", "broken_at": "string", **others}
     turn = {"role": Value("string"), "content": Value("string")}
     features = Features({name: Value(kind) for name, kind in kinds.items()} | {"turns": [turn]})
-    features.encode_example = lambda row: (
-        row
-    )  # as the rows are already; datasets would look at every value, for minutes
+    # The rows are so already; datasets would look at every value, for minutes.
+    features.encode_example = lambda row: row
     return features
 
 
-def describe_changes(composed, line_ends, controls, blank, skipped=0):
+def describe_changes(composed, line_ends, controls, blank, skipped=0, broken=0):
     """A line for each kind of change that was made."""
     counts = [
         (composed, "문서 {:,}개를 NFC로 정규화"),
         (line_ends, "줄 끝 {:,}개를 \\n으로 바꿈"),
         (controls, "제어 문자 {:,}개를 지움"),
         (blank, "글이 없는 행 {:,}개를 뺌"),
-        (skipped, "칸의 수가 맞지 않는 행 {:,}개를 건너뜀"),
+        (skipped, "형식이 맞지 않는 행 {:,}개를 건너뜀"),
+        (broken, "온전하지 않은 대화 {:,}개를 뺌"),
     ]
     return [words.format(count) for count, words in counts if count]

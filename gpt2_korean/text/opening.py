@@ -56,6 +56,20 @@ def detect_encoding(path, forced=None, way_on="--encoding으로 문자 인코딩
     )
 
 
+def guess_encoding(path, forced=None):
+    """What detect_encoding is likely to find, by the beginning of a file alone."""
+    with open_file(path, "rb") as file:
+        head = file.read(CHUNK)
+    if forced:
+        return _byte_order(_known(forced), head)
+    marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return marked or "cp949"
+    return marked or "utf-8"
+
+
 def _known(encoding):
     """The name of a codec between bytes and text. Raises UsageError for any other."""
     try:

@@ -21,10 +21,10 @@ def read_rows(path, encoding, skip_bad_rows=False):
     if kind in (".csv", ".tsv"):
         yield from delimited_rows(path, encoding, "\t" if kind == ".tsv" else ",", skip_bad_rows)
         return
-    for where, row in _parquet_rows(path) if kind == ".parquet" else _json_rows(path, encoding, kind == ".jsonl"):
-        if not isinstance(row, dict):
-            raise UserError(f"{path}: {where}: 열 이름이 있는 객체({{...}})가 아닙니다.")
-        yield where, row
+    if kind == ".parquet":
+        yield from _parquet_rows(path)
+    else:
+        yield from _json_rows(path, encoding, kind == ".jsonl", skip_bad_rows)
 
 
 def cell_text(row, column):
@@ -40,7 +40,7 @@ def cell_text(row, column):
     return str(cell)
 
 
-def _json_rows(path, encoding, named_lines):
+def _json_rows(path, encoding, named_lines, skip_bad_rows):
     """A value a line, or one value that is all: the beginning tells, whatever the file is called."""
     with open_lines(path, encoding) as lines:
         head = lines.read(BEGINNING).lstrip()
@@ -51,7 +51,19 @@ def _json_rows(path, encoding, named_lines):
             return
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield f"{number}번째 줄", _parse_json(path, line.strip(), number)
+                try:
+                    row = _object(path, f"{number}번째 줄", _parse_json(path, line.strip(), number))
+                except UserError as error:
+                    if not skip_bad_rows:
+                        raise UserError(f"{error} 고치거나 --skip_bad_rows로 이런 줄을 건너뛰세요.") from None
+                    row = None
+                yield f"{number}번째 줄", row
+
+
+def _object(path, where, row):
+    if not isinstance(row, dict):
+        raise UserError(f"{path}: {where}: 열 이름이 있는 객체({{...}})가 아닙니다.")
+    return row
 
 
 def _is_row(line):
@@ -66,7 +78,8 @@ def _json_items(path, text):
     if isinstance(rows, dict) and isinstance(rows.get("data"), list):
         rows = rows["data"]
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
-        yield f"{number}번째 항목", row
+        where = f"{number}번째 항목"
+        yield where, _object(path, where, row)
 
 
 def _parse_json(path, text, first_line):
@@ -90,7 +103,7 @@ def _parquet_rows(path):
     number = 0
     try:
         with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
+            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1000):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{number}번째 행", row

@@ -12,8 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
+from gpt2_korean.text.cache import cached_dataset
 from gpt2_korean.text.chat_template import encode_conversations, encode_texts
-from gpt2_korean.text.documents import cached_dataset, sample_texts
+from gpt2_korean.text.documents import document_batches, sample_texts
 from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS
 
 # Documents that are tokenised together: enough to keep all cores at work, few enough that a batch of the
@@ -106,11 +107,11 @@ def token_rows(documents, tokenizer, all_learnt):
 
     waiting, size = [], 0
     with tqdm(desc="토큰으로 나누기", unit="글자", unit_scale=True) as progress:
-        for batch in documents.iter(batch_size=BATCH):
-            for ids, learnt in _encode(batch, tokenizer, all_learnt):
+        for texts, turns in document_batches(documents, BATCH):
+            for ids, learnt in _encode(texts, turns, tokenizer, all_learnt):
                 waiting.append((ids, learnt))
                 size += len(ids)
-            progress.update(sum(map(len, batch["text"])))
+            progress.update(sum(map(len, texts)))
             if size >= ROW:
                 yield _row(waiting)
                 waiting, size = [], 0
@@ -128,18 +129,18 @@ def _row(documents):
     }
 
 
-def _encode(batch, tokenizer, all_learnt):
+def _encode(texts, conversations, tokenizer, all_learnt):
     """Yield `(ids, learnt)` of each document, its end included; learnt is None where all is."""
     end = tokenizer.eos_token_id
-    turns = batch.get("turns") or [[]] * len(batch["text"])
-    texts = [text for text, own in zip(batch["text"], turns, strict=True) if not own]
-    plain = iter(encode_texts(texts, tokenizer)) if texts else None
-    conversations = iter(encode_conversations([own for own in turns if own], tokenizer)) if any(turns) else None
-    for own in turns:
-        if not own:
+    plain = [text for text, turns in zip(texts, conversations, strict=True) if not turns]
+    plain = iter(encode_texts(plain, tokenizer) if plain else [])
+    whole = [turns for turns in conversations if turns]
+    whole = iter(encode_conversations(whole, tokenizer) if whole else [])
+    for turns in conversations:
+        if not turns:
             yield [*next(plain), end], None
             continue
-        ids, learnt = next(conversations)
+        ids, learnt = next(whole)
         if ids[-1] != end:
             ids, learnt = [*ids, end], [*learnt, True]
         yield ids, None if all_learnt else learnt

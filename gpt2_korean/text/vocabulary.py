@@ -4,14 +4,16 @@ Byte-level as GPT-2's (Radford et al. 2019, section 2.2): all 256 bytes are toke
 be written and none is unknown.
 """
 
-import os
+import hashlib
 import sys
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say, warn
+from gpt2_korean.text.cache import keep, kept_beside
 from gpt2_korean.text.chat_template import MARKS, hold_conversations, keep_one_template
 from gpt2_korean.text.documents import count_characters, sample_texts
 from gpt2_korean.text.end_of_text import settle_ends
+from gpt2_korean.text.folders import find_path
 
 END_OF_TEXT = "<|endoftext|>"
 # The matrix units of every accelerator like a vocabulary of whole tiles; none is padded, since a
@@ -23,7 +25,7 @@ TOKENS_PER_CHARACTER = 1.4
 # From how many characters on a vocabulary of one's own is the default: see benchmarks/RESULTS.md.
 ENOUGH_CHARACTERS = 2_000_000
 # Of a corpus, to tell what a vocabulary spends on it, or lacks.
-COUNTED_CHARACTERS = 1_000_000
+COUNTED_CHARACTERS = 200_000
 # More of a corpus than this teaches hardly other words, and takes more memory and time.
 SAMPLED_CHARACTERS = 50_000_000
 # Below this many tokens a text is too short to have taught any words.
@@ -79,23 +81,17 @@ def learn_tokenizer(documents, vocab_size, context_length):
 
     What is learnt from an IterableDataset is not kept. Where there are conversations, it has the MARKS of their turns.
     """
-    from datasets.fingerprint import Hasher
-
-    kept, marks = None, list(MARKS.values()) if hold_conversations(documents) else []
-    if getattr(documents, "cache_files", None):
-        name = Hasher.hash([documents._fingerprint, vocab_size, marks, Path(__file__).read_bytes()])
-        kept = Path(documents.cache_files[0]["filename"]).with_name(f"tokenizer-{name}.json")
-        if kept.exists():
-            return wrap(context_length, tokenizer_file=str(kept))
+    marks = list(MARKS.values()) if hold_conversations(documents) else []
+    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    kept = kept_beside(documents, f"tokenizer-{vocab_size}-{len(marks)}-{code}.json")
+    if kept is not None and kept.exists():
+        return wrap(context_length, tokenizer_file=str(kept))
     texts = sample_texts(documents, SAMPLED_CHARACTERS)
     sampled, characters = sum(map(len, texts)), count_characters(documents, "length")
     of_how_many = f"{characters:,}자에서 고르게 뽑은 " if characters and sampled < characters else ""
     say(f"글 {of_how_many}{sampled:,}자에서 어휘를 배웁니다.")
     tokenizer = train_tokenizer(texts, vocab_size, context_length, marks)
-    if kept is not None:
-        unfinished = kept.with_suffix(f".{os.getpid()}")
-        tokenizer.backend_tokenizer.save(str(unfinished))
-        os.replace(unfinished, kept)
+    keep(kept, tokenizer.backend_tokenizer.to_str(pretty=True).encode())
     return tokenizer
 
 
@@ -146,12 +142,12 @@ def train_bpe(texts, vocab_size, *cuts, marks=()):
 def _other_tokenizer(path, context_length):
     from transformers import AutoTokenizer
 
+    path = find_path(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=Path(path).exists(), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다 ({str(error).splitlines()[0]})."
-        ) from None
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=path.exists(), trust_remote_code=False)
+    except Exception as error:  # whatever the libraries make of others' files
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다 ({words}).") from None
     if sorted(tokenizer.get_vocab().values()) != list(range(len(tokenizer))):  # rows of embeddings have no gaps
         raise UserError(f"--tokenizer={path}: 토큰의 번호가 0부터 빠짐없이 이어지지 않는 토크나이저입니다.")
     if not settle_ends(tokenizer):
@@ -186,7 +182,10 @@ def token_bytes(tokenizer):
     added = tokenizer.get_added_tokens_decoder()
     for token, index in vocabulary.items():
         if index not in added:
-            pieces[index] = token.translate(alphabet).encode("latin-1")
+            try:
+                pieces[index] = token.translate(alphabet).encode("latin-1")
+            except UnicodeEncodeError:  # a token that no bytes are written by
+                return None
         elif not added[index].special:
             pieces[index] = token.encode()
     return pieces if {bytes([byte]) for byte in range(256)} <= set(pieces) else None

@@ -1,6 +1,8 @@
 """The machine and the flags → TrainingArguments, and what a run is about to do, said before its first step."""
 
 import os
+import tempfile
+from functools import partial
 
 from transformers import TrainingArguments, set_seed
 from transformers.training_args import ParallelMode
@@ -16,16 +18,23 @@ from gpt2_korean.device import (
 from gpt2_korean.messages import UsageError, say, warn
 from gpt2_korean.model.load import show_downloads_only
 from gpt2_korean.text.blocks import count_targets
+from gpt2_korean.training.rehearsal import check_reports, describe, rehearse
 
 # Flags of TrainingArguments that are ours to carry out: see speed/choose.py. Trainer would compile the whole model,
 # which takes several times as long, anew for each shape of a batch.
 COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 
+WHOLE_STATE = "FULL_STATE_DICT"  # how FSDP saves a model as one
+
+# Bytes: of the 107 of an address those that multiprocessing does not add to the name of the temporary folder.
+LONGEST_TEMPORARY = 75
+
 
 def set_up_machine(machine, learning, logging_dir, record=None):
     """TrainingArguments for the device and the precision that `machine` (MachineOptions) chooses, which are said.
 
-    learning: LearningOptions. The random numbers begin here; `record` is told. Raises UsageError as build_arguments.
+    learning: LearningOptions. The random numbers begin here; `record` is told. Raises UsageError as build_arguments,
+    and for flags with which Trainer could not train.
     """
     show_downloads_only()
     device = choose_device(machine.device)
@@ -34,7 +43,10 @@ def set_up_machine(machine, learning, logging_dir, record=None):
     _, notice = load_ipex(device)
     if notice:
         say(notice)
-    arguments = build_arguments(learning.trainer_arguments, device, bf16, fp16, logging_dir)
+    build = partial(build_arguments, device=device, bf16=bf16, fp16=fp16, logging_dir=logging_dir)
+    rehearse(build, learning.trainer_arguments, learning.passed_on)
+    arguments = build(learning.trainer_arguments)
+    check_reports(arguments)
     set_seed(arguments.seed)
     if record is not None:
         record.device, record.precision = describe_device(device), name_precision(bf16, fp16)
@@ -45,12 +57,20 @@ def set_up_machine(machine, learning, logging_dir, record=None):
 def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     """TrainingArguments on `device`.
 
-    Raises UsageError for values that only transformers can refuse, for FSDP in a single process, and where
+    Raises UsageError for values that only transformers can refuse, for FSDP in a single process or whose checkpoints
+    come in parts, for a temporary folder in which a loader's processes cannot speak to each other, and where
     transformers would choose another device than we did.
     """
     arguments = {**trainer_arguments, "bf16": bf16, "fp16": fp16, "use_cpu": device.type == "cpu"}
-    for ours in ("resume_from_checkpoint", "save_total_limit", "enable_jit_checkpoint", *COMPILATION):
-        arguments.pop(ours, None)
+    ours = (
+        "resume_from_checkpoint",
+        "save_total_limit",
+        "enable_jit_checkpoint",
+        "remove_unused_columns",
+        *COMPILATION,
+    )
+    for name in ours:
+        arguments.pop(name, None)
     # All weights of a language model have gradients in every pass; to look for others costs time.
     arguments.setdefault("ddp_find_unused_parameters", False)
     # Trainer would replace a loss that is not finite by the mean of the others and go on; in float16 the
@@ -75,10 +95,22 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
         os.environ["HF_TOKEN"] = arguments.pop("hub_token")
     try:
         arguments = TrainingArguments(**arguments, remove_unused_columns=False)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"학습 설정이 맞지 않습니다: {error}") from None
+    except Exception as error:  # also of the libraries that a flag needs
+        raise UsageError(f"학습 설정이 맞지 않습니다: {describe(error)}") from error
+    way = (arguments.fsdp_plugin_args or {}).get("state_dict_type", WHOLE_STATE)
+    if str(way).upper() != WHOLE_STATE:
+        raise UsageError(
+            f"--fsdp_config: state_dict_type={way}은(는) 모델을 조각으로 저장해 이어 가거나 글을 쓸 수 없습니다. "
+            f"빼거나 {WHOLE_STATE}를 주세요."
+        )
     if arguments.fsdp and arguments.parallel_mode != ParallelMode.DISTRIBUTED:
         raise UsageError("--fsdp: 프로세스가 여럿이어야 합니다. torchrun --nproc_per_node=2 train.py ...로 실행하세요.")
+    folder = tempfile.gettempdir()
+    if arguments.dataloader_num_workers and len(os.fsencode(folder)) > LONGEST_TEMPORARY:
+        raise UsageError(
+            f"--dataloader_num_workers: 임시 폴더의 이름이 너무 길어 프로세스들이 서로 이어지지 못합니다({folder}).\n"
+            f"TMPDIR=/tmp처럼 짧은 폴더({LONGEST_TEMPORARY}바이트까지)를 주거나 이 플래그를 빼세요."
+        )
     arguments.load_best_model_at_end = load_best
     if arguments.device.type != device.type:
         raise UsageError(

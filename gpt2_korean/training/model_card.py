@@ -16,7 +16,7 @@ LICENSES = dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"), "mit"
 def write_card(output_dir, record):
     """Write the model card of a Record, unless a README.md that is not ours stands there."""
     path = Path(output_dir) / CARD
-    if not path.exists() or CARD_MARK in path.read_text("utf-8", errors="replace"):
+    if not path.exists() or (path.is_file() and CARD_MARK in path.read_text("utf-8", errors="replace")):
         write_file(path, model_card(Path(output_dir).resolve().name, record))
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import write_file
+from gpt2_korean.checkpoints.complete import read_json
 from gpt2_korean.messages import Stopped, UserError, hide_secrets
 
 RECORD = "run.json"
@@ -76,6 +77,12 @@ def write_record(output_dir, record):
     if os.environ.get("RANK", "0") == "0":
         public = publishable({**asdict(record), "losses": logged_losses(record)})
         write_file(Path(output_dir) / RECORD, json.dumps(public, ensure_ascii=False, indent=1) + "\n")
+
+
+def has_ended(output_dir):
+    """Whether the last run in `output_dir` wrote that it came to a good end."""
+    saved = read_json(Path(output_dir) / RECORD)
+    return isinstance(saved, dict) and saved.get("exit_code") == 0
 
 
 def logged_losses(record):

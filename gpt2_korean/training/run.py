@@ -1,7 +1,9 @@
 """Blocks and a model → a Trainer; its run from the start or a checkpoint to the end or a stop."""
 
-import pickle
+import os
 import signal
+import threading
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from gpt2_korean.training.callbacks import (
 )
 from gpt2_korean.training.curve import Corpus
 from gpt2_korean.training.evaluation import evaluate
-from gpt2_korean.training.record import Record
+from gpt2_korean.training.record import Record, has_ended
 from gpt2_korean.training.stopping import leave_together
 from gpt2_korean.training.trainer import KoreanTrainer, NothingToTrain
 
@@ -119,7 +121,8 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
     trainer.add_callback(stopping)
     trainer.add_callback(KeepRecord(trainer))
     try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with _logs_named():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except NothingToTrain:
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         trainer.load_best()
@@ -128,8 +131,6 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
             "장치의 메모리가 모자랍니다. --per_device_train_batch_size를 줄이고 --gradient_accumulation_steps를 "
             "그만큼 늘리거나,\n--gradient_checkpointing을 더하거나, --block_size를 줄이세요."
         ) from error
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{checkpoint}: 옵티마이저의 상태가 아닌 것이 들어 있어 열지 않았습니다.") from error
     except (RuntimeError, ConnectionError) as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise UserError(
@@ -156,6 +157,7 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
 def complete(trainer, checkpoint):
     """Do what a run that ended right after its last checkpoint left undone: at most, save the whole model.
 
+    At least what tells of the model, its card and run.json, where the run did not come to write its end into these.
     `trainer` then holds the model and the state of the run's end.
     """
     output_dir = Path(trainer.args.output_dir)
@@ -166,11 +168,32 @@ def complete(trainer, checkpoint):
     if due and trainer.eval_dataset is not None:
         trainer.take_up_evaluation(evaluate(trainer))
     trainer.load_best()
-    if whole:
+    if whole and has_ended(output_dir):
         return
     trainer.note_progress()
+    if whole:
+        trainer.create_model_card()
+        return
     trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)  # rotation may be due too
     trainer.save_whole_model()
+
+
+@contextmanager
+def _logs_named():
+    """Have an OSError that names no file name the folder of TensorBoard's logs: all else tells what it could not write.
+
+    The thread that writes them ends with it, and it is raised again where the next line is handed to that thread.
+    """
+    show = threading.excepthook
+    threading.excepthook = lambda thread: None if isinstance(thread.exc_value, OSError) else show(thread)
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = error.filename or os.environ.get("TENSORBOARD_LOGGING_DIR")
+        raise
+    finally:
+        threading.excepthook = show
 
 
 def _check_same_start(trainer, checkpoint):

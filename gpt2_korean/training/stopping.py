@@ -6,6 +6,7 @@ noted; training asks at the end of each step, and all ranks get the same answer.
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -16,12 +17,14 @@ from gpt2_korean.messages import Stopped
 # SIGALRM is the end of --max_hours: so it is honoured wherever a signal is.
 WORDS = {
     signal.SIGTERM: "SIGTERM 신호를 받아",
+    signal.SIGHUP: "SIGHUP 신호를 받아",
     signal.SIGUSR1: "SIGUSR1 신호를 받아",
     signal.SIGINT: "Ctrl-C로",
     signal.SIGALRM: "--max_hours의 시간이 다 되어",
 }
 # Native code (learning a vocabulary takes a minute) lets no Python handler run before it returns.
 PATIENCE_SECONDS = 2
+READER_MILLISECONDS = 200  # in which a reader that gets the same signal has ended
 
 
 class StopRequest:
@@ -40,6 +43,8 @@ class StopRequest:
             if self._interrupted:
                 os._exit(130)
             self._interrupted = True
+        if number == signal.SIGHUP:
+            _leave_terminal()
         self.reason = self.reason or WORDS[number]
         if self.nothing_to_save:
             self.nothing_to_save = False  # a second signal must not disturb the way out
@@ -68,9 +73,13 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests(max_hours=None):
-    """Yield a StopRequest that SIGTERM, SIGUSR1, SIGINT and the end of `max_hours` (None: no end) fill in."""
+    """Yield a StopRequest that SIGTERM, SIGHUP, SIGUSR1, SIGINT and the end of `max_hours` (None: no end) fill in.
+
+    nohup has SIGHUP ignored, and so it stays.
+    """
     stop = StopRequest()
-    previous = {number: signal.signal(number, stop.receive) for number in WORDS}
+    heard = set(WORDS) - {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else WORDS
+    previous = {number: signal.signal(number, stop.receive) for number in heard}
     if max_hours is not None:
         signal.setitimer(signal.ITIMER_REAL, max_hours * 3600)
     reader, writer = os.pipe()
@@ -110,6 +119,18 @@ def ignore_in_worker(initialise, worker):
         initialise(worker)
 
 
+def _leave_terminal():
+    """Write to nowhere what would go to a closed terminal, or to a pipe whose reader (`| tee`) ends with it: an error
+    of writing would end the run before it has saved."""
+    for descriptor in (1, 2):
+        closed = select.poll()
+        closed.register(descriptor, 0)
+        if closed.poll(READER_MILLISECONDS):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+
+
 def _leave_native_code(reader, stop):
     """End the process on a signal that no Python handler could take, as long as there is nothing to save."""
     with open(reader, "rb", buffering=0) as numbers:
@@ -117,5 +138,6 @@ def _leave_native_code(reader, stop):
             if byte[0] in WORDS and stop.nothing_to_save:
                 time.sleep(PATIENCE_SECONDS)
                 if stop.nothing_to_save:
-                    print(f"{WORDS[byte[0]]} 멈췄습니다.", file=sys.stderr, flush=True)
+                    with contextlib.suppress(OSError):  # of a terminal that is closed
+                        print(f"{WORDS[byte[0]]} 멈췄습니다.", file=sys.stderr, flush=True)
                     os._exit(Stopped.exit_code)

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
-from safetensors import SafetensorError
-from torch import bfloat16, distributed, float16
+from torch import OutOfMemoryError, bfloat16, distributed, float16
 from transformers import Trainer
 from transformers.trainer_utils import SaveStrategy, speed_metrics
 
 from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.checkpoints.complete import ADAPTER, RESUME, STATE, read_json
-from gpt2_korean.checkpoints.rotation import publish_checkpoint
+from gpt2_korean.checkpoints.rotation import REPLACES, publish_checkpoint, publish_model
 from gpt2_korean.device import describe_device
 from gpt2_korean.messages import UserError, describe_os_error, say, warn
 from gpt2_korean.model import lora
@@ -248,6 +247,28 @@ class KoreanTrainer(Trainer):
 
     # How it goes on
 
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        with self._opening(checkpoint, "optimizer.pt, scheduler.pt"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            for weight, kept in getattr(self.optimizer, "state", {}).items():
+                if getattr(kept.get("exp_avg"), "shape", weight.shape) != weight.shape:
+                    raise ValueError("of other weights")  # PyTorch's fused step would read beyond its end
+
+    def _load_rng_state(self, checkpoint):
+        with self._opening(checkpoint, "rng_state.pth"):
+            super()._load_rng_state(checkpoint)
+
+    @contextmanager
+    def _opening(self, checkpoint, names):
+        """Turn whatever a state of others' raises into a UserError."""
+        try:
+            yield
+        except Exception as error:
+            raise UserError(
+                f"{checkpoint}: {names}이(가) 이 모델을 학습하던 상태가 아닙니다({type(error).__name__}).\n"
+                f"새 --output_dir에 --model_type={checkpoint}을 주면 그 모델에서 새로 시작합니다."
+            ) from error
+
     def go_on(self, checkpoint):
         """Take up what Trainer's own state lacks: the losses since the last log line, an evaluation cut short."""
         self.saved_step = self.state.global_step
@@ -292,12 +313,14 @@ class KoreanTrainer(Trainer):
             if self.args.should_save:
                 self.state.save_to_json(str(checkpoint / STATE))
                 self._save_resume(checkpoint, unlogged_loss)
+                if self.replaces_earlier_run:
+                    (checkpoint / REPLACES).touch()
             self._wait_for_all_ranks()  # each writes the state of its random numbers, some a part of the model
             atomic_files.sync(checkpoint)
             self._wait_for_all_ranks()  # each machine has its own files on the disk
             if self.args.should_save:
                 saved_before = self.state.global_step == self.saved_step
-                publish_checkpoint(checkpoint, output_dir / name, saved_before, self.replaces_earlier_run)
+                publish_checkpoint(checkpoint, output_dir / name, saved_before)
             self._wait_for_all_ranks()
         self.replaces_earlier_run = self._saves_only_best = False
         self.saved_step = self.state.global_step
@@ -311,6 +334,7 @@ class KoreanTrainer(Trainer):
         # Only the first rank may make it, and only in an output_dir that is still there.
         output_dir = Path(self.args.output_dir)
         if self.args.should_save:
+            atomic_files.clear_staging_area(output_dir)
             atomic_files.staging_area(output_dir)
         self._wait_for_all_ranks()
         return atomic_files.staging_area(output_dir)
@@ -343,9 +367,7 @@ class KoreanTrainer(Trainer):
             if self.is_world_process_zero():
                 self.state.save_to_json(str(folder / STATE))
                 atomic_files.sync(folder)
-                (output_dir / STATE).unlink(missing_ok=True)
-                # Without config.json a folder is no model; the state says that all before it is there.
-                atomic_files.replace_files(folder, output_dir, last=("config.json", STATE))
+                publish_model(folder, output_dir)
                 self.create_model_card()
                 atomic_files.tidy_staging_area(output_dir)
         if self.args.push_to_hub:
@@ -356,9 +378,12 @@ class KoreanTrainer(Trainer):
         """Turn a failure to write into a UserError, and remove what was written."""
         try:
             yield
-        except (OSError, RuntimeError, SafetensorError) as error:
-            # torch and safetensors raise errors of their own, in which the system's is lost or only quoted.
-            words = f"디스크의 남은 공간과 폴더의 권한을 확인하세요 ({str(error).splitlines()[0]})."
+        except (UserError, OutOfMemoryError):
+            raise
+        except Exception as error:
+            # Of the libraries each has errors of its own, tokenizers a bare Exception; the system's is at most quoted.
+            quoted = " ".join(f"{type(error).__name__}: {error}".split())
+            words = f"디스크의 남은 공간과 폴더의 권한을 확인하세요 ({quoted})."
             reason = describe_os_error(error) if isinstance(error, OSError) else words
             atomic_files.clear_staging_area(self.args.output_dir)
             raise UserError(

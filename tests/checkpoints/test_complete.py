@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from gpt2_korean.checkpoints import complete, rotation
+from gpt2_korean.checkpoints import complete, going_on, rotation
 from gpt2_korean.messages import UsageError, UserError
 from gpt2_korean.model.find import find_model
 
@@ -26,17 +26,17 @@ def test_an_earlier_run_is_refused_by_name_with_both_ways_on(tmp_path):
     make_checkpoint(tmp_path, 500)
     make_checkpoint(tmp_path, 1000)
     with pytest.raises(UsageError) as refusal:
-        complete.find_starting_point(tmp_path, overwrite=False, resume=None)
+        going_on.find_starting_point(tmp_path, overwrite=False, resume=None)
     for word in ("checkpoint-500", "checkpoint-1000", "--overwrite_output_dir", "--resume_from_checkpoint"):
         assert word in str(refusal.value)
-    assert complete.find_starting_point(tmp_path, overwrite=True, resume=None) is None
+    assert going_on.find_starting_point(tmp_path, overwrite=True, resume=None) is None
 
 
 def test_a_folder_without_a_model_is_no_earlier_run(tmp_path):
     (tmp_path / "메모.txt").write_text("내 것")
     (tmp_path / "checkpoint-5").mkdir()
-    assert complete.find_starting_point(tmp_path, False, None) is None
-    assert complete.find_starting_point(tmp_path / "새 폴더", False, "auto") is None
+    assert going_on.find_starting_point(tmp_path, False, None) is None
+    assert going_on.find_starting_point(tmp_path / "새 폴더", False, "auto") is None
 
 
 def test_resuming_takes_the_newest_whole_checkpoint_whatever_the_names_say(tmp_path):
@@ -46,11 +46,11 @@ def test_resuming_takes_the_newest_whole_checkpoint_whatever_the_names_say(tmp_p
     cut = make_checkpoint(tmp_path, 1500)
     weights = cut / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    assert complete.find_starting_point(tmp_path, True, "auto") == whole
-    assert complete.find_starting_point(tmp_path, False, str(whole)) == whole
+    assert going_on.find_starting_point(tmp_path, True, "auto") == whole
+    assert going_on.find_starting_point(tmp_path, False, str(whole)) == whole
     for broken in (half, cut, tmp_path / "checkpoint-7"):
         with pytest.raises(UsageError, match="온전한"):
-            complete.find_starting_point(tmp_path, False, str(broken))
+            going_on.find_starting_point(tmp_path, False, str(broken))
 
 
 def test_only_what_a_run_writes_is_removed(tmp_path):

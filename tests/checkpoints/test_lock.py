@@ -2,8 +2,14 @@
 
 from conftest import start_python
 
+from gpt2_korean.checkpoints import lock
+from gpt2_korean.checkpoints.lock import own_output_dir
 
-def test_two_runs_in_one_output_dir_are_told_apart_and_a_dead_one_holds_nothing(resumable_words, tmp_path, run_main):
+
+def test_two_runs_in_one_output_dir_are_told_apart_and_a_dead_one_holds_nothing(
+    resumable_words, tmp_path, run_main, monkeypatch
+):
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.2)
     holder = start_python(
         "import os, time\nos.environ['PBS_JOBID'] = '4711.pbs-host.example'\n"
         "from gpt2_korean.checkpoints.lock import own_output_dir\n"
@@ -13,6 +19,31 @@ def test_two_runs_in_one_output_dir_are_told_apart_and_a_dead_one_holds_nothing(
     assert code == 1 and "--output_dir" in err and "작업 4711" in err and f"프로세스 {holder.pid}" in err
     assert "pbs-host" not in err and "pbs-host" not in (tmp_path / "out" / "_lock").read_text()
     holder.kill()
-    holder.wait()
+    monkeypatch.undo()
     assert run_main(*resumable_words)[0] == 0
+    holder.wait()
     assert not list((tmp_path / "out").glob("_*"))
+
+
+def test_a_lock_that_is_a_link_is_refused_by_name_and_empties_nothing(resumable_words, tmp_path, run_main):
+    (tmp_path / "out").mkdir()
+    for content in ("내 글", None):
+        mine = tmp_path / f"{content}.txt"
+        if content:
+            mine.write_text(content)
+        (tmp_path / "out" / "_lock").symlink_to(mine)
+        code, _, err = run_main(*resumable_words)
+        assert code == 2 and "_lock" in err and "--output_dir" in err and "Traceback" not in err
+        assert mine.exists() == bool(content) and (not content or mine.read_text() == content)
+        (tmp_path / "out" / "_lock").unlink()
+    assert run_main(*resumable_words, "--max_steps=1")[0] == 0
+
+
+def test_a_run_that_was_killed_just_now_is_waited_for(tmp_path):
+    holder = start_python(
+        "import time\nfrom gpt2_korean.checkpoints.lock import own_output_dir\n"
+        f"with own_output_dir({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    time.sleep(0.5)\n"
+    )
+    with own_output_dir(tmp_path / "out"):
+        assert (tmp_path / "out" / "_lock").exists()
+    assert holder.wait() == 0

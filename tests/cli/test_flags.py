@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.cli.generate_flags import parse_generate_options, parse_setting
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.cli.trainer_flags import read_trainer_flags
 from gpt2_korean.messages import UsageError
@@ -85,6 +85,17 @@ def test_ungiven_trainer_flags_are_left_to_trainer():
         (["--learning_rate=nan"], ["--learning_rate", "nan"]),
         (["--per_device_train_batch_size=1.5"], ["--per_device_train_batch_size", "1.5"]),
         (["--adam_beta1", "2"], ["--adam_beta1", "2"]),
+        (["--adam_beta1=1"], ["--adam_beta1"]),
+        (["--dataloader_num_workers=-1"], ["--dataloader_num_workers"]),
+        (["--log_level=loud"], ["--log_level", "loud", "warning"]),
+        (["--neftune_noise_alpha=1e300"], ["--neftune_noise_alpha"]),
+        (["--learning_rate=--"], ["--learning_rate", "--"]),
+        (["--do_eval=--"], ["--do_eval", "--"]),
+        (["--max_hours=1e10"], ["--max_hours", "100,000"]),
+        (["--lora_rank=1000000000"], ["--lora_rank"]),
+        (["--vocab_size=128000000000000"], ["--vocab_size"]),
+        (["--per_device_train_batch_size=" + "9" * 30], ["--per_device_train_batch_size"]),
+        (["--max_steps=" + "9" * 5000], ["--max_steps"]),
         (["--bf16", "--fp16"], ["--bf16", "--fp16"]),
         (["--device=gpu"], ["--device", "gpu", "cuda"]),
         (["--text_template=없음"], ["--text_template", "없음"]),
@@ -114,6 +125,14 @@ def test_a_wrong_flag_or_value_is_refused_by_name(words, named):
         ["--temperature=-0.1"],
         ["--temperature=inf"],
         ["--repetition_penalty=0"],
+        ["--repetition_penalty=1e39"],
+        ["--repetition_penalty=1e-320"],
+        ["--temperature=1e-320"],
+        ["--length=" + "9" * 30],
+        ["--min_length=" + "9" * 30],
+        ["--num_return_sequences=1000000000"],
+        ["--seed=" + "9" * 30],
+        ["--stop="],
         ["--num_return_sequences=0"],
         ["--prompt=\udcc7\udcd1"],
         ["--prompt=a", "--prompt_file=b"],
@@ -154,9 +173,55 @@ def test_the_home_folder_is_meant_wherever_a_path_is_taken(parse, name, tmp_path
             config = tmp_path / "run.yaml"
             config.write_text(f'{name}: "{shown}"', "utf-8")
             assert value(f"--config={config}") == meant
+    monkeypatch.setenv("WORK", "/일")
+    monkeypatch.setenv("EMPTY", "")
+    for shown, meant in (("$WORK/글", "/일/글"), ("~/${WORK}x", "/집//일x"), ("/a/$", "/a/$")):
+        assert value(f"--{name}={shown}") == meant
     for empty in ("", " "):
         with pytest.raises(UsageError, match=f"--{name}: 값이 비었습니다"):
             value(f"--{name}={empty}")
+    for unknown in ("$EMPTY/x", "a/${NOWHERE}", "$5"):
+        with pytest.raises(UsageError, match=f"--{name}: .*환경 변수"):
+            value(f"--{name}={unknown}")
+
+
+def test_a_name_with_a_dollar_sign_that_is_there_is_meant(tmp_path):
+    file = tmp_path / "값$5.txt"
+    file.touch()
+    assert parse_generate_options(["--model_name_or_path=x", f"--prompt_file={file}"]).prompts.prompt_file == str(file)
+
+
+@pytest.mark.parametrize(
+    ("parse", "name", "wanted"),
+    [(parse_train_options, name, "file") for name in ("sample_prompts", "config", "deepspeed", "accelerator_config")]
+    + [(parse_train_options, name, "folder") for name in ("output_dir", "logging_dir", "resume_from_checkpoint")]
+    + [(parse_generate_options, name, "file") for name in ("prompt_file", "output_file")],
+)
+def test_a_folder_for_a_file_and_a_file_for_a_folder_are_called_so(parse, name, wanted, tmp_path):
+    words = ["--model_name_or_path=x"] if parse is parse_generate_options else [*TRAIN, "--do_eval"]
+    (tmp_path / "file").touch()
+    given = tmp_path if wanted == "file" else tmp_path / "file"
+    said = f"--{name}: .*{'폴더입니다. 파일을' if wanted == 'file' else '파일입니다. 폴더를'} 주세요"
+    with pytest.raises(UsageError, match=said):
+        parse([*words, f"--{name}={given}"])
+    if parse is parse_train_options and name != "config":
+        (tmp_path / "run.yaml").write_text(f"{name}: {given}")
+        with pytest.raises(UsageError, match=said):
+            parse([*words, f"--config={tmp_path / 'run.yaml'}"])
+
+
+def test_two_hyphens_are_a_value_like_any_other():
+    options = parse_generate_options(["--model_name_or_path=x", "--prompt=--", "--stop=--", "--stop=a"])
+    assert (options.prompts.prompt, options.settings.stop) == (["--"], ["--", "a"])
+    assert parse_train_options([*TRAIN, "--run_name=--", "--report_to=--"]).given["report_to"] == ["--"]
+    with pytest.raises(UsageError, match="--length"):
+        parse_setting("length", "--")
+
+
+def test_bytes_that_are_utf8_are_read_whatever_the_locale():
+    as_in_posix = "한글".encode().decode("ascii", "surrogateescape")
+    options = parse_generate_options([f"--model_name_or_path=모델/{as_in_posix}", f"--prompt={as_in_posix}"])
+    assert (options.model.model_name_or_path, options.prompts.prompt) == ("모델/한글", ["한글"])
 
 
 def test_a_config_file_is_found_in_the_home_folder(tmp_path, monkeypatch):

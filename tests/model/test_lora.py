@@ -186,11 +186,11 @@ def test_a_run_without_adapters_leaves_none_of_an_earlier_one(train_words, tmp_p
 def test_mistakes_are_named_before_anything_is_loaded(train_words, tmp_path, run_main, words, named):
     adapter = tmp_path / "out" / "checkpoint-4"
     adapter.mkdir(parents=True)
-    (adapter / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 8}')
+    (adapter / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 8, "base_model_name_or_path": "gpt2"}')
     (adapter / "trainer_state.json").write_text('{"global_step": 4, "max_steps": 4}')
     from safetensors.torch import save_file
 
-    save_file({"a": torch.zeros(1)}, adapter / "adapter_model.safetensors")
+    save_file({"a": torch.zeros(4)}, adapter / "adapter_model.safetensors")
     code, _, err = run_main(*train_words, *(word.format(out=tmp_path / "out") for word in words))
     message = err[err.index("오류:") :]
     assert code == 2 and all(word in message for word in named), message

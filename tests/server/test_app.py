@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shlex
@@ -218,3 +219,30 @@ def test_ctrl_c_ends_the_page_though_a_text_is_being_written(model_folder):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 1 and "Ctrl-C" in err and "Traceback" not in err and out == ""
+
+
+def test_a_client_that_leaves_before_all_is_sent_is_not_logged(port):
+    logged, handler = [], logging.Handler()
+    handler.emit = logged.append
+    logging.getLogger("uvicorn.error").addHandler(handler)
+    lines = ("POST /write HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", "Content-Length: 99", "", "")
+    for body in ("", '{"prompt": "'):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(("\r\n".join(lines) + body).encode())
+    assert ask(port, "/write", prompt="가")[0] == 200
+    logging.getLogger("uvicorn.error").removeHandler(handler)
+    assert logged == []
+
+
+def test_a_text_that_fails_is_told_and_the_page_goes_on(model_folder, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    options = parse_generate_options([f"--model_name_or_path={model_folder}"])
+    application = app.build_app(["*"], lambda: False, app.Page(None, options, ""))
+    from starlette.testclient import TestClient
+
+    client = TestClient(application)
+    for _ in range(2):
+        answer = client.post("/write", json={"prompt": "가"})
+        assert answer.status_code == 200 and "error" in json.loads(answer.text)
+    err = capfd.readouterr().err
+    assert "Traceback" not in err and err.count("오류: ") == 2 and list(tmp_path.glob("gpt2-korean-error-*.txt"))

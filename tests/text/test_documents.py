@@ -156,3 +156,35 @@ def test_rows_without_text_are_counted_wherever_they_are_from(tmp_path, hub_fold
     corpus.read_hub_dataset(hub_folder, column="A")
     told = capsys.readouterr().err
     assert "글이 없는 행 1개" in told and "줄 끝 3개" in told
+
+
+def test_what_a_stream_changes_and_leaves_out_is_counted_as_it_is_read(tmp_path, rng, capsys):
+    rows = [rng.choice(["가\r나", "\0다", unicodedata.normalize("NFD", "각"), "", None]) for _ in range(2500)] + ["끝"]
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(json.dumps({"text": row}) for row in rows), "utf-8")
+    documents = corpus.read_hub_dataset(str(tmp_path), streaming=True)
+    capsys.readouterr()
+    texts = [text for batch in corpus.text_batches(documents, 7) for text in batch]
+    assert texts == [normalise(row)[0] for row in rows if row]
+    told = capsys.readouterr().err.replace(",", "")
+    for words, count in (
+        ("문서 {}개를 NFC", sum(bool(row) and not unicodedata.is_normalized("NFC", row) for row in rows)),
+        ("줄 끝 {}개", rows.count("가\r나")),
+        ("제어 문자 {}개", rows.count("\0다")),
+        ("글이 없는 행 {}개", rows.count("") + rows.count(None)),
+    ):
+        assert words.format(count) in told
+
+
+def test_parts_and_samples_of_documents_are_what_a_row_by_row_reading_gives(tmp_path, rng):
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(f"{number} " + "가" * rng.randint(1, 9) for number in range(3000)), "utf-8")
+    documents = corpus.read_corpus([path], line_by_line=True)
+    rest, held_out = corpus.hold_out(documents, 7, 1)
+    for part in (documents, rest, held_out, documents.select(range(5, 1500))):
+        texts = [row["text"] for row in part]
+        assert corpus.count_characters(part) == sum(map(len, texts))
+        assert [text for batch in corpus.text_batches(part, 77) for text in batch] == texts
+        for characters in (100, 5000, 10**6):
+            step = -(-sum(map(len, texts)) // characters)
+            assert corpus.sample_texts(part, characters) == texts[::step]

@@ -11,6 +11,7 @@ import pytest
 
 from gpt2_korean.messages import UserError
 from gpt2_korean.text import opening
+from gpt2_korean.text.documents import describe_files, read_corpus
 from gpt2_korean.text.files import column_renderer, read_documents
 from gpt2_korean.text.opening import detect_encoding
 
@@ -188,3 +189,14 @@ def test_a_line_longer_than_memory_is_refused_by_its_number(tmp_path, monkeypatc
     path.write_bytes(gzip.compress(content.replace("가", "", 2).encode()))
     if name.endswith("gz"):
         assert list(read_documents(path, "utf-8", render=lambda row: row["text"])) == ["가" * 999]
+
+
+def test_lines_that_are_no_json_object_are_skipped_and_counted_where_that_is_asked(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "가"}\n{"text": "나"\n[1]\n{"text": "다"}\n\n글', "utf-8")
+    for _ in range(2):  # also from the cache
+        documents = read_corpus([path], skip_bad_rows=True)
+        assert documents["text"] == ["가", "다"]
+        assert "행 3개를 건너뜀" in describe_files(documents, [path])
+    with pytest.raises(UserError, match=r"2번째 줄.*--skip_bad_rows"):
+        read_corpus([path])

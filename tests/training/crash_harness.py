@@ -1,11 +1,15 @@
 """Kill training with SIGKILL, again and again, and see that the same command goes on from what is left.
 
-python tests/training/crash_harness.py FOLDER RANDOM_KILLS SAVE_KILLS, where FOLDER holds `model` and `글.txt`.
+python tests/training/crash_harness.py FOLDER KILLS [CONFIGURATION...], where FOLDER holds `model` and `글.txt`: so many
+kills in each configuration (all of them, if none is named).
 
-A run is forked from this process, which has loaded the libraries already. RANDOM_KILLS come at random times;
-SAVE_KILLS at file operations in output_dir, evenly chosen among all of a run (0: at every one of them).
+A run is forked from this process, which has loaded the libraries already, and killed at one of its file operations in
+output_dir, evenly chosen among all of them, or at any time; the run after it perhaps too. What an unkilled one leaves
+at last must be what an unbroken run leaves: the same files, the same weights, the same modes.
 """
 
+import gc
+import json
 import os
 import random
 import re
@@ -15,45 +19,55 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import forks
 import torch
 from safetensors.torch import load_file
 
 import train
 from gpt2_korean import messages
-from gpt2_korean.checkpoints import (
-    complete,
-    same_run,  # noqa: F401, loaded before the forks
-)
-from gpt2_korean.training import run  # noqa: F401, loaded before the forks
+from gpt2_korean.checkpoints import complete
+from gpt2_korean.training import callbacks, evaluation, samples
 
-SAVE_STEPS = 2
-OPERATIONS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
+SAVE_STEPS, LAST_STEP = 2, 5
+OPERATIONS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "shutil.rmtree"}
+RESUME = "--resume_from_checkpoint=auto"
+EVALUATE = ["--do_eval", "--validation_split_percentage=20", "--eval_steps=1", "--learning_rate=0.3"]
+CONFIGURATIONS = {
+    "plain": ["--save_total_limit=1", RESUME],
+    "overwriting": [],
+    "best": [*EVALUATE, "--load_best_model_at_end", "--save_total_limit=1", RESUME],
+    "lora": ["--lora_rank=2", RESUME],
+    "early": [*EVALUATE, "--early_stopping_patience=2", RESUME],
+    "vocabulary": ["--tokenizer=korean", "--vocab_size=384", "--save_total_limit=2", RESUME],
+}
+# What the run that is overwritten leaves: other steps and one of the same, and files that the new one does not write.
+EARLIER = ["--max_steps=3", "--save_steps=1", "--lora_rank=2", RESUME]
 
 
-def command(folder, out):
+def command(folder, out, words):
     return [
         f"--dataset_path={folder / '글.txt'}", f"--model_type={folder / 'model'}", f"--output_dir={out}", "--do_train",
-        "--max_steps=7", f"--save_steps={SAVE_STEPS}", "--save_total_limit=1", "--logging_steps=1", "--device=cpu",
-        "--per_device_train_batch_size=2", "--learning_rate=1e-3", "--report_to=none", "--disable_tqdm",
-        "--overwrite_output_dir", "--resume_from_checkpoint=auto",
+        f"--max_steps={LAST_STEP}", f"--save_steps={SAVE_STEPS}", "--logging_steps=1", "--device=cpu", "--no_bf16",
+        "--per_device_train_batch_size=2", "--block_size=16", "--learning_rate=1e-3", "--report_to=none",
+        "--disable_tqdm", "--overwrite_output_dir", *words,
     ]  # fmt: skip
 
 
-def start(folder, out, log, kill_at=None, count_file=None):
+def start(folder, out, words, kill_at=None):
     """Fork a run; it kills itself at its `kill_at`-th file operation in `out`, or writes their number at its end."""
     process = os.fork()
     if process:
         return process
     try:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        descriptor = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         operations = count_operations(out, kill_at)
-        code = messages.run_script(lambda: train.main(command(folder, out)))
-        if count_file:
-            count_file.write_text(str(len(operations)))
+        code = messages.run_script(lambda: train.main(command(folder, out, words)))
+        (folder / "count").write_text(str(len(operations)))
     except BaseException as error:
         print(repr(error), file=sys.stderr, flush=True)
         code = 99
@@ -64,7 +78,10 @@ def count_operations(out, kill_at):
     operations = []
 
     def hook(event, arguments):
-        if event in OPERATIONS and isinstance(arguments[0], str | os.PathLike) and str(out) in str(arguments[0]):
+        if event not in OPERATIONS or not isinstance(arguments[0], str | os.PathLike):
+            return
+        inside = event in ("os.remove", "os.rmdir") and arguments[-1] != -1  # named from the folder that is removed
+        if inside or str(out) in str(arguments[0]):
             operations.append(event)
             if len(operations) == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -78,70 +95,97 @@ def finish(process):
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def newest_step(out):
+def newest(out):
+    """When the run of the newest whole checkpoint began, and its step."""
     whole = complete.whole_checkpoints(out)
-    return complete.trainer_state(whole[-1])["global_step"] if whole else 0
+    if not whole:
+        return 0, 0
+    return complete.read_json(whole[-1] / complete.RESUME)["started"], complete.trainer_state(whole[-1])["global_step"]
 
 
-def check_nothing_lost(out, log, before):
+def check_nothing_lost(out, log, before, earlier):
     """Assert that a killed run left at least what stood there before it, and lost at most one save interval."""
-    trained = [int(step) for step in re.findall(r"^\[(\d+)/", log.read_text("utf-8"), re.MULTILINE)]
-    now = newest_step(out)
-    assert now >= before, f"{before}스텝의 체크포인트가 사라지고 {now}만 남았습니다"
-    assert now >= max(trained, default=0) - SAVE_STEPS, f"{max(trained)}스텝까지 배웠는데 {now}스텝만 남았습니다"
+    trained = [int(step) for step in re.findall(r"^\[(\d+)/", log, re.MULTILINE)]
+    began, step = now = newest(out)
+    assert now >= before, f"{before}의 체크포인트가 사라지고 {now}만 남았습니다"
+    if began == earlier:
+        step = 0
+        assert complete.missing_weights(out) is None and (out / "config.json").exists(), "지난 모델이 사라졌습니다"
+    assert step >= max(trained, default=0) - SAVE_STEPS, f"{max(trained)}스텝까지 배웠는데 {step}스텝만 남았습니다"
     return now
 
 
-def check_finished(out, expected, log):
-    weights = load_file(out / "model.safetensors")
-    assert all(torch.equal(weights[name], expected[name]) for name in expected), "이어서 배운 가중치가 다릅니다"
-    assert [path.name for path in out.glob("checkpoint-*")] == ["checkpoint-7"], sorted(out.iterdir())
-    assert not [path for path in out.iterdir() if path.name.startswith("_")], sorted(out.iterdir())
+def content(out):
+    """Each file in `out` → its mode, and its weights if it holds some."""
+    files = {path.relative_to(out): path for path in out.rglob("*") if path.is_file()}
+    return {
+        name: (path.stat().st_mode, load_file(path) if path.suffix == ".safetensors" else {})
+        for name, path in files.items()
+    }
 
 
-def kill_at_random_times(folder, kills, rng):
-    out, log = folder / "random", folder / "log"
+def check_finished(out, expected):
+    found = content(out)
+    assert found.keys() == expected.keys(), sorted(map(str, found.keys() ^ expected.keys()))
+    for name, (mode, weights) in expected.items():
+        assert found[name][0] == mode, f"{name}: {found[name][0]:o}, {mode:o}이어야 함"
+        same = all(torch.equal(found[name][1][key], weights[key]) for key in weights)
+        assert same, f"{name}: 이어서 배운 가중치가 다릅니다"
+    record = json.loads((out / "run.json").read_text("utf-8"))
+    assert record["exit_code"] == 0 and record["end"], f"run.json: {record['exit_code']}, {record['end']}"
+
+
+def lay_out(folder, out, name):
+    """Begin with what stands in `out` before the first run; returns when the earlier run began, None where none is."""
+    shutil.rmtree(out, ignore_errors=True)
+    if name != "overwriting":
+        return None
+    kept = folder / "earlier"
+    if not kept.exists():
+        assert finish(start(folder, kept, EARLIER)) == 0, (folder / "log").read_text("utf-8")
+    shutil.copytree(kept, out)
+    return newest(out)[0]
+
+
+def kill(folder, name, kills, rng):
+    out, words = folder / name, CONFIGURATIONS[name]
+    lay_out(folder, out, name)
     begin = time.monotonic()
-    assert finish(start(folder, folder / "unbroken", log)) == 0, log.read_text("utf-8")
-    duration = time.monotonic() - begin
-    expected = load_file(folder / "unbroken" / "model.safetensors")
-    killed = finished = step = 0
+    assert finish(start(folder, out, words)) == 0, (folder / "log").read_text("utf-8")
+    duration, total, expected = time.monotonic() - begin, int((folder / "count").read_text()), content(out)
+    killed = finished = 0
     while killed < kills:
-        process = start(folder, out, log)
-        time.sleep(rng.uniform(0.2, 1.0) * duration)
-        os.kill(process, signal.SIGKILL)
-        code = finish(process)
-        assert code in (0, -9), log.read_text("utf-8")
-        step = check_nothing_lost(out, log, step)
-        killed += code == -9
-        if code == 0:
-            check_finished(out, expected, log)
-            shutil.rmtree(out)
-            finished, step = finished + 1, 0
-    assert finish(start(folder, out, log)) == 0, log.read_text("utf-8")
-    check_finished(out, expected, log)
-    print(f"무작위 {killed}번 죽임, {finished + 1}번 끝까지 감")
-
-
-def kill_in_saves(folder, kills):
-    out, log, counted = folder / "saves", folder / "log", folder / "count"
-    expected = load_file(folder / "unbroken" / "model.safetensors")
-    assert finish(start(folder, out, log, count_file=counted)) == 0, log.read_text("utf-8")
-    total = int(counted.read_text())
-    kills = kills or total
-    chosen = [1 + number * total // kills for number in range(kills)]
-    for operation in chosen:
-        shutil.rmtree(out)
-        code = finish(start(folder, out, log, kill_at=operation))
-        assert code == -9, f"{operation}: {code}\n{log.read_text('utf-8')}"
-        check_nothing_lost(out, log, 0)
-        code = finish(start(folder, out, log))
-        assert code == 0, f"{operation}: {code}\n{log.read_text('utf-8')}"
-        check_finished(out, expected, log)
-    print(f"파일을 다루는 {total}곳 가운데 {len(chosen)}곳에서 죽임")
+        earlier, before, resume = lay_out(folder, out, name), (0, 0), []
+        kill_at = 1 + killed * total // kills
+        while True:
+            at_any_time = kill_at is not None and rng.random() < 0.2
+            process = start(folder, out, [*words, *resume], None if at_any_time else kill_at)
+            if at_any_time:
+                time.sleep(rng.uniform(0, duration))
+                os.kill(process, signal.SIGKILL)
+            code, log = finish(process), (folder / "log").read_text("utf-8")
+            assert code in (0, -9), f"{name}, {kill_at}: {code}\n{log}"
+            try:
+                if code == 0:
+                    check_finished(out, expected)
+                    break
+                before = check_nothing_lost(out, log, before, earlier)
+            except AssertionError as error:
+                raise AssertionError(f"{name}, {kill_at}: {error}\n{log}") from None
+            killed += 1
+            # A run that is to overwrite goes on as soon as something of it is there.
+            resume = [RESUME] if name == "overwriting" and before[0] != earlier else []
+            kill_at = rng.randint(1, total) if rng.random() < 0.4 and killed < kills else None
+        finished += 1
+        print(f"{name}: {killed}", file=sys.stderr, flush=True)
+    print(f"{name}: 파일을 다루는 {total}곳과 아무 때에 {killed}번 죽임, {finished}번 끝까지 감", flush=True)
 
 
 if __name__ == "__main__":
-    folder, random_kills, save_kills = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    kill_at_random_times(folder, random_kills, random.Random(6))
-    kill_in_saves(folder, save_kills)
+    folder, kills, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] or CONFIGURATIONS
+    samples.LENGTH, evaluation.TEXTS, evaluation.CHARACTERS = 4, 5, 20
+    callbacks.draw = lambda curve: b"picture"  # half of a run's time, and no file more
+    forks.load_libraries()
+    gc.freeze()  # a run looks for garbage of its own alone
+    for name in names:
+        kill(folder, name, kills, random.Random(name))

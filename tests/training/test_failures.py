@@ -3,9 +3,13 @@
 import errno
 import multiprocessing
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,6 +61,62 @@ def test_a_file_system_that_turns_read_only_is_named(
     code, _, err = run_main(*resumable_words)
     assert code == 1 and "읽기 전용" in err
     assert complete.is_resumable(tmp_path / "out" / "checkpoint-2")
+
+
+def fail_in_tokenizer(trainer):
+    def save(*_):
+        raise Exception("No space left on device (os error 28)")  # what the library's Rust raises
+
+    trainer.processing_class.save_pretrained = save
+
+
+def limit_the_size_of_files(trainer):
+    """To less than weights need: as a full disk, of the system itself."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+
+
+@pytest.fixture
+def own_limit():
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+@pytest.mark.parametrize("damage", [fail_in_tokenizer, limit_the_size_of_files])
+@pytest.mark.parametrize("step", [3, 8])
+def test_a_disk_that_is_full_in_any_library_is_told_with_the_folder(
+    resumable_words, tmp_path, run_main, at_training_step, own_limit, damage, step
+):
+    at_training_step(step, damage)
+    code, _, err = run_main(*resumable_words)
+    message = err[err.index("오류:") :]
+    assert code == 1 and len(message.strip().splitlines()) == 2 and "Traceback" not in err
+    assert f"{tmp_path / 'out' / 'checkpoint-'}" in message and "저장하지 못했습니다" in message
+    assert "os error" in message
+    assert [path.name for path in complete.whole_checkpoints(tmp_path / "out")][
+        -1
+    ] == f"checkpoint-{(step - 1) // 2 * 2}"
+    assert not (tmp_path / "out" / "_unfinished").exists()
+
+
+def test_logs_that_cannot_be_written_are_named(resumable_words, tmp_path, run_main, at_training_step, own_limit):
+    at_training_step(1, lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, resource.RLIM_INFINITY)))
+    code, _, err = run_main(*resumable_words, "--report_to=tensorboard", "--logging_steps=1", "--save_steps=100")
+    assert code == 1 and "Traceback" not in err
+    assert str(tmp_path / "logs") in err or str(tmp_path / "out") in err  # whichever is first to be too large
+
+
+def test_a_temporary_folder_too_long_for_the_loaders_processes_is_refused(
+    resumable_words, tmp_path, run_main, monkeypatch
+):
+    for length, refused in ((75, False), (76, True)):
+        folder = Path("/tmp") / ("x" * (length - 5))
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        try:
+            folder.mkdir()
+            code, _, err = run_main(*resumable_words, "--dataloader_num_workers=1", "--max_steps=1")
+        finally:
+            shutil.rmtree(folder)
+        assert (code == 2 and "TMPDIR" in err and "--dataloader_num_workers" in err) if refused else code == 0, err
 
 
 def test_a_dead_loader_process_is_named(resumable_words, tmp_path, run_main, at_training_step):

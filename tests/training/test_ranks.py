@@ -20,6 +20,14 @@ def test_fsdp_in_one_process_is_told_how_to_have_more(train_words, run_main):
     assert code == 2 and out == "" and "--fsdp" in err and "torchrun" in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize("key", ["state_dict_type", "fsdp_state_dict_type"])
+def test_checkpoints_in_parts_are_refused_before_anything_is_trained(train_words, tmp_path, run_main, key):
+    words = ["--do_train", "--max_steps=1", "--fsdp", f'--fsdp_config={{"{key}": "SHARDED_STATE_DICT"}}']
+    code, _, err = run_main("train.py", *train_words, *words)
+    assert code == 2 and "--fsdp_config" in err and "SHARDED_STATE_DICT" in err and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_ranks_average_their_gradients_and_start_alike(fork_script):
     for finished in fork_script(RANKS, "average", ranks=2):
         assert finished.returncode == 0, finished.stderr

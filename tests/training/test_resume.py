@@ -117,12 +117,40 @@ def test_a_checkpoint_of_another_corpus_vocabulary_or_model_is_refused_by_name(
     assert run_main(*resume, f"--dataset_path={moved}")[0] == 0
 
 
-def test_kill_9_at_any_moment_costs_at_most_one_save_interval(small_corpus, tiny_model_folder, tmp_path, fork_script):
-    """GPT2_KOREAN_KILLS=40,0 for 40 random moments and every file operation of a run."""
+@pytest.mark.parametrize("configuration", ["plain", "overwriting", "best", "lora", "early", "vocabulary"])
+def test_kill_9_at_any_moment_costs_at_most_one_save_interval_and_nothing_else_in_the_end(
+    small_corpus, tiny_model_folder, tmp_path, fork_script, run_script, configuration
+):
+    """GPT2_KOREAN_KILLS=170 for so many kills of each configuration."""
     import shutil
 
     shutil.copytree(tiny_model_folder, tmp_path / "model")
-    kills = os.environ.get("GPT2_KOREAN_KILLS", "2,3").split(",")
-    finished = fork_script("tests/training/crash_harness.py", tmp_path, *kills)
+    harness, kills = "tests/training/crash_harness.py", os.environ.get("GPT2_KOREAN_KILLS")
+    if kills:
+        finished = run_script(harness, tmp_path, kills, configuration, timeout=None)
+    else:
+        finished = fork_script(harness, tmp_path, 4, configuration)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert f"무작위 {kills[0]}번 죽임" in finished.stdout
+    assert f"{kills or 4}번 죽임" in finished.stdout
+
+
+@pytest.mark.parametrize("undone", ["killed before the card", "killed before the record", "failed after the model"])
+def test_a_run_that_ended_between_its_model_and_what_tells_of_it_makes_that_good(
+    train_words, tmp_path, run_main, undone
+):
+    run = ["train.py", *train_words, "--do_train", "--max_steps=2", "--report_to=none", "--resume_from_checkpoint=auto"]
+    assert run_main(*run)[0] == 0
+    card, record = tmp_path / "out" / "README.md", tmp_path / "out" / "run.json"
+    told = json.loads(record.read_text("utf-8"))
+    left = {"end": None, "exit_code": None, "steps": {"done": 1, "of": 2}}
+    record.write_text(json.dumps({**told, **({"exit_code": 1} if undone.startswith("failed") else left)}))
+    if undone == "killed before the card":
+        card.unlink()
+    weights = (tmp_path / "out" / "model.safetensors").stat()
+    code, _, err = run_main(*run)
+    assert code == 0 and "이미 끝난 학습" in err
+    again = json.loads(record.read_text("utf-8"))
+    for name in ("steps", "losses", "exit_code"):
+        assert again[name] == told[name]
+    assert again["end"] and "gpt2-korean" in card.read_text("utf-8")
+    assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == weights.st_mtime_ns

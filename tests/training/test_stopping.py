@@ -2,17 +2,20 @@
 
 import multiprocessing
 import os
+import pty
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
-from conftest import signal_self, start_python
+from conftest import ROOT, signal_self, start_python
 
 from gpt2_korean.checkpoints import complete
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("where", ["gpt2_korean.text.documents.detect_encoding", "gpt2_korean.text.blocks.cut"])
 def test_a_signal_before_training_ends_the_run_at_once(
     resumable_words, tmp_path, run_main, monkeypatch, sample_texts, number, where
@@ -51,6 +54,45 @@ def test_a_second_ctrl_c_leaves_at_once():
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "Ctrl-C를 한 번 더" in err
+
+
+WAIT_AND_SPEAK = (
+    "import sys, time\nfrom gpt2_korean.messages import say\nfrom gpt2_korean.training.stopping import stop_requests\n"
+    "with stop_requests() as stop:\n    stop.hold_back()\n    print('ready', flush=True)\n"
+    "    for _ in range(WAIT):\n        time.sleep(0.02)\n        if stop.reason: break\n"
+    "    say('after'), print('after', flush=True)\n    open(sys.argv[1], 'w').write(str(stop.reason))\n"
+)
+
+
+def test_a_closed_terminal_asks_to_stop_and_what_is_said_into_it_ends_nothing(tmp_path):
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, [sys.executable, "-c", WAIT_AND_SPEAK.replace("WAIT", "3000"), str(tmp_path / "end")])
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    assert (tmp_path / "end").read_text() == "SIGHUP 신호를 받아"
+
+
+def test_a_reader_that_ends_with_the_terminal_ends_nothing_either(tmp_path):
+    """As `2>&1 | tee log` does: the signal comes to both."""
+    words = [sys.executable, "-c", WAIT_AND_SPEAK.replace("WAIT", "3000"), str(tmp_path / "end")]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert b"ready" in process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    process.stdout.close()
+    assert process.wait(60) == 0 and "SIGHUP" in (tmp_path / "end").read_text()
+
+
+def test_under_nohup_a_closed_terminal_asks_nothing(tmp_path):
+    words = ["nohup", sys.executable, "-c", WAIT_AND_SPEAK.replace("WAIT", "20"), str(tmp_path / "end")]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while b"ready" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGHUP)
+    assert b"after" in process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and (tmp_path / "end").read_text() == "None"
 
 
 def test_ctrl_c_once_finishes_the_step_and_saves(resumable_words, tmp_path, run_main, at_training_step):

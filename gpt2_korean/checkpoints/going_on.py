@@ -1,0 +1,201 @@
+"""Which checkpoint a run goes on from, none whose state is of another model, of no run at all, or written otherwise."""
+
+import math
+from pathlib import Path
+
+from gpt2_korean.checkpoints.complete import (
+    RESUME,
+    STATE,
+    describe_existing,
+    has_weights,
+    is_resumable,
+    list_checkpoints,
+    read_json,
+    step_of,
+    whole_checkpoints,
+)
+from gpt2_korean.messages import UsageError, UserError, warn
+from gpt2_korean.text.folders import find_path
+
+AUTO = ("auto", "true", "True")
+START_ANEW = "다른 체크포인트를 --resume_from_checkpoint로 주거나, 새 --output_dir에 그 모델을 --model_type으로 주세요."
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_named(value):
+    return isinstance(value, dict) and isinstance(value.get("name"), str)
+
+
+def _is_corpus(value):
+    counted = isinstance(value, dict) and _is_whole(value.get("tokens")) and isinstance(value.get("hash"), str)
+    return counted or _is_named(value)
+
+
+def _is_learning(value):
+    """As same_run.py compares it: all numbers but the optimizer's name, and how many blocks are a step."""
+    whole = isinstance(value, dict) and all(_is_whole(value.get(name, 1)) for name in ("batch_size", "accumulation"))
+    return whole and all(isinstance(each, str) or _is_number(each) for each in value.values())
+
+
+def _is_history(value):
+    return _is_list_of_dicts(value) and all(
+        _is_number(number)
+        for each in value
+        for name, number in each.items()
+        if name in ("step", "epoch", "loss") or name.startswith("eval_")
+    )
+
+
+def _is_list_of_dicts(value):
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+
+
+def _or_none(is_right):
+    return lambda value: value is None or is_right(value)
+
+
+# What a run that goes on computes with, of each file.
+RIGHT = {
+    STATE: {
+        **dict.fromkeys(("global_step", "max_steps", "num_input_tokens_seen", "num_train_epochs"), _is_whole),
+        **dict.fromkeys(("epoch", "logging_steps", "eval_steps", "save_steps", "total_flos"), _is_number),
+        **dict.fromkeys(("best_global_step", "train_batch_size"), _or_none(_is_whole)),
+        "best_metric": _or_none(_is_number),
+        "best_model_checkpoint": _or_none(lambda value: isinstance(value, str)),
+        "log_history": _is_history,
+        "stateful_callbacks": lambda value: isinstance(value, dict) and "TrainerControl" in value,
+    },
+    RESUME: {
+        "model": _is_named,
+        "tokenizer": _or_none(_is_named),
+        "corpus": _is_corpus,
+        "learning": _is_learning,
+        **dict.fromkeys(("vocab_size", "block_size"), _or_none(_is_whole)),
+        **dict.fromkeys(("started", "unlogged_loss", "logged_step"), _is_number),
+        "embedding_learning_rate": _or_none(_is_number),
+    },
+    "tokenizer.json": {},
+    "tokenizer_config.json": {},
+}
+TOLD_WITH_CORPUS = ("model", "tokenizer", "vocab_size", "block_size")
+
+
+def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder, flag: None):
+    """The checkpoint a training run goes on from, or None for a fresh start.
+
+    `resume` is None, "auto" (the newest whole checkpoint of `output_dir`, if there is one) or a folder.
+    check_model(folder, flag) raises UserError for a folder that is no model. With "auto" a checkpoint that nothing goes
+    on from is passed over, in a line.
+
+    Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
+    is to become of it. With "auto", `overwrite` decides only where there is nothing to go on from.
+    """
+    output_dir = Path(output_dir)
+    checkpoints = list_checkpoints(output_dir)
+    if resume in AUTO:
+        troubles = []
+        whole = whole_checkpoints(output_dir)
+        for checkpoint in reversed(whole):
+            try:
+                _check(checkpoint, check_model)
+            except UserError as error:
+                troubles.append(error)
+                continue
+            for later in checkpoints:  # half ones, or of a file that does not tell when its run began
+                if step_of(later) > step_of(checkpoint) and not any(str(later) in str(each) for each in troubles):
+                    trouble = find_trouble(later) if later in whole else "온전한 체크포인트가 아닙니다."
+                    troubles += [f"--resume_from_checkpoint={later}: {trouble}"] if trouble else []
+            for trouble in troubles:
+                warn(f"{trouble} 그 앞의 체크포인트에서 이어 갑니다.")
+            return checkpoint
+        if troubles:
+            raise UserError(f"{troubles[0]} 이어 갈 다른 체크포인트도 없습니다.\n{START_ANEW}")
+    elif resume not in (None, "false", "False"):
+        resume = find_path(resume)
+        if not is_resumable(resume):
+            raise UsageError(
+                f"--resume_from_checkpoint={resume}: 온전한 체크포인트가 아닙니다. {describe_existing(checkpoints)}"
+            )
+        try:
+            _check(resume, check_model)
+        except UserError as error:
+            raise UserError(f"{error}\n{START_ANEW}") from None
+        return resume
+    held = [path.name for path in checkpoints] + (["모델"] if has_weights(output_dir) else [])
+    if held and not overwrite:
+        raise UsageError(
+            f"--output_dir={output_dir}: 지난 학습의 결과가 있습니다({', '.join(held)}).\n"
+            + (
+                "이어 갈 온전한 체크포인트가 없습니다. 새로 시작하려면 --overwrite_output_dir을 더하세요."
+                if resume in AUTO
+                else "새로 시작하려면 --overwrite_output_dir, 이어서 하려면 --resume_from_checkpoint=auto를 더하세요."
+            )
+        )
+    return None
+
+
+def _check(checkpoint, check_model):
+    check_model(checkpoint, "--resume_from_checkpoint")
+    trouble = find_trouble(checkpoint)
+    if trouble is not None:
+        raise UserError(f"--resume_from_checkpoint={checkpoint}: {trouble}")
+
+
+def find_trouble(checkpoint):
+    """Why no run can go on from a checkpoint whose files are whole, a line; None where one can.
+
+    Its states are opened without their numbers, and no code in them is run.
+    """
+    import torch
+    from transformers.trainer_callback import TrainerState
+
+    checkpoint = Path(checkpoint)
+    for name, right in RIGHT.items():
+        broken = []
+        content = read_json(checkpoint / name, broken.append) or {}
+        wrong = broken + [key for key, is_right in right.items() if key in content and not is_right(content[key])]
+        if name == RESUME and "corpus" in content:
+            wrong += [key for key in TOLD_WITH_CORPUS if key not in content]
+        if wrong:
+            return f"{name}이(가) 온전하지 않습니다({wrong[0]})."
+    try:
+        TrainerState.load_from_json(str(checkpoint / STATE))
+    except Exception as error:  # a key that this transformers does not know
+        return f"{STATE}을(를) 이 transformers로 읽을 수 없습니다({error})."
+    for name, is_right in (("optimizer.pt", _is_optimizer), ("scheduler.pt", _is_scheduler)):
+        if (checkpoint / name).exists():
+            try:
+                state = torch.load(checkpoint / name, map_location="meta", weights_only=True)
+            except Exception:
+                return f"{name}에 학습의 상태가 아닌 것이 들어 있어 열지 않았습니다."
+            if not is_right(state, checkpoint):
+                return f"{name}이(가) 이 모델을 학습하던 상태가 아닙니다."
+    return None
+
+
+def _is_optimizer(state, checkpoint):
+    """Whether an optimizer's `state` is as large as the weights in `checkpoint`, where it has averages of them."""
+    from safetensors import safe_open
+
+    if not (isinstance(state, dict) and _is_list_of_dicts(state.get("param_groups"))):
+        return False
+    kept = state.get("state")
+    if not (isinstance(kept, dict) and _is_list_of_dicts(list(kept.values()))):
+        return False
+    averages = sum(each["exp_avg"].numel() for each in kept.values() if hasattr(each.get("exp_avg"), "numel"))
+    weights = 0
+    for path in checkpoint.glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            weights += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return not (averages and weights) or 0.9 * weights <= averages <= weights  # buffers are no optimizer's
+
+
+def _is_scheduler(state, checkpoint):
+    return isinstance(state, dict) and _is_whole(state.get("last_epoch"))

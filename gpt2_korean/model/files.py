@@ -1,0 +1,187 @@
+"""What the files of a model's folder say, held against each other before anything is made of them. Imports no torch."""
+
+import json
+import math
+import pickle
+import re
+import zipfile
+from pathlib import Path
+
+from gpt2_korean.checkpoints.complete import WEIGHTS, first_bytes, has_weights, read_json
+from gpt2_korean.messages import UserError
+from gpt2_korean.model.gpt2 import SIZES, is_gpt2, weight_shapes
+
+POINTER = b"version https://git-lfs"  # what stands for a large file where git-lfs has not fetched it
+OTHERS_WEIGHTS = ("tf_model*.h5", "flax_model*.msgpack", "*.ckpt*", "*.onnx", "*.gguf")
+# Keys of transformers' configs, of whatever architecture, that can be nothing but a number of things that are there.
+COUNTS = {*SIZES, "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"}
+COUNTS |= {"num_key_value_heads", "intermediate_size", "n_inner", "head_dim", "d_model", "num_layers", "num_heads"}
+SHOWN = 240  # letters of what a library says
+LAYERS = re.compile(r"(^|_)layers?$")
+
+
+def check_files(folder, flag):
+    """Raise UserError for a `folder` whose files are not what they are called, or whose config.json cannot be true."""
+    folder = Path(folder)
+    for path in sorted(path for pattern in (*WEIGHTS, "*.json", "*.txt") for path in folder.glob(pattern)):
+        if first_bytes(path, len(POINTER)) == POINTER:
+            raise UserError(
+                f"{flag}={folder}: {path.name}은(는) git-lfs의 자리표시일 뿐 내용이 없습니다. 그 저장소에서 "
+                "git lfs pull로 받으세요."
+            )
+    others = sorted(path.name for pattern in OTHERS_WEIGHTS for path in folder.glob(pattern))
+    if others and not has_weights(folder):
+        raise UserError(
+            f"{flag}={folder}: PyTorch의 가중치(model.safetensors)가 없고 {others[0]}만 있습니다. "
+            "safetensors로 저장된 모델을 주세요."
+        )
+    names = ("config.json", "adapter_config.json", "tokenizer_config.json")
+    config, adapter, _ = (read_model_json(flag, folder / name) for name in names)
+    shapes = read_shapes(folder)
+    if adapter is not None:
+        _check_adapter(adapter, shapes, flag, folder)
+    elif config is not None and has_weights(folder):
+        check_sizes(config, shapes, _count_tensors(folder), flag, folder)
+
+
+def check_sizes(config, shapes, tensors, flag, folder):
+    """Raise UserError for sizes that no model has, or that are not those of the weights.
+
+    shapes: name → shape of the weights as far as their files tell. tensors: how many there are, None where not known.
+    """
+    for key, value in _walk(config):
+        if key in COUNTS and value is not None and not _is_count(value):
+            raise _wrong(flag, folder, key, value, "1 이상의 정수여야 합니다")
+        if tensors is not None and LAYERS.search(key) and _is_count(value) and value > tensors:
+            raise _wrong(flag, folder, key, value, f"가중치가 {tensors:,}개뿐입니다")
+    if not is_gpt2(config) or not all(key in config for key in SIZES):
+        return
+    for key in SIZES:
+        if config[key] is None:
+            raise _wrong(flag, folder, key, None, "1 이상의 정수여야 합니다")
+    if config["n_embd"] % config["n_head"]:
+        raise _wrong(flag, folder, "n_head", config["n_head"], f"n_embd({config['n_embd']})를 나누는 수여야 합니다")
+    epsilon = config.get("layer_norm_epsilon", 1e-5)
+    if type(epsilon) not in (int, float) or not 0 <= epsilon < math.inf:
+        raise _wrong(flag, folder, "layer_norm_epsilon", epsilon, "0 이상의 수여야 합니다")
+    if not shapes or config.get("quantization_config"):
+        return
+    shapes = {name.removeprefix("transformer."): shape for name, shape in shapes.items()}
+    wanted = weight_shapes(config)
+    if "lm_head.weight" in shapes:
+        wanted["lm_head.weight"] = (config["vocab_size"], config["n_embd"])
+    wrong = [name for name, shape in wanted.items() if shapes.get(name) != shape]
+    if wrong:
+        raise unfitting(flag, folder, wrong)
+
+
+def _check_adapter(config, shapes, flag, folder):
+    base, pattern = config.get("base_model_name_or_path"), config.get("rank_pattern")
+    ranks = [config.get("r", 1), *(pattern.values() if isinstance(pattern, dict) else [])]
+    if not (isinstance(base, str) and base):
+        wanted = "바탕 모델의 폴더나 Hub의 이름이어야 합니다"
+        raise _wrong(flag, folder, "base_model_name_or_path", base, wanted, "adapter_config.json")
+    largest = max((max(shape, default=0) for shape in shapes.values()), default=math.inf)
+    for rank in ranks:
+        if not _is_count(rank) or rank > largest:
+            raise _wrong(flag, folder, "r", rank, "가중치의 것이 아닙니다", "adapter_config.json")
+
+
+def read_shapes(folder):
+    """The weights in the safetensors files of `folder`, name → shape. Raises nothing for files that cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    shapes = {}
+    for path in (path for pattern in WEIGHTS for path in Path(folder).glob(pattern) if path.suffix == ".safetensors"):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError):
+            continue  # missing_weights names it
+    return shapes
+
+
+def count_bytes(folder):
+    """How large the files of weights are, together."""
+    return sum(path.stat().st_size for pattern in WEIGHTS for path in Path(folder).glob(pattern))
+
+
+def read_model_json(flag, path):
+    """The object in a model's JSON file, None where it is missing. Raises UserError where it is damaged."""
+
+    def broken(error):
+        raise damaged(flag, path, error) from None
+
+    return read_json(path, broken)
+
+
+def damaged(flag, path, error):
+    """The UserError of a file that cannot be read."""
+    return UserError(f"{flag}={path}: 파일이 온전하지 않습니다. 다시 저장하거나 내려받으세요 ({error}).")
+
+
+def unfitting(flag, source, names, words="가중치가 config.json과 맞지 않습니다"):
+    """The UserError of weights, `names`, that are missing or of other shapes than the config wants."""
+    return UserError(f"{flag}={source}: {words} ({names[0]} 등 {len(names)}개).")
+
+
+def unloadable(flag, source, error):
+    """The UserError of what a library raised over the files of `source`."""
+    from safetensors import SafetensorError
+
+    said = " ".join(str(error).split())[:SHOWN] or type(error).__name__
+    if isinstance(error, (SafetensorError, json.JSONDecodeError, EOFError, UnicodeDecodeError)):
+        return damaged(flag, source, said)
+    if isinstance(error, pickle.UnpicklingError):
+        return UserError(f"{flag}={source}: 가중치 파일에 가중치가 아닌 것이 들어 있어 열지 않았습니다.")
+    if "trust_remote_code" in str(error):
+        return UserError(
+            f"{flag}={source}: 모델에 딸린 Python 코드를 실행해야 하는 모델입니다.\n"
+            "만든 이를 믿는다면 그 코드를 읽어 본 뒤 --trust_remote_code를 더하세요."
+        )
+    if isinstance(error, ImportError):
+        return UserError(f"{flag}={source}: 이 모델을 열려면 여기에 없는 패키지가 필요합니다 ({said}).")
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return UserError(f"{flag}={source}: 메모리가 모자라 모델을 불러올 수 없습니다. 더 작은 모델을 주세요.")
+    kind = "" if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: "
+    return UserError(f"{flag}={source}: 모델을 불러올 수 없습니다 ({kind}{said}).")
+
+
+def without_tokenizer(flag, source):
+    """The UserError of a model without files of a tokenizer, or with a part of them."""
+    return UserError(
+        f"{flag}={source}: 토크나이저가 없는 모델입니다. 모델을 만든 곳에서 tokenizer.json(또는 "
+        "vocab.json과 merges.txt)을 받아 모델 폴더에 함께 두세요."
+    )
+
+
+def without_end(source):
+    """The UserError of a model in which nothing ends a text."""
+    return UserError(f"{source}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다.")
+
+
+def _wrong(flag, folder, key, value, words, config="config.json"):
+    return UserError(f"{flag}={folder}: {config}의 {key}={json.dumps(value, ensure_ascii=False)[:80]}: {words}.")
+
+
+def _walk(config):
+    """Yield each `(key, value)` of a config and of those within it."""
+    for key, value in config.items():
+        yield key, value
+        if isinstance(value, dict):
+            yield from value.items()
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _count_tensors(folder):
+    """How many tensors the weights of `folder` are, None where only reading them whole would tell."""
+    count = 0
+    for path in (path for pattern in WEIGHTS for path in folder.glob(pattern) if path.suffix == ".bin"):
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            count += len(archive.namelist())
+    return count + len(read_shapes(folder))

@@ -1,0 +1,54 @@
+"""What is made of texts, kept in the cache of the datasets library: a second run on the same text starts at once.
+
+It lies there under a fingerprint of what it is made from and of the code that makes it.
+"""
+
+import os
+from pathlib import Path
+
+from gpt2_korean.messages import warn_of_failure
+
+
+def cached_dataset(generator, arguments, identity, features=None):
+    """`generator(**arguments)`, at least one row, as a datasets.Dataset cached under `identity` (anything picklable).
+
+    features: a datasets.Features, where the first rows do not tell. Raises what the generator raises; nothing half-made
+    stays in the cache.
+    """
+    import datasets
+    from datasets.exceptions import DatasetGenerationError
+    from datasets.fingerprint import Hasher
+
+    # The code that makes the rows is part of what they are.
+    modules = {generator.__code__.co_filename, *map(str, Path(__file__).parent.glob("*.py"))}
+    sources = [Path(module).read_bytes() for module in sorted(modules)]
+    fingerprint = Hasher.hash([identity, sources])
+    datasets.disable_progress_bars()  # the generators show their own, in their own units
+    try:
+        return datasets.Dataset.from_generator(generator, features, gen_kwargs=arguments, fingerprint=fingerprint)
+    except DatasetGenerationError as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError):  # a full disk is told of without its folder
+            cause.filename = cause.filename or str(datasets.config.HF_DATASETS_CACHE)
+        raise cause from None
+    finally:
+        datasets.enable_progress_bars()
+
+
+def kept_beside(dataset, name):
+    """The path of what is kept with a Dataset in its cache, None where it is not cached."""
+    files = getattr(dataset, "cache_files", None)
+    return Path(files[0]["filename"]).with_name(f"{dataset._fingerprint}-{name}") if files else None
+
+
+def keep(path, content):
+    """Write bytes to a path of kept_beside, whole or not at all; without a path nothing is written."""
+    if path is None:
+        return
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        warn_of_failure(error, f"{path.parent}: 만든 것을 간직하지 못해 다음에 다시 만듭니다 ({error}).")

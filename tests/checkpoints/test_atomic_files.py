@@ -1,0 +1,99 @@
+"""What is written is whole, one's own, and readable by whom the umask lets; no link leads it elsewhere."""
+
+import errno
+import os
+import stat
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from gpt2_korean.checkpoints import atomic_files, rotation
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077, 0o007, 0o000])
+def test_files_have_the_mode_that_the_umask_gives_whoever_wrote_them(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        (tmp_path / "made" / "adapter").mkdir(parents=True)
+        for folder in (tmp_path / "made", tmp_path / "made" / "adapter"):
+            save_file({"x": torch.ones(2)}, folder / "model.safetensors")
+            (folder / "config.json").write_text("{}")
+        atomic_files.sync(tmp_path / "made")
+        atomic_files.write_file(tmp_path / "run.json", "{}")
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 5 and {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o666 & ~umask}
+
+
+def test_a_run_and_its_adapter_are_readable_by_others(train_words, tmp_path, run_main):
+    words = ["train.py", *train_words, "--do_train", "--max_steps=1", "--report_to=none", "--lora_rank=2"]
+    before = os.umask(0o022)
+    try:
+        assert run_main(*words)[0] == 0
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {"model.safetensors", "adapter_model.safetensors"} <= {path.name for path in files}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o644}
+
+
+NAMES = ("_unfinished", "run.json", "README.md", "training_curve.png", "model.safetensors", "config.json", "adapter")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "nothing"])
+def test_nothing_is_written_through_a_link(train_words, tmp_path, run_main, kind):
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    out.mkdir()
+    outside.mkdir()
+    for name in (*NAMES, "checkpoint-1", "checkpoint-2"):
+        target = outside / name
+        if kind == "file":
+            target.write_text("남의 것")
+        elif kind == "folder":
+            target.mkdir()
+            (target / "config.json").write_text("남의 것")
+        (out / name).symlink_to(target)
+    before = {path: path.read_text() for path in outside.rglob("*") if path.is_file()}
+    words = ["train.py", *train_words, "--do_train", "--max_steps=2", "--save_steps=1", "--logging_steps=1"]
+    code, _, err = run_main(*words, "--report_to=none", "--lora_rank=2", "--overwrite_output_dir")
+    assert code == 0, err
+    assert {path: path.read_text() for path in outside.rglob("*") if path.is_file()} == before
+    left = {path.name for path in out.iterdir() if path.is_symlink()}
+    assert left == (set() if kind == "nothing" else {"README.md"})  # somebody's own stays
+    assert all((out / name).exists() for name in NAMES[1:])
+
+
+def test_a_file_planted_beside_is_not_written_through(tmp_path):
+    (tmp_path / "mine").write_text("내 것")
+    (atomic_files.staging_area(tmp_path) / "run.json").symlink_to(tmp_path / "mine")
+    atomic_files.write_file(tmp_path / "run.json", "{}")
+    assert (tmp_path / "mine").read_text() == "내 것" and (tmp_path / "run.json").read_text() == "{}"
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
+    def no_space(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space") as failure:
+        atomic_files.write_file(tmp_path / "run.json", "{}")
+    assert failure.value.filename == str(tmp_path / "run.json")
+
+
+@pytest.mark.parametrize("mine", [None, "메모.txt"])
+def test_an_adapter_is_replaced_as_a_whole_and_what_is_not_a_runs_stays(tmp_path, mine):
+    old, new = tmp_path / "adapter", tmp_path / "_unfinished" / "model"
+    (new / "adapter").mkdir(parents=True)
+    old.mkdir()
+    for folder, names in ((old, ["adapter_config.json", "merges.txt"]), (new / "adapter", ["adapter_config.json"])):
+        for name in names:
+            (folder / name).write_text(folder.parent.name)
+    if mine:
+        (old / mine).write_text("내 것")
+    (new / "config.json").write_text("{}")
+    rotation.publish_model(new, tmp_path)
+    found = {path.name: path.read_text() for path in old.iterdir()}
+    assert found == {"adapter_config.json": "model", **({mine: "내 것"} if mine else {})}

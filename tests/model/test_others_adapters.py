@@ -1,0 +1,103 @@
+"""Adapters of other makers write what peft itself writes with them, or are refused with the reason."""
+
+import json
+
+import pytest
+import torch
+from conftest import tiny_gpt2
+from peft import IA3Config, LoraConfig, PromptTuningConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gpt2_korean.messages import UserError
+from gpt2_korean.model.load import load_pretrained
+
+IDS = torch.arange(1, 25).reshape(2, 12)
+LORA = {"task_type": "CAUSAL_LM", "r": 4, "fan_in_fan_out": True}
+
+
+def save_adapter(folder, base, config):
+    """An adapter with random weights on the model in `base`, without a tokenizer; returns what it computes."""
+    torch.manual_seed(1)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.normal_(0, 0.3)
+        model.save_pretrained(folder)
+        return model(input_ids=IDS).logits
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LoraConfig(**LORA, bias="all"),
+        LoraConfig(**LORA, bias="lora_only"),
+        LoraConfig(**LORA, modules_to_save=["wte"]),
+        LoraConfig(**LORA, modules_to_save=["lm_head", "ln_f"]),
+        LoraConfig(**LORA, trainable_token_indices=[1, 2]),
+        LoraConfig(**LORA, use_dora=True),
+        IA3Config(
+            task_type="CAUSAL_LM", target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"],
+            fan_in_fan_out=True,
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore")
+def test_a_merged_adapter_computes_what_peft_does(config, tiny_model_folder, tmp_path):
+    wanted = save_adapter(tmp_path, tiny_model_folder, config)
+    model, tokenizer = load_pretrained(tmp_path, torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(input_ids=IDS).logits, wanted, rtol=1e-4, atol=1e-5)
+    assert tokenizer.get_vocab() == AutoTokenizer.from_pretrained(tiny_model_folder).get_vocab()  # its base's
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_in_a_pickle_is_the_same(tiny_model_folder, tmp_path):
+    wanted = save_adapter(tmp_path, tiny_model_folder, LoraConfig(**LORA))
+    torch.save(load_file(tmp_path / "adapter_model.safetensors"), tmp_path / "adapter_model.bin")
+    (tmp_path / "adapter_model.safetensors").unlink()
+    with torch.no_grad():
+        found = load_pretrained(tmp_path, torch.float32)[0].eval()(input_ids=IDS).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4), "PROMPT_TUNING"),
+        (LoraConfig(**LORA, target_modules=["c_attn", "wte"]), "함께 쓰는 임베딩"),
+    ],
+)
+def test_what_cannot_be_merged_is_refused_by_name(config, named, tiny_model_folder, tmp_path):
+    save_adapter(tmp_path, tiny_model_folder, config)
+    with pytest.raises(UserError, match=named):
+        load_pretrained(tmp_path, torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"r": 10**9}, {"r": 3}, {"r": "4"}, {"rank_pattern": {"c_attn": 10**9}}, {"peft_type": "NONE"},
+        {"base_model_name_or_path": None}, {"base_model_name_or_path": 5}, {"base_model_name_or_path": "모델"},
+        {"base_model_name_or_path": "itself"}, {"target_modules": 5}, {"lora_alpha": "x"}, None,
+    ],
+)  # fmt: skip
+def test_a_spoilt_adapter_config_is_named(changes, tiny_model_folder, tmp_path):
+    save_adapter(tmp_path, tiny_model_folder, LoraConfig(**LORA))
+    path = tmp_path / "adapter_config.json"
+    if changes and changes.get("base_model_name_or_path") == "itself":
+        changes = {"base_model_name_or_path": str(tmp_path)}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes} if changes else []))
+    with pytest.raises(UserError) as refusal:
+        load_pretrained(tmp_path, torch.float32)
+    assert str(tmp_path) in str(refusal.value) and len(str(refusal.value).splitlines()) <= 2
+
+
+def test_tiny_is_what_it_was(tiny_model_folder):
+    """No adapter above has changed the base."""
+    fresh = tiny_gpt2(640, initializer_range=0.02).state_dict()
+    saved = load_file(tiny_model_folder / "model.safetensors")
+    assert all(torch.equal(fresh[name], weight) for name, weight in saved.items())

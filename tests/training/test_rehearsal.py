@@ -1,0 +1,46 @@
+"""A flag of Trainer's own that cannot be carried out is refused by name before any text is read."""
+
+import pytest
+
+REFUSED = [
+    ["--report_to=somewhere"], ["--report_to", "tensorboard", "nowhere"], ["--optim=lomo"], ["--optim_args=x"],
+    ["--deepspeed=none.json"], ["--lr_scheduler_type=warmup_stable_decay"], ["--lr_scheduler_kwargs={x"],
+    ['--lr_scheduler_kwargs={"x": 1}'], ["--dataloader_prefetch_factor=2"], ["--dataloader_persistent_workers"],
+    ["--accelerator_config=none.json"], ["--debug=x"], ["--push_to_hub", "--hub_model_id=a b"],
+    ["--optim_args=momentum=x", "--optim=sgd", "--lr_scheduler_type=cosine"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", REFUSED, ids=" ".join)
+def test_it_is_refused_by_name_before_any_text_is_read(words, train_words, run_main, tmp_path):
+    code, out, err = run_main("train.py", *train_words, "--do_train", *words)
+    message = err[err.index("오류:") :]
+    assert (code, out) == (2, "")
+    assert words[-1 if "push_to_hub" in words[0] else 0].split("=")[0] in message
+    assert "cosine" not in message or len(words) == 1  # what is not to blame is not blamed
+    assert len(message.strip().splitlines()) <= 2
+    assert "문서" not in err and not list(tmp_path.glob("out/*.*"))
+
+
+def test_what_can_be_carried_out_changes_nothing_of_a_run(train_words, run_main, tmp_path):
+    """The rehearsal leaves neither random numbers nor states behind: weights are the same with one and without."""
+    from safetensors.torch import load_file
+
+    weights = []
+    for number, words in enumerate([[], ["--lr_scheduler_type=linear", "--adam_beta1=0.9", "--data_seed=42"]]):
+        run = [
+            *train_words,
+            f"--output_dir={tmp_path / str(number)}",
+            "--do_train",
+            "--max_steps=3",
+            "--report_to=none",
+        ]
+        assert run_main("train.py", *run, *words)[0] == 0
+        weights.append(load_file(tmp_path / f"{number}" / "model.safetensors"))
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+
+
+def test_a_schedule_that_needs_evaluations_is_rehearsed_with_one(train_words, run_main):
+    words = ["--do_train", "--do_eval", "--eval_steps=1", "--max_steps=2", "--report_to=none"]
+    code, _, err = run_main("train.py", *train_words, *words, "--lr_scheduler_type=reduce_lr_on_plateau")
+    assert code == 0, err

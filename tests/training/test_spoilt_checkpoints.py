@@ -1,0 +1,106 @@
+"""A checkpoint whose state is of no run, or of another, is passed over in a line, or refused in one or two."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept") / "out"
+
+
+@pytest.fixture
+def run(train_words, small_corpus, kept, tmp_path, run_main):
+    """The words of a run of 3 steps, of which 2 are done and both saved."""
+    corpus = kept.parent / small_corpus.name  # the same in each test
+    words = ["train.py", *train_words, f"--dataset_path={corpus}", "--do_train", "--report_to=none", "--save_steps=1"]
+    words += ["--resume_from_checkpoint=auto", "--logging_steps=1", "--block_size=16"]
+    if not kept.exists():
+        shutil.copy(small_corpus, corpus)
+        assert run_main(*words, f"--output_dir={kept}", "--max_steps=2")[0] == 0
+    shutil.copytree(kept, tmp_path / "out")
+    return [*words, "--max_steps=3"]
+
+
+def state(**values):
+    return "trainer_state.json", lambda path: {**json.loads(path.read_text()), **values}
+
+
+def resume(**values):
+    return "resume.json", lambda path: {**json.loads(path.read_text()), **values}
+
+
+def saved(name, content):
+    return name, lambda path: content
+
+
+def shrunk(path):
+    content = torch.load(path, weights_only=True)
+    for each in content["state"].values():
+        each["exp_avg"] = each["exp_avg"][:1]
+    return content
+
+
+def turned(path):
+    """Of as many numbers as before, each with another weight."""
+    content = torch.load(path, weights_only=True)
+    kept = content["state"]
+    return {**content, "state": {key: kept[(key + 1) % len(kept)] for key in kept}}
+
+
+DEEP = "[" * 100_000
+PASSED_OVER = [
+    state(new_key=1), state(log_history=5), state(log_history=[{"loss": "x"}]), state(epoch="x"), state(total_flos="x"),
+    state(stateful_callbacks=5), state(stateful_callbacks={}), state(best_global_step="x"), state(global_step="2"),
+    saved("trainer_state.json", []), saved("trainer_state.json", DEEP), resume(model=5), resume(corpus={}),
+    resume(started="x"), resume(learning={"batch_size": "x"}), resume(unlogged_loss=[]), resume(block_size="x"),
+    saved("optimizer.pt", [1]), saved("optimizer.pt", {}), ("optimizer.pt", shrunk), saved("scheduler.pt", [1]),
+    saved("scheduler.pt", {"state": {}}), saved("config.json", []), saved("tokenizer.json", []),
+    saved("tokenizer_config.json", []), saved("adapter_config.json", []), saved("resume.json", 1),
+    saved("resume.json", None), saved("resume.json", DEEP),
+]  # fmt: skip
+
+
+def spoil(checkpoint, name, change):
+    path = checkpoint / name
+    content = change(path)
+    if path.suffix == ".json":
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    else:
+        torch.save(content, path)
+
+
+@pytest.mark.parametrize(("name", "change"), PASSED_OVER)
+def test_the_next_whole_checkpoint_is_found_and_a_line_says_so(name, change, run, tmp_path, capsys):
+    from gpt2_korean.checkpoints.going_on import find_starting_point
+    from gpt2_korean.messages import UserError
+    from gpt2_korean.model.files import check_files
+
+    out = tmp_path / "out"
+    spoil(out / "checkpoint-2", name, change)
+    assert find_starting_point(out, False, "auto", check_files) == out / "checkpoint-1"
+    err = capsys.readouterr().err
+    assert "checkpoint-2" in err and len(err.strip().splitlines()) == 1, err
+    with pytest.raises(UserError, match="checkpoint-2"):
+        find_starting_point(out, False, str(out / "checkpoint-2"), check_files)
+
+
+def test_a_run_goes_on_from_the_one_before(run, tmp_path, run_main):
+    spoil(tmp_path / "out" / "checkpoint-2", *state(new_key=1))
+    code, _, err = run_main(*run)
+    assert code == 0 and "checkpoint-1" in err[err.index("이어서 학습합니다") :], err
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("optimizer.pt", turned), saved("scheduler.pt", {"last_epoch": 2}), saved("rng_state.pth", {"python": 5})],
+)
+def test_what_only_the_run_can_tell_is_refused_before_a_step(name, change, run, tmp_path, run_main):
+    spoil(tmp_path / "out" / "checkpoint-2", name, change)
+    code, _, err = run_main(*run)
+    message = err[err.index("오류:") :].strip()
+    assert code == 1 and name in message and "checkpoint-2" in message and "--model_type" in message, err
+    assert len(message.splitlines()) == 2 and "Traceback" not in err
