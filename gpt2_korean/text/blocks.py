@@ -7,6 +7,7 @@ itself, however those to learn from are packed.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from gpt2_korean.text.tokens import Buffer, count_unknown, some_rows, token_rows
 
 IGNORED = -100  # the label of a position that predicts nothing, as in transformers
 DOCUMENTS, STREAM = "documents", "stream"
-PLANS = {DOCUMENTS: plan_documents, STREAM: plan_stream}
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ def pack_texts(texts, tokenizer, context, apart, options, arguments):
     packing = options.packing or (DOCUMENTS if apart else STREAM)
     windows = plan_windows if apart else plan_windows_alone
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-    train = texts.train and pack(texts.train, tokenizer, size, PLANS[packing], options.train_on_prompt, seed)
+    make_plan = plan_stream if packing == STREAM else partial(plan_documents, reach=longest)
+    train = texts.train and pack(texts.train, tokenizer, size, make_plan, options.train_on_prompt, seed)
     held_out = texts.held_out and pack(texts.held_out, tokenizer, size, windows, options.train_on_prompt)
     for name, documents, blocks in (("학습 글", texts.train, train), ("평가 글", texts.held_out, held_out)):
         if blocks is not None:
