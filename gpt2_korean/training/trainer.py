@@ -381,6 +381,8 @@ class KoreanTrainer(Trainer):
         except (UserError, OutOfMemoryError):
             raise
         except Exception as error:
+            if "DataLoader worker" in str(error):  # which died meanwhile: see run.train
+                raise
             # Of the libraries each has errors of its own, tokenizers a bare Exception; the system's is at most quoted.
             quoted = " ".join(f"{type(error).__name__}: {error}".split())
             words = f"디스크의 남은 공간과 폴더의 권한을 확인하세요 ({quoted})."
