@@ -60,8 +60,8 @@ def main():
         gpus.put(gpu)
     jobs = []
     for corpus in options.corpora:
-        held_out = split(corpus, getattr(options, corpus), work)
-        for way in ("stream", "documents", "answers", "both") if corpus == "chat" else ("stream", "documents"):
+        held_out = split(corpus, getattr(options, corpus), work, options.megabytes)
+        for way in options.ways if corpus == "chat" else ("stream", "documents"):
             jobs += [(corpus, way, seed, held_out) for seed in range(options.seeds)]
     with ThreadPoolExecutor(options.gpus) as threads:
         results = list(threads.map(lambda job: run(job, start, options, work, gpus), jobs))
@@ -89,6 +89,8 @@ def parse():
     parser.add_argument("--reviews", type=Path, help="short documents, one a line")
     parser.add_argument("--judgments", type=Path, help="long documents, .jsonl or .jsonl.xz")
     parser.add_argument("--corpora", nargs="+", default=["chat", "reviews", "judgments"])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), help="of those with a chat")
+    parser.add_argument("--megabytes", type=float, default=1000, help="of a corpus at most, UTF-8")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--epochs", nargs=4, type=float, default=[4, 8, 1, 2], help="English, chat, reviews, judgments")
@@ -115,7 +117,7 @@ def english_start(options, work):
     return start
 
 
-def split(corpus, path, work):
+def split(corpus, path, work, megabytes):
     """What is held out of the corpus: for a chat (question, answer) pairs, else documents. The rest is in a file."""
     opened = lzma.open if path.suffix == ".xz" else open
     rng = random.Random(0)
@@ -129,6 +131,8 @@ def split(corpus, path, work):
             rows = sorted({json.loads(line)["text"].strip() for line in file})
     rng.shuffle(rows)
     held_out, rest = rows[: HELD_OUT[corpus]], rows[HELD_OUT[corpus] :]
+    size = sum(len(str(row).encode()) for row in rest)
+    rest = rest[: math.ceil(len(rest) * megabytes * 1e6 / size)]
     with open(learnt_file(corpus, work), "w", encoding="utf-8", newline="") as file:
         if corpus == "chat":
             writer = csv.writer(file)
