@@ -18,6 +18,7 @@ from gpt2_korean.text.tokens import Buffer, count_unknown, some_rows, token_rows
 
 IGNORED = -100  # the label of a position that predicts nothing, as in transformers
 DOCUMENTS, STREAM = "documents", "stream"
+HOW = {DOCUMENTS: "문서마다 따로", STREAM: "이어 붙인 글"}
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,12 @@ def pack_texts(texts, tokenizer, context, apart, options, arguments):
     make_plan = plan_stream if packing == STREAM else partial(plan_documents, reach=longest)
     train = texts.train and pack(texts.train, tokenizer, size, make_plan, options.train_on_prompt, seed)
     held_out = texts.held_out and pack(texts.held_out, tokenizer, size, windows, options.train_on_prompt)
-    for name, documents, blocks in (("학습 글", texts.train, train), ("평가 글", texts.held_out, held_out)):
+    for name, documents, blocks, how in (
+        ("학습 글", texts.train, train, HOW[packing]),
+        ("평가 글", texts.held_out, held_out, HOW[DOCUMENTS]),
+    ):
         if blocks is not None:
-            say(describe(name, documents, blocks))
+            say(describe(name, documents, blocks, how))
             warn_of_unknown(name, documents, blocks, tokenizer)
     return Blocks(train, held_out, size, packing)
 
@@ -186,15 +190,15 @@ def warn_of_unknown(name, documents, blocks, tokenizer):
         warn(f"{name}: {unknown:,}곳의 글자가 어휘에 없어 {tokenizer.unk_token}로 바뀌었습니다{such}.")
 
 
-def describe(name, documents, blocks):
-    """One line on a packed corpus; of an endless stream nothing can be counted."""
+def describe(name, documents, blocks, how):
+    """One line on a packed corpus, and how it is; of an endless stream nothing can be counted."""
     tokens = count_targets(blocks)
     if tokens is None:
         return f"{name}: 스트리밍이라 미리 세지 않습니다."
     characters = count_characters(documents)
     return (
         f"{name}: 문서 {len(documents):,}개 · 글자 {characters:,}개 · 토큰 {tokens:,}개"
-        f"(글자당 {tokens / characters:.2f}개) · 블록 {len(blocks):,}개"
+        f"(글자당 {tokens / characters:.2f}개) · 블록 {len(blocks):,}개({how})"
     )
 
 
