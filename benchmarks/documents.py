@@ -56,14 +56,14 @@ def main():
     work.mkdir(parents=True, exist_ok=True)
     start = options.start or english_start(options, work)
     gpus = Queue()
-    for gpu in range(options.gpus):
-        gpus.put(gpu)
+    for place in range(options.at_once):
+        gpus.put(place % options.gpus)
     jobs = []
     for corpus in options.corpora:
         held_out = split(corpus, getattr(options, corpus), work, options.megabytes)
         for way in options.ways if corpus == "chat" else ("stream", "documents"):
             jobs += [(corpus, way, seed, held_out) for seed in range(options.seeds)]
-    with ThreadPoolExecutor(options.gpus) as threads:
+    with ThreadPoolExecutor(options.at_once) as threads:
         results = list(threads.map(lambda job: run(job, start, options, work, gpus), jobs))
     print("| corpus | way | bits per character | ± | without a beginning | late | seconds of training |")
     print("|---|---|---|---|---|---|---|")
@@ -98,6 +98,9 @@ def parse():
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument(
+        "--at_once", type=int, default=1, help="runs; more of them on a GPU take longer each, all alike"
+    )
     parser.add_argument("--work", type=Path, help="folder for what is made on the way, the English start above all")
     return parser.parse_args()
 
