@@ -13,14 +13,19 @@ import triton
 import triton.language as tl
 from torch.autograd import Function
 
+from gpt2_korean.speed.pieces import begins
+
 # Pass and whether heads are wider than 64 → queries and keys of a tile, warps, stages: the fastest on an H100 of those
 # tried.
 TILES = {
-    ("forward", False): (128, 64, 4, 3), ("forward", True): (128, 64, 8, 2),
-    ("of_queries", False): (128, 64, 8, 3), ("of_queries", True): (64, 64, 4, 2),
-    ("of_keys", False): (64, 128, 8, 3), ("of_keys", True): (64, 64, 4, 2),
+    ("forward", False): (64, 64, 4, 3), ("forward", True): (64, 64, 4, 2),
+    ("of_queries", False): (64, 32, 4, 4), ("of_queries", True): (64, 64, 4, 2),
+    ("of_keys", False): (64, 64, 4, 3), ("of_keys", True): (32, 64, 4, 2),
 }  # fmt: skip
 LOG2_E = tl.constexpr(1.4426950408889634)
+# The score of a key that is not seen. Finite, so that a query that sees none of a tile counts what its own key takes back;
+# a power of two, so that scaling it leaves no rounding error for exp2 to blow up.
+UNSEEN = tl.constexpr(-(2.0**100))
 
 
 def fused(positions):
@@ -28,11 +33,18 @@ def fused(positions):
     return partial(_fused, *boundaries(positions))
 
 
+def try_out(config, device, dtype):
+    """Attend forth and back as a model of this `config` does; raises whatever a compiler and a driver can raise."""
+    with torch.random.fork_rng(devices=[]):
+        qkv = torch.zeros(1, 16, 3 * config.n_embd, dtype=dtype, device=device, requires_grad=True)
+        rows = qkv.unflatten(2, (3, config.n_head, -1)).permute(2, 0, 3, 1, 4)
+        x = fused(torch.zeros(1, 16, dtype=torch.long, device=device))(*rows, config.attn_pdrop, 0.125)
+    torch.autograd.grad(x.float().sum(), qkv)
+
+
 def boundaries(positions):
     """`(where each token's piece begins, where it ends)`, int32 [tokens], of positions [batch, length]."""
-    begins = torch.ones_like(positions, dtype=torch.bool)
-    begins[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
-    number = begins.flatten().cumsum(0)
+    number = begins(positions).flatten().cumsum(0)
     starts, ends = (torch.searchsorted(number, number, out_int32=True, right=right) for right in (False, True))
     return starts, ends
 
@@ -50,17 +62,16 @@ class _Attention(Function):
     @staticmethod
     def forward(ctx, q, k, v, starts, ends, seed, dropout, scale):
         tokens, heads, width = q.shape
-        x, log_sums = torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(
-            heads, tokens, dtype=torch.float32
+        x, log_sums = (
+            torch.empty_like(q, memory_format=torch.contiguous_format),
+            q.new_empty(heads, tokens, dtype=torch.float32),
         )
         ctx.options = {
             "scale": scale, "LEAST": min(round(dropout * 2**32), 2**32 - 1), "FACTOR": 1 / max(1 - dropout, 1e-9),
             "WIDTH": width, "BLOCK": max(16, triton.next_power_of_2(width)),
         }  # fmt: skip
         grid, tiles = _tiles("forward", q)
-        attention_kernel[grid](
-            q, k, v, starts, seed, x, log_sums, tokens, *q.stride()[:2], **ctx.options, **tiles
-        )
+        attention_kernel[grid](q, k, v, starts, seed, x, log_sums, tokens, *q.stride()[:2], **ctx.options, **tiles)
         ctx.save_for_backward(q, k, v, starts, ends, seed, x, log_sums)
         return x
 
@@ -71,13 +82,9 @@ class _Attention(Function):
         of_q, of_k, of_v = (torch.empty_like(x) for _ in range(3))
         shape = len(q), *q.stride()[:2]
         grid, tiles = _tiles("of_queries", q)
-        of_queries_kernel[grid](
-            q, k, v, starts, seed, x, of_x, log_sums, along, of_q, *shape, **ctx.options, **tiles
-        )
+        of_queries_kernel[grid](q, k, v, starts, seed, x, of_x, log_sums, along, of_q, *shape, **ctx.options, **tiles)
         grid, tiles = _tiles("of_keys", q)
-        of_keys_kernel[grid](
-            q, k, v, ends, seed, of_x, log_sums, along, of_k, of_v, *shape, **ctx.options, **tiles
-        )
+        of_keys_kernel[grid](q, k, v, ends, seed, of_x, log_sums, along, of_k, of_v, *shape, **ctx.options, **tiles)
         return of_q, of_k, of_v, None, None, None, None, None
 
 
@@ -146,7 +153,7 @@ def attention_kernel(
     full_high = tl.maximum(full_low, (first + 1) // KEYS)
     q = _load(q_ptr, first, tokens, stride, QUERIES, WIDTH, BLOCK)
     x, factor = tl.zeros([QUERIES, BLOCK], tl.float32), scale * LOG2_E
-    highest, total = tl.full([QUERIES], -1e30, tl.float32), tl.zeros([QUERIES], tl.float32)
+    highest, total = tl.full([QUERIES], float("-inf"), tl.float32), tl.zeros([QUERIES], tl.float32)
     for masked in tl.static_range(2):
         count = full_high - full_low
         if masked == 1:
@@ -159,8 +166,7 @@ def attention_kernel(
             k = _load(k_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
             scores = tl.dot(q, tl.trans(k), input_precision="ieee")
             if masked == 1:
-                # Finite: a query that sees none of a tile then counts what its own key takes back.
-                scores = tl.where(_is_seen(queries[:, None], keys, reach), scores, -1e30)
+                scores = tl.where(_is_seen(queries[:, None], keys, reach), scores, UNSEEN)
             new_highest = tl.maximum(highest, tl.max(scores, 1) * factor)
             shrink = tl.exp2(highest - new_highest)
             weights = tl.exp2(scores * factor - new_highest[:, None])
