@@ -6,94 +6,13 @@ anything; all this is read on the device, so that a recorded step follows each b
 computes them again from the logarithms of their sums (FlashAttention-2, Dao 2023, arXiv 2307.08691).
 """
 
-from functools import partial
-
-import torch
 import triton
 import triton.language as tl
-from torch.autograd import Function
 
-from gpt2_korean.speed.pieces import begins
-
-# Pass and whether heads are wider than 64 → queries and keys of a tile, warps, stages: the fastest on an H100 of those
-# tried.
-TILES = {
-    ("forward", False): (64, 64, 4, 3), ("forward", True): (64, 64, 4, 2),
-    ("of_queries", False): (64, 32, 4, 4), ("of_queries", True): (64, 64, 4, 2),
-    ("of_keys", False): (64, 64, 4, 3), ("of_keys", True): (32, 64, 4, 2),
-}  # fmt: skip
 LOG2_E = tl.constexpr(1.4426950408889634)
-# The score of a key that is not seen. Finite, so that a query that sees none of a tile counts what its own key takes back;
-# a power of two, so that scaling it leaves no rounding error for exp2 to blow up.
+# The score of a key that is not seen. Finite: what a query counts of a tile in which it sees none, its own key undoes.
+# A power of two: scaled, it is free of rounding errors, which exp2 would make infinite.
 UNSEEN = tl.constexpr(-(2.0**100))
-
-
-def fused(positions):
-    """As the ways of pieces.py, where Triton compiles; queries, keys and values must have one layout."""
-    return partial(_fused, *boundaries(positions))
-
-
-def try_out(config, device, dtype):
-    """Attend forth and back as a model of this `config` does; raises whatever a compiler and a driver can raise."""
-    with torch.random.fork_rng(devices=[]):
-        qkv = torch.zeros(1, 16, 3 * config.n_embd, dtype=dtype, device=device, requires_grad=True)
-        rows = qkv.unflatten(2, (3, config.n_head, -1)).permute(2, 0, 3, 1, 4)
-        x = fused(torch.zeros(1, 16, dtype=torch.long, device=device))(*rows, config.attn_pdrop, 0.125)
-    torch.autograd.grad(x.float().sum(), qkv)
-
-
-def boundaries(positions):
-    """`(where each token's piece begins, where it ends)`, int32 [tokens], of positions [batch, length]."""
-    number = begins(positions).flatten().cumsum(0)
-    starts, ends = (torch.searchsorted(number, number, out_int32=True, right=right) for right in (False, True))
-    return starts, ends
-
-
-def _fused(starts, ends, q, k, v, dropout, scale):
-    rows = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
-    # From the device's own generator: a recorded graph draws another whenever it is replayed.
-    seed = torch.randint(-(2**31), 2**31 - 1, (2,), dtype=torch.int32, device=q.device) if dropout > 0 else None
-    return _Attention.apply(*rows, starts, ends, seed, dropout, scale).view(len(q), q.shape[2], -1)
-
-
-class _Attention(Function):
-    """x of q, k and v, all [tokens, heads, head width]."""
-
-    @staticmethod
-    def forward(ctx, q, k, v, starts, ends, seed, dropout, scale):
-        tokens, heads, width = q.shape
-        x, log_sums = (
-            torch.empty_like(q, memory_format=torch.contiguous_format),
-            q.new_empty(heads, tokens, dtype=torch.float32),
-        )
-        ctx.options = {
-            "scale": scale, "LEAST": min(round(dropout * 2**32), 2**32 - 1), "FACTOR": 1 / max(1 - dropout, 1e-9),
-            "WIDTH": width, "BLOCK": max(16, triton.next_power_of_2(width)),
-        }  # fmt: skip
-        grid, tiles = _tiles("forward", q)
-        attention_kernel[grid](q, k, v, starts, seed, x, log_sums, tokens, *q.stride()[:2], **ctx.options, **tiles)
-        ctx.save_for_backward(q, k, v, starts, ends, seed, x, log_sums)
-        return x
-
-    @staticmethod
-    def backward(ctx, of_x):
-        q, k, v, starts, ends, seed, x, log_sums = ctx.saved_tensors
-        of_x, along = of_x.contiguous(), torch.empty_like(log_sums)
-        of_q, of_k, of_v = (torch.empty_like(x) for _ in range(3))
-        shape = len(q), *q.stride()[:2]
-        grid, tiles = _tiles("of_queries", q)
-        of_queries_kernel[grid](q, k, v, starts, seed, x, of_x, log_sums, along, of_q, *shape, **ctx.options, **tiles)
-        grid, tiles = _tiles("of_keys", q)
-        of_keys_kernel[grid](q, k, v, ends, seed, of_x, log_sums, along, of_k, of_v, *shape, **ctx.options, **tiles)
-        return of_q, of_k, of_v, None, None, None, None, None
-
-
-def _tiles(name, q):
-    """The grid, heads by tiles, and the sizes of a tile in the pass `name`."""
-    tokens, heads, width = q.shape
-    queries, keys, warps, stages = TILES[name, width > 64]
-    grid = heads, triton.cdiv(tokens, keys if name == "of_keys" else queries)
-    return grid, {"QUERIES": queries, "KEYS": keys, "num_warps": warps, "num_stages": stages}
 
 
 @triton.jit
@@ -158,7 +77,7 @@ def attention_kernel(
         count = full_high - full_low
         if masked == 1:
             count = high - low - count
-        for i in range(0, count):
+        for i in range(count):
             key = (full_low + i) * KEYS
             if masked == 1:
                 key = _tile(i, low, full_low, full_high) * KEYS
@@ -206,7 +125,7 @@ def of_queries_kernel(
         count = full_high - full_low
         if masked == 1:
             count = high - low - count
-        for i in range(0, count):
+        for i in range(count):
             key = (full_low + i) * KEYS
             if masked == 1:
                 key = _tile(i, low, full_low, full_high) * KEYS
@@ -249,7 +168,7 @@ def of_keys_kernel(
         count = full_high - full_low
         if masked == 1:
             count = high - low - count
-        for i in range(0, count):
+        for i in range(count):
             query = (full_low + i) * QUERIES
             if masked == 1:
                 query = _tile(i, low, full_low, full_high) * QUERIES

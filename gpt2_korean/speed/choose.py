@@ -35,7 +35,7 @@ def load_fused_layer(model, arguments):
 
 
 def load_attention(model, arguments):
-    """How the fused layer keeps pieces apart: by attention_kernels.py, by a mask where this machine cannot compile it.
+    """How the fused layer keeps pieces apart: by attention.py, by a mask where this machine cannot compile it.
 
     In float32 by a mask too: without the tensor cores that round, Triton's products are slow.
     """
@@ -43,13 +43,13 @@ def load_attention(model, arguments):
     if dtype == torch.float32:
         return pieces.masked
     try:
-        from gpt2_korean.speed import attention_kernels
+        from gpt2_korean.speed import attention
 
-        attention_kernels.try_out(model.config, arguments.device, dtype)
+        attention.try_out(model.config, arguments.device, dtype)
     except Exception as error:  # as above
         warn_of_failure(error, f"문서를 따로 읽는 Triton 커널을 쓸 수 없어 느리게 학습합니다 ({type(error).__name__}).")
         return pieces.masked
-    return attention_kernels.fused
+    return attention.fused
 
 
 def speed_up(model, arguments, machine, blocks, tokens=None):
