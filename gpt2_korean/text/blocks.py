@@ -31,16 +31,6 @@ class Blocks:
     size: int
     packing: str = STREAM
 
-    @property
-    def longest(self):
-        """Tokens of the longest piece to learn from at most; None where that is not known, or pieces are not apart."""
-        return getattr(self.train, "longest", None)
-
-    @property
-    def most_pieces(self):
-        """Pieces in a block to learn from at most, those of its padding included; None as above."""
-        return getattr(self.train, "most_pieces", None)
-
 
 class PackedBlocks:
     """Blocks of Tokens: dicts of `input_ids`, `labels` and, where no piece sees another, `position_ids`, int64 arrays.
@@ -73,21 +63,6 @@ class PackedBlocks:
     def targets(self):
         """How many tokens an epoch predicts."""
         return self.tokens.targets
-
-    @property
-    def longest(self):
-        """Tokens of the longest piece at most, with the last of a block, which predicts nothing; None of a stream."""
-        if self.plan.offsets is None:
-            return None
-        return int((self.plan.pieces[:, 3] - self.plan.pieces[:, 1]).max()) + 1
-
-    @property
-    def most_pieces(self):
-        """Pieces in a block at most, those of its padding included; None of a stream."""
-        if self.plan.offsets is None:
-            return None
-        used = np.add.reduceat(self.plan.pieces[:, 3] - self.plan.pieces[:, 1], self.plan.starts[:-1]) + 1
-        return int((np.diff(self.plan.starts) - (used - self.size) // self.longest).max())
 
 
 class EpochOrder:
@@ -216,36 +191,27 @@ def token_stream(blocks, limit):
     return torch.from_numpy(np.concatenate([row["ids"] for row in some_rows(blocks.tokens, limit)]).astype(np.int64))
 
 
-def collate(blocks, pad_token_id, longest=None):
+def collate(blocks, pad_token_id):
     """A batch of blocks: each of their arrays as a tensor [batch, longest block], int64.
 
     Padding stands on the right, where no real token attends to it, and is no label; so no attention mask
-    is needed and attention may take its causal kernel. longest: tokens in a piece at most, which holds for padding too.
+    is needed and attention may take its causal kernel. Where no piece sees another, each token of it is one.
     """
     from torch import as_tensor
 
     length = max(len(block["input_ids"]) for block in blocks)
     padding = {"input_ids": np.full(length, pad_token_id), "labels": np.full(length, IGNORED)}
-    padding["position_ids"] = np.arange(length) % (longest or length)
+    padding["position_ids"] = np.zeros(length, np.int64)
     return {
         name: as_tensor(np.stack([np.append(row[name], padding[name][: length - len(row[name])]) for row in blocks]))
         for name in blocks[0]
     }
 
 
-def fill_up(batch, rows, length, longest=None):
-    """`batch` with each tensor [rows, length]: what is added holds no labels, and nothing real attends to it.
-
-    longest: how many tokens a piece has at most, of padding too, where the batch has `position_ids`.
-    """
-    from torch import arange
+def fill_up(batch, rows, length):
+    """`batch` with each tensor [rows, length]: what is added holds no labels, and nothing real attends to it."""
     from torch.nn.functional import pad
 
     given, reached = batch["labels"].shape
     missing = (0, length - reached, 0, rows - given)
-    batch = {name: pad(tensor, missing, value=-100 if name == "labels" else 0) for name, tensor in batch.items()}
-    if longest is not None:
-        positions = batch["position_ids"]
-        counted = arange(length, device=positions.device) % longest
-        positions[:, reached:], positions[given:] = counted[: length - reached], counted
-    return batch
+    return {name: pad(tensor, missing, value=-100 if name == "labels" else 0) for name, tensor in batch.items()}

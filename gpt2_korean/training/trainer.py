@@ -46,7 +46,7 @@ class KoreanTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.stop, self.record = stop, record
         self.tokens_per_character, self.eval_characters = tokens_per_character, eval_characters
-        self.full_length = self.longest = self.recorded_step = None
+        self.full_length = self.recorded_step = None
         self.blocks_per_step = self._train_batch_size * self.args.gradient_accumulation_steps
         self.meter = TokenMeter()
         self.flops_per_token = cache(partial(flops_per_token, self.model))  # asked of at every pass
@@ -59,13 +59,12 @@ class KoreanTrainer(Trainer):
 
     # How it steps
 
-    def take_steps(self, full_length=None, longest=None, recorded=False):
+    def take_steps(self, full_length=None, recorded=False):
         """full_length: fill each batch up to the same number of blocks of this length, as compiled and recorded steps
-        need. longest: how many tokens a piece of a block has at most, None where blocks are cut from a stream.
-        recorded: replay each pass as a graph of the device. Several ranks then average their gradients here, since the
-        hooks of DistributedDataParallel stand in the way of a recording.
+        need. recorded: replay each pass as a graph of the device. Several ranks then average their gradients here,
+        since the hooks of DistributedDataParallel stand in the way of a recording.
         """
-        self.full_length, self.longest = full_length, longest
+        self.full_length = full_length
         self.recorded_step = self._new_recorded_step() if recorded else None
         if recorded and self.args.world_size > 1:
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
@@ -92,7 +91,7 @@ class KoreanTrainer(Trainer):
         self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
         inputs = self._prepare_inputs(inputs)
         if self.full_length is not None:
-            inputs = fill_up(inputs, self._train_batch_size, self.full_length, self.longest)
+            inputs = fill_up(inputs, self._train_batch_size, self.full_length)
         if self.recorded_step is None:
             return super().training_step(model, inputs, num_items_in_batch)
         loss = self.recorded_step(partial(super().training_step, model), inputs, num_items_in_batch)
