@@ -26,6 +26,11 @@ class Texts:
     train: object = None
     held_out: object = None
 
+    @property
+    def main(self):
+        """Those to learn from, or held out where there are no others."""
+        return self.held_out if self.train is None else self.train
+
 
 def find_texts(options):
     """The Texts of `options` (a TextOptions) as lists of files; a data set of the Hub has none.

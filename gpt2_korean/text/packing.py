@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpt2_korean.messages import UsageError
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -21,6 +23,15 @@ class Plan:
 
     def __len__(self):
         return len(self.starts) - 1
+
+
+def choose_size(block_size, context):
+    """How many tokens a block has: those of --block_size, else of the model's context (None: it sets no limit)."""
+    longest = context or 1024
+    size = block_size or longest
+    if size > longest:
+        raise UsageError(f"--block_size={size}: 모델의 문맥 길이 {longest}보다 길 수 없습니다.")
+    return size
 
 
 def plan_stream(lengths, room, random=None):
