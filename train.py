@@ -75,7 +75,8 @@ def learn(options, stop):
         learn_blocks(trainer, start, blocks, steps, options.learning)
         if options.do_eval:
             print_once(evaluation_table(evaluate(trainer)))
-        say(describe_training(trainer.state.log_history, trainer.model_step(), options.output.output_dir))
+        end = trainer.state.log_history, trainer.model_step(), options.output.output_dir
+        say(describe_training(*end, talks=tokenizer.chat_template is not None))
 
 
 def measure(options, stop):

@@ -162,6 +162,12 @@ def document_batches(documents, size):
             yield texts[start : start + size].to_pylist(), turns[start : start + size].to_pylist()
 
 
+def sample_conversations(documents, count=10_000):
+    """The turns of the conversations in a Dataset, evenly chosen from more than about `count` documents."""
+    rows = documents.select(range(0, len(documents), math.ceil(len(documents) / count)))
+    return [turns for batch in rows.iter(1000) for turns in batch["turns"] if turns]
+
+
 def count_characters(documents, column="characters"):
     """How many characters of all `documents` are learnt, or are there to read (`length`); None for a stream."""
     import pyarrow.compute
