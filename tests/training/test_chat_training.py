@@ -168,3 +168,18 @@ def test_the_texts_of_a_chat_model_that_are_measured_are_answers_to_the_held_out
     expected = [tokenizer.apply_chat_template(turns, **keywords) for turns in said]
     questions = cycle(expected)
     assert asked == [list(islice(questions, 5)) for _ in asked]
+
+
+@pytest.mark.parametrize("changes", [{}, {"scale_attn_by_inverse_layer_idx": True}])
+def test_steps_in_which_nothing_is_learnt_do_no_harm(words, tmp_path, byte_tokenizer, run_main, changes):
+    row = {"질문": "가나다라 " * 60, "답변": "네"}  # longer than a step
+    (tmp_path / "긴 질문.json").write_text(json.dumps([row] * 3, ensure_ascii=False), "utf-8")
+    base = save_tiny_gpt2(tmp_path / "base", byte_tokenizer, initializer_range=0.02, **changes)
+    more = [
+        f"--dataset_path={tmp_path / '긴 질문.json'}",
+        f"--model_type={base}",
+        "--max_steps=12",
+        "--logging_steps=1",
+    ]
+    code, _, err = run_main(*words, *more)
+    assert code == 0 and "손실 0 " in err, err
