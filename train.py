@@ -17,8 +17,22 @@ from gpt2_korean.training.stopping import leave_together, stop_requests
 def main(argv=None):
     options = parse_train_options(argv)
     with stop_requests(options.max_hours) as stop, tracebacks_in(options.output.logging_dir):
+        if options.show_data is not None:
+            return show(options)
         learn(options, stop) if options.do_train else measure(options, stop)
         leave_together()
+    return 0
+
+
+def show(options):
+    from gpt2_korean.model.tokenizer import find_tokenizer
+    from gpt2_korean.text.show import show_texts
+
+    texts = read_texts(find_texts(options.text), options.text, options.do_eval, options.given["seed"])
+    start = find_start(options.model, options.output.resume_from_checkpoint and options.output)
+    tokenizer, room = find_tokenizer(start, texts.main, options.model)
+    for lines in show_texts(texts, tokenizer, room, options.text, options.show_data):
+        print_once(lines)
     return 0
 
 
@@ -61,7 +75,8 @@ def learn(options, stop):
         learn_blocks(trainer, start, blocks, steps, options.learning)
         if options.do_eval:
             print_once(evaluation_table(evaluate(trainer)))
-        say(describe_training(trainer.state.log_history, trainer.model_step(), options.output.output_dir))
+        end = trainer.state.log_history, trainer.model_step(), options.output.output_dir
+        say(describe_training(*end, talks=tokenizer.chat_template is not None))
 
 
 def measure(options, stop):
@@ -77,7 +92,7 @@ def measure(options, stop):
 
     arguments = set_up_machine(options.machine, options.learning, options.output.logging_dir)
     texts = read_texts(files, options.text, True, arguments.seed)
-    model, tokenizer = load_start(start, texts.held_out if texts.train is None else texts.train, options.model)
+    model, tokenizer = load_start(start, texts.main, options.model)
     texts = Texts(held_out=texts.held_out)
     room = context_length(model.config)
     blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments)

@@ -10,7 +10,9 @@ METRICS = ("bits_per_character", "loss", "perplexity")
 
 def check_together(options):
     """Raise UsageError for flags that contradict each other, or lack one that they need."""
-    if not (options.do_train or options.do_eval):
+    # What is shown is what a run that learns would read, and no evaluation is needed to compare it with.
+    learns, evaluates = (wanted or options.show_data is not None for wanted in (options.do_train, options.do_eval))
+    if not (learns or evaluates):
         raise UsageError("할 일이 없습니다. 학습하려면 --do_train, 평가하려면 --do_eval을 주세요.")
     if options.dataset_path and options.dataset_name:
         raise UsageError("--dataset_path와 --dataset_name은 함께 쓸 수 없습니다. 하나만 주세요.")
@@ -19,13 +21,13 @@ def check_together(options):
     _check_columns(options)
     if options.bf16 and options.fp16:
         raise UsageError("--bf16과 --fp16은 함께 쓸 수 없습니다. 하나만 주세요.")
-    if not options.do_eval:
+    if not evaluates:
         for name in ("validation_file", "eval_steps", "sample_prompts"):
             if getattr(options, name) is not None:
                 raise UsageError(f"--{name}에는 평가가 필요합니다. --do_eval을 더하세요.")
-    if options.sample_prompts and not options.do_train:
+    if options.sample_prompts and not learns:
         raise UsageError("--sample_prompts는 --do_train과 함께 써야 합니다. 학습한 모델은 generate.py로 써 보세요.")
-    if not options.do_train:
+    if not learns:
         _check_measuring(options)
     if options.vocab_size and options.tokenizer not in (None, "korean"):
         raise UsageError(
@@ -38,7 +40,7 @@ def check_together(options):
         )
     if options.lora_alpha and not options.lora_rank:
         raise UsageError("--lora_alpha는 --lora_rank와 함께 써야 합니다. --lora_rank=16처럼 더하세요.")
-    if options.lora_rank and not options.do_train:
+    if options.lora_rank and not learns:
         raise UsageError("--lora_rank는 --do_train과 함께 써야 합니다. 학습한 어댑터는 이 플래그 없이 열립니다.")
     if options.lora_rank and options.model_type == "scratch-mini":
         raise UsageError(

@@ -62,6 +62,8 @@ def train_parser():
         data, "--validation_split_percentage", number(above=0, maximum=90), "평가용으로 떼어 둘 문서의 비율(%%)", 5
     )
 
+    add_flag(data, "--show_data", integer(0), "이만큼의 문서를 배울 대로 보여 주고, 길이와 겹침을 세고 끝냅니다")
+
     model = parser.add_argument_group("모델")
     add_flag(
         model,

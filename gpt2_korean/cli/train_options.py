@@ -86,6 +86,7 @@ class TrainOptions:
     do_train: bool
     do_eval: bool
     max_hours: float | None
+    show_data: int | None
     text: TextOptions
     model: ModelOptions
     output: OutputOptions
@@ -112,6 +113,5 @@ def parse_train_options(argv=None):
     for name in ("torch_compile_backend", "torch_compile_mode"):  # of TrainingArguments, and ours to carry out
         setattr(flags, name, given.get(name))
     groups = (TextOptions, ModelOptions, OutputOptions, LearningOptions, MachineOptions)
-    return TrainOptions(
-        argv, given, flags.do_train, flags.do_eval, flags.max_hours, *(group_of(group, flags) for group in groups)
-    )
+    own = (flags.do_train, flags.do_eval, flags.max_hours, flags.show_data)
+    return TrainOptions(argv, given, *own, *(group_of(group, flags) for group in groups))

@@ -17,7 +17,8 @@ from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, say, warn_of_failure
 from gpt2_korean.model.files import check_sizes, damaged, read_model_json, without_end
 from gpt2_korean.model.gpt2 import is_supported, kernel_sizes
-from gpt2_korean.model.load import check_tokens, load_pretrained, show_downloads_only
+from gpt2_korean.model.load import load_pretrained, show_downloads_only
+from gpt2_korean.model.tokenizer import check_tokens
 from gpt2_korean.speed import int8, linear
 from gpt2_korean.text.chat_prompt import find_chat
 from gpt2_korean.text.chat_template import CHAT_TEMPLATE

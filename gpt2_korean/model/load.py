@@ -1,17 +1,15 @@
 """Hub id | local folder | built-in scratch size → model and tokenizer, their special tokens in agreement."""
 
 import copy
-import json
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say
 from gpt2_korean.model import lora
-from gpt2_korean.model.files import check_files, count_bytes, unfitting, unloadable, without_end, without_tokenizer
+from gpt2_korean.model.files import check_files, count_bytes, unfitting, unloadable
 from gpt2_korean.model.find import find_model
-from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
-from gpt2_korean.text.chat_template import keep_one_template
-from gpt2_korean.text.end_of_text import agree_on_ends, settle_ends
-from gpt2_korean.text.vocabulary import learn_tokenizer
+from gpt2_korean.model.gpt2 import SCRATCH_SIZES
+from gpt2_korean.model.tokenizer import learn_scratch_tokenizer, load_tokenizer
+from gpt2_korean.text.end_of_text import agree_on_ends
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 SMALL = 2**24  # weights and buffers that may be made without being held against files
@@ -39,10 +37,9 @@ def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=
         return load_pretrained(model_type, dtype, trust_remote_code=trust_remote_code)
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    size = SCRATCH_SIZES[model_type]
-    tokenizer = learn_tokenizer(documents, vocab_size or size["vocab_size"], size["n_positions"])
-    end = tokenizer.eos_token_id
-    config = GPT2Config(**{**size, "vocab_size": len(tokenizer)}, bos_token_id=end, eos_token_id=end, pad_token_id=end)
+    tokenizer = learn_scratch_tokenizer(model_type, documents, vocab_size)
+    end, size = tokenizer.eos_token_id, {**SCRATCH_SIZES[model_type], "vocab_size": len(tokenizer)}
+    config = GPT2Config(**size, bos_token_id=end, eos_token_id=end, pad_token_id=end)
     return GPT2LMHeadModel(config).to(dtype), tokenizer
 
 
@@ -192,58 +189,3 @@ def _must_use_cache(name, flag):
             "(2) HF_ENDPOINT에 미러 주소를 설정하거나 다른 컴퓨터의 캐시(HF_HOME)를 복사하거나\n"
             "(3) 내려받기가 없는 --model_type=scratch-mini로 처음부터 학습하세요."
         ) from None
-
-
-def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code=False):
-    """The tokenizer of `name` with an end-of-text token inside the model's vocabulary.
-
-    Raises UserError that names `flag`.
-
-    transformers 5 rebuilds the tokenizer of any GPT-2 config by GPT-2's own rules, whatever its
-    tokenizer.json says; skt/kogpt2-base-v2, whose words are split otherwise, would come out empty. Where
-    the two differ, the file is right.
-    """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-    from transformers.utils import cached_file
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            name, local_files_only=local_files_only, trust_remote_code=trust_remote_code
-        )
-    except ValueError as error:  # files that are missing, of several that belong together
-        if isinstance(error, json.JSONDecodeError) or "trust_remote_code" in str(error):
-            raise
-        raise without_tokenizer(flag, name) from None
-    file = cached_file(
-        name, "tokenizer.json", local_files_only=local_files_only, _raise_exceptions_for_missing_entries=False
-    )
-    if file is not None and getattr(tokenizer, "backend_tokenizer", None) is not None:
-        written, loaded = (
-            json.loads(text) for text in (Path(file).read_text("utf-8"), tokenizer.backend_tokenizer.to_str())
-        )
-        if written.get("pre_tokenizer") != loaded["pre_tokenizer"]:
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(name, local_files_only=local_files_only)
-    keep_one_template(tokenizer)
-    check_tokens(tokenizer, config.vocab_size, flag, name)
-    if not settle_ends(tokenizer, config.eos_token_id, config.vocab_size):
-        raise without_end(name)
-    tokenizer.model_max_length = min(tokenizer.model_max_length, context_length(config) or tokenizer.model_max_length)
-    return tokenizer
-
-
-def check_tokens(tokenizer, rows, flag, source):
-    """Raise UserError for a tokenizer of `source` without words, or with a token that has none of `rows` embeddings.
-
-    tokenizer: of tokenizers or of transformers, which makes one of nothing but an end of text where there is no file.
-    """
-    backend, vocabulary = getattr(tokenizer, "backend_tokenizer", None) or tokenizer, tokenizer.get_vocab()
-    decoder = getattr(backend, "get_added_tokens_decoder", None)
-    added = decoder() if decoder else backend.added_tokens_decoder
-    if not set(vocabulary.values()) - set(added):
-        raise without_tokenizer(flag, source)
-    largest = max(vocabulary.values())
-    if largest >= rows:
-        raise UserError(
-            f"{flag}={source}: 토크나이저의 토큰({largest + 1:,}개)이 모델의 임베딩({rows:,}줄)보다 많습니다. 모델의 "
-            f"원래 토크나이저를 두거나, model.resize_token_embeddings({largest + 1})로 늘려 저장하세요."
-        )

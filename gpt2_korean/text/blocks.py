@@ -13,7 +13,7 @@ import numpy as np
 
 from gpt2_korean.messages import UsageError, say, warn
 from gpt2_korean.text.documents import count_characters
-from gpt2_korean.text.packing import plan_documents, plan_stream, plan_windows, plan_windows_alone
+from gpt2_korean.text.packing import choose_size, plan_documents, plan_stream, plan_windows, plan_windows_alone
 from gpt2_korean.text.tokens import Buffer, count_unknown, some_rows, token_rows, tokenise, unknown_characters
 
 IGNORED = -100  # the label of a position that predicts nothing, as in transformers
@@ -89,10 +89,7 @@ def pack_texts(texts, tokenizer, context, apart, options, arguments):
     apart: whether it reads the documents of one block each by itself. arguments: TrainingArguments, whose seed draws
     the order. Raises UsageError.
     """
-    longest = context or 1024
-    size = options.block_size or longest
-    if size > longest:
-        raise UsageError(f"--block_size={size}: 모델의 문맥 길이 {longest}보다 길 수 없습니다.")
+    size = choose_size(options.block_size, context)
     if options.packing == DOCUMENTS and not apart:
         raise UsageError(
             "--packing=documents: 이 모델은 한 블록의 문서들을 따로 읽지 못합니다. --packing=stream을 주세요."

@@ -26,6 +26,11 @@ class Texts:
     train: object = None
     held_out: object = None
 
+    @property
+    def main(self):
+        """Those to learn from, or held out where there are no others."""
+        return self.held_out if self.train is None else self.train
+
 
 def find_texts(options):
     """The Texts of `options` (a TextOptions) as lists of files; a data set of the Hub has none.
@@ -155,6 +160,12 @@ def document_batches(documents, size):
     for texts, turns in zip(_column(documents, "text"), _column(documents, "turns"), strict=True):
         for start in range(0, len(texts), size):
             yield texts[start : start + size].to_pylist(), turns[start : start + size].to_pylist()
+
+
+def sample_conversations(documents, count=10_000):
+    """The turns of the conversations in a Dataset, evenly chosen from more than about `count` documents."""
+    rows = documents.select(range(0, len(documents), math.ceil(len(documents) / count)))
+    return [turns for batch in rows.iter(1000) for turns in batch["turns"] if turns]
 
 
 def count_characters(documents, column="characters"):

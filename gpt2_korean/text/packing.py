@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gpt2_korean.messages import UsageError
+
 FARTHER_ON = 0.1
 
 
@@ -23,6 +25,15 @@ class Plan:
 
     def __len__(self):
         return len(self.starts) - 1
+
+
+def choose_size(block_size, context):
+    """How many tokens a block has: those of --block_size, else of the model's context (None: it sets no limit)."""
+    longest = context or 1024
+    size = block_size or longest
+    if size > longest:
+        raise UsageError(f"--block_size={size}: 모델의 문맥 길이 {longest}보다 길 수 없습니다.")
+    return size
 
 
 def plan_stream(lengths, room, random=None):

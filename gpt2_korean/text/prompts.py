@@ -9,11 +9,12 @@ from gpt2_korean.text.normalise import normalise
 from gpt2_korean.text.opening import detect_encoding, file_format, open_lines
 
 SAMPLE_PROMPTS = ["오늘은", "옛날 어느 마을에", "한국어 텍스트 생성은"]
+SAMPLE_QUESTIONS = ["안녕하세요", "오늘 기분이 어때?", "저녁은 뭐 먹지?"]
 
 
 def sample_prompts(path):
-    """What a model continues as it learns: the lines of `--sample_prompts`, or SAMPLE_PROMPTS where it is None."""
-    return SAMPLE_PROMPTS if path is None else read_prompts(None, path, "--sample_prompts")
+    """What a model continues or answers as it learns: the lines of `--sample_prompts`, None where none are given."""
+    return None if path is None else read_prompts(None, path, "--sample_prompts")
 
 
 def read_prompts(prompts, path=None, flag="--prompt_file"):

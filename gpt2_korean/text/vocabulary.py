@@ -32,11 +32,12 @@ SAMPLED_CHARACTERS = 50_000_000
 LEAST_TOKENS = 1024
 
 
-def choose_tokenizer(tokenizer, documents, options):
+def choose_tokenizer(tokenizer, documents, options, reader=None):
     """The tokenizer to train with: a model's own, or another one to which the model is then to be carried over.
 
     options: ModelOptions, whose `tokenizer` is None (should_replace decides), "korean", "original", or the folder of a
-    tokenizer. Raises UserError for a tokenizer that cannot be loaded or carried over to.
+    tokenizer. reader: the class that reads such a folder, AutoTokenizer if it is None, which imports torch.
+    Raises UserError for a tokenizer that cannot be loaded or carried over to.
     """
     choice = options.tokenizer
     if choice == "original":
@@ -54,7 +55,7 @@ def choose_tokenizer(tokenizer, documents, options):
             warn(f"글이 짧아 토큰을 {len(new):,}개밖에 배우지 못했으므로 모델의 원래 어휘를 씁니다.")
             return tokenizer
     else:
-        new = _other_tokenizer(choice, tokenizer.model_max_length)
+        new = _other_tokenizer(choice, tokenizer.model_max_length, reader)
     if token_bytes(tokenizer) is None or token_bytes(new) is None:
         raise UserError("--tokenizer: 바이트 단위 어휘끼리만 바꿀 수 있습니다. --tokenizer=original을 주세요.")
     return new
@@ -139,12 +140,12 @@ def train_bpe(texts, vocab_size, *cuts, marks=()):
     return tokenizer
 
 
-def _other_tokenizer(path, context_length):
-    from transformers import AutoTokenizer
-
+def _other_tokenizer(path, context_length, reader):
     path = find_path(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=path.exists(), trust_remote_code=False)
+        if reader is None:
+            from transformers import AutoTokenizer as reader
+        tokenizer = reader.from_pretrained(path, local_files_only=path.exists(), trust_remote_code=False)
     except Exception as error:  # whatever the libraries make of others' files
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다 ({words}).") from None

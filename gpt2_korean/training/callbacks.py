@@ -160,7 +160,7 @@ class ProgressBar(ProgressCallback):
 
 
 class WriteSamples(TrainerCallback):
-    """Have the model continue `prompts` at each evaluation: a text panel for each in TensorBoard, a line on stderr."""
+    """Have the model continue or answer `prompts` at each evaluation: each in a panel of TensorBoard and on stderr."""
 
     def __init__(self, trainer, prompts):
         self.trainer, self.prompts = trainer, prompts
@@ -173,14 +173,14 @@ class WriteSamples(TrainerCallback):
         try:
             model, tokenizer = unwrap_peft_model(self.trainer.model), self.trainer.processing_class
             with writing(model, tokenizer, dtype_of(args.bf16, args.fp16)) as loaded:
-                texts = continue_prompts(loaded, self.prompts)
+                texts, talks = continue_prompts(loaded, self.prompts), loaded.chat is not None
         except Exception as error:  # hours of training are worth more than a look at them
             self.prompts = ()
             warn_of_failure(error, f"학습하는 모델로 글을 써 보일 수 없습니다 ({type(error).__name__}: {error}).")
             return
         panels = {}
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True), 1):
-            panels[f"eval_sample_{number}"] = as_markdown(prompt, text)
+            panels[f"eval_sample_{number}"] = as_markdown(prompt, f"\n{text}" if talks else text)
             tqdm.write(f"  {shorten(f'{prompt} | {text}', 100)}", file=sys.stderr)
         # Not Trainer.log, which would keep them in every checkpoint.
         self.trainer.callback_handler.on_log(args, state, control, panels)

@@ -10,9 +10,9 @@ from transformers.trainer_utils import unwrap_peft_model
 from gpt2_korean.device import dtype_of
 from gpt2_korean.messages import Stopped
 from gpt2_korean.text.blocks import collate, count_targets
-from gpt2_korean.text.documents import sample_texts
+from gpt2_korean.text.documents import sample_conversations, sample_texts
 from gpt2_korean.training.diversity import cut_stretches, measure
-from gpt2_korean.training.samples import write_stretches, writing
+from gpt2_korean.training.samples import write_answers, write_stretches, writing
 from gpt2_korean.training.stopping import leave_together
 
 TEXTS, CHARACTERS = 100, 100  # how many are measured, and how long each is
@@ -82,8 +82,8 @@ def evaluate(trainer):
 def measure_texts(trainer, documents):
     """`(measures, measures)`, see diversity.py: of texts that the model writes, and of `documents` cut as long.
 
-    The latter are None where the documents are too short, both on all ranks but the first. Raises Stopped
-    once the run was asked to stop.
+    Of a chat model and conversations both are answers, to the same questions. The latter are None where the documents
+    are too short, both on all ranks but the first. Raises Stopped once the run was asked to stop.
     """
     if not trainer.is_world_process_zero():
         return None, None
@@ -93,11 +93,14 @@ def measure_texts(trainer, documents):
         writing(model, trainer.processing_class, dtype) as loaded,
         tqdm(total=total, desc="글 써 보기", unit="글자", leave=False, disable=disable) as progress,
     ):
-        for texts in write_stretches(loaded, TEXTS, CHARACTERS):
+        chats = [] if loaded.chat is None else sample_conversations(documents)
+        people = [turns[-1]["content"] for turns in chats] or sample_texts(documents, 1_000_000)
+        written = write_answers(loaded, chats, TEXTS, CHARACTERS) if chats else None
+        for texts in written or write_stretches(loaded, TEXTS, CHARACTERS):
             progress.update(sum(map(len, texts)) - progress.n)
             if trainer.stop.reason:
                 raise _stopped(trainer)
-    people = cut_stretches(sample_texts(documents, 1_000_000), TEXTS, CHARACTERS)
+    people = cut_stretches(people, TEXTS, CHARACTERS)
     return measure(texts), people and measure(people)
 
 

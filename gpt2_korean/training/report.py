@@ -38,8 +38,11 @@ def evaluation_table(metrics, written=None, held_out=None):
     return f"{table(rows)}\n{json.dumps(line)}"
 
 
-def describe_training(log_history, model_step, output_dir):
-    """What became of a training run, as far as its log tells; its model is the one of `model_step`."""
+def describe_training(log_history, model_step, output_dir, talks=False):
+    """What became of a training run, as far as its log tells; its model is the one of `model_step`.
+
+    talks: whether it is a chat model.
+    """
     end = next((entry for entry in reversed(log_history) if "train_runtime" in entry), {})
     losses = [entry["loss"] for entry in log_history if "loss" in entry]
     evaluated = [entry for entry in log_history if "eval_bits_per_character" in entry]
@@ -59,7 +62,8 @@ def describe_training(log_history, model_step, output_dir):
         rows.append(("손실(토큰당)", f"{losses[0]:.4f} → {losses[-1]:.4f}"))
     rows.append(("모델", f"{output_dir} ({model_step:,}스텝)"))
     model = shlex.quote(f"--model_name_or_path={output_dir}")
-    rows.append(("써 보기", f'python generate.py {model} --prompt="오늘은"'))
+    way = "--interactive" if talks else '--prompt="오늘은"'
+    rows.append(("써 보기", f"python generate.py {model} {way}"))
     return table(rows)
 
 

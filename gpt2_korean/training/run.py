@@ -16,6 +16,7 @@ from gpt2_korean.checkpoints.same_run import check_state
 from gpt2_korean.messages import Stopped, UserError, say
 from gpt2_korean.text.blocks import collate, count_targets
 from gpt2_korean.text.documents import count_characters
+from gpt2_korean.text.prompts import SAMPLE_PROMPTS, SAMPLE_QUESTIONS
 from gpt2_korean.training.arguments import warn_of_plan
 from gpt2_korean.training.callbacks import (
     DrawCurve,
@@ -70,7 +71,12 @@ def build_trainer(model, tokenizer, arguments, texts, blocks, stop, record=None,
 
 
 def show_progress(trainer, texts, blocks, prompts):
-    """Let a person see what `trainer` learns: the curve, and at each evaluation texts that go on from `prompts`."""
+    """Let a person see what `trainer` learns: the curve, and at each evaluation what it writes to `prompts`.
+
+    prompts: a list of str; None for those of every run, of a chat model questions.
+    """
+    if prompts is None:
+        prompts = SAMPLE_PROMPTS if trainer.processing_class.chat_template is None else SAMPLE_QUESTIONS
     tokens = count_targets(blocks.train)
     each = blocks.size - 1 if tokens is None else tokens / len(blocks.train)
     tokens_per_step = trainer.get_total_train_batch_size(trainer.args) * each

@@ -6,6 +6,7 @@ random numbers is changed.
 
 import re
 from contextlib import contextmanager
+from itertools import cycle, islice
 from types import SimpleNamespace
 
 import torch
@@ -18,6 +19,7 @@ from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.generation.write import LOOK_EVERY, stream_texts
 from gpt2_korean.model.gpt2 import is_supported
 from gpt2_korean.model.lora import merged_weights
+from gpt2_korean.text.chat_prompt import as_turns, find_chat
 
 LENGTH = 64
 SAMPLING = Sampling(temperature=0.7, top_k=50, top_p=0.95, repetition_penalty=1.2)  # of README's generate.py
@@ -32,14 +34,15 @@ def writing(model, tokenizer, dtype=torch.float32):
 
     dtype: what the run computes in.
     """
-    tokenizer, eos_token_id = getattr(tokenizer, "backend_tokenizer", None) or tokenizer, tokenizer.eos_token_id
+    eos_token_id, chat = tokenizer.eos_token_id, find_chat(tokenizer, tokenizer.eos_token_id)
+    tokenizer = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     try:
         with _own_noise(device):
             decoder = _fastest_decoder(model, device, dtype)
             utf8 = build_tables(tokenizer, decoder.vocab_size)
-            yield LoadedModel(decoder, tokenizer, eos_token_id, utf8 and utf8.to(device))
+            yield LoadedModel(decoder, tokenizer, eos_token_id, utf8 and utf8.to(device), chat)
     finally:
         model.train(was_training)
 
@@ -56,7 +59,9 @@ def _fastest_decoder(model, device, dtype):
 
 
 def continue_prompts(loaded, prompts):
-    """What the model writes after each of `prompts`, a list of str in whole characters."""
+    """What the model writes after each of `prompts`, a list of str in whole characters; a chat model answers them."""
+    if loaded.chat is not None:
+        prompts = [as_turns(None, [], prompt) for prompt in prompts]
     texts, settings = [""] * len(prompts), SimpleNamespace(**vars(SAMPLING), length=LENGTH, stop=None)
     for _, new in stream_texts(loaded, prompts, settings, tell=lambda _: None):
         texts = [text + more for text, more in zip(texts, new, strict=True)]
@@ -84,6 +89,23 @@ def write_stretches(loaded, count, length):
         yield texts
         if min(map(len, texts)) == length:
             return
+
+
+def write_answers(loaded, conversations, count, length):
+    """As write_stretches, of a chat model: its answers where people's last ones stand in `conversations`."""
+    asked, texts = cycle(conversations), [""] * count
+    while min(map(len, texts)) < length:
+        starts = [loaded.chat.encode(turns[:-1]) for turns in islice(asked, count)]
+        rows = [[] for _ in starts]
+        for chunk in stream_ids(
+            loaded.decoder, starts, BYTES * length, Sampling(), loaded.chat.end, loaded.utf8, LOOK_EVERY
+        ):
+            for row, new in zip(rows, chunk, strict=True):
+                row += new
+            yield texts
+        answers = [loaded.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
+        texts = [f"{text}{answer}\n"[:length] for text, answer in zip(texts, answers, strict=True)]
+    yield texts
 
 
 def _join_documents(ids, loaded):

@@ -90,6 +90,8 @@ class KoreanTrainer(Trainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         self.meter.add(inputs["input_ids"].numel() * self.args.world_size)
         inputs = self._prepare_inputs(inputs)
+        if num_items_in_batch is not None:  # nothing may be learnt in a step: in the midst of a long question
+            num_items_in_batch = num_items_in_batch.clamp(min=1)
         if self.full_length is not None:
             inputs = fill_up(inputs, self._train_batch_size, self.full_length)
         if self.recorded_step is None:

@@ -1,16 +1,22 @@
 """A run on conversations leaves a chat model: from any start, with LoRA, gone on with, and trained further."""
 
 import json
+from itertools import cycle, islice
 
 import pytest
+import torch
 from conftest import save_tiny_gpt2, tiny_gpt2
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from gpt2_korean.generation.load import read_model
 from gpt2_korean.model import lora
 from gpt2_korean.text import vocabulary
-from gpt2_korean.text.chat_template import MARKS, has_our_template
+from gpt2_korean.text.chat_template import CHAT_TEMPLATE, MARKS, has_our_template
+from gpt2_korean.text.prompts import SAMPLE_QUESTIONS
+from gpt2_korean.training import samples
+from gpt2_korean.training.report import shorten
 
 pytestmark = pytest.mark.usefixtures("brief_texts")
 CHATML = (
@@ -113,3 +119,67 @@ def test_measuring_conversations_wants_a_chat_model(conversations, words, tmp_pa
     assert run_main(*words, f"--model_type={tiny_model_folder}")[0] == 0
     code, _, err = run_main(*measure, "--do_eval", f"--model_type={tmp_path / 'out'}")
     assert code == 0, err
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, CHATML])
+def test_a_model_in_training_answers_as_generate_does(words, tmp_path, sample_texts, run_main, template):
+    tokenizer = vocabulary.train_tokenizer(sample_texts[:40], 640, 32)
+    if template == CHATML:
+        tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+        tokenizer.chat_template = CHATML
+    code, _, err = run_main(*words, *own_words(tmp_path, tokenizer), "--do_eval", "--eval_steps=4")
+    assert code == 0, err
+    assert "--interactive" in err and "써 보기" in err
+    assert [err.count(f"\n  {question} | ") for question in SAMPLE_QUESTIONS] == [1, 1, 1]
+    out = tmp_path / "out"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    read = read_model(out, torch.device("cpu"), torch.float32)
+    with samples.writing(model, tokenizer) as loaded:
+        turns = [{"role": "user", "content": SAMPLE_QUESTIONS[0]}]
+        assert loaded.chat.encode(turns) == read.chat.encode(turns) and loaded.chat.end == read.chat.end
+        written = samples.continue_prompts(loaded, SAMPLE_QUESTIONS)
+    assert all(
+        shorten(f"{question} | {answer}", 100) in err
+        for question, answer in zip(SAMPLE_QUESTIONS, written, strict=True)
+    )
+
+
+def test_the_texts_of_a_chat_model_that_are_measured_are_answers_to_the_held_out_questions(
+    words, conversations, tmp_path, byte_tokenizer, run_main, monkeypatch
+):
+    assert run_main(*words, *own_words(tmp_path, byte_tokenizer))[0] == 0
+    asked, original = [], samples.stream_ids
+
+    def stream(decoder, prompts, *others):
+        asked.append(prompts)
+        return original(decoder, prompts, *others)
+
+    monkeypatch.setattr(samples, "stream_ids", stream)
+    measure = [word for word in words if not word.startswith(("--do_train", "--max", "--save", "--out"))]
+    code, out, err = run_main(
+        *measure, "--do_eval", f"--model_type={tmp_path / 'out'}", f"--validation_file={conversations}"
+    )
+    assert code == 0, err
+    values = json.loads(out.splitlines()[-1])
+    assert values["distinct_1"] > 0 and values["held_out"]["distinct_1"] > 0
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    said = [json.loads(line)["messages"][:-1] for line in conversations.read_text("utf-8").splitlines()]
+    keywords = {"add_generation_prompt": True, "return_dict": False}
+    expected = [tokenizer.apply_chat_template(turns, **keywords) for turns in said]
+    questions = cycle(expected)
+    assert asked == [list(islice(questions, 5)) for _ in asked]
+
+
+@pytest.mark.parametrize("changes", [{}, {"scale_attn_by_inverse_layer_idx": True}])
+def test_steps_in_which_nothing_is_learnt_do_no_harm(words, tmp_path, byte_tokenizer, run_main, changes):
+    row = {"질문": "가나다라 " * 60, "답변": "네"}  # longer than a step
+    (tmp_path / "긴 질문.json").write_text(json.dumps([row] * 3, ensure_ascii=False), "utf-8")
+    base = save_tiny_gpt2(tmp_path / "base", byte_tokenizer, initializer_range=0.02, **changes)
+    more = [
+        f"--dataset_path={tmp_path / '긴 질문.json'}",
+        f"--model_type={base}",
+        "--max_steps=12",
+        "--logging_steps=1",
+    ]
+    code, _, err = run_main(*words, *more)
+    assert code == 0 and "손실 0 " in err, err

@@ -35,3 +35,9 @@ def test_a_run_ends_with_its_report(evaluated_words, run_main):
     code, out, err = run_main(*evaluated_words, "--report_to=none")
     assert code == 0 and json.loads(out.splitlines()[-1])["loss"] > 0
     assert re.search(r"걸린 시간 .*\n빠르기 .*\n글자당 비트 .*\n모델 .*\n써 보기 +python generate\.py", err)
+
+
+def test_the_end_of_a_run_tells_how_to_try_its_model_out():
+    assert '--prompt="오늘은"' in report.describe_training([], 3, "x")
+    told = report.describe_training([], 3, "x", talks=True)
+    assert "--interactive" in told and "--prompt" not in told

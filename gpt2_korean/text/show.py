@@ -1,0 +1,135 @@
+"""Texts as they will be trained, what is learnt set off, and how many, how long and how often: for --show_data.
+
+Imports no torch: the tokens are those of the cache that training reads, put together as its blocks are.
+"""
+
+import os
+import sys
+from itertools import groupby, islice
+from operator import itemgetter
+
+import numpy as np
+
+from gpt2_korean.text.blocks import IGNORED, assemble
+from gpt2_korean.text.chat_template import MARKS, hold_conversations
+from gpt2_korean.text.packing import choose_size
+from gpt2_korean.text.tokens import Buffer, token_rows, tokenise
+from gpt2_korean.text.vocabulary import END_OF_TEXT
+
+BRACKETS = "⟦{}⟧", "{}"  # what is learnt, and what is read
+COLOURS = "\033[1;32m{}\033[0m", "\033[2m{}\033[0m"
+
+
+def show_texts(texts, tokenizer, context, options, count):
+    """Yield lines on the first `count` of the documents to learn from (held out, where there are no others), then on
+    all of Texts.
+
+    tokenizer: of transformers, as it will be trained with; None where it cannot be had: then characters are counted.
+    context: of the model, None where it is not known. options: TextOptions. Raises UsageError.
+    """
+    documents, all_learnt = texts.main, options.train_on_prompt
+    size, endless = tokenizer and choose_size(options.block_size, context), not hasattr(documents, "num_rows")
+    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    if count:
+        marks = ("초록색이", "흐린 것은") if coloured else ("⟦ ⟧ 안이", "나머지는")
+        yield f"{marks[0]} 배우는 것이고, {marks[1]} 읽기만 하는 것입니다."
+    if tokenizer is None:
+        yield "모델의 토크나이저가 아직 여기에 없어 글자로 셉니다. 대화의 표시는 모델의 양식과 다를 수 있습니다."
+        tokens, shown = None, (_pieces_of_row(row, all_learnt) for row in documents.take(count))
+    else:
+        tokens = None if endless else tokenise(documents, tokenizer, all_learnt)
+        parts = [tokens] if tokens else map(Buffer, token_rows(documents.take(count), tokenizer, all_learnt))
+        each = ((part, number) for part in parts for number in range(len(part.lengths)))
+        shown = (_pieces(part, number, tokenizer) for part, number in islice(each, count))
+    for number, (length, pieces) in enumerate(shown, 1):
+        yield f"\n── {number} · {length:,}{'글자' if tokenizer is None else '토큰'} ──"
+        yield "".join((COLOURS if coloured else BRACKETS)[not learnt].format(text) for text, learnt in pieces)
+    if count:
+        yield ""
+    if endless:
+        yield "스트리밍이라 미리 세지 않습니다."
+        return
+    yield from describe_documents("평가 글" if texts.train is None else "학습 글", documents)
+    yield from describe_lengths(documents, tokens, size)
+    own, questions = hash_documents(documents)
+    yield f"앞의 것과 똑같은 것: {len(own) - len(set(own)):,}개"
+    if texts.train is not None and texts.held_out is not None:
+        yield from describe_documents("평가 글", texts.held_out)
+        held_out, asked = hash_documents(texts.held_out)
+        again = f" · 질문 {len(asked):,}개 가운데 {count_in(asked, questions):,}개" if asked else ""
+        yield f"학습 글에도 있는 것: {count_in(held_out, own):,}개{again}"
+    elif texts.train is not None:
+        yield "평가 글: 없음 (--do_eval을 더하면 떼어 둔 글과 겹치는 것도 셉니다)"
+
+
+def _pieces(tokens, document, tokenizer):
+    """`(length, pieces)` of a document as blocks have it: `(text, whether it is learnt)`, one after another."""
+    length, begin = int(tokens.lengths[document]), tokenizer.eos_token_id
+    block = assemble(tokens, np.array([[document, 0, 0, length]]), None, begin)
+    ids = zip(block["input_ids"].tolist(), (block["labels"] != IGNORED).tolist(), strict=True)
+    runs = [(learnt, [index for index, _ in run]) for learnt, run in groupby(ids, key=itemgetter(1))]
+    return length, [(tokenizer.decode(run, clean_up_tokenization_spaces=False), learnt) for learnt, run in runs]
+
+
+def _pieces_of_row(row, all_learnt):
+    """As _pieces, in characters, by a template that may not be the model's."""
+    if not row["turns"]:
+        return row["length"], [(END_OF_TEXT, False), (row["text"] + END_OF_TEXT, True)]
+    pieces = [(END_OF_TEXT, False)]
+    for turn in row["turns"]:
+        answers = turn["role"] == "assistant"
+        pieces.append((MARKS[turn["role"]], all_learnt))
+        pieces.append((turn["content"] + END_OF_TEXT * answers, all_learnt or answers))
+    return row["length"], [
+        ("".join(text for text, _ in run), learnt) for learnt, run in groupby(pieces, key=itemgetter(1))
+    ]
+
+
+def describe_documents(name, documents):
+    """Yield a line: how many documents, conversations, turns, and how many broken ones were left out of the corpus."""
+    import pyarrow.compute as compute
+
+    conversations = turns = 0
+    for table in documents.select_columns("turns").with_format("arrow").iter(1000):
+        counts = compute.list_value_length(table["turns"])
+        conversations += compute.sum(compute.greater(counts, 0)).as_py()
+        turns += compute.sum(counts).as_py()
+    counts = [f"문서 {len(documents):,}개"]
+    if conversations:
+        plain = len(documents) - conversations
+        counts = [f"대화 {conversations:,}개(차례 {turns:,}개)", *([f"그 밖의 글 {plain:,}개"] if plain else [])]
+    broken = compute.sum(documents.data.table["broken"]).as_py()
+    left_out = f" · 읽으며 뺀 잘못된 대화 {broken:,}개" if broken else ""
+    yield f"{name}: {' · '.join(counts)}{left_out}"
+
+
+def describe_lengths(documents, tokens, size):
+    """Yield lines on the lengths of `documents`: of their Tokens, and how many do not fit a block of `size`; without
+    Tokens, in characters."""
+    if tokens is None:
+        table = documents.select_columns(["length", "characters"]).with_format("arrow")[:]
+        lengths, learnt, unit = table["length"].to_numpy(), int(table["characters"].to_numpy().sum()), "글자"
+    else:
+        lengths, learnt, unit = tokens.lengths, tokens.targets, "토큰"
+    middle, most, longest = np.quantile(lengths, [0.5, 0.95, 1], method="inverted_cdf").tolist()
+    yield f"길이: 중앙값 {middle:,}{unit} · 95% {most:,}{unit} · 가장 긴 것 {longest:,}{unit}"
+    yield f"모두 {lengths.sum():,}{unit} · 배우는 것 {learnt:,}{unit}"
+    if tokens is not None:  # one token is read before each
+        yield f"블록({size:,}토큰)보다 긴 것: {np.count_nonzero(lengths >= size):,}개"
+
+
+def hash_documents(documents):
+    """`(of each document, of each question of a user in them)`: 64 bits each, in which no two of millions are alike."""
+    own, questions = [], []
+    columns = ["text", "turns"] if hold_conversations(documents) else ["text"]
+    for batch in documents.select_columns(columns).iter(1000):
+        for text, turns in zip(batch["text"], batch.get("turns") or [[]] * len(batch["text"]), strict=True):
+            own.append(hash(tuple((turn["role"], turn["content"]) for turn in turns) or text))
+            questions += [hash(turn["content"]) for turn in turns if turn["role"] == "user"]
+    return own, questions
+
+
+def count_in(hashes, others):
+    """How many of `hashes` are among `others`."""
+    others = set(others)
+    return sum(each in others for each in hashes)

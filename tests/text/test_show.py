@@ -1,0 +1,119 @@
+"""--show_data: what is shown as learnt is what the blocks' labels are, counts are those of an independent count."""
+
+import json
+import re
+import statistics
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from transformers import AutoTokenizer
+
+from gpt2_korean.text.blocks import IGNORED, assemble, pack
+from gpt2_korean.text.chat_template import prepare_tokenizer
+from gpt2_korean.text.documents import Texts, read_corpus, read_texts
+from gpt2_korean.text.packing import plan_windows
+
+
+def number_in(out, words):
+    """The number that follows the words in what is shown."""
+    return int(re.search(rf"{words} ?([\d,]+)", out).group(1).replace(",", ""))
+
+
+@pytest.fixture
+def mixed(tmp_path, rng, sample_texts):
+    """A file of conversations and documents, many of them twice."""
+    words, rows = " ".join(sample_texts).split(), []
+    for _ in range(60):
+        said = [" ".join(rng.sample(words, rng.randint(1, 4))) for _ in range(rng.choice([2, 2, 4]))]
+        roles = ["user", "assistant"] * 2
+        turns = [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
+        rows.append({"messages": turns} if rng.random() < 0.7 else {"text": " ".join(said)})
+    rows += rng.choices(rows, k=25) + [{"messages": [{"role": "user", "content": "답이 없음"}]}] * 3
+    rng.shuffle(rows)
+    path = tmp_path / "섞임.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def blocks_of(documents, tokenizer, all_learnt=False):
+    """A block for each document, in their order."""
+    blocks = pack(documents, tokenizer, 4096, plan_windows, all_learnt)
+    pieces = sorted(blocks.plan.pieces.tolist())
+    assert [document for document, *_ in pieces] == list(range(len(documents)))
+    return [assemble(blocks.tokens, np.array([piece]), None, blocks.begin) for piece in pieces]
+
+
+def decoded(blocks, tokenizer):
+    """What is learnt in each block, piece by piece, and all that it holds."""
+    for block in blocks:
+        ids, labels = block["input_ids"].tolist(), block["labels"].tolist()
+        runs = [[]]
+        for label in labels:
+            runs[-1].append(label) if label != IGNORED else runs.append([])
+        yield [tokenizer.decode(run) for run in runs if run], tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("words", [[], ["--train_on_prompt"]])
+def test_what_is_shown_as_learnt_is_what_the_labels_of_the_blocks_are(run_main, mixed, tiny_model_folder, words):
+    code, out, err = run_main(
+        "train.py", "--show_data=1000", f"--dataset_path={mixed}", f"--model_type={tiny_model_folder}", *words
+    )
+    assert code == 0, err
+    documents, tokenizer = read_corpus([mixed]), AutoTokenizer.from_pretrained(tiny_model_folder)
+    prepare_tokenizer(tokenizer, documents)
+    shown = re.split(r"\n── \d+ · [\d,]+토큰 ──\n", out.split("\n\n학습 글:")[0])[1:]
+    expected = list(decoded(blocks_of(documents, tokenizer, bool(words)), tokenizer))
+    assert len(shown) == len(documents) == 85
+    learnt = [re.findall("⟦(.*?)⟧", text, re.DOTALL) for text in shown]
+    assert [*zip(learnt, (re.sub("[⟦⟧]", "", text).rstrip("\n") for text in shown), strict=True)] == expected
+
+
+def test_the_counts_are_those_of_the_file_and_of_the_split_that_training_makes(run_main, mixed, tiny_model_folder):
+    words = ["train.py", "--show_data=0", f"--dataset_path={mixed}", f"--model_type={tiny_model_folder}", "--do_eval"]
+    code, out, err = run_main(*words, "--validation_split_percentage=30", "--seed=7", "--block_size=24")
+    assert code == 0, err
+    options = dict.fromkeys(("dataset_name", "text_column_name", "text_template", "prompt_column"))
+    options |= dict.fromkeys(("answer_column", "train_on_prompt", "encoding", "line_by_line"))
+    options |= {"skip_bad_rows": False, "validation_split_percentage": 30, "dataset_path": str(mixed)}
+    texts = read_texts(Texts([mixed]), type("Options", (), options), True, 7)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
+    prepare_tokenizer(tokenizer, texts.train)
+    train, held_out = (
+        [json.dumps(row["turns"] or row["text"]) for row in part] for part in (texts.train, texts.held_out)
+    )
+    chats = [row["turns"] for row in texts.train if row["turns"]]
+    assert number_in(out, "학습 글: 대화") == len(chats) and number_in(out, "차례") == sum(map(len, chats))
+    assert number_in(out, "그 밖의 글") == len(train) - len(chats) and number_in(out, "잘못된 대화") == 3
+    assert number_in(out, "앞의 것과 똑같은 것:") == sum(count - 1 for count in Counter(train).values()) > 0
+    assert number_in(out, "학습 글에도 있는 것:") == sum(text in train for text in held_out) > 0
+    asked, known = (
+        [turn["content"] for row in part for turn in row["turns"] if turn["role"] == "user"]
+        for part in (texts.held_out, texts.train)
+    )
+    assert number_in(out, "질문") == len(asked) and number_in(out, "가운데") == sum(text in known for text in asked) > 0
+
+    blocks = blocks_of(texts.train, tokenizer)
+    lengths = sorted(len(block["input_ids"]) - 1 for block in blocks)
+    longer = sum(len(block["input_ids"]) > 24 for block in blocks)
+    assert number_in(out, "가장 긴 것") == lengths[-1] and number_in(out, "토큰\\)보다 긴 것:") == longer > 0
+    assert number_in(out, "중앙값") == statistics.median_low(lengths)
+    assert sum(length <= number_in(out, "95%") for length in lengths) >= 0.95 * len(lengths)
+    assert sum(length < number_in(out, "95%") for length in lengths) < 0.95 * len(lengths)
+    assert number_in(out, "모두") == sum(lengths)
+    assert number_in(out, "배우는 것") == sum(int((block["labels"] != IGNORED).sum()) for block in blocks)
+
+
+@pytest.mark.parametrize("model", ["tiny", "scratch-mini", "gpt2"])
+def test_it_shows_without_torch_and_writes_nothing(run_script, tiny_model_folder, mixed, tmp_path, model):
+    words = [f"--model_type={tiny_model_folder if model == 'tiny' else model}", f"--dataset_path={mixed}", "--do_eval"]
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import train; "
+    code += f"code = train.main({['--show_data=2', *words]!r}); print('torch' in sys.modules, code)"
+    folder = tmp_path / "빈 폴더"
+    folder.mkdir()
+    finished = run_script("-c", code, cwd=folder)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.endswith("\nFalse 0\n") and "⟦" in finished.stdout
+    assert ("글자로 셉니다" in finished.stdout) is (model == "gpt2")  # which nobody has fetched
+    assert list(folder.iterdir()) == []
