@@ -97,7 +97,7 @@ def pack_texts(texts, tokenizer, context, apart, options, arguments):
     packing = options.packing or (DOCUMENTS if apart else STREAM)
     windows = plan_windows if apart else plan_windows_alone
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-    make_plan = plan_stream if packing == STREAM else partial(plan_documents, reach=longest)
+    make_plan = plan_stream if packing == STREAM else partial(plan_documents, reach=context or size)
     train = texts.train and pack(texts.train, tokenizer, size, make_plan, options.train_on_prompt, seed)
     held_out = texts.held_out and pack(texts.held_out, tokenizer, size, windows, options.train_on_prompt)
     for name, documents, blocks, how in (
