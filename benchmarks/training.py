@@ -167,7 +167,7 @@ def random_model(options, vocab_size, **changes):
 
 
 def random_blocks(number, vocab_size, sizes):
-    """Blocks of random tokens, each one text or, if there are `sizes`, documents of so many tokens, drawn from these."""
+    """Blocks of random tokens, each one text or, if there are `sizes`, documents of as many as these."""
     random = np.random.default_rng(1)
     blocks = []
     for ids in random.integers(0, vocab_size, (number, LENGTH)):
@@ -270,7 +270,7 @@ def train_nanogpt(options, size, accumulation, steps, clock):
 
 
 def compare_documents(options):
-    """Tokens a second where blocks are one text and where they are documents: of each length, of all, few of them long."""
+    """Tokens a second where blocks are one text and where they are documents: of each length, of all, few long."""
     few_long = [min(options.documents)] * 50 + [max(options.documents)]
     cases = {"one text": [], **{str(size): [size] for size in options.documents}}
     cases |= {"all of these": options.documents, "few long ones": few_long, "one text, again": []}

@@ -54,13 +54,6 @@ PRIVATE = {
         "torch.ops.mkldnn._linear_pointwise": "(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, "
         "str? algorithm) -> Tensor Y",
     },
-    "speed/pieces.py": {
-        "torch.ops.aten._flash_attention_forward": "(Tensor query, Tensor key, Tensor value, Tensor? cum_seq_q, "
-        "Tensor? cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, bool return_debug_mask, *, "
-        "float? scale=None, SymInt? window_size_left=None, SymInt? window_size_right=None, Tensor? seqused_k=None, "
-        "Tensor? alibi_slopes=None, Tensor? block_table=None, int? num_splits=None) -> (Tensor output, "
-        "Tensor softmax_logsumexp, Tensor rng_state, Tensor unused, Tensor debug_attn_mask)",
-    },
     "speed/writing_kernels.py": {
         "torch._addmm_activation": "(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1, "
         "bool use_gelu=False) -> Tensor",

@@ -17,7 +17,6 @@ from gpt2_korean.text.blocks import fill_up
 
 GPU = torch.device(device.available_devices()[0])
 LENGTH, VOCABULARY = 32, 301
-needs_flash = pytest.mark.skipif(not pieces.has_flash(GPU, torch.bfloat16, 40), reason="no flash attention here")
 COMPILER = partial(torch.compile, dynamic=False, backend="eager")
 
 
@@ -26,6 +25,13 @@ def fused_functions():
     from gpt2_korean.speed import layer
 
     return layer.FUNCTIONS
+
+
+def fused_attention():
+    pytest.importorskip("triton")
+    from gpt2_korean.speed import attention
+
+    return attention.fused
 
 
 # Name → how a model is made to train: the arguments of use_fast_forward.
@@ -38,13 +44,16 @@ WAYS = {
         pieces.masked,
     ),
     "fused": lambda: (fused_functions(), pieces.masked),
+    "fused, with its attention": lambda: (fused_functions(), fused_attention()),
 }
-ON_GPU = ("fused",) if GPU.type in ("cuda", "xpu") else ()  # where Triton compiles, it wants tensors there
+ON_GPU = (
+    [name for name in WAYS if "fused" in name] if GPU.type in ("cuda", "xpu") else []
+)  # where Triton compiles, it wants tensors there
 
 
 @pytest.fixture(params=WAYS)
 def way(request, monkeypatch):
-    if request.param == "fused":  # few programs: the interpreter runs one after the other
+    if "fused" in request.param:  # few programs: the interpreter runs one after the other
         fused_functions()
         monkeypatch.setattr("gpt2_korean.speed.layer.ROW_PROGRAMS", 4)
         monkeypatch.setattr("gpt2_korean.speed.layer.TILE_PROGRAMS", 9)
@@ -96,12 +105,12 @@ def loss_and_gradients(model, result):
     return result.detach(), {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-def assert_alike(rng, plain, fast, name, longest=None):
-    batch, documents = documents_in_rows(rng, most=1 if name == "fused" else 4)
+def assert_alike(rng, plain, fast, name, fills=False):
+    batch, documents = documents_in_rows(rng, most=1 if "fused" in name else 4)
     items = torch.tensor(rng.randint(1, 50))
     expected = loss_and_gradients(plain, loss_of_each_by_itself(plain, documents, items))
-    if longest is not None:
-        batch = fill_up(batch, len(batch["labels"]) + rng.randint(0, 2), LENGTH + rng.randint(0, 5), longest)
+    if fills:
+        batch = fill_up(batch, len(batch["labels"]) + rng.randint(0, 2), LENGTH + rng.randint(0, 5))
     result = fast(**move(name, batch), num_items_in_batch=items.to(fast.device)).loss
     torch.testing.assert_close(loss_and_gradients(fast, result), expected, rtol=1e-3, atol=2e-4)
 
@@ -113,8 +122,8 @@ def test_loss_and_gradients_are_those_of_each_document_by_itself(rng, way, check
     use_fast_forward(fast, *WAYS[way]())
     if checkpointing:
         fast.gradient_checkpointing_enable()
-    for _ in range(1 if way == "fused" else 4):
-        assert_alike(rng, plain, fast, way, longest=rng.choice([None, 1, 7, LENGTH]))
+    for _ in range(1 if "fused" in way else 4):
+        assert_alike(rng, plain, fast, way, fills=rng.choice([True, False]))
     plain.eval(), fast.eval()
     assert_alike(rng, plain, fast, way)
 
@@ -158,46 +167,6 @@ def test_no_document_sees_another_where_numbers_are_dropped(rng, separate):
     assert losses(others.roll(1, 1)) != pytest.approx([first, second], rel=1e-5)
 
 
-def random_attention(*shape, dtype=torch.float32):
-    return [torch.randn(shape, device=GPU, dtype=dtype, requires_grad=True) for _ in range(3)]
-
-
-@needs_flash
-def test_flash_attention_attends_as_a_mask_does(rng):
-    for _ in range(5):
-        batch, _ = documents_in_rows(rng)
-        positions, qkv = batch["position_ids"].to(GPU), random_attention(len(batch["labels"]), 3, LENGTH, 40)
-        x = pieces.masked(positions)(*qkv, 0.0, 0.2)
-        of_x = torch.randn_like(x)
-        expected = x, *torch.autograd.grad(x, qkv, of_x)
-        halves = [tensor.detach().bfloat16().requires_grad_() for tensor in qkv]
-        x = pieces.flash(positions, rng.choice([LENGTH, 200]), LENGTH)(*halves, 0.0, 0.2)
-        found = x, *torch.autograd.grad(x, halves, of_x.bfloat16())
-        for ours, theirs in zip(found, expected, strict=True):
-            assert (ours - theirs).norm() < 0.02 * theirs.norm()
-
-
-@needs_flash
-def test_recorded_flash_attention_follows_each_batch_and_drops_anew(rng):
-    qkv = random_attention(2, 3, LENGTH, 40, dtype=torch.bfloat16)
-    given, work = torch.zeros(2, LENGTH, dtype=torch.long, device=GPU), partial(pieces.flash, most_pieces=LENGTH)
-    for dropout in (0.0, 0.3):
-
-        def attend(dropout=dropout):
-            return work(given, longest=LENGTH)(*qkv, dropout, 0.2).detach()
-
-        attend()
-        graph, x = device.record_graph(attend, GPU)
-        for size in (1, 5, LENGTH):
-            given.copy_(torch.arange(LENGTH) % size)
-            graph.replay()
-            first = x.clone()
-            graph.replay()
-            assert torch.equal(first, x) == (dropout == 0)
-            if not dropout:
-                torch.testing.assert_close(x, attend())
-
-
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_each_way_attends_and_drops_as_each_piece_by_itself(rng, dropout):
     """Of values that are all one attention is the sum of its weights, of dropout's mean one: so of every piece."""
@@ -213,34 +182,16 @@ def test_each_way_attends_and_drops_as_each_piece_by_itself(rng, dropout):
         assert mean.item() == pytest.approx(1, abs=0.05 if dropout else 1e-5)
 
 
-def test_the_boundaries_of_pieces_are_found_without_knowing_how_many_there_are(rng):
-    for _ in range(20):
-        batch, documents = documents_in_rows(rng)
-        most = max(batch["position_ids"].shape[1], 1)
-        boundaries = pieces.flash(batch["position_ids"], most, LENGTH).args[0]
-        expected = torch.tensor([0, *(len(ids) for ids, _, _ in documents)]).cumsum(0)
-        total = batch["labels"].numel()
-        assert boundaries.dtype == torch.int32 and len(boundaries) == (most + 1) * len(batch["labels"]) + 1
-        assert boundaries[: len(expected)].tolist() == expected.tolist()
-        assert set(boundaries[len(expected) :].tolist()) <= {total}
-
-
-def test_what_fills_up_a_batch_has_no_piece_longer_than_the_longest_and_few_of_them(rng):
+def test_what_fills_up_a_batch_learns_nothing_and_is_a_piece_a_token(rng):
     for _ in range(20):
         batch, _ = documents_in_rows(rng)
-        rows, length, longest = (
-            len(batch["labels"]) + rng.randint(0, 2),
-            LENGTH + rng.randint(0, 40),
-            rng.randint(1, 40),
-        )
-        filled = fill_up(batch, rows, length, longest)
-        positions = filled["position_ids"]
+        rows, length = len(batch["labels"]) + rng.randint(0, 2), LENGTH + rng.randint(0, 40)
+        filled = fill_up(batch, rows, length)
         given, reached = batch["labels"].shape
-        assert positions.shape == filled["labels"].shape == (rows, length)
-        assert torch.equal(positions[:given, :reached], batch["position_ids"])
-        for row in (*positions[:given, reached:], *positions[given:]):
-            assert row.tolist() == [place % longest for place in range(len(row))]
-        assert (filled["labels"][given:] == -100).all() and (filled["labels"][:, reached:] == -100).all()
+        assert filled["position_ids"].shape == filled["labels"].shape == (rows, length)
+        assert torch.equal(filled["position_ids"][:given, :reached], batch["position_ids"])
+        for name, value in (("position_ids", 0), ("labels", -100)):
+            assert (filled[name][given:] == value).all() and (filled[name][:, reached:] == value).all()
 
 
 def test_grouped_pieces_compute_few_scores_in_vain():

@@ -120,19 +120,6 @@ def test_every_epoch_has_an_order_of_its_own_the_same_whenever_it_is_asked_for(r
         assert read(other, 0) != first[0]
 
 
-def test_what_is_said_of_the_pieces_holds_for_every_block_with_its_padding(random_documents, rng):
-    for _ in range(100):
-        size = rng.randint(2, 24)
-        blocks = PackedBlocks(in_memory(random_documents()), size, plan_documents, EOS)
-        rows = [blocks[len(blocks) + index] for index in range(len(blocks))]
-        full = {name: np.zeros(size, np.int64) for name in rows[0]}
-        batch = collate([*rows, full], EOS, blocks.longest)
-        for positions in batch["position_ids"][:-1].tolist():
-            starts = [0, *(place for place in range(1, size) if positions[place] != positions[place - 1] + 1), size]
-            assert len(starts) - 1 <= blocks.most_pieces
-            assert max(np.diff(starts)) <= blocks.longest
-
-
 @pytest.fixture
 def documents(tmp_path, sample_texts):
     path = tmp_path / "a.txt"
@@ -171,7 +158,9 @@ def test_a_stream_of_documents_is_packed_as_a_table_is(make_plan, documents, byt
 
 def test_a_short_block_is_padded_on_the_right_and_its_padding_is_no_label(rng):
     rows = [[rng.randint(1, 99) for _ in range(length)] for length in (7, 3, 1)]
-    batch = collate([{"input_ids": np.array(row), "labels": np.array(row)} for row in rows], pad_token_id=EOS)
+    names = "input_ids", "labels", "position_ids"
+    batch = collate([dict.fromkeys(names, np.array(row)) for row in rows], pad_token_id=EOS)
+    assert batch["position_ids"].tolist() == [row + [0] * (7 - len(row)) for row in rows]  # each a piece by itself
     for row, ids, labels in zip(rows, batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True):
         assert ids == row + [EOS] * (7 - len(row))
         assert labels == row + [-100] * (7 - len(row))

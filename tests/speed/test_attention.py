@@ -1,0 +1,146 @@
+"""Attention by our kernels attends as a mask does, and drops the same on the way forth and back.
+
+Without a GPU Triton's interpreter runs the kernels in NumPy (see conftest.py).
+"""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from gpt2_korean import device
+from gpt2_korean.speed import pieces
+
+pytest.importorskip("triton")
+GPU = torch.device(device.available_devices()[0])
+if GPU.type not in ("cuda", "xpu"):
+    GPU = torch.device("cpu")
+
+from gpt2_korean.speed import attention  # noqa: E402
+
+SCALE = 0.3
+
+
+@pytest.fixture(autouse=True, params=[(16, 32), (32, 16)])
+def small_tiles(request, monkeypatch):
+    """So that even a short text has many, and one holds several pieces."""
+    for name in attention.TILES:
+        monkeypatch.setitem(attention.TILES, name, (*request.param, 4, 1))
+
+
+def random_positions(rng, rows, length):
+    """[rows, length] of pieces of any length, from any position on."""
+    longest, all_rows = rng.choice([1, 5, 20, length]), []
+    for _ in range(rows):
+        row = []
+        while len(row) < length:
+            start = rng.choice([0, rng.randint(0, 40)])
+            start += bool(row) and start == row[-1] + 1
+            row += range(start, start + min(rng.randint(1, longest), length - len(row)))
+        all_rows.append(row)
+    return torch.tensor(all_rows, device=GPU)
+
+
+def random_heads(rows, heads, length, width):
+    """`(qkv, its queries, keys and values)`, as the fused layer has them."""
+    qkv = torch.randn(rows, length, 3 * heads * width, device=GPU, requires_grad=True)
+    return qkv, qkv.unflatten(2, (3, heads, width)).permute(2, 0, 3, 1, 4)
+
+
+def assert_same(ours, expected, qkv):
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+    of_x = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(x, qkv, of_x, retain_graph=True)[0] for x in (ours, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [8, 16, 20, 72])
+def test_tokens_attend_as_by_a_mask(rng, width):
+    for _ in range(2):
+        rows, heads, length = rng.randint(1, 2), rng.randint(1, 2), rng.randint(1, 70)
+        positions = random_positions(rng, rows, length)
+        qkv, heads = random_heads(rows, heads, length, width)
+        assert_same(*(way(positions)(*heads, 0.0, SCALE) for way in (attention.fused, pieces.masked)), qkv)
+
+
+def test_where_pieces_begin_and_end(rng):
+    for _ in range(20):
+        positions = random_positions(rng, rng.randint(1, 3), rng.randint(1, 30))
+        borders = [*pieces.begins(positions).flatten().nonzero().flatten().tolist(), positions.numel()]
+        starts, ends = [], []
+        for start, end in pairwise(borders):
+            starts, ends = starts + [start] * (end - start), ends + [end] * (end - start)
+        assert [found.tolist() for found in attention.boundaries(positions)] == [starts, ends]
+
+
+def kept_weights(positions, dropout, seed=0):
+    """Which weights are kept, bool [rows, 2 heads, queries, keys]: read off values that tell the keys apart."""
+    rows, length = positions.shape
+    torch.manual_seed(seed)
+    values = torch.eye(length, device=GPU).repeat(rows, 2, 1, 1)
+    x = attention.fused(positions)(torch.zeros_like(values), torch.zeros_like(values), values, dropout, SCALE)
+    return x.view(rows, length, 2, length).transpose(1, 2) > 0
+
+
+@pytest.mark.parametrize("dropout", [0.2, 0.6])
+def test_dropout_keeps_its_share_and_drops_the_same_forth_and_back(rng, dropout):
+    positions = random_positions(rng, 2, 60)
+    kept = kept_weights(positions, dropout)
+    seen = pieces.masked(positions).args[0].expand_as(kept)
+    assert not kept[~seen].any()
+    share, error = kept[seen].float().mean().item(), (dropout * (1 - dropout) / seen.sum().item()) ** 0.5
+    assert share == pytest.approx(1 - dropout, abs=5 * error)
+    qkv, (q, k, v) = random_heads(2, 2, 60, 16)
+    weights = (q @ k.transpose(2, 3) * SCALE).where(seen, -torch.inf).softmax(3)
+    expected = (weights.where(kept, 0.0) / (1 - dropout)) @ v
+    torch.manual_seed(0)
+    assert_same(attention.fused(positions)(q, k, v, dropout, SCALE), expected.transpose(1, 2).flatten(2), qkv)
+
+
+def test_what_is_dropped_differs_from_call_to_call_from_head_to_head_and_from_token_to_token():
+    positions = torch.arange(64, device=GPU)[None]
+    first, second = (kept_weights(positions, 0.5, seed).float() for seed in (0, 1))
+    lower = torch.ones(64, 64, device=GPU).tril().bool()
+
+    def agree(one, other, where=lower):
+        return (one == other)[..., where].float().mean().item()
+
+    inner = lower[1:, 1:] & lower[:-1, :-1]
+    pairs = [
+        agree(first, second),
+        agree(first[:, 0], first[:, 1]),
+        agree(first[..., 1:, 1:], first[..., :-1, 1:], inner & lower[:-1, 1:]),  # one query and the next
+        agree(first[..., 1:, 1:], first[..., 1:, :-1], inner),  # one key and the next
+        agree(first[..., 1:, 1:], first[..., :-1, :-1], inner),  # both
+    ]
+    assert pairs == pytest.approx([0.5] * 5, abs=0.07)
+
+
+def test_a_tile_in_which_a_query_sees_nothing_leaves_no_trace_however_large_its_scores():
+    positions = torch.cat([torch.arange(37), torch.arange(30)]).to(GPU)[None]
+    qkv, (q, k, v) = random_heads(1, 1, 67, 16)
+    k = torch.cat([k[:, :, :37] * 1000, k[:, :, 37:]], 2)  # those that the second piece must not see
+    q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v))
+    ours, expected = (way(positions)(q, k, v, 0.0, SCALE)[:, 37:] for way in (attention.fused, pieces.masked))
+    assert_same(ours, expected, qkv)
+
+
+@pytest.mark.skipif(not device.has_graphs(GPU), reason="no device whose work can be recorded")
+def test_recorded_attention_follows_each_batch_and_drops_anew(rng):
+    length, given = 70, torch.zeros(2, 70, dtype=torch.long, device=GPU)
+    _, heads = random_heads(2, 3, length, 16)
+    for dropout in (0.0, 0.3):
+
+        def attend(dropout=dropout):
+            return attention.fused(given)(*heads, dropout, SCALE).detach()
+
+        attend()
+        graph, x = device.record_graph(attend, GPU)
+        for size in (1, 5, length):
+            given.copy_(torch.arange(length) % size)
+            graph.replay()
+            first = x.clone()
+            graph.replay()
+            assert torch.equal(first, x) == (dropout == 0)
+            if not dropout:
+                torch.testing.assert_close(x, attend())
