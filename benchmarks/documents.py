@@ -10,6 +10,7 @@ characters. Then all held-out documents, or answers, are scored each by itself, 
                --text_template, all is learnt: what train.py did before there were other ways
     documents  the same texts, but no document sees another
     answers    conversations in their template, answers alone learnt, in a stream
+    turns      conversations in their template, all of their turns learnt, and none sees another
     both       conversations in their template, answers alone learnt, and none sees another: the default
 
 The column `late` scores answers whose conversation begins at position LATE, which no document reaches: as far into a
@@ -44,6 +45,7 @@ WAYS = {
     "stream": ["--packing=stream"],
     "documents": ["--packing=documents"],
     "answers": ["--packing=stream"],
+    "turns": ["--packing=documents", "--train_on_prompt"],
     "both": ["--packing=documents"],
 }
 LATE = 500
@@ -93,6 +95,7 @@ def parse():
     parser.add_argument("--megabytes", type=float, default=1000, help="of a corpus at most, UTF-8")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--vocab_size", type=int, default=32_000)
     parser.add_argument("--epochs", nargs=4, type=float, default=[4, 8, 1, 2], help="English, chat, reviews, judgments")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--learning_rate", type=float, default=5e-4)
@@ -157,6 +160,7 @@ def run(job, start, options, work, gpus):
     gpu = gpus.get()
     try:
         flags = [f"--dataset_path={learnt_file(corpus, work)}", "--tokenizer=korean", *WAYS[way]]
+        flags.append(f"--vocab_size={options.vocab_size}")
         if corpus == "chat" and way in ("stream", "documents"):
             flags.append(f"--text_template={TEMPLATE}")
         if corpus == "reviews":
@@ -212,7 +216,7 @@ def score(folder, corpus, way, held_out, gpu, begins=True, first=0):
     for row in held_out:
         if corpus != "chat":
             read, known, answer = [end] * begins + ids(row), max(1, begins), row
-        elif way in ("answers", "both"):
+        elif way in ("answers", "turns", "both"):
             messages = [{"role": "user", "content": row[0]}]
             read = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
             known, answer = len(read), row[1]

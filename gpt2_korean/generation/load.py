@@ -96,7 +96,7 @@ def read_model(source, device, dtype, quantize=None, allow_invalid_utf8=False, t
             model = model.to(device).eval()
             decoder = LibraryDecoder(model if ipex is None else ipex.optimize(model, dtype=dtype, inplace=True))
         utf8 = None if allow_invalid_utf8 else build_tables(tokenizer, decoder.vocab_size)
-    chat = None if raw else find_chat(speaker, eos_token_id)
+    chat = None if raw else find_chat(speaker, eos_token_id, config.get("learnt_answers"))
     return LoadedModel(decoder, tokenizer, eos_token_id, utf8 and utf8.to(device), chat)
 
 

@@ -61,11 +61,12 @@ def read_after_turns(model, options, turns, prompt, length):
     """What `model` is given to read for a prompt: a str, or for a chat model a conversation.
 
     options: PromptOptions. turns: the (prompt, answer) pairs before it, of which the oldest are forgotten until the
-        model's context has room for `length` tokens more.
+        model's context has room for `length` tokens more, and a chat model has learnt from conversations as long.
     """
     if model.chat is None:
         return put_in_context(model, options.prompt_template, turns, fill(options.prompt_template, prompt), length)
-    for start in range(len(turns)):
+    unseen = 0 if model.chat.answers is None else max(0, len(turns) + 1 - model.chat.answers)
+    for start in range(unseen, len(turns)):
         conversation = as_turns(options.system, turns[start:], prompt)
         if _fits(model, conversation, length):
             return conversation

@@ -3,6 +3,7 @@
 from gpt2_korean.messages import say
 from gpt2_korean.model import lora
 from gpt2_korean.model.embeddings import add_rows, replace_vocabulary
+from gpt2_korean.text.chat_template import most_answers
 from gpt2_korean.text.end_of_text import agree_on_ends
 
 
@@ -16,6 +17,10 @@ def prepare_model(model, old, new, added, documents, blocks, start, options):
     elif added:
         add_rows(model, new, added)
     agree_on_ends(model, new)
+    answers = most_answers(documents)
+    if answers:
+        # Of a longer conversation, which it has never seen, it is not to be asked: see generation/write.py.
+        model.config.learnt_answers = max(answers, getattr(model.config, "learnt_answers", 0))
     if options.lora_rank and start.checkpoint is None:
         model = lora.adapt(model, options.lora_rank, options.lora_alpha, train_embeddings=new is not old or bool(added))
     if options.lora_rank:

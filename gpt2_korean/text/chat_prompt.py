@@ -14,18 +14,20 @@ class Chat:
     """How a chat model is spoken to.
 
     encode: a conversation, a list of {"role", "content"} → the ids up to where its answer begins.
-    end: the id that ends an answer.
+    end: the id that ends an answer. answers: how many the longest conversation had that the model learnt from, None
+        where that is not known.
     """
 
     encode: object
     end: int
+    answers: int | None = None
 
 
-def find_chat(tokenizer, eos_token_id):
+def find_chat(tokenizer, eos_token_id, answers=None):
     """The Chat of a tokenizer, of transformers or of tokenizers; None where it has no template."""
     if has_our_template(tokenizer):
         # The end of text stands in front of every document.
-        return Chat(lambda turns: [eos_token_id, *encode_turns(turns, tokenizer, True)[0]], eos_token_id)
+        return Chat(lambda turns: [eos_token_id, *encode_turns(turns, tokenizer, True)[0]], eos_token_id, answers)
     if getattr(tokenizer, "chat_template", None) is None:
         return None
     end = _end_of_turn(tokenizer)
@@ -35,7 +37,7 @@ def find_chat(tokenizer, eos_token_id):
     def encode(turns):
         return _render(tokenizer, turns, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True)
 
-    return Chat(encode, eos_token_id if end is None else end)
+    return Chat(encode, eos_token_id if end is None else end, answers)
 
 
 def as_turns(system, pairs, prompt):

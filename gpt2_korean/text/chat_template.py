@@ -51,13 +51,23 @@ def keep_one_template(tokenizer):
 
 
 def hold_conversations(documents):
-    """Whether there are conversations among `documents`, a Dataset; of an IterableDataset, among the first 1,000."""
+    """Whether there are conversations among `documents`; see most_answers."""
+    return most_answers(documents) > 0
+
+
+def most_answers(documents):
+    """How many answers the longest conversation among `documents` has, 0 where there is none.
+
+    documents: a Dataset, or an IterableDataset, of which the first 1,000 tell.
+    """
+    import pyarrow.compute
+
     if not hasattr(documents, "num_rows"):
-        return any(row.get("turns") for row in documents.take(1000))
+        return max((len(row.get("turns") or ()) // 2 for row in documents.take(1000)), default=0)
     if "turns" not in documents.column_names:
-        return False
+        return 0
     tables = documents.select_columns("turns").with_format("arrow").iter(1000)
-    return any(length for table in tables for length in table["turns"].combine_chunks().value_lengths().to_pylist())
+    return max(pyarrow.compute.max(pyarrow.compute.list_value_length(table["turns"])).as_py() for table in tables) // 2
 
 
 def has_our_template(tokenizer):
