@@ -12,6 +12,9 @@ characters. Then all held-out documents, or answers, are scored each by itself, 
     answers    conversations in their template, answers alone learnt, in a stream
     both       conversations in their template, answers alone learnt, and none sees another: the default
 
+The column `late` scores answers whose conversation begins at position LATE, which no document reaches: as far into a
+conversation as that, a model should answer as well.
+
 Bits per character count the tokens that end a document or an answer. Texts that train.py learnt as a stream are scored
 with an end-of-text token before them and without, as they were written before; the lower of the two counts. A way's
 seconds are those between its first step and its last.
@@ -43,6 +46,7 @@ WAYS = {
     "answers": ["--packing=stream"],
     "both": ["--packing=documents"],
 }
+LATE = 500
 HELD_OUT = {"chat": 600, "reviews": 4000, "judgments": 60}
 
 
@@ -52,26 +56,26 @@ def main():
     work.mkdir(parents=True, exist_ok=True)
     start = options.start or english_start(options, work)
     gpus = Queue()
-    for gpu in range(options.gpus):
-        gpus.put(gpu)
+    for place in range(options.at_once):
+        gpus.put(place % options.gpus)
     jobs = []
     for corpus in options.corpora:
-        held_out = split(corpus, getattr(options, corpus), work)
-        for way in ("stream", "documents", "answers", "both") if corpus == "chat" else ("stream", "documents"):
+        held_out = split(corpus, getattr(options, corpus), work, options.megabytes)
+        for way in options.ways if corpus == "chat" else ("stream", "documents"):
             jobs += [(corpus, way, seed, held_out) for seed in range(options.seeds)]
-    with ThreadPoolExecutor(options.gpus) as threads:
+    with ThreadPoolExecutor(options.at_once) as threads:
         results = list(threads.map(lambda job: run(job, start, options, work, gpus), jobs))
-    print("| corpus | way | bits per character | ± | without a beginning | seconds of training |")
-    print("|---|---|---|---|---|---|")
+    print("| corpus | way | bits per character | ± | without a beginning | late | seconds of training |")
+    print("|---|---|---|---|---|---|---|")
     for corpus in options.corpora:
         for way in WAYS:
             found = [result for job, result in zip(jobs, results, strict=True) if job[:2] == (corpus, way)]
             if found:
-                bits, bare, seconds = zip(*found, strict=True)
+                bits, bare, late, seconds = zip(*found, strict=True)
                 spread = statistics.stdev(bits) if len(bits) > 1 else 0.0
-                bare = f"{statistics.mean(bare):.4f}" if bare[0] is not None else ""
+                bare, late = (f"{statistics.mean(each):.4f}" if each[0] is not None else "" for each in (bare, late))
                 print(
-                    f"| {corpus} | {way} | {statistics.mean(bits):.4f} | {spread:.4f} | {bare} "
+                    f"| {corpus} | {way} | {statistics.mean(bits):.4f} | {spread:.4f} | {bare} | {late} "
                     f"| {statistics.mean(seconds):.1f} |"
                 )
 
@@ -85,6 +89,8 @@ def parse():
     parser.add_argument("--reviews", type=Path, help="short documents, one a line")
     parser.add_argument("--judgments", type=Path, help="long documents, .jsonl or .jsonl.xz")
     parser.add_argument("--corpora", nargs="+", default=["chat", "reviews", "judgments"])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), help="of those with a chat")
+    parser.add_argument("--megabytes", type=float, default=1000, help="of a corpus at most, UTF-8")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--epochs", nargs=4, type=float, default=[4, 8, 1, 2], help="English, chat, reviews, judgments")
@@ -92,6 +98,9 @@ def parse():
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument(
+        "--at_once", type=int, default=1, help="runs; more of them on a GPU take longer each, all alike"
+    )
     parser.add_argument("--work", type=Path, help="folder for what is made on the way, the English start above all")
     return parser.parse_args()
 
@@ -111,7 +120,7 @@ def english_start(options, work):
     return start
 
 
-def split(corpus, path, work):
+def split(corpus, path, work, megabytes):
     """What is held out of the corpus: for a chat (question, answer) pairs, else documents. The rest is in a file."""
     opened = lzma.open if path.suffix == ".xz" else open
     rng = random.Random(0)
@@ -125,6 +134,8 @@ def split(corpus, path, work):
             rows = sorted({json.loads(line)["text"].strip() for line in file})
     rng.shuffle(rows)
     held_out, rest = rows[: HELD_OUT[corpus]], rows[HELD_OUT[corpus] :]
+    size = sum(len(str(row).encode()) for row in rest)
+    rest = rest[: math.ceil(len(rest) * megabytes * 1e6 / size)]
     with open(learnt_file(corpus, work), "w", encoding="utf-8", newline="") as file:
         if corpus == "chat":
             writer = csv.writer(file)
@@ -137,11 +148,11 @@ def split(corpus, path, work):
 
 
 def learnt_file(corpus, work):
-    return work / f"{corpus}.{dict(chat='csv', reviews='txt', judgments='jsonl')[corpus]}"
+    return work / {"chat": "chat.csv", "reviews": "reviews.txt", "judgments": "judgments.jsonl"}[corpus]
 
 
 def run(job, start, options, work, gpus):
-    """`(bits per character, the same without a beginning, seconds)` of one way on one corpus by one seed."""
+    """`(bits per character, the same without a beginning, the same late, seconds)` of one way by one seed."""
     corpus, way, seed, held_out = job
     gpu = gpus.get()
     try:
@@ -155,13 +166,14 @@ def run(job, start, options, work, gpus):
         seconds = learn(start, folder, flags, epochs, seed, options, gpu)
         bits = score(folder, corpus, way, held_out, gpu)
         bare = score(folder, corpus, way, held_out, gpu, begins=False) if way in ("stream", "documents") else None
-        print(f"{corpus} {way} {seed}: {bits:.4f} {bare or ''} {seconds:.0f} s", file=sys.stderr, flush=True)
+        late = score(folder, corpus, way, held_out, gpu, first=LATE) if corpus == "chat" else None
+        print(f"{corpus} {way} {seed}: {bits:.4f} {bare} {late} {seconds:.0f} s", file=sys.stderr, flush=True)
         if way == "both" and seed == 0:
             shutil.copytree(
                 folder, work / "chat-model", ignore=shutil.ignore_patterns("checkpoint-*"), dirs_exist_ok=True
             )
         shutil.rmtree(folder)
-        return bits, bare, seconds
+        return bits, bare, late, seconds
     finally:
         gpus.put(gpu)
 
@@ -183,7 +195,7 @@ def learn(start, folder, flags, epochs, seed, options, gpu=0):
     return next(entry["train_runtime"] for entry in reversed(state["log_history"]) if "train_runtime" in entry)
 
 
-def score(folder, corpus, way, held_out, gpu, begins=True):
+def score(folder, corpus, way, held_out, gpu, begins=True, first=0):
     """Bits per character of `held_out`, each document or answer by itself."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -217,14 +229,14 @@ def score(folder, corpus, way, held_out, gpu, begins=True):
     windows = [window for text in texts for window in windows_of(*text, context)]
     windows.sort(key=lambda window: len(window[0]))
     with torch.inference_mode():
-        for first in range(0, len(windows), 32):
-            batch = windows[first : first + 32]
+        for batch in (windows[start : start + 32] for start in range(0, len(windows), 32)):
             longest = max(len(window) for window, _ in batch)
             input_ids = torch.tensor([window + [end] * (longest - len(window)) for window, _ in batch])
             labels = torch.tensor(
                 [[-100] * known + window[known:] + [-100] * (longest - len(window)) for window, known in batch]
             )
-            logits = model(input_ids.to(device)).logits[:, :-1].float()
+            positions = torch.arange(first, first + longest, device=device).expand(len(batch), -1)
+            logits = model(input_ids.to(device), position_ids=positions).logits[:, :-1].float()
             nats += torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1), labels[:, 1:].flatten().to(device), reduction="sum"
             ).item()

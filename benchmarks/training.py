@@ -5,6 +5,10 @@
 Each contender trains a GPT-2 of gpt2-medium's size with random weights and the dropout of its config, in a
 process of its own: first with empty compiler caches, then again with what the first left there. Memory is what
 PyTorch reserved. Without --nanogpt, a folder with nanoGPT's model.py, it is left out.
+
+    python benchmarks/training.py --documents 20 100 400 1024 --batches 16x1
+
+This project alone: blocks of one text against blocks of documents of so many tokens, none of which sees another.
 """
 
 import argparse
@@ -16,6 +20,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 README_FLAGS = {
@@ -39,10 +45,13 @@ def main():
     parser.add_argument("--memory_limit", type=float, metavar="GiB", help="have no more than this on the device")
     parser.add_argument("--cold_only", action="store_true", help="leave out the second run")
     parser.add_argument("--compare_losses", type=int, metavar="STEPS", help="train so long with and without speed-ups")
+    parser.add_argument("--documents", nargs="*", type=int, metavar="TOKENS", help="compare blocks of such documents")
     parser.add_argument("--only", help="measure one contender, in this process, and print JSON")
     options = parser.parse_args()
     if options.only:
         print(json.dumps(measure(options.only, options.batches[0], options)))
+    elif options.documents:
+        compare_documents(options)
     elif options.compare_losses:
         compare_losses(options)
     else:
@@ -72,9 +81,9 @@ def print_table(options):
             )
 
 
-def run_alone(name, batch, caches):
+def run_alone(name, batch, caches, *more):
     words = [word for word in sys.argv[1:] if word != "--cold_only"]
-    command = [sys.executable, __file__, *words, f"--only={name}", "--batches", batch]
+    command = [sys.executable, __file__, *words, f"--only={name}", "--batches", batch, *more]
     finished = subprocess.run(command, env={**os.environ, **caches}, capture_output=True, text=True)
     if finished.returncode:
         sys.exit(f"{name} {batch}:\n{finished.stderr[-3000:]}")
@@ -157,18 +166,23 @@ def random_model(options, vocab_size, **changes):
     )
 
 
-def random_blocks(number, vocab_size):
-    import torch
-
-    torch.manual_seed(1)
-    return [{"input_ids": ids} for ids in torch.randint(0, vocab_size, (number, LENGTH))]
+def random_blocks(number, vocab_size, sizes):
+    """Blocks of random tokens, each one text or, if there are `sizes`, documents of so many tokens, drawn from these."""
+    random = np.random.default_rng(1)
+    blocks = []
+    for ids in random.integers(0, vocab_size, (number, LENGTH)):
+        blocks.append({"input_ids": ids, "labels": ids})
+        if sizes:
+            drawn = [np.arange(size) for size in random.choice(sizes, LENGTH // min(sizes) + 1)]
+            blocks[-1]["position_ids"] = np.concatenate(drawn)[:LENGTH]
+    return blocks
 
 
 def train_through_trainer(name, options, size, accumulation, steps, clock):
     import transformers
 
     vocab_size = 32000 if name == "ours-korean" else options.vocab_size
-    blocks = random_blocks(size * accumulation * steps * ranks(), vocab_size)
+    blocks = random_blocks(size * accumulation * steps * ranks(), vocab_size, options.documents)
     flags = {
         **README_FLAGS, "per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation,
         "max_steps": steps, "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
@@ -204,7 +218,7 @@ def our_trainer(model, blocks, flags, folder, kernels=True, fast=True):
     from gpt2_korean import device
     from gpt2_korean.cli.train_options import MachineOptions
     from gpt2_korean.speed import choose
-    from gpt2_korean.text.blocks import Blocks
+    from gpt2_korean.text.blocks import DOCUMENTS, STREAM, Blocks
     from gpt2_korean.text.documents import Texts
     from gpt2_korean.training.arguments import build_arguments
     from gpt2_korean.training.run import build_trainer
@@ -218,12 +232,13 @@ def our_trainer(model, blocks, flags, folder, kernels=True, fast=True):
 
     chosen = device.choose_device("auto")
     bf16, fp16, _ = device.choose_precision(chosen)
+    blocks = Blocks(blocks, None, LENGTH, DOCUMENTS if "position_ids" in blocks[0] else STREAM)
     arguments = build_arguments(flags, chosen, bf16, fp16, folder)
     with stop_requests(None) as stop:
-        trainer = build_trainer(model, Tokenizer(), arguments, Texts(), Blocks(blocks, None, LENGTH), stop)
+        trainer = build_trainer(model, Tokenizer(), arguments, Texts(), blocks, stop)
     if fast:
         machine = MachineOptions("auto", bf16, fp16, None, None, None, None)
-        trainer.take_steps(**choose.speed_up(model, arguments, machine, LENGTH, tokens=0 if kernels else None))
+        trainer.take_steps(**choose.speed_up(model, arguments, machine, blocks, tokens=0 if kernels else None))
     return trainer
 
 
@@ -252,6 +267,21 @@ def train_nanogpt(options, size, accumulation, steps, clock):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         clock.step()
+
+
+def compare_documents(options):
+    """Tokens a second where blocks are one text and where they are documents: of each length, of all, few of them long."""
+    few_long = [min(options.documents)] * 50 + [max(options.documents)]
+    cases = {"one text": [], **{str(size): [size] for size in options.documents}}
+    cases |= {"all of these": options.documents, "few long ones": few_long, "one text, again": []}
+    print("| documents of | batch | tokens/s | against one text | memory, GiB |\n|---|---|---|---|---|")
+    for batch in options.batches:
+        whole = None
+        for name, sizes in cases.items():
+            found = run_alone("ours", batch, {}, "--documents", *map(str, sizes))
+            speed, memory = found["tokens_per_second"], found["memory"] / 2**30
+            whole = whole or speed
+            print(f"| {name} | {batch} | {speed:,.0f} | {speed / whole - 1:+.1%} | {memory:.1f} |", flush=True)
 
 
 def compare_losses(options):
@@ -293,7 +323,7 @@ def text_blocks(ids, number):
 
     if len(ids) < number * LENGTH:
         sys.exit("--corpus: not enough text for so many steps")
-    return [{"input_ids": block} for block in torch.tensor(ids)[: number * LENGTH].split(LENGTH)]
+    return [{"input_ids": block, "labels": block} for block in torch.tensor(ids)[: number * LENGTH].split(LENGTH)]
 
 
 if __name__ == "__main__":

@@ -188,12 +188,12 @@ def evaluated_words(run_words, small_corpus, tmp_path):
 
 @pytest.fixture
 def at_training_step(monkeypatch):
-    """Call a function with the Trainer at a chosen call of Trainer.training_step, once."""
+    """Call a function with the Trainer at a chosen call of KoreanTrainer.training_step, once."""
 
     def arrange(call, function):
-        from transformers import Trainer
+        from gpt2_korean.training.trainer import KoreanTrainer
 
-        original, calls = Trainer.training_step, []
+        original, calls = KoreanTrainer.training_step, []
 
         def step(self, *args, **kwargs):
             calls.append(None)
@@ -201,7 +201,7 @@ def at_training_step(monkeypatch):
                 function(self)
             return original(self, *args, **kwargs)
 
-        monkeypatch.setattr(Trainer, "training_step", step)
+        monkeypatch.setattr(KoreanTrainer, "training_step", step)
         return calls
 
     return arrange

@@ -22,9 +22,9 @@ PRIVATE = {
         "argparse.ArgumentParser._get_value": "self action arg_string",
         "argparse.ArgumentParser._get_values": "self action arg_strings",
     },
-    "text/blocks.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
     "text/cache.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
     "text/documents.py": {"datasets.Dataset._indices": ATTRIBUTE},
+    "text/tokens.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
     "model/gpt2.py": {"transformers.PretrainedConfig._attn_implementation": ATTRIBUTE},
     "model/load.py": {
         "transformers.utils.hub.cached_files._raise_exceptions_for_missing_entries": "keyword",
@@ -82,6 +82,7 @@ PRIVATE = {
         "transformers.Trainer._get_dataloader": "self dataset description batch_size sampler_fn is_training "
         "dataloader_key",
         "transformers.Trainer._get_output_dir": "self trial",
+        "transformers.Trainer._get_train_sampler": "self train_dataset",
         "transformers.Trainer._globalstep_last_logged": ATTRIBUTE,
         "transformers.Trainer._issue_warnings_after_load": "self load_result",
         "transformers.Trainer._load_best_model": "self",

@@ -42,9 +42,8 @@ def replace_vocabulary(model, old, new, documents, blocks):
     digest = hashlib.sha256(str(pieces).encode() + Path(__file__).read_bytes())
     for rows in old_rows:
         digest.update(rows.numpy())
-    kept = kept_beside(
-        getattr(blocks, "tokens", None) and blocks.tokens.table, f"embeddings-{digest.hexdigest()[:32]}.safetensors"
-    )
+    tokens = getattr(getattr(blocks, "tokens", None), "table", None)  # a stream has none
+    kept = kept_beside(tokens, f"embeddings-{digest.hexdigest()[:32]}.safetensors")
     if kept is not None and kept.exists():
         new_rows = list(load_file(kept).values())
     else:

@@ -34,6 +34,24 @@ def load_fused_layer(model, arguments):
     return fused_layer.FUNCTIONS
 
 
+def load_attention(model, arguments):
+    """How the fused layer keeps pieces apart: by attention.py, by a mask where this machine cannot compile it.
+
+    In float32 by a mask too: without the tensor cores that round, Triton's products are slow.
+    """
+    dtype = dtype_of(arguments.bf16, arguments.fp16)
+    if dtype == torch.float32:
+        return pieces.masked
+    try:
+        from gpt2_korean.speed import attention
+
+        attention.try_out(model.config, arguments.device, dtype)
+    except Exception as error:  # as above
+        warn_of_failure(error, f"문서를 따로 읽는 Triton 커널을 쓸 수 없어 느리게 학습합니다 ({type(error).__name__}).")
+        return pieces.masked
+    return attention.fused
+
+
 def speed_up(model, arguments, machine, blocks, tokens=None):
     """Have `model` train fast; returns how KoreanTrainer is to step it, the keyword arguments of its take_steps.
 
@@ -62,9 +80,8 @@ def speed_up(model, arguments, machine, blocks, tokens=None):
             words = str(error).splitlines()[0]
             raise UsageError(f"--torch_compile_backend, --torch_compile_mode: {words}") from None
     separate = pieces.separate if functions is None else pieces.masked
-    fused = functions is not None and compilation is None
-    if fused and blocks.longest is not None and _has_flash(language_model, arguments):
-        separate = partial(pieces.flash, most_pieces=blocks.most_pieces, longest=blocks.longest)
+    if functions is not None and compilation is None and blocks.packing == "documents":
+        separate = load_attention(language_model, arguments)
     forward.use_fast_forward(language_model, functions, separate)
     recorded = (
         (arguments.device.type == "cuda" if machine.device_graphs is None else machine.device_graphs)
@@ -74,7 +91,7 @@ def speed_up(model, arguments, machine, blocks, tokens=None):
         and (compilation or {}).get("mode") not in ("reduce-overhead", "max-autotune")  # graphs of their own
     )
     full_length = blocks.size if compilation or recorded else None
-    return {"full_length": full_length, "longest": blocks.longest, "recorded": recorded}
+    return {"full_length": full_length, "recorded": recorded}
 
 
 def choose_compilation(machine, possible, flops):
@@ -93,11 +110,6 @@ def choose_compilation(machine, possible, flops):
     if flops < WORTH_COMPILING:
         return None, "짧은 학습이라 컴파일하는 시간이 더 듦"
     return how, "긴 학습"
-
-
-def _has_flash(model, arguments):
-    dtype = dtype_of(arguments.bf16, arguments.fp16)
-    return pieces.has_flash(arguments.device, dtype, model.config.n_embd // model.config.n_head)
 
 
 def _is_split(arguments):

@@ -21,7 +21,7 @@ def separate(positions):
 
 def masked(positions):
     """By a mask: its shape is the batch's alone, as compiled and recorded steps need."""
-    pieces = _begins(positions).cumsum(1)
+    pieces = begins(positions).cumsum(1)
     return partial(_masked, (pieces[:, None, :, None] == pieces[:, None, None]).tril())
 
 
@@ -35,7 +35,7 @@ def grouped(positions):
 
     None where each row is one piece, which needs nothing of this.
     """
-    starts = _begins(positions).flatten().nonzero().flatten()
+    starts = begins(positions).flatten().nonzero().flatten()
     if len(starts) == len(positions):
         return None
     lengths = starts.diff(append=torch.tensor([positions.numel()]))
@@ -67,42 +67,6 @@ def _grouped(indices, back, q, k, v, dropout, scale):
     return F.embedding(back, torch.cat(parts)).view(batch, length, -1)
 
 
-def flash(positions, most_pieces, longest):
-    """By the flash attention of PyTorch for pieces of any length; nothing waits for the device, as a recording needs.
-
-    most_pieces: in a row; longest: how many tokens in a piece, at most.
-    """
-    begins, total = _begins(positions).flatten(), positions.numel()
-    # Of one length in all batches: the pieces left over are empty. One more a row, since fill_up() may split padding.
-    count = (most_pieces + 1) * len(positions) + 1
-    boundaries = torch.full((count,), total, dtype=torch.int32, device=positions.device)
-    places = torch.arange(total, dtype=torch.int32, device=positions.device)
-    boundaries.scatter_reduce_(0, begins.cumsum(0) - 1, places, "amin")
-    return partial(_flash, boundaries, longest)
-
-
-def _flash(boundaries, longest, q, k, v, dropout, scale):
-    rows = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
-    # torch.nn.attention.varlen calls it as well, but has no dropout.
-    x, *_ = torch.ops.aten._flash_attention_forward(
-        *rows, boundaries, boundaries, longest, longest, dropout, is_causal=True, return_debug_mask=False, scale=scale
-    )
-    return x.reshape(len(q), q.shape[2], -1)
-
-
-def has_flash(device, dtype, width):
-    """Whether flash() can be had for heads of this width: tried, since cards, types and builds of PyTorch differ."""
-    if device.type != "cuda":
-        return False
-    positions = torch.zeros(1, 2, dtype=torch.long, device=device)
-    q = torch.zeros(1, 1, 2, width, dtype=dtype, device=device, requires_grad=True)
-    try:
-        torch.autograd.grad(flash(positions, 2, 1)(q, q, q, 0.0, 1.0).float().sum(), q)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _begins(positions):
+def begins(positions):
     """Where a piece begins, bool [batch, length]."""
     return F.pad(positions[:, 1:] != positions[:, :-1] + 1, (1, 0), value=True)

@@ -7,6 +7,7 @@ itself, however those to learn from are packed.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from gpt2_korean.text.tokens import Buffer, count_unknown, some_rows, token_rows
 
 IGNORED = -100  # the label of a position that predicts nothing, as in transformers
 DOCUMENTS, STREAM = "documents", "stream"
-PLANS = {DOCUMENTS: plan_documents, STREAM: plan_stream}
+HOW = {DOCUMENTS: "문서마다 따로", STREAM: "이어 붙인 글"}
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,6 @@ class Blocks:
     held_out: object
     size: int
     packing: str = STREAM
-
-    @property
-    def longest(self):
-        """Tokens of the longest piece to learn from at most; None where that is not known, or pieces are not apart."""
-        return getattr(self.train, "longest", None)
-
-    @property
-    def most_pieces(self):
-        """Pieces in a block to learn from at most, those of its padding included; None as above."""
-        return getattr(self.train, "most_pieces", None)
 
 
 class PackedBlocks:
@@ -73,21 +64,6 @@ class PackedBlocks:
         """How many tokens an epoch predicts."""
         return self.tokens.targets
 
-    @property
-    def longest(self):
-        """Tokens of the longest piece at most, with the last of a block, which predicts nothing; None of a stream."""
-        if self.plan.offsets is None:
-            return None
-        return int((self.plan.pieces[:, 3] - self.plan.pieces[:, 1]).max()) + 1
-
-    @property
-    def most_pieces(self):
-        """Pieces in a block at most, those of its padding included; None of a stream."""
-        if self.plan.offsets is None:
-            return None
-        used = np.add.reduceat(self.plan.pieces[:, 3] - self.plan.pieces[:, 1], self.plan.starts[:-1]) + 1
-        return int((np.diff(self.plan.starts) - (used - self.size) // self.longest).max())
-
 
 class EpochOrder:
     """The indices of PackedBlocks, epoch after epoch, each with its own plan: a sampler for a DataLoader."""
@@ -121,11 +97,15 @@ def pack_texts(texts, tokenizer, context, apart, options, arguments):
     packing = options.packing or (DOCUMENTS if apart else STREAM)
     windows = plan_windows if apart else plan_windows_alone
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-    train = texts.train and pack(texts.train, tokenizer, size, PLANS[packing], options.train_on_prompt, seed)
+    make_plan = plan_stream if packing == STREAM else partial(plan_documents, reach=context or size)
+    train = texts.train and pack(texts.train, tokenizer, size, make_plan, options.train_on_prompt, seed)
     held_out = texts.held_out and pack(texts.held_out, tokenizer, size, windows, options.train_on_prompt)
-    for name, documents, blocks in (("학습 글", texts.train, train), ("평가 글", texts.held_out, held_out)):
+    for name, documents, blocks, how in (
+        ("학습 글", texts.train, train, HOW[packing]),
+        ("평가 글", texts.held_out, held_out, HOW[DOCUMENTS]),
+    ):
         if blocks is not None:
-            say(describe(name, documents, blocks))
+            say(describe(name, documents, blocks, how))
             warn_of_unknown(name, documents, blocks, tokenizer)
     return Blocks(train, held_out, size, packing)
 
@@ -182,15 +162,15 @@ def warn_of_unknown(name, documents, blocks, tokenizer):
         warn(f"{name}: {unknown:,}곳의 글자가 어휘에 없어 {tokenizer.unk_token}로 바뀌었습니다{such}.")
 
 
-def describe(name, documents, blocks):
-    """One line on a packed corpus; of an endless stream nothing can be counted."""
+def describe(name, documents, blocks, how):
+    """One line on a packed corpus, and how it is; of an endless stream nothing can be counted."""
     tokens = count_targets(blocks)
     if tokens is None:
         return f"{name}: 스트리밍이라 미리 세지 않습니다."
     characters = count_characters(documents)
     return (
         f"{name}: 문서 {len(documents):,}개 · 글자 {characters:,}개 · 토큰 {tokens:,}개"
-        f"(글자당 {tokens / characters:.2f}개) · 블록 {len(blocks):,}개"
+        f"(글자당 {tokens / characters:.2f}개) · 블록 {len(blocks):,}개({how})"
     )
 
 
@@ -208,36 +188,27 @@ def token_stream(blocks, limit):
     return torch.from_numpy(np.concatenate([row["ids"] for row in some_rows(blocks.tokens, limit)]).astype(np.int64))
 
 
-def collate(blocks, pad_token_id, longest=None):
+def collate(blocks, pad_token_id):
     """A batch of blocks: each of their arrays as a tensor [batch, longest block], int64.
 
     Padding stands on the right, where no real token attends to it, and is no label; so no attention mask
-    is needed and attention may take its causal kernel. longest: tokens in a piece at most, which holds for padding too.
+    is needed and attention may take its causal kernel. Where no piece sees another, each token of it is one.
     """
     from torch import as_tensor
 
     length = max(len(block["input_ids"]) for block in blocks)
     padding = {"input_ids": np.full(length, pad_token_id), "labels": np.full(length, IGNORED)}
-    padding["position_ids"] = np.arange(length) % (longest or length)
+    padding["position_ids"] = np.zeros(length, np.int64)
     return {
         name: as_tensor(np.stack([np.append(row[name], padding[name][: length - len(row[name])]) for row in blocks]))
         for name in blocks[0]
     }
 
 
-def fill_up(batch, rows, length, longest=None):
-    """`batch` with each tensor [rows, length]: what is added holds no labels, and nothing real attends to it.
-
-    longest: how many tokens a piece has at most, of padding too, where the batch has `position_ids`.
-    """
-    from torch import arange
+def fill_up(batch, rows, length):
+    """`batch` with each tensor [rows, length]: what is added holds no labels, and nothing real attends to it."""
     from torch.nn.functional import pad
 
     given, reached = batch["labels"].shape
     missing = (0, length - reached, 0, rows - given)
-    batch = {name: pad(tensor, missing, value=-100 if name == "labels" else 0) for name, tensor in batch.items()}
-    if longest is not None:
-        positions = batch["position_ids"]
-        counted = arange(length, device=positions.device) % longest
-        positions[:, reached:], positions[given:] = counted[: length - reached], counted
-    return batch
+    return {name: pad(tensor, missing, value=-100 if name == "labels" else 0) for name, tensor in batch.items()}

@@ -55,6 +55,6 @@ def describe_changes(composed, line_ends, controls, blank, skipped=0, broken=0):
         (controls, "제어 문자 {:,}개를 지움"),
         (blank, "글이 없는 행 {:,}개를 뺌"),
         (skipped, "형식이 맞지 않는 행 {:,}개를 건너뜀"),
-        (broken, "온전하지 않은 대화 {:,}개를 뺌"),
+        (broken, "잘못된 대화 {:,}개를 뺌"),
     ]
     return [words.format(count) for count, words in counts if count]

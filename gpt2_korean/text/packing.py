@@ -4,11 +4,13 @@ A document of n tokens, its end counted, is read from the end-of-text token on, 
 predicts one token. A block has room for so many of them. A plan says which positions each block has.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gpt2_korean.messages import UsageError
+
+FARTHER_ON = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,29 @@ def plan_stream(lengths, room, random=None):
     return _shuffled(pieces, np.append(starts, len(pieces)), None, random)
 
 
-def plan_documents(lengths, room, random=None):
+def plan_documents(lengths, room, random=None, reach=None):
     """Documents whole where they fit, else in consecutive pieces, packed best-fit decreasing (Ding et al. 2024,
     arXiv 2404.10830).
 
     random: as plan_stream; documents of one length change places, so that every plan has blocks of the same shape.
+    reach: how many positions the model has, None for a block's. A share of the pieces, FARTHER_ON, begins at any of
+    them: those that no document is long enough for would stay as they were, and a conversation may come to them.
     """
     counts = -(-lengths // room)
     which = np.repeat(np.arange(len(lengths)), counts)
     number = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
     first = number * room
     last = np.minimum(first + room, lengths[which])
-    return _packed(np.stack([which, first, first, last], 1), room, random)
+    plan = _packed(np.stack([which, first, first, last], 1), room, random)
+    if random is None:
+        return plan
+    sizes = plan.pieces[:, 3] - plan.pieces[:, 1]
+    moved = random.random(len(sizes)) < FARTHER_ON
+    offsets = np.where(moved, random.integers(0, (reach or room + 1) - sizes), 0)
+    # A piece that went on counting where the one before it ended would be taken for a part of it.
+    while (joined := 1 + np.flatnonzero(offsets[1:] == offsets[:-1] + sizes[:-1])).size:
+        offsets[joined] = 0
+    return replace(plan, offsets=offsets)
 
 
 def plan_windows(lengths, room, random=None):

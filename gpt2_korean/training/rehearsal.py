@@ -39,6 +39,8 @@ def rehearse(build, given, passed_on):
         error = _failure(build, given) if passed_on else None
         if error is None:
             return
+        if isinstance(error, UserError) and error.__cause__ is None:
+            raise error  # which says all
         guilty = [name for name in passed_on if _failure(build, _without(given, [name])) is None]
         if not guilty and _failure(build, _without(given, passed_on)) is not None:
             # It is not for these flags, or a library has failed for good.

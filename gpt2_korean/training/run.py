@@ -52,7 +52,7 @@ def build_trainer(model, tokenizer, arguments, texts, blocks, stop, record=None,
     trainer = KoreanTrainer(
         model=model,
         args=arguments,
-        data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id, longest=blocks.longest),
+        data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id),
         train_dataset=blocks.train,
         eval_dataset=blocks.held_out,
         processing_class=tokenizer,

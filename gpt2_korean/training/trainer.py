@@ -46,7 +46,7 @@ class KoreanTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.stop, self.record = stop, record
         self.tokens_per_character, self.eval_characters = tokens_per_character, eval_characters
-        self.full_length = self.longest = self.recorded_step = None
+        self.full_length = self.recorded_step = None
         self.blocks_per_step = self._train_batch_size * self.args.gradient_accumulation_steps
         self.meter = TokenMeter()
         self.flops_per_token = cache(partial(flops_per_token, self.model))  # asked of at every pass
@@ -59,13 +59,12 @@ class KoreanTrainer(Trainer):
 
     # How it steps
 
-    def take_steps(self, full_length=None, longest=None, recorded=False):
+    def take_steps(self, full_length=None, recorded=False):
         """full_length: fill each batch up to the same number of blocks of this length, as compiled and recorded steps
-        need. longest: how many tokens a piece of a block has at most, None where blocks are cut from a stream.
-        recorded: replay each pass as a graph of the device. Several ranks then average their gradients here, since the
-        hooks of DistributedDataParallel stand in the way of a recording.
+        need. recorded: replay each pass as a graph of the device. Several ranks then average their gradients here,
+        since the hooks of DistributedDataParallel stand in the way of a recording.
         """
-        self.full_length, self.longest = full_length, longest
+        self.full_length = full_length
         self.recorded_step = self._new_recorded_step() if recorded else None
         if recorded and self.args.world_size > 1:
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
@@ -94,7 +93,7 @@ class KoreanTrainer(Trainer):
         if num_items_in_batch is not None:  # nothing may be learnt in a step: in the midst of a long question
             num_items_in_batch = num_items_in_batch.clamp(min=1)
         if self.full_length is not None:
-            inputs = fill_up(inputs, self._train_batch_size, self.full_length, self.longest)
+            inputs = fill_up(inputs, self._train_batch_size, self.full_length)
         if self.recorded_step is None:
             return super().training_step(model, inputs, num_items_in_batch)
         loss = self.recorded_step(partial(super().training_step, model), inputs, num_items_in_batch)
@@ -383,6 +382,8 @@ class KoreanTrainer(Trainer):
         except (UserError, OutOfMemoryError):
             raise
         except Exception as error:
+            if "DataLoader worker" in str(error):  # which died meanwhile: see run.train
+                raise
             # Of the libraries each has errors of its own, tokenizers a bare Exception; the system's is at most quoted.
             quoted = " ".join(f"{type(error).__name__}: {error}".split())
             words = f"디스크의 남은 공간과 폴더의 권한을 확인하세요 ({quoted})."

@@ -62,7 +62,7 @@ def test_settings_change_and_a_wrong_one_is_explained(session):
     )
     assert asked == ["가"]
     assert used == [dataclasses.replace(START, top_p=0.9, stop=["\n\n"])]
-    for words in ("--length: 0", "lenght: 그런 설정이 없습니다", "/set top_k: 값도 주세요", "length = 100"):
+    for words in ("--length: '0'", "lenght: 그런 설정이 없습니다", "/set top_k: 값도 주세요", "length = 100"):
         assert words in shown
 
 

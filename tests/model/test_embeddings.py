@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from gpt2_korean.model import embeddings
 from gpt2_korean.text.blocks import pack
 from gpt2_korean.text.documents import read_corpus
+from gpt2_korean.text.packing import plan_stream
 from gpt2_korean.training import trainer
 
 SAMPLE = ROOT / "data" / "korean_texts.txt"
@@ -122,7 +123,7 @@ def test_what_is_kept_for_the_next_run_is_what_was_computed(
     english_tokenizer, byte_tokenizer, small_corpus, monkeypatch, capsys
 ):
     documents = read_corpus([small_corpus])
-    blocks = pack(documents, byte_tokenizer, 32)
+    blocks = pack(documents, byte_tokenizer, 32, plan_stream)
     told, rows = [], []
     capsys.readouterr()
     for _ in range(2):

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.messages import UsageError
 from gpt2_korean.server import app
-from gpt2_korean.server.events import SUGGESTIONS
+from gpt2_korean.server.events import SUGGESTIONS, Page
 from gpt2_korean.text.chat_prompt import as_turns
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
@@ -237,7 +238,7 @@ def test_a_client_that_leaves_before_all_is_sent_is_not_logged(port):
 def test_a_text_that_fails_is_told_and_the_page_goes_on(model_folder, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     options = parse_generate_options([f"--model_name_or_path={model_folder}"])
-    application = app.build_app(["*"], lambda: False, app.Page(None, options, ""))
+    application = app.build_app(["*"], lambda: False, Page(SimpleNamespace(chat=None), options, ""))
     from starlette.testclient import TestClient
 
     client = TestClient(application)

@@ -191,9 +191,9 @@ def test_a_wait_for_others_and_a_refusal_are_told(browser, endless_port):
     page.status("1개를 기다립니다")
     first.close()
     page.status("다 썼습니다")
-    page.enter("length", "1000001")
+    page.enter("length", "1000000001")
     page.press("write")
-    page.status("1,000,000까지")
+    page.status("1,000,000 이하")
 
 
 def test_a_phone_shows_it_all_without_scrolling_sideways(page):

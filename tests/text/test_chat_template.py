@@ -200,7 +200,7 @@ def test_plain_documents_bring_no_marks(byte_tokenizer, sample_texts):
 
 
 def test_a_vocabulary_learnt_from_conversations_has_their_marks_within_its_size(sample_texts):
-    rows = [{"text": text, "characters": len(text), "turns": []} for text in sample_texts]
+    rows = [{"text": text, "length": len(text), "turns": []} for text in sample_texts]
     plain = learn_tokenizer(Dataset.from_list(rows), 1024, 32)
     rows[5]["turns"] = [{"role": "user", "content": "가"}, {"role": "assistant", "content": "나"}]
     learnt = learn_tokenizer(Dataset.from_list(rows), 1024, 32)

@@ -125,7 +125,7 @@ def hub_folder(tmp_path):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_hub_data_set_gives_the_same_documents(hub_folder, streaming):
     documents = corpus.read_hub_dataset(hub_folder, streaming=streaming, column="A")
-    assert [row["text"] for row in documents] == ["답\n0", "답\n1", "답\n2"]
+    assert [text for texts, _ in corpus.document_batches(documents, 2) for text in texts] == ["답\n0", "답\n1", "답\n2"]
     assert corpus.sample_texts(documents, 1_000_000) == ["답\n0", "답\n1", "답\n2"]
     templated = corpus.read_hub_dataset(hub_folder, streaming=streaming, template="{Q}: {A}")
     assert next(iter(templated))["text"] == "질문 0: 답\n0"
@@ -164,7 +164,7 @@ def test_what_a_stream_changes_and_leaves_out_is_counted_as_it_is_read(tmp_path,
     path.write_text("\n".join(json.dumps({"text": row}) for row in rows), "utf-8")
     documents = corpus.read_hub_dataset(str(tmp_path), streaming=True)
     capsys.readouterr()
-    texts = [text for batch in corpus.text_batches(documents, 7) for text in batch]
+    texts = [text for batch, _ in corpus.document_batches(documents, 7) for text in batch]
     assert texts == [normalise(row)[0] for row in rows if row]
     told = capsys.readouterr().err.replace(",", "")
     for words, count in (
@@ -184,7 +184,7 @@ def test_parts_and_samples_of_documents_are_what_a_row_by_row_reading_gives(tmp_
     for part in (documents, rest, held_out, documents.select(range(5, 1500))):
         texts = [row["text"] for row in part]
         assert corpus.count_characters(part) == sum(map(len, texts))
-        assert [text for batch in corpus.text_batches(part, 77) for text in batch] == texts
+        assert [text for batch, _ in corpus.document_batches(part, 77) for text in batch] == texts
         for characters in (100, 5000, 10**6):
             step = -(-sum(map(len, texts)) // characters)
             assert corpus.sample_texts(part, characters) == texts[::step]

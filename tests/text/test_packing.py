@@ -84,3 +84,12 @@ def test_best_fit_decreasing_is_what_it_is_called(lengths):
     blocks = best_fit_decreasing(sizes, room)
     own = room - np.bincount(blocks, weights=sizes)
     assert sorted(own) == sorted(rooms)
+
+
+def test_some_documents_begin_at_any_position_and_none_where_the_one_before_it_ends():
+    random, lengths = np.random.default_rng(0), np.array([3] * 2000 + [20] * 200)
+    plan = plan_documents(lengths, 40, random, reach=64)
+    sizes = plan.pieces[:, 3] - plan.pieces[:, 1]
+    assert (plan.offsets + sizes).max() == 63  # one more than that is read, for the last label
+    assert 0 < np.count_nonzero(plan.offsets) / len(sizes) < 0.15
+    assert not np.any(plan.offsets[1:] == (plan.offsets + sizes)[:-1])

@@ -72,7 +72,7 @@ def test_an_overwritten_run_takes_its_curve_along_but_not_before_the_new_one_has
     picture = tmp_path / "out" / "training_curve.png"
     assert run_main(*run_words)[0] == 0
     before = picture.read_bytes()
-    assert run_main(*run_words, "--overwrite_output_dir", "--learning_rate=1e30")[0] == 1  # the loss is no number
+    assert run_main(*run_words, "--overwrite_output_dir", "--learning_rate=1000", "--weight_decay=1e9")[0] == 1
     assert picture.read_bytes() == before
     assert run_main(*run_words, "--overwrite_output_dir", "--max_steps=1")[0] == 0
     assert not picture.exists()

@@ -107,6 +107,7 @@ def test_a_checkpoint_of_another_corpus_vocabulary_or_model_is_refused_by_name(
         ([f"--tokenizer={other}"], ["--tokenizer", "other"]),
         (["--tokenizer=korean", "--vocab_size=512"], ["--tokenizer", "korean", "--vocab_size", "512"]),
         (["--block_size=16"], ["--block_size", "32", "16"]),
+        (["--packing=stream"], ["--packing", "documents", "stream"]),
     ):
         code, _, err = run_main(*resume, *words)
         message = err[err.index("오류:") :]

@@ -1,0 +1,193 @@
+"""Triton kernels of attention within the pieces of a batch, in training: their work is what the pieces ask for.
+
+The rows of a batch follow one another as one text. A tile of queries goes over the tiles of keys from the one where
+its first query's piece begins to its own last query, so short pieces cost little, and a long one costs no other
+anything; all this is read on the device, so that a recorded step follows each batch. Scores are not kept: the way back
+computes them again from the logarithms of their sums (FlashAttention-2, Dao 2023, arXiv 2307.08691).
+"""
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+# The score of a key that is not seen. Finite: what a query counts of a tile in which it sees none, its own key undoes.
+# A power of two: scaled, it is free of rounding errors, which exp2 would make infinite.
+UNSEEN = tl.constexpr(-(2.0**100))
+
+
+@triton.jit
+def _load(ptr, first, tokens, stride, ROWS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """[ROWS, BLOCK]: one head's rows of the tokens from `first` on, 0 beyond the last and beyond the head."""
+    rows, columns = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)[None, :]
+    places = tl.cast(first, tl.int64) * stride + rows * stride + columns
+    return tl.load(ptr + places, (first + rows < tokens) & (columns < WIDTH), 0.0)
+
+
+@triton.jit
+def _store(ptr, x, first, tokens, stride, ROWS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    rows, columns = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)[None, :]
+    places = tl.cast(first, tl.int64) * stride + rows * stride + columns
+    tl.store(ptr + places, x.to(ptr.dtype.element_ty), (first + rows < tokens) & (columns < WIDTH))
+
+
+@triton.jit
+def _is_seen(queries, keys, reach):
+    """Whether queries - keys is in [0, reach]: as numbers without a sign, those below 0 are large."""
+    return (queries - keys).to(tl.uint32) <= reach.to(tl.uint32)
+
+
+@triton.jit
+def _is_kept(queries, keys, seed_ptr, LEAST: tl.constexpr):
+    """Whether dropout keeps the weights of keys for queries: the hash of both is at least LEAST of 2**32.
+
+    Most of it is done once a query or once a key; of what is left to each weight, a product folded in two does the
+    most for its time. No lag between keys shows a correlation, nor does one between queries.
+    """
+    of_query = queries.to(tl.uint32) * 0x9E3779B1 + tl.load(seed_ptr).to(tl.uint32)
+    of_query = (of_query ^ (of_query >> 16)) * 0x7FEB352D
+    of_key = keys.to(tl.uint32) * 0x85EBCA77 + tl.load(seed_ptr + 1).to(tl.uint32)
+    product = (of_query + of_key).to(tl.uint64) * 0xE817FB2D
+    return (product ^ (product >> 32)).to(tl.uint32) * 0x846CA68B >= LEAST
+
+
+@triton.jit
+def _tile(i, low, full_low, full_high):
+    """The i-th tile of low and up that is not in [full_low, full_high)."""
+    return low + i + tl.where(low + i < full_low, 0, full_high - full_low)
+
+
+@triton.jit
+def attention_kernel(
+    q_ptr, k_ptr, v_ptr, starts_ptr, seed_ptr, x_ptr, log_sums_ptr, tokens, stride, head_stride, scale,
+    LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    """x of a tile of queries, and the logarithms to the base of 2 of their scores' sums, float32 [heads, tokens]."""
+    head, heads, first = tl.program_id(0), tl.num_programs(0), tl.program_id(1) * QUERIES
+    q_ptr, k_ptr, v_ptr = q_ptr + head * head_stride, k_ptr + head * head_stride, v_ptr + head * head_stride
+    queries, last = first + tl.arange(0, QUERIES), tl.minimum(first + QUERIES, tokens) - 1
+    reach = (queries - tl.load(starts_ptr + queries, queries < tokens, 0))[:, None]
+    low, high = tl.load(starts_ptr + first) // KEYS, last // KEYS + 1
+    full_low = tl.cdiv(tl.load(starts_ptr + last), KEYS)  # from where on all queries see all keys
+    full_high = tl.maximum(full_low, (first + 1) // KEYS)
+    q = _load(q_ptr, first, tokens, stride, QUERIES, WIDTH, BLOCK)
+    x, factor = tl.zeros([QUERIES, BLOCK], tl.float32), scale * LOG2_E
+    highest, total = tl.full([QUERIES], float("-inf"), tl.float32), tl.zeros([QUERIES], tl.float32)
+    for masked in tl.static_range(2):
+        count = full_high - full_low
+        if masked == 1:
+            count = high - low - count
+        for i in range(count):
+            key = (full_low + i) * KEYS
+            if masked == 1:
+                key = _tile(i, low, full_low, full_high) * KEYS
+            keys = (key + tl.arange(0, KEYS))[None, :]
+            k = _load(k_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
+            scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+            if masked == 1:
+                scores = tl.where(_is_seen(queries[:, None], keys, reach), scores, UNSEEN)
+            new_highest = tl.maximum(highest, tl.max(scores, 1) * factor)
+            shrink = tl.exp2(highest - new_highest)
+            weights = tl.exp2(scores * factor - new_highest[:, None])
+            total, highest = total * shrink + tl.sum(weights, 1), new_highest
+            if LEAST > 0:
+                kept = _is_kept(queries[:, None] * heads + head, keys, seed_ptr, LEAST)
+                weights = tl.where(kept, weights, 0.0)
+            v = _load(v_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
+            x = tl.dot(weights.to(v.dtype), v, x * shrink[:, None], input_precision="ieee")
+    x *= (FACTOR / total)[:, None]
+    _store(x_ptr + head * WIDTH, x, first, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
+    tl.store(log_sums_ptr + head * tokens + queries, highest + tl.log2(total), queries < tokens)
+
+
+@triton.jit
+def of_queries_kernel(
+    q_ptr, k_ptr, v_ptr, starts_ptr, seed_ptr, x_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_q_ptr,
+    tokens, stride, head_stride, scale, LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    """The gradient of a tile of queries; along: float32 [heads, tokens], the sums of x times its gradient."""
+    head, heads, first = tl.program_id(0), tl.num_programs(0), tl.program_id(1) * QUERIES
+    q_ptr, k_ptr, v_ptr = q_ptr + head * head_stride, k_ptr + head * head_stride, v_ptr + head * head_stride
+    queries, last = first + tl.arange(0, QUERIES), tl.minimum(first + QUERIES, tokens) - 1
+    reach = (queries - tl.load(starts_ptr + queries, queries < tokens, 0))[:, None]
+    low, high = tl.load(starts_ptr + first) // KEYS, last // KEYS + 1
+    full_low = tl.cdiv(tl.load(starts_ptr + last), KEYS)
+    full_high = tl.maximum(full_low, (first + 1) // KEYS)
+    q = _load(q_ptr, first, tokens, stride, QUERIES, WIDTH, BLOCK)
+    x = _load(x_ptr + head * WIDTH, first, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
+    of_x = _load(of_x_ptr + head * WIDTH, first, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
+    along = tl.sum(x.to(tl.float32) * of_x.to(tl.float32), 1)
+    tl.store(along_ptr + head * tokens + queries, along, queries < tokens)
+    log_sums = tl.load(log_sums_ptr + head * tokens + queries, queries < tokens, 0.0)
+    of_q, factor = tl.zeros([QUERIES, BLOCK], tl.float32), scale * LOG2_E
+    for masked in tl.static_range(2):
+        count = full_high - full_low
+        if masked == 1:
+            count = high - low - count
+        for i in range(count):
+            key = (full_low + i) * KEYS
+            if masked == 1:
+                key = _tile(i, low, full_low, full_high) * KEYS
+            keys = (key + tl.arange(0, KEYS))[None, :]
+            k = _load(k_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
+            v = _load(v_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
+            scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+            weights = tl.exp2(scores * factor - log_sums[:, None])
+            if masked == 1:
+                weights = tl.where(_is_seen(queries[:, None], keys, reach), weights, 0.0)
+            of_weights = tl.dot(of_x, tl.trans(v), input_precision="ieee")
+            if LEAST > 0:
+                kept = _is_kept(queries[:, None] * heads + head, keys, seed_ptr, LEAST)
+                of_weights = tl.where(kept, of_weights * FACTOR, 0.0)
+            of_scores = weights * (of_weights - along[:, None])
+            of_q = tl.dot(of_scores.to(k.dtype), k, of_q, input_precision="ieee")
+    _store(of_q_ptr + head * WIDTH, of_q * scale, first, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
+
+
+@triton.jit
+def of_keys_kernel(
+    q_ptr, k_ptr, v_ptr, ends_ptr, seed_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_k_ptr, of_v_ptr,
+    tokens, stride, head_stride, scale, LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    """The gradients of a tile of keys and of their values: over the queries up to where the last key's piece ends."""
+    head, heads, first = tl.program_id(0), tl.num_programs(0), tl.program_id(1) * KEYS
+    q_ptr, k_ptr, v_ptr = q_ptr + head * head_stride, k_ptr + head * head_stride, v_ptr + head * head_stride
+    log_sums_ptr, along_ptr, of_x_ptr = log_sums_ptr + head * tokens, along_ptr + head * tokens, of_x_ptr + head * WIDTH
+    keys, last = first + tl.arange(0, KEYS), tl.minimum(first + KEYS, tokens) - 1
+    reach = (tl.load(ends_ptr + keys, keys < tokens, tokens) - 1 - keys)[:, None]
+    low, high = first // QUERIES, tl.cdiv(tl.load(ends_ptr + last), QUERIES)
+    full_low = tl.cdiv(last, QUERIES)  # from where on all keys are seen by all queries
+    full_high = tl.maximum(full_low, tl.load(ends_ptr + first) // QUERIES)
+    k = _load(k_ptr, first, tokens, stride, KEYS, WIDTH, BLOCK)
+    v = _load(v_ptr, first, tokens, stride, KEYS, WIDTH, BLOCK)
+    of_k, of_v = tl.zeros([KEYS, BLOCK], tl.float32), tl.zeros([KEYS, BLOCK], tl.float32)
+    factor = scale * LOG2_E
+    for masked in tl.static_range(2):
+        count = full_high - full_low
+        if masked == 1:
+            count = high - low - count
+        for i in range(count):
+            query = (full_low + i) * QUERIES
+            if masked == 1:
+                query = _tile(i, low, full_low, full_high) * QUERIES
+            queries = query + tl.arange(0, QUERIES)
+            q = _load(q_ptr, query, tokens, stride, QUERIES, WIDTH, BLOCK)
+            of_x = _load(of_x_ptr, query, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
+            log_sums = tl.load(log_sums_ptr + queries, queries < tokens, 0.0)
+            along = tl.load(along_ptr + queries, queries < tokens, 0.0)
+            scores = tl.dot(k, tl.trans(q), input_precision="ieee")
+            weights = tl.exp2(scores * factor - log_sums[None, :])
+            if masked == 1:
+                weights = tl.where(_is_seen(queries[None, :], keys[:, None], reach), weights, 0.0)
+            of_weights = tl.dot(v, tl.trans(of_x), input_precision="ieee")
+            left = weights
+            if LEAST > 0:
+                kept = _is_kept(queries[None, :] * heads + head, keys[:, None], seed_ptr, LEAST)
+                left, of_weights = tl.where(kept, weights, 0.0), tl.where(kept, of_weights * FACTOR, 0.0)
+            of_v = tl.dot(left.to(q.dtype), of_x, of_v, input_precision="ieee")
+            of_scores = weights * (of_weights - along[None, :])
+            of_k = tl.dot(of_scores.to(q.dtype), q, of_k, input_precision="ieee")
+    _store(of_k_ptr + head * WIDTH, of_k * scale, first, tokens, heads * WIDTH, KEYS, WIDTH, BLOCK)
+    _store(of_v_ptr + head * WIDTH, of_v * FACTOR, first, tokens, heads * WIDTH, KEYS, WIDTH, BLOCK)
