@@ -26,7 +26,7 @@ PRIVATE = {
     "text/documents.py": {"datasets.Dataset._indices": ATTRIBUTE},
     "text/tokens.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
     "model/gpt2.py": {"transformers.PretrainedConfig._attn_implementation": ATTRIBUTE},
-    "model/load.py": {
+    "model/tokenizer.py": {
         "transformers.utils.hub.cached_files._raise_exceptions_for_missing_entries": "keyword",
     },
     "speed/forward.py": {

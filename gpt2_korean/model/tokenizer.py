@@ -57,13 +57,11 @@ def _read_tokenizer(name):
 
 
 def _file(name, file):
-    """Where a file of a folder or of the cache lies, None where there is none."""
-    from transformers.utils import cached_file
+    """Where a file of a folder or of the Hub's cache lies, None where there is none."""
+    from huggingface_hub import try_to_load_from_cache
 
-    return cached_file(
-        name, file, local_files_only=True, _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
-    )  # fmt: skip
+    found = str(Path(name) / file) if Path(name).is_dir() else try_to_load_from_cache(name, file)
+    return found if isinstance(found, str) and Path(found).exists() else None
 
 
 def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code=False):

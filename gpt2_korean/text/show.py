@@ -11,7 +11,7 @@ from operator import itemgetter
 import numpy as np
 
 from gpt2_korean.text.blocks import IGNORED, assemble
-from gpt2_korean.text.chat_template import MARKS, hold_conversations
+from gpt2_korean.text.chat_template import MARKS
 from gpt2_korean.text.packing import choose_size
 from gpt2_korean.text.tokens import Buffer, token_rows, tokenise
 from gpt2_korean.text.vocabulary import END_OF_TEXT
@@ -121,11 +121,13 @@ def describe_lengths(documents, tokens, size):
 def hash_documents(documents):
     """`(of each document, of each question of a user in them)`: 64 bits each, in which no two of millions are alike."""
     own, questions = [], []
-    columns = ["text", "turns"] if hold_conversations(documents) else ["text"]
-    for batch in documents.select_columns(columns).iter(1000):
-        for text, turns in zip(batch["text"], batch.get("turns") or [[]] * len(batch["text"]), strict=True):
-            own.append(hash(tuple((turn["role"], turn["content"]) for turn in turns) or text))
-            questions += [hash(turn["content"]) for turn in turns if turn["role"] == "user"]
+    for table in documents.select_columns(["text", "turns"]).with_format("arrow").iter(1000):
+        lists = table["turns"].combine_chunks()
+        said = zip(*(lists.flatten().field(name).to_pylist() for name in ("role", "content")), strict=True)
+        for text, count in zip(table["text"].to_pylist(), lists.value_lengths().to_pylist(), strict=True):
+            turns = tuple(islice(said, count))
+            own.append(hash(turns or text))
+            questions += [hash(content) for role, content in turns if role == "user"]
     return own, questions
 
 

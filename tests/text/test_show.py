@@ -117,3 +117,25 @@ def test_it_shows_without_torch_and_writes_nothing(run_script, tiny_model_folder
     assert finished.stdout.endswith("\nFalse 0\n") and "⟦" in finished.stdout
     assert ("글자로 셉니다" in finished.stdout) is (model == "gpt2")  # which nobody has fetched
     assert list(folder.iterdir()) == []
+
+
+def test_a_file_to_evaluate_on_is_compared_without_asking_for_an_evaluation(run_main, mixed, small_corpus):
+    words = ["train.py", "--show_data=0", "--model_type=scratch-mini", f"--dataset_path={mixed}"]
+    code, out, err = run_main(*words, f"--validation_file={mixed}")
+    assert code == 0, err
+    assert number_in(out, "학습 글에도 있는 것:") == len(read_corpus([mixed])) and "⟦" not in out
+    code, out, err = run_main(*words, f"--validation_file={small_corpus}")
+    assert code == 0 and number_in(out, "학습 글에도 있는 것:") == 0, err
+    code, out, err = run_main(*words[:-1], f"--validation_file={small_corpus}")
+    assert code == 0 and out.startswith("평가 글: 문서 12개\n"), err
+
+
+def test_in_a_terminal_what_is_learnt_stands_in_colour(run_main, mixed, tiny_model_folder, monkeypatch):
+    words = ["train.py", "--show_data=9", f"--dataset_path={mixed}", f"--model_type={tiny_model_folder}"]
+    _, plain, _ = run_main(*words)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    _, coloured, _ = run_main(*words)
+    bare = re.sub("\033\\[2m(.*?)\033\\[0m", r"\1", coloured, flags=re.DOTALL)
+    assert re.sub("\033\\[1;32m(.*?)\033\\[0m", r"⟦\1⟧", bare, flags=re.DOTALL).split("\n")[1:] == plain.split("\n")[1:]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert run_main(*words)[1] == plain
