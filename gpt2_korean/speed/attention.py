@@ -55,10 +55,7 @@ class _Attention(Function):
     @staticmethod
     def forward(ctx, q, k, v, starts, ends, seed, dropout, scale):
         tokens, heads, width = q.shape
-        x, log_sums = (
-            torch.empty_like(q, memory_format=torch.contiguous_format),
-            q.new_empty(heads, tokens, dtype=torch.float32),
-        )
+        x, log_sums = q.new_empty(q.shape), q.new_empty(heads, tokens, dtype=torch.float32)
         ctx.options = {
             "scale": scale, "LEAST": min(round(dropout * 2**32), 2**32 - 1), "FACTOR": 1 / max(1 - dropout, 1e-9),
             "WIDTH": width, "BLOCK": max(16, triton.next_power_of_2(width)),

@@ -9,7 +9,7 @@ import torch
 from conftest import tiny_gpt2
 
 import gpt2_korean.speed
-from gpt2_korean.speed import choose
+from gpt2_korean.speed import choose, pieces
 from gpt2_korean.speed.choose import WORTH_COMPILING, choose_compilation
 
 
@@ -84,3 +84,19 @@ def test_where_the_fused_layer_cannot_be_compiled_training_goes_the_plain_way_an
     arguments.device = torch.device("cpu")
     assert choose.load_fused_layer(tiny_gpt2(301), arguments) is None
     assert len(tried) == 1 and capsys.readouterr().err == ""
+
+
+def test_where_attention_cannot_be_compiled_a_mask_keeps_documents_apart_and_it_is_said(monkeypatch, capsys):
+    def fails(*_):
+        raise RuntimeError("no compiler")
+
+    stand_in = SimpleNamespace(try_out=fails, fused="ours")
+    monkeypatch.setitem(sys.modules, "gpt2_korean.speed.attention", stand_in)
+    monkeypatch.setattr(gpt2_korean.speed, "attention", stand_in, raising=False)
+    arguments = SimpleNamespace(device=torch.device("cuda"), bf16=True, fp16=False)
+    assert choose.load_attention(tiny_gpt2(301), arguments) is pieces.masked
+    assert "Triton" in capsys.readouterr().err
+    stand_in.try_out = lambda *_: None
+    assert choose.load_attention(tiny_gpt2(301), arguments) == "ours"
+    in_float32 = SimpleNamespace(**{**vars(arguments), "bf16": False})
+    assert choose.load_attention(tiny_gpt2(301), in_float32) is pieces.masked and not capsys.readouterr().err
