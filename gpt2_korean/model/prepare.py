@@ -3,7 +3,7 @@
 from gpt2_korean.messages import say
 from gpt2_korean.model import lora
 from gpt2_korean.model.embeddings import add_rows, replace_vocabulary
-from gpt2_korean.text.chat_template import most_answers
+from gpt2_korean.text.chat_template import most_turns
 from gpt2_korean.text.end_of_text import agree_on_ends
 
 
@@ -17,7 +17,7 @@ def prepare_model(model, old, new, added, documents, blocks, start, options):
     elif added:
         add_rows(model, new, added)
     agree_on_ends(model, new)
-    answers = most_answers(documents)
+    answers = most_turns(documents) // 2
     if answers:
         # Of a longer conversation, which it has never seen, it is not to be asked: see generation/write.py.
         model.config.learnt_answers = max(answers, getattr(model.config, "learnt_answers", 0))

@@ -51,23 +51,23 @@ def keep_one_template(tokenizer):
 
 
 def hold_conversations(documents):
-    """Whether there are conversations among `documents`; see most_answers."""
-    return most_answers(documents) > 0
+    """Whether there are conversations among `documents`; see most_turns."""
+    return most_turns(documents) > 0
 
 
-def most_answers(documents):
-    """How many answers the longest conversation among `documents` has, 0 where there is none.
+def most_turns(documents):
+    """How many turns the longest conversation among `documents` has, 0 where there is none.
 
     documents: a Dataset, or an IterableDataset, of which the first 1,000 tell.
     """
     import pyarrow.compute
 
     if not hasattr(documents, "num_rows"):
-        return max((len(row.get("turns") or ()) // 2 for row in documents.take(1000)), default=0)
+        return max((len(row.get("turns") or ()) for row in documents.take(1000)), default=0)
     if "turns" not in documents.column_names:
         return 0
     tables = documents.select_columns("turns").with_format("arrow").iter(1000)
-    return max(pyarrow.compute.max(pyarrow.compute.list_value_length(table["turns"])).as_py() for table in tables) // 2
+    return max(pyarrow.compute.max(pyarrow.compute.list_value_length(table["turns"])).as_py() for table in tables)
 
 
 def has_our_template(tokenizer):

@@ -134,6 +134,13 @@ def test_a_system_turn_stands_first_and_stays_while_the_oldest_turns_are_forgott
         ]  # fmt: skip
         assert conversation == (fitting[0] if fitting else turns_of(prompt, system=options.system))
         assert model.chat.encode(conversation) == library_ids(chat_model_folder, conversation)
+        # No more answers than the conversations had that it learnt from.
+        answers = rng.randint(1, 8)
+        learnt = replace(model, chat=replace(model.chat, answers=answers))
+        newest = pairs[max(0, len(pairs) + 1 - answers) :]
+        assert read_after_turns(learnt, options, pairs, prompt, length) == read_after_turns(
+            model, options, newest, prompt, length
+        )
 
 
 @every

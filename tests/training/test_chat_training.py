@@ -79,7 +79,7 @@ def test_a_run_on_conversations_leaves_a_chat_model_and_goes_on_exactly(
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     marks = tokenizer.convert_tokens_to_ids(list(MARKS.values()))
     assert has_our_template(tokenizer) and tokenizer("")["input_ids"] == [tokenizer.eos_token_id]
-    assert max(marks) < len(tokenizer) == model.config.vocab_size
+    assert max(marks) < len(tokenizer) == model.config.vocab_size and model.config.learnt_answers == 2
     if adapter:
         saved = load_file(out / "adapter" / "adapter_model.safetensors")
         rows = saved["base_model.model.transformer.wte.weight"]
