@@ -58,10 +58,12 @@ def hold_conversations(documents):
 def most_turns(documents):
     """How many turns the longest conversation among `documents` has, 0 where there is none.
 
-    documents: a Dataset, or an IterableDataset, of which the first 1,000 tell.
+    documents: a Dataset, or an IterableDataset, of which the first 1,000 tell; None: there are none.
     """
     import pyarrow.compute
 
+    if documents is None:
+        return 0
     if not hasattr(documents, "num_rows"):
         return max((len(row.get("turns") or ()) for row in documents.take(1000)), default=0)
     if "turns" not in documents.column_names:
