@@ -220,7 +220,7 @@ def score(folder, corpus, way, held_out, gpu, begins=True, first=0):
             messages = [{"role": "user", "content": row[0]}]
             read = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
             known, answer = len(read), row[1]
-            read = read + ids(answer)
+            read = read + ids(" " + answer)  # as the template writes it
         else:
             question, answer = TEMPLATE.replace("{Q}", row[0]).replace("{A}", ""), row[1]
             # The blank before an answer is a part of its first token.

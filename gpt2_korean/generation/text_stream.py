@@ -5,11 +5,11 @@ class TextStream:
     """The text that continues a prompt, as its tokens come.
 
     tokenizer: of transformers or of tokenizers; both decode ids.
-    stops: texts before the first of which the continuation ends.
+    stops: texts before the first of which the continuation ends. lead: what it may begin with and is not shown.
     """
 
-    def __init__(self, tokenizer, prompt_ids, stops=()):
-        self.tokenizer, self.stops = tokenizer, stops
+    def __init__(self, tokenizer, prompt_ids, stops=(), lead=""):
+        self.tokenizer, self.stops, self.lead = tokenizer, stops, lead
         # What a token adds can depend on those just before it: a space, the first bytes of a character. So
         # ids are decoded together with the few before them whose text is known (the method of Hugging
         # Face's text-generation-inference), not all anew each time.
@@ -28,7 +28,7 @@ class TextStream:
         if whole.endswith("\ufffd"):
             return ""
         self.begin, self.known = self.known, len(self.ids)
-        return self._before_stop(whole[len(before) :])
+        return self._before_stop(self._after_lead(whole[len(before) :]))
 
     def close(self):
         """The rest of the text, when no more ids come; what is then no whole character never becomes one."""
@@ -36,12 +36,17 @@ class TextStream:
             return ""
         before = self._decode(self.ids[self.begin : self.known])
         rest = self._decode(self.ids[self.begin :])[len(before) :].rstrip("\ufffd")
-        text = self._before_stop(rest) + self.held
+        text = self._before_stop(self._after_lead(rest)) + self.held
         self.ended = True
         return text
 
     def _decode(self, ids):
         return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _after_lead(self, text):
+        if text:
+            text, self.lead = text.removeprefix(self.lead), ""
+        return text
 
     def _before_stop(self, text):
         text = self.held + text

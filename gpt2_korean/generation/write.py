@@ -28,11 +28,11 @@ def stream_texts(model, prompts, settings, every=1, tell=warn):
     sampling = Sampling(**{field.name: getattr(settings, field.name) for field in fields(Sampling)})
     encoded = [_encode(model, prompt) for prompt in prompts]
     _tell_of_context(encoded, settings.length, model.decoder.context, tell)
-    end = model.eos_token_id
+    end, lead = model.eos_token_id, ""
     if not isinstance(prompts[0], str):
-        end = model.chat.end
+        end, lead = model.chat.end, model.chat.lead
         encoded = [_shorten(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
-    streams = [TextStream(model.tokenizer, ids, settings.stop or ()) for ids in encoded]
+    streams = [TextStream(model.tokenizer, ids, settings.stop or (), lead) for ids in encoded]
     every = every if model.decoder.captures else 1
     return _push_chunks(streams, stream_ids(model.decoder, encoded, settings.length, sampling, end, model.utf8, every))
 

@@ -6,7 +6,7 @@ Ours needs neither transformers nor jinja; that of another maker is rendered by 
 from dataclasses import dataclass
 
 from gpt2_korean.messages import UserError
-from gpt2_korean.text.chat_template import encode_turns, has_our_template
+from gpt2_korean.text.chat_template import LEAD, encode_turns, has_our_template
 
 
 @dataclass(frozen=True)
@@ -15,19 +15,22 @@ class Chat:
 
     encode: a conversation, a list of {"role", "content"} → the ids up to where its answer begins.
     end: the id that ends an answer. answers: how many the longest conversation had that the model learnt from, None
-        where that is not known.
+        where that is not known. lead: what an answer begins with and is not a part of it.
     """
 
     encode: object
     end: int
     answers: int | None = None
+    lead: str = ""
 
 
 def find_chat(tokenizer, eos_token_id, answers=None):
     """The Chat of a tokenizer, of transformers or of tokenizers; None where it has no template."""
     if has_our_template(tokenizer):
         # The end of text stands in front of every document.
-        return Chat(lambda turns: [eos_token_id, *encode_turns(turns, tokenizer, True)[0]], eos_token_id, answers)
+        return Chat(
+            lambda turns: [eos_token_id, *encode_turns(turns, tokenizer, True)[0]], eos_token_id, answers, LEAD
+        )
     if getattr(tokenizer, "chat_template", None) is None:
         return None
     end = _end_of_turn(tokenizer)

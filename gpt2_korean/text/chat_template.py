@@ -10,6 +10,8 @@ from gpt2_korean.messages import UserError
 from gpt2_korean.text.end_of_text import begin_with_end
 
 MARKS = {role: f"<|{role}|>" for role in ("system", "user", "assistant")}
+# A word has other tokens without a space before it: contents begin as words in the middle of a text do.
+LEAD = " "
 # What lies between generation marks is learnt. The end of a text is its beginning too.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -17,8 +19,8 @@ CHAT_TEMPLATE = (
     "{{ raise_exception('roles are system, user and assistant, not ' + message['role']) }}{% endif %}"
     "{{ '<|' + message['role'] + '|>' }}"
     "{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ message['content'] | trim + eos_token }}{% endgeneration %}"
-    "{% else %}{{ message['content'] | trim }}{% endif %}"
+    "{% generation %}{{ ' ' + message['content'] | trim + eos_token }}{% endgeneration %}"
+    "{% else %}{{ ' ' + message['content'] | trim }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
@@ -105,7 +107,7 @@ def encode_conversations(conversations, tokenizer, opens_answer=False):
                 "--text_template으로 한 편의 글로 읽으세요."
             )
         return [_encode_by_template(turns, tokenizer, opens_answer) for turns in conversations]
-    contents = iter(encode_texts([turn["content"] for turns in conversations for turn in turns], tokenizer))
+    contents = iter(encode_texts([LEAD + turn["content"] for turns in conversations for turn in turns], tokenizer))
     to_id = getattr(tokenizer, "convert_tokens_to_ids", None) or tokenizer.token_to_id
     marks = {role: to_id(mark) for role, mark in MARKS.items()}
     end = tokenizer.eos_token_id if hasattr(tokenizer, "eos_token_id") else tokenizer.encode("").ids[0]

@@ -88,7 +88,7 @@ def test_ids_and_mask_are_those_of_apply_chat_template(tokenizer, conversation):
 def test_what_is_learnt_is_the_answers_and_their_ends(tokenizer, conversation):
     conversations = [conversation() for _ in range(20)]
     for turns, (ids, learnt) in zip(conversations, encode_conversations(conversations, tokenizer), strict=True):
-        answers = [turn["content"] for turn in turns if turn["role"] == "assistant"]
+        answers = [" " + turn["content"] for turn in turns if turn["role"] == "assistant"]
         expected = [index for own in encode_texts(answers, tokenizer) for index in [*own, tokenizer.eos_token_id]]
         assert [index for index, wanted in zip(ids, learnt, strict=True) if wanted] == expected
 
@@ -186,7 +186,7 @@ def test_a_tokenizer_written_in_python_takes_conversations_too(conversation):
     tokenizer = ByT5Tokenizer()
     assert len(prepare_tokenizer(tokenizer, CHATS)) == 3
     turns = conversation()
-    text = "".join(MARKS[turn["role"]] + turn["content"] + "</s>" * (turn["role"] == "assistant") for turn in turns)
+    text = "".join(MARKS[turn["role"]] + " " + turn["content"] + "</s>" * (turn["role"] == "assistant") for turn in turns)
     assert tokenizer.decode(encode_turns(turns, tokenizer)[0]) == text
 
 

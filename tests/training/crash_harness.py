@@ -58,11 +58,12 @@ def command(folder, out, words):
 
 def start(folder, out, words, kill_at=None):
     """Fork a run; it kills itself at its `kill_at`-th file operation in `out`, or writes their number at its end."""
+    (folder / "log").write_bytes(b"")  # it may be killed before it says anything
     process = os.fork()
     if process:
         return process
     try:
-        descriptor = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        descriptor = os.open(folder / "log", os.O_WRONLY)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         operations = count_operations(out, kill_at)
