@@ -186,7 +186,8 @@ def test_a_tokenizer_written_in_python_takes_conversations_too(conversation):
     tokenizer = ByT5Tokenizer()
     assert len(prepare_tokenizer(tokenizer, CHATS)) == 3
     turns = conversation()
-    text = "".join(MARKS[turn["role"]] + " " + turn["content"] + "</s>" * (turn["role"] == "assistant") for turn in turns)
+    ends = {"assistant": "</s>"}
+    text = "".join(f"{MARKS[turn['role']]} {turn['content']}{ends.get(turn['role'], '')}" for turn in turns)
     assert tokenizer.decode(encode_turns(turns, tokenizer)[0]) == text
 
 

@@ -130,7 +130,7 @@ def test_a_model_in_training_answers_as_generate_does(words, tmp_path, sample_te
     code, _, err = run_main(*words, *own_words(tmp_path, tokenizer), "--do_eval", "--eval_steps=4")
     assert code == 0, err
     assert "--interactive" in err and "써 보기" in err
-    assert [err.count(f"\n  {question} | ") for question in SAMPLE_QUESTIONS] == [1, 1, 1]
+    assert [err.count(f"\n  {question} |") for question in SAMPLE_QUESTIONS] == [1, 1, 1]
     out = tmp_path / "out"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     read = read_model(out, torch.device("cpu"), torch.float32)
