@@ -28,9 +28,7 @@ def find_chat(tokenizer, eos_token_id, answers=None):
     """The Chat of a tokenizer, of transformers or of tokenizers; None where it has no template."""
     if has_our_template(tokenizer):
         # The end of text stands in front of every document.
-        return Chat(
-            lambda turns: [eos_token_id, *encode_turns(turns, tokenizer, True)[0]], eos_token_id, answers, LEAD
-        )
+        return Chat(lambda turns: [eos_token_id, *encode_turns(turns, tokenizer, True)[0]], eos_token_id, answers, LEAD)
     if getattr(tokenizer, "chat_template", None) is None:
         return None
     end = _end_of_turn(tokenizer)
