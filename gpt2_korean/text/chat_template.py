@@ -7,6 +7,7 @@ import re
 from functools import partial
 
 from gpt2_korean.messages import UserError
+from gpt2_korean.text.documents import arrow_column
 from gpt2_korean.text.end_of_text import begin_with_end
 
 MARKS = {role: f"<|{role}|>" for role in ("system", "user", "assistant")}
@@ -70,8 +71,8 @@ def most_turns(documents):
         return max((len(row.get("turns") or ()) for row in documents.take(1000)), default=0)
     if "turns" not in documents.column_names:
         return 0
-    tables = documents.select_columns("turns").with_format("arrow").iter(1000)
-    return max(pyarrow.compute.max(pyarrow.compute.list_value_length(table["turns"])).as_py() for table in tables)
+    lengths = map(pyarrow.compute.list_value_length, arrow_column(documents, "turns"))
+    return max((pyarrow.compute.max(each).as_py() or 0 for each in lengths), default=0)
 
 
 def has_our_template(tokenizer):

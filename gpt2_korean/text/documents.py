@@ -137,7 +137,7 @@ def sample_texts(documents, characters):
     if not hasattr(documents, "num_rows"):
         return [row["text"] for row in documents.take(10_000) if row["text"]]
     step = math.ceil(count_characters(documents, "length") / characters)
-    return [text for texts in _column(documents, "text", step) for text in texts.to_pylist()]
+    return [text for texts in arrow_column(documents, "text", step) for text in texts.to_pylist()]
 
 
 def document_batches(documents, size):
@@ -157,7 +157,7 @@ def document_batches(documents, size):
             for line in describe_changes(**counts):
                 say(f"스트리밍으로 읽은 글: {line}")
         return
-    for texts, turns in zip(_column(documents, "text"), _column(documents, "turns"), strict=True):
+    for texts, turns in zip(arrow_column(documents, "text"), arrow_column(documents, "turns"), strict=True):
         for start in range(0, len(texts), size):
             yield texts[start : start + size].to_pylist(), turns[start : start + size].to_pylist()
 
@@ -174,10 +174,10 @@ def count_characters(documents, column="characters"):
 
     if not hasattr(documents, "num_rows"):
         return None
-    return sum(pyarrow.compute.sum(lengths).as_py() or 0 for lengths in _column(documents, column))
+    return sum(pyarrow.compute.sum(lengths).as_py() or 0 for lengths in arrow_column(documents, column))
 
 
-def _column(documents, name, step=1):
+def arrow_column(documents, name, step=1):
     """Yield pyarrow Arrays: column `name` of every `step`-th row of a Dataset whose rows are in their table's order.
 
     What hold_out chose would be looked up row by row in Python by datasets itself, for minutes.
