@@ -31,6 +31,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
@@ -45,7 +46,6 @@ from gpt2_korean.model.embeddings import COUNTED_TOKENS, NEW_EMBEDDINGS, split_o
 from gpt2_korean.model.load import load_pretrained
 from gpt2_korean.speed.forward import use_fast_forward
 from gpt2_korean.speed.graphs import RecordedStep
-from gpt2_korean.text.blocks import cut
 from gpt2_korean.text.vocabulary import train_tokenizer, wrap
 
 METHODS = ("original", "ours", "aligned", "mean", "random", "scratch")
@@ -166,7 +166,11 @@ def packed(texts, tokenizer, context, device):
     """Blocks of the texts as one int32 tensor [blocks, context]; the short rest is padded with -100."""
     batches = (texts[start : start + 10_000] for start in range(0, len(texts), 10_000))
     ids = (ids for batch in batches for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"])
-    rows = [block + [-100] * (context - len(block)) for block in cut(ids, tokenizer.eos_token_id, context)]
+    end = tokenizer.eos_token_id
+    stream = np.concatenate([[end], *(np.array([*each, end], np.int32) for each in ids)])
+    # Neighbouring blocks share a token: each token but the first is predicted once.
+    places = np.arange(0, len(stream) - 1, context - 1)[:, None] + np.arange(context)
+    rows = np.where(places < len(stream), stream[places.clip(max=len(stream) - 1)], -100)
     return torch.tensor(rows, dtype=torch.int32, device=device)
 
 

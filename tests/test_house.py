@@ -1,6 +1,7 @@
 """The house as it is meant: who may import whom, no circle, one file for Trainer's private parts."""
 
 import ast
+import symtable
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
@@ -49,6 +50,11 @@ def room(module):
     return module.split(".")[1]
 
 
+def names_in(path):
+    """The names that a file binds at its top level."""
+    return set(symtable.symtable(path.read_text("utf-8"), str(path), "exec").get_identifiers())
+
+
 MODULES = [name for name in FILES if name.startswith(f"{PACKAGE}.")]
 
 
@@ -90,3 +96,20 @@ def test_only_one_file_names_the_private_parts_of_trainer():
         if name != own:
             nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)]
             assert {node.attr for node in nodes} & private == set(), name
+
+
+@pytest.mark.parametrize("folder", ["gpt2_korean", "benchmarks", "tests", "."])
+def test_what_is_imported_from_a_file_of_ours_stands_in_it(folder):
+    files = (ROOT / folder).glob("*.py" if folder == "." else "**/*.py")
+    taken = [
+        (str(path.relative_to(ROOT)), node.module, alias.name)
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module in FILES
+        for alias in node.names
+    ]
+    assert taken
+    lacking = [
+        each for each in taken if each[2] not in names_in(FILES[each[1]]) and f"{each[1]}.{each[2]}" not in FILES
+    ]
+    assert lacking == []
