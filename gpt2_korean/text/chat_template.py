@@ -126,18 +126,18 @@ def encode_conversations(conversations, tokenizer, opens_answer=False):
     return encoded
 
 
-def encode_texts(texts, tokenizer):
-    """The ids of each of `texts` alone, lists of int; the name of a special token in a text is text.
+def encode_texts(texts, tokenizer, whole=False):
+    """The ids of each of `texts`, lists of int; the name of a special token in a text is text.
 
-    tokenizer: of tokenizers or of transformers.
+    tokenizer: of tokenizers or of transformers. whole: with the tokens that it puts around a text, else without.
     """
     if not hasattr(tokenizer, "encode_special_tokens"):
         return tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+            texts, add_special_tokens=whole, split_special_tokens=True, return_attention_mask=False, verbose=False
         )["input_ids"]  # fmt: skip
     if not tokenizer.encode_special_tokens:  # setting it while another thread encodes would fail
         tokenizer.encode_special_tokens = True
-    return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=whole)]
 
 
 def _encode_by_template(turns, tokenizer, opens_answer):

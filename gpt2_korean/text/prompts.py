@@ -4,6 +4,7 @@ import select
 import sys
 
 from gpt2_korean.messages import UsageError, UserError, say
+from gpt2_korean.text.chat_template import encode_texts
 from gpt2_korean.text.folders import find_path
 from gpt2_korean.text.normalise import normalise
 from gpt2_korean.text.opening import detect_encoding, file_format, open_lines
@@ -69,8 +70,4 @@ def encode_prompt(prompt, tokenizer, eos_token_id):
     A tokenizer that training has left puts that token in front of every prompt.
     tokenizer: of tokenizers or of transformers. The name of a special token in a prompt is text, as in training.
     """
-    if not hasattr(tokenizer, "encode_special_tokens"):
-        return tokenizer.encode(prompt, split_special_tokens=True) or [eos_token_id]
-    if not tokenizer.encode_special_tokens:  # setting it while another thread encodes would fail
-        tokenizer.encode_special_tokens = True
-    return tokenizer.encode(prompt).ids or [eos_token_id]
+    return encode_texts([prompt], tokenizer, whole=True)[0] or [eos_token_id]

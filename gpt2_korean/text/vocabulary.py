@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpt2_korean.messages import UserError, say, warn
 from gpt2_korean.text.cache import keep, kept_beside
-from gpt2_korean.text.chat_template import MARKS, hold_conversations, keep_one_template
+from gpt2_korean.text.chat_template import MARKS, encode_texts, hold_conversations, keep_one_template
 from gpt2_korean.text.documents import count_characters, sample_texts
 from gpt2_korean.text.end_of_text import settle_ends
 from gpt2_korean.text.folders import find_path
@@ -73,8 +73,7 @@ def should_replace(tokenizer, sample, characters):
 
 def spent(tokenizer, texts):
     """Tokens per character of `texts`, a list of str."""
-    ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-    return sum(map(len, ids)) / sum(map(len, texts))
+    return sum(map(len, encode_texts(texts, tokenizer))) / sum(map(len, texts))
 
 
 def learn_tokenizer(documents, vocab_size, context_length):
