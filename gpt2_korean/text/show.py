@@ -12,6 +12,7 @@ import numpy as np
 
 from gpt2_korean.text.blocks import IGNORED, assemble
 from gpt2_korean.text.chat_template import MARKS
+from gpt2_korean.text.documents import arrow_column, count_characters
 from gpt2_korean.text.packing import choose_size
 from gpt2_korean.text.tokens import Buffer, token_rows, tokenise
 from gpt2_korean.text.vocabulary import END_OF_TEXT
@@ -90,10 +91,9 @@ def describe_documents(name, documents):
     import pyarrow.compute as compute
 
     conversations = turns = 0
-    for table in documents.select_columns("turns").with_format("arrow").iter(1000):
-        counts = compute.list_value_length(table["turns"])
-        conversations += compute.sum(compute.greater(counts, 0)).as_py()
-        turns += compute.sum(counts).as_py()
+    for counts in map(compute.list_value_length, arrow_column(documents, "turns")):
+        conversations += compute.sum(compute.greater(counts, 0)).as_py() or 0
+        turns += compute.sum(counts).as_py() or 0
     counts = [f"문서 {len(documents):,}개"]
     if conversations:
         plain = len(documents) - conversations
@@ -107,8 +107,8 @@ def describe_lengths(documents, tokens, size):
     """Yield lines on the lengths of `documents`: of their Tokens, and how many do not fit a block of `size`; without
     Tokens, in characters."""
     if tokens is None:
-        table = documents.select_columns(["length", "characters"]).with_format("arrow")[:]
-        lengths, learnt, unit = table["length"].to_numpy(), int(table["characters"].to_numpy().sum()), "글자"
+        lengths = np.concatenate([each.to_numpy() for each in arrow_column(documents, "length")])
+        learnt, unit = count_characters(documents), "글자"
     else:
         lengths, learnt, unit = tokens.lengths, tokens.targets, "토큰"
     middle, most, longest = np.quantile(lengths, [0.5, 0.95, 1], method="inverted_cdf").tolist()
@@ -121,10 +121,9 @@ def describe_lengths(documents, tokens, size):
 def hash_documents(documents):
     """`(of each document, of each question of a user in them)`: 64 bits each, in which no two of millions are alike."""
     own, questions = [], []
-    for table in documents.select_columns(["text", "turns"]).with_format("arrow").iter(1000):
-        lists = table["turns"].combine_chunks()
+    for texts, lists in zip(arrow_column(documents, "text"), arrow_column(documents, "turns"), strict=True):
         said = zip(*(lists.flatten().field(name).to_pylist() for name in ("role", "content")), strict=True)
-        for text, count in zip(table["text"].to_pylist(), lists.value_lengths().to_pylist(), strict=True):
+        for text, count in zip(texts.to_pylist(), lists.value_lengths().to_pylist(), strict=True):
             turns = tuple(islice(said, count))
             own.append(hash(turns or text))
             questions += [hash(content) for role, content in turns if role == "user"]

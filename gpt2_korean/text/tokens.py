@@ -57,7 +57,8 @@ class Tokens:
     @cached_property
     def learnt(self):
         """For each of `ids` whether it is learnt, int8, in the same parts; None where all are."""
-        return self._arrays("learnt") if any(map(len, self._arrays("learnt"))) else None
+        parts = self._arrays("learnt")
+        return parts if any(map(len, parts)) else None
 
     @cached_property
     def part_starts(self):
