@@ -83,6 +83,20 @@ def missing_weights(folder):
     return None if has_weights(folder) else "model.safetensors"
 
 
+def read_shapes(folder):
+    """The weights in the safetensors files of `folder`, name → shape. Raises nothing for files that cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    shapes = {}
+    for path in (path for pattern in WEIGHTS for path in Path(folder).glob(pattern) if path.suffix == ".safetensors"):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError):
+            continue  # missing_weights names it
+    return shapes
+
+
 def first_bytes(path, count):
     """The first bytes of a file, none of what is no file."""
     if not Path(path).is_file():

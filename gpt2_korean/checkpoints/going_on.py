@@ -11,6 +11,7 @@ from gpt2_korean.checkpoints.complete import (
     is_resumable,
     list_checkpoints,
     read_json,
+    read_shapes,
     step_of,
     whole_checkpoints,
 )
@@ -182,18 +183,13 @@ def find_trouble(checkpoint):
 
 def _is_optimizer(state, checkpoint):
     """Whether an optimizer's `state` is as large as the weights in `checkpoint`, where it has averages of them."""
-    from safetensors import safe_open
-
     if not (isinstance(state, dict) and _is_list_of_dicts(state.get("param_groups"))):
         return False
     kept = state.get("state")
     if not (isinstance(kept, dict) and _is_list_of_dicts(list(kept.values()))):
         return False
     averages = sum(each["exp_avg"].numel() for each in kept.values() if hasattr(each.get("exp_avg"), "numel"))
-    weights = 0
-    for path in checkpoint.glob("*.safetensors"):
-        with safe_open(path, framework="numpy") as file:
-            weights += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    weights = sum(map(math.prod, read_shapes(checkpoint).values()))
     return not (averages and weights) or 0.9 * weights <= averages <= weights  # buffers are no optimizer's
 
 

@@ -7,7 +7,7 @@ import re
 import zipfile
 from pathlib import Path
 
-from gpt2_korean.checkpoints.complete import WEIGHTS, first_bytes, has_weights, read_json
+from gpt2_korean.checkpoints.complete import WEIGHTS, first_bytes, has_weights, read_json, read_shapes
 from gpt2_korean.messages import UserError
 from gpt2_korean.model.gpt2 import SIZES, is_gpt2, weight_shapes
 
@@ -85,20 +85,6 @@ def _check_adapter(config, shapes, flag, folder):
     for rank in ranks:
         if not _is_count(rank) or rank > largest:
             raise _wrong(flag, folder, "r", rank, "가중치의 것이 아닙니다", "adapter_config.json")
-
-
-def read_shapes(folder):
-    """The weights in the safetensors files of `folder`, name → shape. Raises nothing for files that cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
-    shapes = {}
-    for path in (path for pattern in WEIGHTS for path in Path(folder).glob(pattern) if path.suffix == ".safetensors"):
-        try:
-            with safe_open(path, framework="numpy") as file:
-                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError):
-            continue  # missing_weights names it
-    return shapes
 
 
 def count_bytes(folder):
