@@ -80,7 +80,7 @@ def speed_up(model, arguments, machine, blocks, tokens=None):
             words = str(error).splitlines()[0]
             raise UsageError(f"--torch_compile_backend, --torch_compile_mode: {words}") from None
     separate = pieces.separate if functions is None else pieces.masked
-    if functions is not None and compilation is None and blocks.packing == "documents":
+    if functions is not None and compilation is None and blocks.apart:
         separate = load_attention(language_model, arguments)
     forward.use_fast_forward(language_model, functions, separate)
     recorded = (

@@ -31,6 +31,11 @@ class Blocks:
     size: int
     packing: str = STREAM
 
+    @property
+    def apart(self):
+        """Whether no document to learn from sees another."""
+        return self.packing == DOCUMENTS
+
 
 class PackedBlocks:
     """Blocks of Tokens: dicts of `input_ids`, `labels` and, where no piece sees another, `position_ids`, int64 arrays.
@@ -211,4 +216,4 @@ def fill_up(batch, rows, length):
 
     given, reached = batch["labels"].shape
     missing = (0, length - reached, 0, rows - given)
-    return {name: pad(tensor, missing, value=-100 if name == "labels" else 0) for name, tensor in batch.items()}
+    return {name: pad(tensor, missing, value=IGNORED if name == "labels" else 0) for name, tensor in batch.items()}

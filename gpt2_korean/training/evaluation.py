@@ -9,7 +9,7 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.device import dtype_of
 from gpt2_korean.messages import Stopped
-from gpt2_korean.text.blocks import collate, count_targets
+from gpt2_korean.text.blocks import IGNORED, collate, count_targets
 from gpt2_korean.text.documents import sample_conversations, sample_texts
 from gpt2_korean.training.diversity import cut_stretches, measure
 from gpt2_korean.training.samples import write_answers, write_stretches, writing
@@ -39,7 +39,7 @@ def exact_loss(model, blocks, batch_size, device, stop, progress=False):
         # Sharded models want all ranks to call them: one that has no blocks left takes a token without a target.
         rows = [blocks[index] for index in mine] or [{name: values[:1] for name, values in blocks[0].items()}]
         inputs = {name: tensor.to(device) for name, tensor in collate(rows, pad_token_id=0).items()}
-        targets = (inputs["labels"][:, 1:] != -100).sum()
+        targets = (inputs["labels"][:, 1:] != IGNORED).sum()
         loss = model(**inputs).loss.mean()  # a mean over targets; DataParallel gives one for each of its devices
         losses.append(torch.where(targets > 0, loss.float() * targets, 0.0))  # a mean over no targets is NaN
     nats = torch.stack(losses).cpu().double().sum().item()
