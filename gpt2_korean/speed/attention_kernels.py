@@ -51,9 +51,33 @@ def _is_kept(queries, keys, seed_ptr, LEAST: tl.constexpr):
 
 
 @triton.jit
-def _tile(i, low, full_low, full_high):
-    """The i-th tile of low and up that is not in [full_low, full_high)."""
-    return low + i + tl.where(low + i < full_low, 0, full_high - full_low)
+def _count(low, high, full_low, full_high, MASKED: tl.constexpr):
+    """How many of the tiles in [low, high) are MASKED: those that are not in [full_low, full_high)."""
+    count = full_high - full_low
+    if MASKED:
+        count = high - low - count
+    return count
+
+
+@triton.jit
+def _tile(i, low, full_low, full_high, MASKED: tl.constexpr):
+    """The i-th of the tiles that _count counts."""
+    tile = full_low + i
+    if MASKED:
+        tile = low + i + tl.where(low + i < full_low, 0, full_high - full_low)
+    return tile
+
+
+@triton.jit
+def _queries(starts_ptr, tokens, QUERIES: tl.constexpr, KEYS: tl.constexpr):
+    """A program's tile of queries: the first, all, how far back each sees, and `low, high, full_low, full_high` of the
+    tiles of keys that one of them sees, and that all of them see whole."""
+    first = tl.program_id(1) * QUERIES
+    queries, last = first + tl.arange(0, QUERIES), tl.minimum(first + QUERIES, tokens) - 1
+    reach = (queries - tl.load(starts_ptr + queries, queries < tokens, 0))[:, None]
+    low, high = tl.load(starts_ptr + first) // KEYS, last // KEYS + 1
+    full_low = tl.cdiv(tl.load(starts_ptr + last), KEYS)
+    return first, queries, reach, low, high, full_low, tl.maximum(full_low, (first + 1) // KEYS)
 
 
 @triton.jit
@@ -63,24 +87,15 @@ def attention_kernel(
     QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """x of a tile of queries, and the logarithms to the base of 2 of their scores' sums, float32 [heads, tokens]."""
-    head, heads, first = tl.program_id(0), tl.num_programs(0), tl.program_id(1) * QUERIES
+    head, heads = tl.program_id(0), tl.num_programs(0)
     q_ptr, k_ptr, v_ptr = q_ptr + head * head_stride, k_ptr + head * head_stride, v_ptr + head * head_stride
-    queries, last = first + tl.arange(0, QUERIES), tl.minimum(first + QUERIES, tokens) - 1
-    reach = (queries - tl.load(starts_ptr + queries, queries < tokens, 0))[:, None]
-    low, high = tl.load(starts_ptr + first) // KEYS, last // KEYS + 1
-    full_low = tl.cdiv(tl.load(starts_ptr + last), KEYS)  # from where on all queries see all keys
-    full_high = tl.maximum(full_low, (first + 1) // KEYS)
+    first, queries, reach, low, high, full_low, full_high = _queries(starts_ptr, tokens, QUERIES, KEYS)
     q = _load(q_ptr, first, tokens, stride, QUERIES, WIDTH, BLOCK)
     x, factor = tl.zeros([QUERIES, BLOCK], tl.float32), scale * LOG2_E
     highest, total = tl.full([QUERIES], float("-inf"), tl.float32), tl.zeros([QUERIES], tl.float32)
     for masked in tl.static_range(2):
-        count = full_high - full_low
-        if masked == 1:
-            count = high - low - count
-        for i in range(count):
-            key = (full_low + i) * KEYS
-            if masked == 1:
-                key = _tile(i, low, full_low, full_high) * KEYS
+        for i in range(_count(low, high, full_low, full_high, masked)):
+            key = _tile(i, low, full_low, full_high, masked) * KEYS
             keys = (key + tl.arange(0, KEYS))[None, :]
             k = _load(k_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
             scores = tl.dot(q, tl.trans(k), input_precision="ieee")
@@ -107,13 +122,9 @@ def of_queries_kernel(
     BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """The gradient of a tile of queries; along: float32 [heads, tokens], the sums of x times its gradient."""
-    head, heads, first = tl.program_id(0), tl.num_programs(0), tl.program_id(1) * QUERIES
+    head, heads = tl.program_id(0), tl.num_programs(0)
     q_ptr, k_ptr, v_ptr = q_ptr + head * head_stride, k_ptr + head * head_stride, v_ptr + head * head_stride
-    queries, last = first + tl.arange(0, QUERIES), tl.minimum(first + QUERIES, tokens) - 1
-    reach = (queries - tl.load(starts_ptr + queries, queries < tokens, 0))[:, None]
-    low, high = tl.load(starts_ptr + first) // KEYS, last // KEYS + 1
-    full_low = tl.cdiv(tl.load(starts_ptr + last), KEYS)
-    full_high = tl.maximum(full_low, (first + 1) // KEYS)
+    first, queries, reach, low, high, full_low, full_high = _queries(starts_ptr, tokens, QUERIES, KEYS)
     q = _load(q_ptr, first, tokens, stride, QUERIES, WIDTH, BLOCK)
     x = _load(x_ptr + head * WIDTH, first, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
     of_x = _load(of_x_ptr + head * WIDTH, first, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
@@ -122,13 +133,8 @@ def of_queries_kernel(
     log_sums = tl.load(log_sums_ptr + head * tokens + queries, queries < tokens, 0.0)
     of_q, factor = tl.zeros([QUERIES, BLOCK], tl.float32), scale * LOG2_E
     for masked in tl.static_range(2):
-        count = full_high - full_low
-        if masked == 1:
-            count = high - low - count
-        for i in range(count):
-            key = (full_low + i) * KEYS
-            if masked == 1:
-                key = _tile(i, low, full_low, full_high) * KEYS
+        for i in range(_count(low, high, full_low, full_high, masked)):
+            key = _tile(i, low, full_low, full_high, masked) * KEYS
             keys = (key + tl.arange(0, KEYS))[None, :]
             k = _load(k_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
             v = _load(v_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
@@ -165,13 +171,8 @@ def of_keys_kernel(
     of_k, of_v = tl.zeros([KEYS, BLOCK], tl.float32), tl.zeros([KEYS, BLOCK], tl.float32)
     factor = scale * LOG2_E
     for masked in tl.static_range(2):
-        count = full_high - full_low
-        if masked == 1:
-            count = high - low - count
-        for i in range(count):
-            query = (full_low + i) * QUERIES
-            if masked == 1:
-                query = _tile(i, low, full_low, full_high) * QUERIES
+        for i in range(_count(low, high, full_low, full_high, masked)):
+            query = _tile(i, low, full_low, full_high, masked) * QUERIES
             queries = query + tl.arange(0, QUERIES)
             q = _load(q_ptr, query, tokens, stride, QUERIES, WIDTH, BLOCK)
             of_x = _load(of_x_ptr, query, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
