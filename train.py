@@ -25,13 +25,15 @@ def main(argv=None):
 
 
 def show(options):
+    from gpt2_korean.checkpoints.same_run import learns_prompts
     from gpt2_korean.model.tokenizer import find_tokenizer
     from gpt2_korean.text.show import show_texts
 
     texts = read_texts(find_texts(options.text), options.text, options.do_eval, options.given["seed"])
     start = find_start(options.model, options.output.resume_from_checkpoint and options.output)
-    tokenizer, room = find_tokenizer(start, texts.main, options.model)
-    for lines in show_texts(texts, tokenizer, room, options.text, options.show_data):
+    tokenizer, room, is_new = find_tokenizer(start, texts.main, options.model)
+    all_learnt = learns_prompts(start, options.text, is_new)
+    for lines in show_texts(texts, tokenizer, room, all_learnt, options.text.block_size, options.show_data):
         print_once(lines)
     return 0
 
@@ -42,7 +44,7 @@ def learn(options, stop):
         files, prompts = find_texts(options.text), sample_prompts(options.learning.sample_prompts)
         start = find_start(options.model, options.output)
 
-        from gpt2_korean.checkpoints.same_run import check_same_run
+        from gpt2_korean.checkpoints.same_run import check_same_run, learns_prompts
         from gpt2_korean.model.embeddings import choose_embedding_learning_rate
         from gpt2_korean.model.load import load_start
         from gpt2_korean.model.packing import can_pack_documents
@@ -61,17 +63,18 @@ def learn(options, stop):
             model, own = load_start(start, texts.train, options.model)
             tokenizer = own if start.keeps_vocabulary else choose_tokenizer(own, texts.train, options.model)
         added = prepare_tokenizer(tokenizer, texts.train)
-        room = context_length(model.config)
-        blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments)
+        is_new, room = tokenizer is not own or start.from_scratch, context_length(model.config)
+        all_learnt = learns_prompts(start, options.text, is_new)
+        blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments, all_learnt)
         rate = choose_embedding_learning_rate(options.learning, arguments, tokenizer is not own)
         record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, rate, arguments)
         with arguments.main_process_first():  # it computes the embeddings of a new vocabulary
             model = prepare_model(model, own, tokenizer, added, texts.train, blocks.train, start, options.model)
 
-        trainer = build_trainer(model, tokenizer, arguments, texts, blocks, stop, record, options.output)
+        trainer = build_trainer(model, tokenizer, arguments, blocks, stop, record, options.output)
         steps, tokens = announce(trainer, blocks)
         trainer.take_steps(**speed_up(model, arguments, options.machine, blocks, tokens))
-        show_progress(trainer, texts, blocks, prompts)
+        show_progress(trainer, blocks, prompts)
         learn_blocks(trainer, start, blocks, steps, options.learning)
         if options.do_eval:
             print_once(evaluation_table(evaluate(trainer)))
@@ -96,7 +99,7 @@ def measure(options, stop):
     texts = Texts(held_out=texts.held_out)
     room = context_length(model.config)
     blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments)
-    trainer = build_trainer(model, tokenizer, arguments, texts, blocks, stop)
+    trainer = build_trainer(model, tokenizer, arguments, blocks, stop)
     trainer.take_steps(**speed_up(model, arguments, options.machine, blocks))
     print_once(evaluation_table(evaluate(trainer), *measure_texts(trainer, texts.held_out)))
 

@@ -13,17 +13,18 @@ for which documents apart leave the most of their blocks empty. The ways:
                --text_template, all is learnt: what train.py did before there were other ways
     documents  the same texts, but no document sees another
     answers    conversations in their template, answers alone learnt, in a stream
-    turns      conversations in their template, all of their turns learnt, and none sees another
-    both       conversations in their template, answers alone learnt, and none sees another: the default
+    turns      conversations in their template, all of their turns learnt, and none sees another: the default where the
+               vocabulary is new
+    both       conversations in their template, answers alone learnt, and none sees another: the default elsewhere
     longer     as stream, but for as many steps as `documents` took, whose blocks are not all full
     fixed      as both, but every conversation begins at position 0, none farther on in the context
 
 The column `late` scores answers whose conversation begins at position LATE, which no document reaches: as far into a
 conversation as that, a model should answer as well.
 
-Bits per character count the tokens that end a document or an answer. Texts that train.py learnt as a stream are scored
-with an end-of-text token before them and without, as they were written before; the lower of the two counts. A way's
-seconds are those between its first step and its last.
+Bits per character count the tokens that end a document or an answer. Answers whose questions train.py learnt as texts
+are scored without an end-of-text token before the question, too, as they were written before; the lower of the two
+counts. A way's seconds are those between its first step and its last.
 """
 
 import argparse
@@ -41,6 +42,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
+from threading import Lock
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -49,13 +51,14 @@ TEMPLATE = "질문: {Q}\n답변: {A}"
 WAYS = {
     "stream": ["--packing=stream"],
     "documents": ["--packing=documents"],
-    "answers": ["--packing=stream"],
+    "answers": ["--packing=stream", "--train_on_prompt=false"],
     "turns": ["--packing=documents", "--train_on_prompt"],
-    "both": ["--packing=documents"],
-    "fixed": ["--packing=documents"],
+    "both": ["--packing=documents", "--train_on_prompt=false"],
+    "fixed": ["--packing=documents", "--train_on_prompt=false"],
     "longer": ["--packing=stream"],
 }
 OF_TEXTS = ("stream", "documents", "longer")
+LOADING = Lock()  # transformers is imported, and loads a model, for one thread at a time
 LATE = 500
 HELD_OUT = {"chat": 600, "reviews": 4000, "judgments": 60, "middling": 60}
 MIDDLING = range(1300, 2300)  # characters: with a Korean vocabulary half a block of 1,024 tokens to a whole one
@@ -103,6 +106,7 @@ def parse():
     parser.add_argument("--english", type=Path, help="text of the English start, .txt or .txt.xz")
     parser.add_argument("--gpt2_tokenizer", help="folder with GPT-2's vocab.json and merges.txt")
     parser.add_argument("--start", type=Path, help="a model to adapt instead of one made here")
+    parser.add_argument("--tokenizer", default="korean", help="as of train.py; original: that of --start")
     parser.add_argument("--chat", type=Path, help="a table with the columns Q and A, .csv or .csv.xz")
     parser.add_argument("--reviews", type=Path, help="short documents, one a line")
     parser.add_argument("--judgments", type=Path, help="long documents, .jsonl or .jsonl.xz")
@@ -178,8 +182,9 @@ def run(job, start, options, work, gpus, steps):
     corpus, way, seed, held_out = job
     gpu = gpus.get()
     try:
-        flags = [f"--dataset_path={learnt_file(corpus, work)}", "--tokenizer=korean", *WAYS[way]]
-        flags.append(f"--vocab_size={options.vocab_size}")
+        flags = [f"--dataset_path={learnt_file(corpus, work)}", f"--tokenizer={options.tokenizer}", *WAYS[way]]
+        if options.tokenizer == "korean":
+            flags.append(f"--vocab_size={options.vocab_size}")
         if corpus == "chat" and way in OF_TEXTS:
             flags.append(f"--text_template={TEMPLATE}")
         if corpus == "reviews":
@@ -193,7 +198,8 @@ def run(job, start, options, work, gpus, steps):
         if way == "documents":
             steps[corpus, seed] = taken
         bits = score(folder, corpus, way, held_out, gpu)
-        bare = score(folder, corpus, way, held_out, gpu, begins=False) if way in OF_TEXTS else None
+        asked_bare = corpus == "chat" and way in OF_TEXTS
+        bare = score(folder, corpus, way, held_out, gpu, begins=False) if asked_bare else None
         late = score(folder, corpus, way, held_out, gpu, first=LATE) if corpus == "chat" else None
         print(f"{corpus} {way} {seed}: {bits:.4f} {bare} {late} {seconds:.0f} s, {taken} steps", file=sys.stderr)
         if way == "both" and seed == 0:
@@ -227,12 +233,14 @@ def learn(start, folder, flags, epochs, seed, options, gpu=0, script=(ROOT / "tr
 
 def score(folder, corpus, way, held_out, gpu, begins=True, first=0):
     """Bits per character of `held_out`, each document or answer by itself."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    with LOADING:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = torch.device("cuda", gpu) if torch.cuda.is_available() else torch.device("cpu")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    with LOADING:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
     end = tokenizer.eos_token_id
 
     def ids(text):

@@ -219,7 +219,6 @@ def our_trainer(model, blocks, flags, folder, kernels=True, fast=True):
     from gpt2_korean.cli.train_options import MachineOptions
     from gpt2_korean.speed import choose
     from gpt2_korean.text.blocks import DOCUMENTS, STREAM, Blocks
-    from gpt2_korean.text.documents import Texts
     from gpt2_korean.training.arguments import build_arguments
     from gpt2_korean.training.run import build_trainer
     from gpt2_korean.training.stopping import stop_requests
@@ -235,7 +234,7 @@ def our_trainer(model, blocks, flags, folder, kernels=True, fast=True):
     blocks = Blocks(blocks, None, LENGTH, DOCUMENTS if "position_ids" in blocks[0] else STREAM)
     arguments = build_arguments(flags, chosen, bf16, fp16, folder)
     with stop_requests(None) as stop:
-        trainer = build_trainer(model, Tokenizer(), arguments, Texts(), blocks, stop)
+        trainer = build_trainer(model, Tokenizer(), arguments, blocks, stop)
     if fast:
         machine = MachineOptions("auto", bf16, fp16, None, None, None, None)
         trainer.take_steps(**choose.speed_up(model, arguments, machine, blocks, tokens=0 if kernels else None))

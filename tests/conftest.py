@@ -50,8 +50,9 @@ def pytest_unconfigure():
         TEMPORARY.cleanup()
 
 
-# A shell's background job ignores Ctrl-C, and so would every program that the tests start and interrupt.
+# A shell's background job ignores Ctrl-C, and one of nohup SIGHUP: so would every program that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -37,6 +37,7 @@ def check_same_run(start, model, text, tokenizer, blocks, embedding_learning_rat
         "vocabulary": {"tokens": len(tokenizer), "hash": _hash(str(vocabulary_of(tokenizer)).encode())},
         "block_size": blocks.size,
         "packing": blocks.packing,
+        "train_on_prompt": blocks.all_learnt,
         "corpus": stream if tokens is None else {"tokens": tokens, "hash": fingerprint(blocks.train.tokens)},
         "learning": {
             "batch_size": arguments.train_batch_size,
@@ -63,6 +64,17 @@ def check_same_run(start, model, text, tokenizer, blocks, embedding_learning_rat
     return {**now, **{name: saved.get(name) for name in kept}}
 
 
+def learns_prompts(start, options, is_new):
+    """Whether all turns of conversations are learnt, and not the answers alone.
+
+    start: a Start. options: TextOptions. is_new: whether the vocabulary is, or all of the model: questions then teach
+    it Korean as well as answers do. What the command line leaves open, a run that goes on takes from its checkpoint.
+    """
+    if options.train_on_prompt is not None or start.checkpoint is None:
+        return is_new if options.train_on_prompt is None else options.train_on_prompt
+    return bool((read_json(Path(start.checkpoint) / RESUME) or {}).get("train_on_prompt"))
+
+
 def _differences(saved, now):
     """`(what, the checkpoint's, the run's)` for each thing in which they differ."""
     none = {"name": "없음"}
@@ -80,7 +92,9 @@ def _differences(saved, now):
         found.append(("--block_size", saved["block_size"], now["block_size"]))
     if saved.get("packing") != now["packing"]:
         found.append(("--packing", saved.get("packing") or "순서가 늘 같은 예전 방식", now["packing"]))
-    elif not found and saved["corpus"] != now["corpus"]:
+    if saved.get("train_on_prompt", False) != now["train_on_prompt"]:
+        found.append(("--train_on_prompt", *(str(run.get("train_on_prompt", False)).lower() for run in (saved, now))))
+    if not found and saved["corpus"] != now["corpus"]:
         found.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))
     return found
 

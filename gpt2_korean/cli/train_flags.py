@@ -56,7 +56,12 @@ def train_parser():
         choice("documents", "stream"),
         "블록을 채우는 법. documents는 문서마다 따로 읽고, stream은 이어 붙인 글로 읽습니다",
     )
-    add_switch(data, "--train_on_prompt", "대화에서 답만이 아니라 모든 차례를 배웁니다")
+    add_switch(
+        data,
+        "--train_on_prompt",
+        "대화에서 답만이 아니라 모든 차례를 배웁니다. 주지 않으면 어휘가 새것일 때 그렇게 합니다",
+        default=None,
+    )
     add_flag(data, "--validation_file", path, "평가에 쓸 파일, 폴더, 또는 글롭")
     add_flag(
         data, "--validation_split_percentage", number(above=0, maximum=90), "평가용으로 떼어 둘 문서의 비율(%%)", 5
@@ -179,7 +184,7 @@ def train_parser():
     )
     add_switch(machine, "--auto_find_batch_size", "메모리가 모자라면 한 번에 학습할 블록을 줄이고 그만큼 더 모읍니다")
     add_switch(machine, "--fsdp", "장치 하나에 담기지 않는 모델을 여럿에 나눕니다. torchrun과 함께", default=None)
-    for name in ("bf16", "fp16", "torch_compile", "device_graphs"):
+    for name in ("bf16", "fp16", "torch_compile", "device_graphs", "train_on_prompt"):
         machine.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
 
     add_flag(parser, "--config", file_path, "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 명령줄의 값이 우선합니다")

@@ -25,7 +25,7 @@ class TextOptions:
     skip_bad_rows: bool
     block_size: int | None
     packing: str | None
-    train_on_prompt: bool
+    train_on_prompt: bool | None
     validation_file: str | None
     validation_split_percentage: float
 

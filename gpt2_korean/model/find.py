@@ -32,9 +32,14 @@ class Start:
     checkpoint: Path | None = None
 
     @property
+    def from_scratch(self):
+        """Whether it is a built-in size, which knows nothing and learns its vocabulary from the text."""
+        return self.source in SCRATCH_SIZES
+
+    @property
     def keeps_vocabulary(self):
         """Whether the vocabulary is settled: a checkpoint's own, or learnt from the text as a built-in size's is."""
-        return self.checkpoint is not None or self.source in SCRATCH_SIZES
+        return self.checkpoint is not None or self.from_scratch
 
 
 def find_start(model, output=None):

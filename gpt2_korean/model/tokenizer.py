@@ -13,27 +13,30 @@ from gpt2_korean.text.vocabulary import choose_tokenizer, learn_tokenizer
 
 
 def find_tokenizer(start, documents, options):
-    """`(tokenizer, context)` that training from `start` on `documents` has, without torch and the Hub.
+    """`(tokenizer, context, whether it is new to the model)` that training from `start` on `documents` has, without
+    torch and the Hub.
 
-    options: ModelOptions. Both are None where the files at hand do not tell: a model that is still to be fetched, an
-    adapter, or one without tokenizer.json. Raises UserError as training does.
+    options: ModelOptions. The first two are None where the files at hand do not tell: a model that is still to be
+    fetched, an adapter, or one without tokenizer.json. Raises UserError as training does.
     """
     from transformers import PreTrainedTokenizerFast
 
-    if start.source in SCRATCH_SIZES:
+    is_new = start.from_scratch
+    if is_new:
         tokenizer = learn_scratch_tokenizer(start.source, documents, options.vocab_size)
         context = SCRATCH_SIZES[start.source]["n_positions"]
     else:
         tokenizer, context = _read_tokenizer(start.source)
     if tokenizer is None:
-        return None, None
+        return None, None, options.tokenizer not in (None, "original")
     if not start.keeps_vocabulary:
         other = find_path(options.tokenizer or "korean")
         if other.is_dir() and not (other / "tokenizer.json").exists():
-            return None, None
-        tokenizer = choose_tokenizer(tokenizer, documents, options, PreTrainedTokenizerFast)
+            return None, None, True
+        own, tokenizer = tokenizer, choose_tokenizer(tokenizer, documents, options, PreTrainedTokenizerFast)
+        is_new = tokenizer is not own
     prepare_tokenizer(tokenizer, documents)
-    return tokenizer, context
+    return tokenizer, context, is_new
 
 
 def learn_scratch_tokenizer(size, documents, vocab_size=None):

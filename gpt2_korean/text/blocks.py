@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from gpt2_korean.messages import UsageError, say, warn
+from gpt2_korean.text.chat_template import hold_conversations
 from gpt2_korean.text.documents import count_characters
 from gpt2_korean.text.packing import choose_size, plan_documents, plan_stream, plan_windows, plan_windows_alone
 from gpt2_korean.text.tokens import Buffer, count_unknown, some_rows, token_rows, tokenise, unknown_characters
@@ -23,13 +24,16 @@ HOW = {DOCUMENTS: "문서마다 따로", STREAM: "이어 붙인 글"}
 
 @dataclass(frozen=True)
 class Blocks:
-    """The blocks of Texts, None where they are not needed, how many tokens a whole one has, and how those to learn
-    from are packed."""
+    """The blocks of Texts, None where they are not needed, how many tokens a whole one has, how those to learn from are
+    packed, and whether of their conversations all turns are learnt, not the answers alone."""
 
     train: object
     held_out: object
     size: int
     packing: str = STREAM
+    all_learnt: bool = False
+    train_characters: int | None = None  # that are learnt, None of a stream
+    held_out_characters: int | None = None
 
     @property
     def apart(self):
@@ -90,12 +94,13 @@ class EpochOrder:
         return iter(range(first, first + len(self)))
 
 
-def pack_texts(texts, tokenizer, context, apart, options, arguments):
+def pack_texts(texts, tokenizer, context, apart, options, arguments, all_learnt=False):
     """The Blocks of Texts, and say how many they are and what of the texts the vocabulary cannot write.
 
     context: how many tokens the model can read at a time, None where it sets no limit. options: TextOptions.
     apart: whether it reads the documents of one block each by itself. arguments: TrainingArguments, whose seed draws
-    the order. Raises UsageError.
+    the order. all_learnt: whether of conversations all turns are to be learnt; what counts of those held out is the
+    answers all the same. Raises UsageError.
     """
     size = choose_size(options.block_size, context)
     if options.packing == DOCUMENTS and not apart:
@@ -106,16 +111,20 @@ def pack_texts(texts, tokenizer, context, apart, options, arguments):
     windows = plan_windows if apart else plan_windows_alone
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
     make_plan = plan_stream if packing == STREAM else partial(plan_documents, reach=context or size)
-    train = texts.train and pack(texts.train, tokenizer, size, make_plan, options.train_on_prompt, seed)
-    held_out = texts.held_out and pack(texts.held_out, tokenizer, size, windows, options.train_on_prompt)
-    for name, documents, blocks, how in (
-        ("학습 글", texts.train, train, HOW[packing]),
-        ("평가 글", texts.held_out, held_out, HOW[DOCUMENTS]),
+    all_learnt = all_learnt and hold_conversations(texts.train)
+    train = texts.train and pack(texts.train, tokenizer, size, make_plan, all_learnt, seed)
+    held_out = texts.held_out and pack(texts.held_out, tokenizer, size, windows)
+    counted = count_learnt(texts.train, all_learnt), count_learnt(texts.held_out)
+    for name, documents, blocks, characters, how in (
+        ("학습 글", texts.train, train, counted[0], HOW[packing]),
+        ("평가 글", texts.held_out, held_out, counted[1], HOW[DOCUMENTS]),
     ):
         if blocks is not None:
-            say(describe(name, documents, blocks, how))
+            say(describe(name, documents, blocks, characters, how))
             warn_of_unknown(name, documents, blocks, tokenizer)
-    return Blocks(train, held_out, size, packing)
+    if all_learnt and not options.train_on_prompt:
+        say("새 어휘라 대화의 질문에서도 배웁니다(답만 배우려면 --train_on_prompt=false). 평가는 늘 답만 봅니다.")
+    return Blocks(train, held_out, size, packing, all_learnt, *counted)
 
 
 def pack(documents, tokenizer, size, make_plan, all_learnt=False, seed=0):
@@ -170,12 +179,16 @@ def warn_of_unknown(name, documents, blocks, tokenizer):
         warn(f"{name}: {unknown:,}곳의 글자가 어휘에 없어 {tokenizer.unk_token}로 바뀌었습니다{such}.")
 
 
-def describe(name, documents, blocks, how):
+def count_learnt(documents, all_learnt=False):
+    """How many characters of `documents` are learnt; None of a stream, and where there are none."""
+    return None if documents is None else count_characters(documents, "length" if all_learnt else "characters")
+
+
+def describe(name, documents, blocks, characters, how):
     """One line on a packed corpus, and how it is; of an endless stream nothing can be counted."""
     tokens = count_targets(blocks)
     if tokens is None:
         return f"{name}: 스트리밍이라 미리 세지 않습니다."
-    characters = count_characters(documents)
     return (
         f"{name}: 문서 {len(documents):,}개 · 글자 {characters:,}개 · 토큰 {tokens:,}개"
         f"(글자당 {tokens / characters:.2f}개) · 블록 {len(blocks):,}개({how})"

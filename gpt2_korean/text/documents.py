@@ -76,7 +76,6 @@ def _columns(options):
         "template": options.text_template,
         "prompt_column": options.prompt_column,
         "answer_column": options.answer_column,
-        "learns_prompt": options.train_on_prompt,
     }
 
 
@@ -169,7 +168,8 @@ def sample_conversations(documents, count=10_000):
 
 
 def count_characters(documents, column="characters"):
-    """How many characters of all `documents` are learnt, or are there to read (`length`); None for a stream."""
+    """How many characters all `documents` have, of conversations those of the answers, or with `length` of all turns;
+    None for a stream."""
     import pyarrow.compute
 
     if not hasattr(documents, "num_rows"):

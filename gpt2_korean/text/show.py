@@ -21,15 +21,16 @@ BRACKETS = "⟦{}⟧", "{}"  # what is learnt, and what is read
 COLOURS = "\033[1;32m{}\033[0m", "\033[2m{}\033[0m"
 
 
-def show_texts(texts, tokenizer, context, options, count):
+def show_texts(texts, tokenizer, context, all_learnt, block_size, count):
     """Yield lines on the first `count` of the documents to learn from (held out, where there are no others), then on
     all of Texts.
 
     tokenizer: of transformers, as it will be trained with; None where it cannot be had: then characters are counted.
-    context: of the model, None where it is not known. options: TextOptions. Raises UsageError.
+    context: of the model, None where it is not known. all_learnt: whether of conversations all turns are learnt.
+    block_size: None for that of the context. Raises UsageError.
     """
-    documents, all_learnt = texts.main, options.train_on_prompt
-    size, endless = tokenizer and choose_size(options.block_size, context), not hasattr(documents, "num_rows")
+    documents = texts.main
+    size, endless = tokenizer and choose_size(block_size, context), not hasattr(documents, "num_rows")
     coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     if count:
         marks = ("초록색이", "흐린 것은") if coloured else ("⟦ ⟧ 안이", "나머지는")

@@ -49,12 +49,12 @@ class Form(NamedTuple):
         return " + ".join(self.asked) + (f" → {self.answer}" if self.answer else "")
 
 
-def turns_reader(prompt_column=None, answer_column=None, learns_prompt=False):
+def turns_reader(prompt_column=None, answer_column=None):
     """`read(row)` → a conversation as a row of the corpus (dict), or the text (str) of a plain document.
 
-    The two columns, if given, are taken in place of those that would be recognised. `characters` counts the answers
-    alone, or with `learns_prompt` all turns. `read` raises BrokenConversation, KeyError for a column that is not there,
-    and for a plain document what cell_text does.
+    The two columns, if given, are taken in place of those that would be recognised. `length` counts all turns, and
+    one for each that follows another; `characters` the answers alone. `read` raises BrokenConversation, KeyError for a
+    column that is not there, and for a plain document what cell_text does.
     """
 
     def read(row):
@@ -63,7 +63,7 @@ def turns_reader(prompt_column=None, answer_column=None, learns_prompt=False):
         if form is None or ("text" in row and not _filled(form, row)):
             return cell_text(row, "text")
         said = _said(row, form)
-        return _conversation(said, str(form), learns_prompt) if any(raw.strip() for _, raw in said) else ""
+        return _conversation(said, str(form)) if any(raw.strip() for _, raw in said) else ""
 
     return read
 
@@ -151,7 +151,7 @@ def _content(value):
         raise BrokenConversation("글이 아닌 내용") from None
 
 
-def _conversation(said, form, learns_prompt):
+def _conversation(said, form):
     turns, counts = [], {"composed": 0, "line_ends": 0, "controls": 0}
     for role, raw in said:
         content, composed, line_ends, controls = normalise(raw)
@@ -175,8 +175,8 @@ def _conversation(said, form, learns_prompt):
     if all(turn["role"] != "user" for turn in turns):
         raise BrokenConversation("질문이 없음")
     text = "\n".join(turn["content"] for turn in turns)
-    learnt = sum(len(turn["content"]) for turn in turns if learns_prompt or turn["role"] == "assistant")
-    return {"text": text, "length": len(text), "characters": learnt, **counts, "turns": turns, "form": form}
+    answers = sum(len(turn["content"]) for turn in turns if turn["role"] == "assistant")
+    return {"text": text, "length": len(text), "characters": answers, **counts, "turns": turns, "form": form}
 
 
 def describe_conversations(table):

@@ -15,7 +15,6 @@ from gpt2_korean.checkpoints.complete import RESUME, STATE, read_json, trainer_s
 from gpt2_korean.checkpoints.same_run import check_state
 from gpt2_korean.messages import Stopped, UserError, say
 from gpt2_korean.text.blocks import collate, count_targets
-from gpt2_korean.text.documents import count_characters
 from gpt2_korean.text.prompts import SAMPLE_PROMPTS, SAMPLE_QUESTIONS
 from gpt2_korean.training.arguments import warn_of_plan
 from gpt2_korean.training.callbacks import (
@@ -36,8 +35,8 @@ from gpt2_korean.training.stopping import leave_together
 from gpt2_korean.training.trainer import KoreanTrainer, NothingToTrain
 
 
-def build_trainer(model, tokenizer, arguments, texts, blocks, stop, record=None, output=None):
-    """A KoreanTrainer over Blocks and the Texts that they are of.
+def build_trainer(model, tokenizer, arguments, blocks, stop, record=None, output=None):
+    """A KoreanTrainer over Blocks.
 
     stop: a StopRequest; from here on it is asked at the end of each step and at each evaluated batch.
     record: a Record, to which the trainer adds. output: OutputOptions, where it is to save checkpoints.
@@ -48,7 +47,6 @@ def build_trainer(model, tokenizer, arguments, texts, blocks, stop, record=None,
     # End-of-text stands between documents, and where it is the padding token too, transformers looks in
     # every batch for padding without a mask: a warning that is wrong here, and a stop of the device.
     language_model.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
-    characters = blocks.train is not None and count_characters(texts.train)
     trainer = KoreanTrainer(
         model=model,
         args=arguments,
@@ -59,8 +57,8 @@ def build_trainer(model, tokenizer, arguments, texts, blocks, stop, record=None,
         callbacks=[KeepCheckpoints(output and output.save_total_limit)],
         stop=stop,
         record=record or Record(),
-        tokens_per_character=count_targets(blocks.train) / characters if characters else None,
-        eval_characters=None if blocks.held_out is None else count_characters(texts.held_out),
+        tokens_per_character=blocks.train_characters and count_targets(blocks.train) / blocks.train_characters,
+        eval_characters=blocks.held_out_characters,
     )
     trainer.pop_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:  # absent where --disable_tqdm was given
@@ -70,7 +68,7 @@ def build_trainer(model, tokenizer, arguments, texts, blocks, stop, record=None,
     return trainer
 
 
-def show_progress(trainer, texts, blocks, prompts):
+def show_progress(trainer, blocks, prompts):
     """Let a person see what `trainer` learns: the curve, and at each evaluation what it writes to `prompts`.
 
     prompts: a list of str; None for those of every run, of a chat model questions.
@@ -81,7 +79,7 @@ def show_progress(trainer, texts, blocks, prompts):
     each = blocks.size - 1 if tokens is None else tokens / len(blocks.train)
     tokens_per_step = trainer.get_total_train_batch_size(trainer.args) * each
     trainer.add_callback(WriteSamples(trainer, prompts))
-    trainer.add_callback(DrawCurve(trainer, Corpus(count_characters(texts.train), tokens, tokens_per_step)))
+    trainer.add_callback(DrawCurve(trainer, Corpus(blocks.train_characters, tokens, tokens_per_step)))
 
 
 def learn_blocks(trainer, start, blocks, steps, learning):

@@ -119,8 +119,6 @@ def test_any_conversation_is_read_back_from_any_format(tmp_path, rng, layout, su
     assert corpus.count_characters(documents) == sum(answers)
     assert corpus.count_characters(documents, "length") == sum(map(len, documents["text"]))
     assert "대화 20개" in corpus.describe_files(documents, [path])
-    whole = corpus.read_corpus([path], learns_prompt=True)
-    assert whole["characters"] == [sum(len(turn["content"]) for turn in each) for each in turns]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -313,11 +311,11 @@ def test_the_flags_reach_the_reading(tmp_path, capsys):
     write_rows(path, [{"물음": "가나", "풀이": "다", "text": "라"}])
     given = ["--prompt_column=물음", "--answer_column=풀이"]
     read = []
-    for words in ([], given, [*given, "--train_on_prompt"], ["--text_column_name=풀이"]):
+    for words in ([], given, ["--text_column_name=풀이"]):
         options = parse_train_options([f"--dataset_path={path}", "--do_train", *words]).text
         texts = corpus.read_texts(corpus.find_texts(options), options, False, 0)
         read.append((texts.train[0]["text"], len(texts.train[0]["turns"]), texts.train[0]["characters"]))
-    assert read == [("라", 0, 1), ("가나\n다", 2, 1), ("가나\n다", 2, 3), ("다", 0, 1)]
+    assert read == [("라", 0, 1), ("가나\n다", 2, 1), ("다", 0, 1)]
     assert "대화 1개 (물음 → 풀이)" in capsys.readouterr().err
 
 

@@ -1,6 +1,7 @@
 """A run on conversations leaves a chat model: from any start, with LoRA, gone on with, and trained further."""
 
 import json
+import re
 from itertools import cycle, islice
 
 import pytest
@@ -183,3 +184,41 @@ def test_steps_in_which_nothing_is_learnt_do_no_harm(words, tmp_path, byte_token
     ]
     code, _, err = run_main(*words, *more)
     assert code == 0 and "손실 0 " in err, err
+
+
+def learnt_characters(err, name):
+    """What the line on the texts `name` says: how many characters are learnt of them."""
+    return int(re.search(rf"^{name}: .*?글자 ([\d,]+)개", err, re.MULTILINE)[1].replace(",", ""))
+
+
+@pytest.mark.parametrize(
+    ("start", "flags", "all_turns"),
+    [
+        (own_words, [], False),
+        (own_words, ["--train_on_prompt"], True),
+        (new_words, [], True),
+        (new_words, ["--train_on_prompt=false"], False),
+        (new_words, ["--no_train_on_prompt"], False),
+    ],
+)
+def test_questions_are_learnt_where_the_vocabulary_is_new_and_answers_alone_count_at_an_evaluation(
+    start, flags, all_turns, words, conversations, tmp_path, byte_tokenizer, english_tokenizer, run_main, monkeypatch
+):
+    words = [*words, *start(tmp_path, byte_tokenizer, english_tokenizer, monkeypatch), *flags]
+    code, _, err = run_main(*words, "--do_eval", f"--validation_file={conversations}")
+    assert code == 0, err
+    turns = [turn for line in conversations.read_text("utf-8").splitlines() for turn in json.loads(line)["messages"]]
+    answers = sum(len(turn["content"]) for turn in turns if turn["role"] == "assistant")
+    # Between two turns of a conversation stands what counts for a character: 20 conversations have as many fewer.
+    whole = sum(len(turn["content"]) for turn in turns) + len(turns) - 20
+    assert learnt_characters(err, "학습 글") == (whole if all_turns else answers)
+    assert learnt_characters(err, "평가 글") == answers
+    assert ("--train_on_prompt=false" in err) == (all_turns and not flags)
+
+    shown = run_main(*words, "--show_data=1", "--overwrite_output_dir")[1]
+    assert ("⟦<|" in shown or "⟦ <|" in shown) == all_turns  # the mark of the first turn is learnt, or is not
+
+    # What a run has begun with it goes on with, and nothing else.
+    assert run_main(*words, "--resume_from_checkpoint=auto", "--max_steps=5")[0] == 0
+    code, _, err = run_main(*words, "--resume_from_checkpoint=auto", f"--train_on_prompt={not all_turns}")
+    assert code == 1 and "--train_on_prompt" in err
