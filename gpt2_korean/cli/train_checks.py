@@ -48,6 +48,11 @@ def check_together(options):
         )
     if getattr(options, "dataloader_drop_last", False):
         raise UsageError("--dataloader_drop_last: 글의 토큰은 모두 배웁니다. 이 플래그를 빼세요.")
+    sampling = getattr(options, "train_sampling_strategy", "random")
+    if sampling not in ("random", "sequential"):
+        raise UsageError(
+            f"--train_sampling_strategy={sampling}: 블록의 길이가 거의 같아 얻는 것이 없습니다. 이 플래그를 빼세요."
+        )
     if options.streaming:
         _check_streaming(options)
     if getattr(options, "use_cpu", False):

@@ -41,14 +41,14 @@ def _flags_of(folder):
     fields = [node for node in classes["TrainingArguments"].body if isinstance(node, ast.AnnAssign)]
     return {
         field.target.id: _flag(
-            field.target.id, {part.strip() for part in ast.unparse(field.annotation).split("|")}, classes
+            field.target.id, {part.strip() for part in ast.unparse(field.annotation).split("|")}, field.value, classes
         )
         for field in fields
         if not field.target.id.startswith("_")
     }
 
 
-def _flag(name, types, classes):
+def _flag(name, types, value, classes):
     for type_name in types & classes.keys():
         return TrainerFlag(name, str, _enum_values(classes[type_name]))
     if types & {"list[str]"}:
@@ -56,10 +56,19 @@ def _flag(name, types, classes):
     for kind in (str, float, int, bool):
         # The widest type first: `str | bool` must be able to carry both.
         if kind.__name__ in types:
-            return TrainerFlag(name, kind)
+            return TrainerFlag(name, kind, _choices(value))
     if types & TEXT:
         return TrainerFlag(name, str)
     raise TypeError(f"TrainingArguments.{name}: {' | '.join(sorted(types))}")
+
+
+def _choices(value):
+    """What a field's metadata lists as `choices`; nothing where they are computed."""
+    for part in ast.walk(value) if value else ():
+        for key, listed in zip(part.keys, part.values, strict=True) if isinstance(part, ast.Dict) else ():
+            if isinstance(key, ast.Constant) and key.value == "choices" and isinstance(listed, ast.List):
+                return tuple(ast.literal_eval(listed))
+    return ()
 
 
 def _enum_values(enum):
