@@ -13,7 +13,8 @@ from gpt2_korean.messages import UsageError
 
 # What both scripts have.
 DEVICES = ("auto", "xpu", "cuda", "mps", "cpu")
-REMOTE_CODE = "모델에 딸린 Python 코드를 실행합니다. 만든 이를 믿을 때만 주세요"
+DEVICE = "auto, xpu, cuda, mps, cpu. auto는 xpu, cuda, mps, cpu 순으로 있는 것을 고릅니다"
+REMOTE_CODE = "모델에 딸린 Python 코드를 실행합니다. 만든 사람을 믿을 때만 주세요"
 # The bounds of numbers that have none of their own: far more than anybody means, far less than what overflows.
 MOST = 1_000_000_000
 MOST_BLOCKS, MOST_TOKENS = 1 << 16, 1_000_000  # of a batch; of a text or a block
