@@ -6,6 +6,8 @@ import unicodedata
 from dataclasses import dataclass, fields
 
 from gpt2_korean.cli.generate_checks import check_together
+from gpt2_korean.cli.model_names import model_name
+from gpt2_korean.cli.other_names import GENERATE_NAMES
 from gpt2_korean.cli.parser import (
     DEVICE,
     DEVICES,
@@ -20,10 +22,11 @@ from gpt2_korean.cli.parser import (
     group_of,
     integer,
     number,
-    path,
     text,
 )
-from gpt2_korean.messages import UsageError
+from gpt2_korean.cli.suggestions import flag_to_write_with
+from gpt2_korean.cli.usage import MODELS, ask_for_model, show_writing
+from gpt2_korean.messages import UsageError, particle
 from gpt2_korean.text.conversations import PROMPT
 from gpt2_korean.text.normalise import normalise
 
@@ -99,12 +102,17 @@ class GenerateOptions:
 SETTINGS = tuple(field.name for field in fields(Settings))
 
 
-def parse_generate_options(argv=None):
-    """The GenerateOptions of `argv`. Raises UsageError."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    options, given = generate_parser().parse(argv), vars(generate_parser().parse_given(argv))
+def parse_generate_options(argv=None, find_models=lambda folder: []):
+    """The GenerateOptions of `argv`. find_models: the models below a folder, which are told where none is given.
+
+    Raises UsageError; without any flag SystemExit, the usage having been shown.
+    """
+    argv, parser = list(sys.argv[1:] if argv is None else argv), generate_parser()
+    if not argv:
+        show_writing(parser, find_models(MODELS))
+    options, given = parser.parse(argv), vars(generate_parser().parse_given(argv))
     if not options.model_name_or_path:
-        raise UsageError("--model_name_or_path가 필요합니다. 체크포인트 폴더나 Hub 이름을 주세요.")
+        raise ask_for_model(find_models(MODELS))
     check_together(options, given)
     return GenerateOptions(*(group_of(field.type, options) for field in fields(GenerateOptions)))
 
@@ -141,13 +149,15 @@ def to_words(options):
 def generate_parser():
     """The parser of generate.py's flags."""
     parser = KoreanArgumentParser(
+        GENERATE_NAMES,
+        flag_to_write_with,
         prog="generate.py",
         usage='python generate.py --model_name_or_path=체크포인트 --prompt="글의 앞부분" [플래그 ...]',
         description="학습한 모델로 글을 이어 쓰거나 대화합니다. 결과만 표준 출력에 씁니다.",
     )
 
     model = parser.add_argument_group("모델")
-    add_flag(model, "--model_name_or_path", path, "체크포인트나 모델 폴더, 또는 Hub 이름. 꼭 필요합니다")
+    add_flag(model, "--model_name_or_path", model_name, "체크포인트나 모델 폴더, 또는 Hub 이름. 꼭 필요합니다")
     add_flag(model, "--device", choice(*DEVICES), DEVICE, "auto")
     add_flag(
         model,
@@ -232,7 +242,7 @@ def temperature(word):
     """0, or a number that no score is divided by in vain."""
     value = number(0, 1000)(word)
     if 0 < value < 0.001:
-        raise argparse.ArgumentTypeError(f"{word!r}은(는) 너무 작습니다. 0이나 0.001 이상인 수를 주세요.")
+        raise argparse.ArgumentTypeError(f"{particle(word, '은/는')} 너무 작습니다. 0이나 0.001 이상인 수를 주세요.")
     return value
 
 

@@ -5,6 +5,8 @@ Imports neither torch nor transformers, so that `--help` and every refusal come 
 
 import argparse
 
+from gpt2_korean.cli.model_names import start_name, tokenizer_name
+from gpt2_korean.cli.other_names import TRAIN_NAMES
 from gpt2_korean.cli.parser import (
     DEVICE,
     DEVICES,
@@ -14,7 +16,6 @@ from gpt2_korean.cli.parser import (
     KoreanArgumentParser,
     add_flag,
     add_switch,
-    boolean,
     choice,
     escaped_text,
     file_path,
@@ -24,11 +25,15 @@ from gpt2_korean.cli.parser import (
     path,
     text,
 )
+from gpt2_korean.cli.suggestions import flag_to_train_with
+from gpt2_korean.messages import particle
 from gpt2_korean.text.files import COLUMN
 
 
 def train_parser():
     parser = KoreanArgumentParser(
+        TRAIN_NAMES,
+        flag_to_train_with,
         prog="train.py",
         usage="python train.py --dataset_path=글.txt --output_dir=폴더 --do_train [플래그 ...]",
         description="영어 GPT-2를 한국어 글로 미세 조정합니다.",
@@ -83,14 +88,14 @@ def train_parser():
     add_flag(
         model,
         "--model_type",
-        path,
+        start_name,
         "Hub 이름(gpt2, gpt2-large, skt/kogpt2-base-v2 등), 모델 폴더, 또는 내려받지 않는 scratch-mini",
         "gpt2-medium",
     )
     add_flag(
         model,
         "--tokenizer",
-        path,
+        tokenizer_name,
         "korean(글에서 배운 어휘로 바꿈), original(모델의 것), 또는 토크나이저 폴더 (기본값: 글의 양에 따라 자동)",
     )
     vocabulary_help = "배울 어휘의 토큰 수. 128의 배수 (기본값: 32000, scratch-mini는 8192)"
@@ -205,59 +210,12 @@ def train_parser():
     return parser
 
 
-def add_trainer_flags(parser, trainer_flags):
-    """Accept every other field of TrainingArguments; its own default stands where the flag is not given."""
-    declared = set(parser.flag_names())
-    for flag in trainer_flags.values():
-        name = f"--{flag.name}"
-        if name in declared:
-            continue
-        hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-        if flag.kind is bool:
-            parser.add_argument(name, nargs="?", const=True, type=boolean, **hidden)
-            parser.add_argument(f"--no_{flag.name}", dest=flag.name, action="store_false", **hidden)
-        elif flag.kind is list:
-            parser.add_argument(name, nargs="+", type=text, **hidden)
-        else:
-            parser.add_argument(name, type=_trainer_value(flag), **hidden)
-
-
-# Of TrainingArguments' numbers, those whose bounds are not those of the others.
-TRAINER_NUMBERS = {
-    "adam_beta1": number(0, below=1),
-    "adam_beta2": number(0, below=1),
-    "label_smoothing_factor": number(0, 1),
-    "neftune_noise_alpha": number(0, 1000),
-    "data_seed": integer(0, 2**32 - 1),
-    "dataloader_num_workers": integer(0, 1000),
-    "dataloader_prefetch_factor": integer(1, 1000),
-    "ddp_bucket_cap_mb": integer(1, 1_000_000),
-    "ddp_timeout": integer(1),
-    "eval_accumulation_steps": integer(1),
-    "torch_empty_cache_steps": integer(1),
-}
-
-
-def _trainer_value(flag):
-    if flag.name in TRAINER_NUMBERS:
-        return TRAINER_NUMBERS[flag.name]
-    if flag.kind is int:
-        # None of its whole numbers may be negative but for -1, which leaves a thing to transformers.
-        return integer(-1)
-    if flag.kind is float:
-        return number(0)
-    if flag.name in ("accelerator_config", "deepspeed", "fsdp_config"):
-        return file_path  # or JSON
-    if flag.name.startswith("log_level"):
-        return choice("debug", "info", "warning", "error", "critical", "detail", "passive")
-    return choice(*flag.choices) if flag.choices else text
-
-
 def vocabulary_size(word):
     """A multiple of 128 with room for the 256 bytes."""
     size = integer(384, MOST_TOKENS // 128 * 128)(word)
     if size % 128:
-        raise argparse.ArgumentTypeError(f"{size}은(는) 128의 배수가 아닙니다. {size // 128 * 128 + 128}은 어떤가요?")
+        other = particle(str(size // 128 * 128 + 128), "은/는")
+        raise argparse.ArgumentTypeError(f"{particle(word, '은/는')} 128의 배수가 아닙니다. {other} 어떤가요?")
     return size
 
 
