@@ -5,6 +5,7 @@ Imports neither torch nor transformers, so that `--help` and every refusal come 
 
 import argparse
 
+from gpt2_korean.cli.licenses import license_id
 from gpt2_korean.cli.parser import (
     DEVICES,
     MOST_BLOCKS,
@@ -106,6 +107,7 @@ def train_parser():
     )
     add_flag(output, "--save_steps", number(above=0), "체크포인트를 저장할 간격(스텝). 1보다 작으면 전체의 비율", 500)
     add_flag(output, "--save_total_limit", integer(1), "남겨 둘 체크포인트 수. 주지 않으면 모두")
+    add_flag(output, "--license", license_id, "모델 카드에 적을 라이선스 (예: apache-2.0, cc-by-sa-4.0, other)")
     add_flag(output, "--logging_dir", folder_path, "TensorBoard 기록을 둘 폴더", "./logs")
     add_flag(output, "--logging_steps", number(above=0), "손실을 기록할 간격(스텝). 1보다 작으면 전체의 비율", 100)
     add_flag(output, "--report_to", text, "기록할 곳(tensorboard, wandb, none 등)", ["tensorboard"], nargs="+")
@@ -115,6 +117,7 @@ def train_parser():
     add_switch(training, "--do_eval", "떼어 둔 문서로 평가합니다(손실, 혼란도, 글자당 비트)")
     add_flag(training, "--eval_steps", number(above=0), "학습하는 동안 평가할 간격(스텝). --do_eval과 함께")
     add_flag(training, "--sample_prompts", file_path, "평가할 때마다 모델이 이어 써 보일 앞글이 한 줄에 하나씩 든 파일")
+    add_switch(training, "--no_measure_texts", "평가만 할 때 모델이 글을 써서 다양함과 반복을 재는 일을 건너뜁니다")
     add_flag(
         training,
         "--early_stopping_patience",
