@@ -5,7 +5,7 @@ import sys
 from gpt2_korean.checkpoints.lock import own_output_dir
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import print_once, run_script, say, tracebacks_in
-from gpt2_korean.model.find import find_start
+from gpt2_korean.model.find import check_block_size, find_start
 from gpt2_korean.model.gpt2 import context_length
 from gpt2_korean.text.documents import Texts, find_texts, read_texts
 from gpt2_korean.text.prompts import sample_prompts
@@ -41,6 +41,7 @@ def learn(options, stop):
         # What the command line and the files alone show to be wrong is refused before torch is imported.
         files, prompts = find_texts(options.text), sample_prompts(options.learning.sample_prompts)
         start = find_start(options.model, options.output)
+        check_block_size(options.text.block_size, start)
 
         from gpt2_korean.checkpoints.same_run import check_same_run
         from gpt2_korean.model.embeddings import choose_embedding_learning_rate
@@ -82,6 +83,7 @@ def learn(options, stop):
 
 def measure(options, stop):
     files, start = find_texts(options.text), find_start(options.model)
+    check_block_size(options.text.block_size, start)
 
     from gpt2_korean.model.load import load_start
     from gpt2_korean.model.packing import can_pack_documents
