@@ -76,8 +76,9 @@ def learn(options, stop):
         learn_blocks(trainer, start, blocks, steps, options.learning)
         if options.do_eval:
             print_once(evaluation_table(evaluate(trainer)))
+            trainer.create_model_card()
         end = trainer.state.log_history, trainer.model_step(), options.output.output_dir
-        say(describe_training(*end, talks=tokenizer.chat_template is not None))
+        say(describe_training(*end, tokenizer.chat_template is not None, record.characters))
 
 
 def measure(options, stop):
@@ -100,7 +101,9 @@ def measure(options, stop):
     blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments)
     trainer = build_trainer(model, tokenizer, arguments, texts, blocks, stop)
     trainer.take_steps(**speed_up(model, arguments, options.machine, blocks))
-    print_once(evaluation_table(evaluate(trainer), *measure_texts(trainer, texts.held_out)))
+    metrics = evaluate(trainer)
+    measured = () if options.learning.no_measure_texts else measure_texts(trainer, texts.held_out)
+    print_once(evaluation_table(metrics, *measured))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,10 @@ def check_together(options):
                 raise UsageError(f"--{name}에는 평가가 필요합니다. --do_eval을 더하세요.")
     if options.sample_prompts and not learns:
         raise UsageError("--sample_prompts는 --do_train과 함께 써야 합니다. 학습한 모델은 generate.py로 써 보세요.")
+    if options.license and not learns:
+        raise UsageError("--license는 --do_train과 함께 써야 합니다. 모델 카드는 학습한 모델에 씁니다.")
+    if options.no_measure_texts and options.do_train:
+        raise UsageError("--no_measure_texts는 평가만 할 때 씁니다. 학습할 때는 글을 재지 않으니 빼세요.")
     if not learns:
         _check_measuring(options)
     if options.vocab_size and options.tokenizer not in (None, "korean"):

@@ -5,6 +5,7 @@ Imports neither torch nor transformers, so that `--help` and every refusal come 
 
 import argparse
 
+from gpt2_korean.cli.licenses import license_id
 from gpt2_korean.cli.model_names import start_name, tokenizer_name
 from gpt2_korean.cli.other_names import TRAIN_NAMES
 from gpt2_korean.cli.parser import (
@@ -126,6 +127,8 @@ def train_parser():
     )
     add_flag(output, "--save_steps", number(above=0), "체크포인트를 저장할 간격(스텝). 1보다 작으면 전체의 비율", 500)
     add_flag(output, "--save_total_limit", integer(1), "남겨 둘 체크포인트 수 (기본값: 모두)")
+    license_help = "모델 카드에 적을 라이선스(apache-2.0, cc-by-sa-4.0, other 등. 기본값: 시작한 모델의 것)"
+    add_flag(output, "--license", license_id, license_help)
     add_flag(output, "--logging_dir", folder_path, "TensorBoard 기록을 둘 폴더", "./logs")
     add_flag(output, "--logging_steps", number(above=0), "손실을 기록할 간격(스텝). 1보다 작으면 전체의 비율", 100)
     add_flag(output, "--report_to", text, "기록할 곳(tensorboard, wandb, none 등)", ["tensorboard"], nargs="+")
@@ -145,6 +148,7 @@ def train_parser():
         file_path,
         "평가할 때마다 모델이 이어 쓰거나 답해 보일 앞글(프롬프트)이 한 줄에 하나씩 든 파일 (기본값: 앞글 셋)",
     )
+    add_switch(training, "--no_measure_texts", "평가만 할 때 모델이 글을 써서 다양함과 반복을 재는 일을 건너뜁니다")
     add_flag(
         training,
         "--early_stopping_patience",

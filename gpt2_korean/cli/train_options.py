@@ -59,6 +59,7 @@ class LearningOptions:
 
     embedding_learning_rate: float | None
     sample_prompts: str | None
+    no_measure_texts: bool
     early_stopping_patience: int | None
     early_stopping_threshold: float
     trainer_arguments: dict

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.device import dtype_of
-from gpt2_korean.messages import Stopped
+from gpt2_korean.messages import Stopped, say
 from gpt2_korean.text.blocks import IGNORED, collate, count_targets
 from gpt2_korean.text.documents import sample_conversations, sample_texts
 from gpt2_korean.training.diversity import cut_stretches, measure
@@ -101,6 +101,8 @@ def measure_texts(trainer, documents):
             if trainer.stop.reason:
                 raise _stopped(trainer)
     people = cut_stretches(people, TEXTS, CHARACTERS)
+    if people is None:
+        say(f"평가 글이 {TEXTS * CHARACTERS:,}자가 되지 않아 같은 값을 재지 않았습니다(모델의 글만 잽니다).")
     return measure(texts), people and measure(people)
 
 

@@ -27,6 +27,7 @@ from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flop
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, fill_up
 from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics
 from gpt2_korean.training.model_card import write_card
+from gpt2_korean.training.samples import own_prompts, write_samples
 from gpt2_korean.training.stopping import ignore_in_worker
 
 
@@ -39,7 +40,7 @@ class KoreanTrainer(Trainer):
 
     stop: a StopRequest; an evaluation that it cuts short is made up for by the run that goes on.
     record: a Record; its provenance is saved in each checkpoint, and tells the embeddings' own learning rate.
-    tokens_per_character: of the text to learn, None where it is not known. eval_characters: of the evaluated text.
+    tokens_per_character: that losses are told at, None where it is not known. eval_characters: of the evaluated text.
     """
 
     def __init__(self, *args, stop, record, tokens_per_character=None, eval_characters=None, **kwargs):
@@ -53,6 +54,7 @@ class KoreanTrainer(Trainer):
         self.evaluation_due = False
         self.evaluated = {}  # step → metrics, of this process and the weights as they are
         self.replaces_earlier_run = False
+        self.can_write = True  # see samples.py
         self.saved_step = None
         self._saves_only_best = self._holds_best = False
         self._staging = None
@@ -171,7 +173,13 @@ class KoreanTrainer(Trainer):
     def create_model_card(self, *args, **kwargs):
         """Ours in place of the one that Trainer would write before it pushes to the Hub."""
         if self.is_world_process_zero():
-            write_card(self.args.output_dir, self.record)
+            if self.record.model is None:
+                prompts = own_prompts(self.processing_class)[:1]
+                written = write_samples(self, prompts)
+                sample = written and {"prompt": prompts[0], "text": written[0]}
+                self.record.model = {"step": self.model_step(), "sample": sample}
+            talks = self.processing_class.chat_template is not None
+            write_card(self.args.output_dir, self.record, self.hub_model_id, talks)
 
     # How it evaluates
 
