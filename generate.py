@@ -29,7 +29,7 @@ def main(argv=None):
     from gpt2_korean.generation.terminal import answer, converse
     from gpt2_korean.generation.write import converses
 
-    model, settled = load(source, options.model)
+    model, settled = load(source, options.model, tells_seed=not options.page.serve)  # the page draws its own
     check_chat(options, model.chat, prompts)
     out = Output(options.output.output_file, converses(model, options.prompts), options.prompts, settled)
     if options.page.serve:

@@ -92,7 +92,7 @@ def run_script(main):
     gc.set_threshold(10_000)
     if not sys.stderr.isatty():
         # Progress bars are redrawn in place; in the log of a batch job each drawing is a line more.
-        os.environ.setdefault("TQDM_MININTERVAL", "10")
+        os.environ.setdefault("TQDM_DISABLE", "1")
     hook, threading.excepthook = threading.excepthook, _report_of_thread
     try:
         return main()

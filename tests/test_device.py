@@ -199,7 +199,7 @@ def test_trainer_and_accelerate_take_the_same_xpu(run_script):
     """In a process of its own: what accelerate has chosen once, it keeps."""
     code = (
         "import torch; from accelerate import Accelerator; from gpt2_korean.training.arguments import build_arguments;"
-        "arguments = build_arguments({'output_dir': 'none'}, torch.device('xpu'), False, False, 'none');"
+        "arguments = build_arguments({'output_dir': 'none'}, torch.device('xpu'), False, False);"
         "print(arguments.device.type, Accelerator().device.type)"
     )
     finished = run_script("-c", code)

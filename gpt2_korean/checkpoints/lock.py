@@ -94,7 +94,7 @@ def describe_run(output_dir):
         except OSError:
             return None
     when = "" if step is None else f" 첫 체크포인트는 {step:,}스텝에 저장합니다."
-    return f"학습하는 중이고{_describe_holder(holder)} 아직 저장된 것이 없습니다.{when}"
+    return f"아직 학습하는 중이고 저장된 것이 없습니다{_describe_holder(holder)}.{when}"
 
 
 def _first_save(output_dir, start):

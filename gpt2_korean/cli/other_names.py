@@ -84,7 +84,7 @@ TRAIN_NAMES = {
     "fp16": "float16 half use_fp16",
     "torch_compile": "compile use_compile",
     "auto_find_batch_size": "auto_batch_size",
-    "gradient_checkpointing": "activation_checkpointing grad_checkpointing use_gradient_checkpointing recompute",
+    "gradient_checkpointing": "grad_checkpointing use_gradient_checkpointing recompute",
     "dataloader_num_workers": "num_workers n_workers workers j",
     "hub_model_id": "hub_id repo_id hub_repo hub_name",
     "push_to_hub": "push upload",
@@ -103,7 +103,7 @@ GENERATE_NAMES = {
     "prompt": "p text input input_text start start_text prefix message question instruction context",
     "prompt_file": "prompts prompts_file prompt_path input_file file f infile",
     "prompt_template": "template chat_template format",
-    "system": "system_prompt system_message system_instruction sys sys_prompt sysprompt persona role",
+    "system": "system_prompt system_message system_instruction sys sys_prompt persona role",
     "raw": "no_chat no_template completion no_chat_template no_conversation",
     "length": "max_length max_len max_tokens max_new_tokens max_new_token new_tokens num_tokens n_tokens tokens "
     "n_predict predict gen_len gen_length max_gen_len max_gen_length l",
@@ -119,11 +119,11 @@ GENERATE_NAMES = {
     "seed": "random_seed random_state manual_seed rng_seed s",
     "stream": "streaming",
     "interactive": "chat i repl conversation cnv interactive_mode",
-    "num_return_sequences": "n num nsamples num_samples n_samples samples num_return num_sequences num_outputs "
+    "num_return_sequences": "n num nsamples num_samples samples num_return num_sequences num_outputs "
     "num_texts count best_of",
     "batch_size": "batch bs b per_device_batch_size",
-    "output_file": "output output_dir output_path out out_file outfile o save save_to result",
-    "serve": "server web webui web_ui ui gui gradio http",
+    "output_file": "output output_dir output_path out out_file o save save_to result",
+    "serve": "server web webui ui gui gradio http",
     "host": "address bind ip listen server_name",
     "port": "server_port",
 }

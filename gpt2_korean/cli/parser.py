@@ -49,12 +49,21 @@ class KoreanArgumentParser(argparse.ArgumentParser):
     def parse(self, argv):
         """Parse `argv`; raises UsageError that names the flag, its value and the way on."""
         try:
-            namespace, unknown = self.parse_known_args([spell_flag(word) for word in argv])
+            namespace, unknown = self.parse_known_args(self._settle_switches([spell_flag(word) for word in argv]))
         except argparse.ArgumentError as error:
             raise UsageError(f"{error.argument_name}: {translate(error.message)}") from None
         if unknown:
             raise UsageError(self.describe_unknown(unknown[0], vars(namespace)))
         return namespace
+
+    def _settle_switches(self, words):
+        """`--do_train 글.txt` as `--do_train=true 글.txt`: a path is no value of a switch, which would refuse it."""
+        switches = {name for action in self._actions if action.type is boolean for name in action.option_strings}
+        following = [*words[1:], ""]
+        return [
+            f"{word}=true" if word in switches and os.path.exists(other) else word
+            for word, other in zip(words, following, strict=True)
+        ]
 
     def _get_values(self, action, words):
         # argparse of Python 3.11 takes the value of --flag=-- for the mark that ends all flags, and drops it.

@@ -8,7 +8,7 @@ from pathlib import Path
 from gpt2_korean.messages import particle
 
 ALIKE = 0.7  # a ratio of difflib's: below it two names have little to do with each other
-DOCUMENTED = 0.1  # how much nearer a flag that --help does not list must be
+DOCUMENTED = 0.05  # how much nearer a flag that --help does not list must be
 
 
 def squeeze(name):
