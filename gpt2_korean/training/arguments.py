@@ -100,8 +100,8 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     way = (arguments.fsdp_plugin_args or {}).get("state_dict_type", WHOLE_STATE)
     if str(way).upper() != WHOLE_STATE:
         raise UsageError(
-            f"--fsdp_config: {particle(f'state_dict_type={way}', '은/는')} 모델을 조각으로 저장해 이어 가거나 글을 쓸 수 "
-            f"없습니다. 빼거나 {WHOLE_STATE}를 주세요."
+            f"--fsdp_config: {particle(f'state_dict_type={way}', '은/는')} 모델을 조각으로 저장해 이어 가거나 글을 쓸 "
+            f"수 없습니다. 빼거나 {WHOLE_STATE}를 주세요."
         )
     if arguments.fsdp and arguments.parallel_mode != ParallelMode.DISTRIBUTED:
         raise UsageError("--fsdp: 프로세스가 여럿이어야 합니다. torchrun --nproc_per_node=2 train.py ...로 실행하세요.")

@@ -275,7 +275,8 @@ class KoreanTrainer(Trainer):
         except Exception as error:
             raise UserError(
                 f"{checkpoint}: {particle(names, '이/가')} 이 모델을 학습하던 상태가 아닙니다"
-                f"({type(error).__name__}).\n새 --output_dir에 --model_type={particle(str(checkpoint), '을/를')} 주면 그 모델에서 새로 시작합니다."
+                f"({type(error).__name__}).\n"
+                f"새 --output_dir에 --model_type={particle(str(checkpoint), '을/를')} 주면 그 모델에서 새로 시작합니다."
             ) from error
 
     def go_on(self, checkpoint):
