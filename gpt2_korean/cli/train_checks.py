@@ -30,7 +30,7 @@ def check_together(options):
     if options.license and not learns:
         raise UsageError("--license는 --do_train과 함께 써야 합니다. 모델 카드는 학습한 모델에 씁니다.")
     if options.no_measure_texts and options.do_train:
-        raise UsageError("--no_measure_texts는 평가만 할 때 씁니다. 학습할 때는 글을 재지 않으니 빼세요.")
+        raise UsageError("--no_measure_texts는 평가만 할 때 씁니다. 학습할 때는 글을 측정하지 않으니 빼세요.")
     if not learns:
         _check_measuring(options)
     if options.vocab_size and options.tokenizer not in (None, "korean"):

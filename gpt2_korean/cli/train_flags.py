@@ -148,12 +148,12 @@ def train_parser():
         file_path,
         "평가할 때마다 모델이 이어 쓰거나 답해 보일 앞글(프롬프트)이 한 줄에 하나씩 든 파일 (기본값: 앞글 셋)",
     )
-    add_switch(training, "--no_measure_texts", "평가만 할 때 모델이 글을 써서 다양함과 반복을 재는 일을 건너뜁니다")
+    add_switch(training, "--no_measure_texts", "평가만 할 때 모델이 글을 써서 다양성과 반복을 측정하는 일을 건너뜁니다")
     add_flag(
         training,
         "--early_stopping_patience",
         integer(1),
-        "평가가 이만큼 이어서 나아지지 않으면 일찍 마칩니다. --eval_steps와 함께",
+        "평가가 이만큼 연속으로 나아지지 않으면 일찍 마칩니다. --eval_steps와 함께",
     )
     add_flag(training, "--early_stopping_threshold", number(0), "이보다 많이 낮아져야 나아진 것으로 봅니다", 0.0)
     add_switch(

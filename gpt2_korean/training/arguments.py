@@ -17,7 +17,7 @@ from gpt2_korean.device import (
     load_ipex,
     name_precision,
 )
-from gpt2_korean.messages import UsageError, say, warn
+from gpt2_korean.messages import UsageError, particle, say, warn
 from gpt2_korean.model.load import show_downloads_only
 from gpt2_korean.text.blocks import count_targets
 from gpt2_korean.training.rehearsal import check_reports, describe, rehearse
@@ -100,21 +100,21 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
     way = (arguments.fsdp_plugin_args or {}).get("state_dict_type", WHOLE_STATE)
     if str(way).upper() != WHOLE_STATE:
         raise UsageError(
-            f"--fsdp_config: state_dict_type={way}은(는) 모델을 조각으로 저장해 이어 가거나 글을 쓸 수 없습니다. "
-            f"빼거나 {WHOLE_STATE}를 주세요."
+            f"--fsdp_config: {particle(f'state_dict_type={way}', '은/는')} 모델을 조각으로 저장해 이어 가거나 글을 쓸 "
+            f"수 없습니다. 빼거나 {WHOLE_STATE}를 주세요."
         )
     if arguments.fsdp and arguments.parallel_mode != ParallelMode.DISTRIBUTED:
         raise UsageError("--fsdp: 프로세스가 여럿이어야 합니다. torchrun --nproc_per_node=2 train.py ...로 실행하세요.")
     folder = tempfile.gettempdir()
     if arguments.dataloader_num_workers and len(os.fsencode(folder)) > LONGEST_TEMPORARY:
         raise UsageError(
-            f"--dataloader_num_workers: 임시 폴더의 이름이 너무 길어 프로세스들이 서로 이어지지 못합니다({folder}).\n"
+            f"--dataloader_num_workers: 임시 폴더의 이름이 너무 길어 프로세스들이 서로 연결되지 못합니다({folder}).\n"
             f"TMPDIR=/tmp처럼 짧은 폴더({LONGEST_TEMPORARY}바이트까지)를 주거나 이 플래그를 빼세요."
         )
     arguments.load_best_model_at_end = load_best
     if arguments.device.type != device.type:
         raise UsageError(
-            f"--device={device.type}: transformers는 {arguments.device.type}을(를) 고릅니다. "
+            f"--device={device.type}: transformers는 {particle(arguments.device.type, '을/를')} 고릅니다. "
             "CUDA_VISIBLE_DEVICES 또는 ZE_AFFINITY_MASK로 다른 장치를 가리세요."
         )
     return arguments
@@ -152,11 +152,11 @@ def warn_of_plan(arguments, steps, blocks):
         warn(f"글이 한 블록보다 짧습니다(토큰 {tokens:,}개 < {blocks.size:,}개). 더 많은 글이 있어야 제대로 배웁니다.")
     if warmup_steps >= max(steps, 1):
         warn(
-            f"--warmup_steps={warmup_steps:g}이(가) 전체 {steps:,}스텝 이상이라 학습률이 최댓값에 이르지 못합니다. "
-            f"--warmup_steps={max(1, steps // 10)} 정도를 권합니다."
+            f"{particle(f'--warmup_steps={warmup_steps:g}', '이/가')} 전체 {steps:,}스텝 이상이라 학습률이 최댓값에 "
+            f"이르지 못합니다. --warmup_steps={max(1, steps // 10)} 정도를 추천합니다."
         )
     if save_steps is not None and save_steps > steps:
         warn(
-            f"--save_steps={save_steps:g}이(가) 전체 {steps:,}스텝보다 길어 끝나기 전에는 저장되지 않습니다. "
-            f"--save_steps={max(1, steps // 3)} 정도를 권합니다."
+            f"{particle(f'--save_steps={save_steps:g}', '이/가')} 전체 {steps:,}스텝보다 길어 끝나기 전에는 저장되지 "
+            f"않습니다. --save_steps={max(1, steps // 3)} 정도를 추천합니다."
         )

@@ -82,7 +82,7 @@ class StopEarly(EarlyStoppingCallback):
         if control.should_training_stop and not ending:
             control.should_save = control.should_log = True
             stalls = self.early_stopping_patience_counter
-            say(f"평가가 {stalls}번 이어서 나아지지 않아 {state.global_step:,}스텝에서 일찍 마칩니다.")
+            say(f"평가가 {stalls}번 연속으로 나아지지 않아 {state.global_step:,}스텝에서 일찍 마칩니다.")
 
 
 def count_stalls(state):

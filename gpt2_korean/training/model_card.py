@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import write_file
+from gpt2_korean.checkpoints.complete import RECORD
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
-from gpt2_korean.training.record import RECORD, logged_losses, name_of_text, publishable
+from gpt2_korean.training.record import logged_losses, name_of_text, publishable
 
 CARD = "README.md"
 CARD_MARK = "<!-- gpt2-korean이 쓴 파일입니다. 고쳐서 간직하려면 이 줄을 지우세요. -->"

@@ -83,7 +83,7 @@ def _learnt_by_heart(log_history, model_step, characters):
     if not evaluated and trained[-1].get("epoch", 0) > 1 and characters and characters < SMALL:
         return (
             "짧은 글을 여러 번 읽었지만 평가하지 않았으므로 글을 외운 것인지 알 수 없습니다.\n"
-            "--do_eval --eval_steps=100처럼 더하면 떼어 둔 글로 알아봅니다."
+            "--do_eval --eval_steps=100처럼 더하면 떼어 둔 글로 확인합니다."
         )
     if not evaluated:
         return ""

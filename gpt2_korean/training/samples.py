@@ -78,7 +78,7 @@ def write_samples(trainer, prompts):
             return continue_prompts(loaded, prompts)
     except Exception as error:  # hours of training are worth more than a look at them
         trainer.can_write = False
-        warn_of_failure(error, f"학습하는 모델로 글을 써 보일 수 없습니다 ({type(error).__name__}: {error}).")
+        warn_of_failure(error, f"학습 중인 모델로 글을 써 보일 수 없습니다 ({type(error).__name__}: {error}).")
         return None
 
 

@@ -19,7 +19,7 @@ from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.checkpoints.complete import ADAPTER, RESUME, STATE, read_json
 from gpt2_korean.checkpoints.rotation import REPLACES, publish_checkpoint, publish_model
 from gpt2_korean.device import describe_device
-from gpt2_korean.messages import UserError, describe_os_error, say, warn
+from gpt2_korean.messages import UserError, describe_os_error, particle, say, warn
 from gpt2_korean.model import lora
 from gpt2_korean.model.embeddings import embedding_layers, split_off
 from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
@@ -274,8 +274,9 @@ class KoreanTrainer(Trainer):
             yield
         except Exception as error:
             raise UserError(
-                f"{checkpoint}: {names}이(가) 이 모델을 학습하던 상태가 아닙니다({type(error).__name__}).\n"
-                f"새 --output_dir에 --model_type={checkpoint}을 주면 그 모델에서 새로 시작합니다."
+                f"{checkpoint}: {particle(names, '이/가')} 이 모델을 학습하던 상태가 아닙니다"
+                f"({type(error).__name__}).\n"
+                f"새 --output_dir에 --model_type={particle(str(checkpoint), '을/를')} 주면 그 모델에서 새로 시작합니다."
             ) from error
 
     def go_on(self, checkpoint):
