@@ -17,7 +17,8 @@ SAY := @printf '%s\n'
 
 demo: TORCH_FIRST = echo '약 350MB를 내려받아 $(VENV)에 설치합니다. GPU용 PyTorch라면 약 3GB입니다.'; \
 	  if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
-	  for torch in $$(grep -x 'torch==[0-9.]*' $(REQUIREMENTS)); do $(PIP) --quiet --retries=1 --index-url=$(CPU_TORCH) $$torch || \
+	  for torch in $$(grep -x 'torch==[0-9.]*' $(REQUIREMENTS)); do \
+	  $(PIP) --quiet --retries=1 --index-url=$(CPU_TORCH) $$torch || \
 	  echo 'CPU용 PyTorch를 받지 못했습니다. GPU용(약 3GB)을 받을 수도 있습니다.'; done; fi
 demo: $(INSTALLED)
 	$(SAY) '' '대화 1,433개를 처음부터 배웁니다. 노트북 CPU로 2분쯤 걸립니다.' ''
@@ -40,7 +41,7 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/shellcheck -x jobs/*.sh jobs/slurm.sbatch jobs/devcloud.pbs tests/slurm.sh
 
 $(INSTALLED): $(REQUIREMENTS) requirements-serve.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 이상이 필요합니다. 예: make demo PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 이상이 필요합니다(PYTHON=python3.12)")'
 	$(PYTHON) -m venv $(VENV)
 	@$(TORCH_FIRST)
 	$(PIP) -r $(REQUIREMENTS) -r requirements-serve.txt
