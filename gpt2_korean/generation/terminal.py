@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from gpt2_korean.generation.commands import COMMANDS, Session, follow
+from gpt2_korean.generation.commands import COMMANDS, Session, Turn, follow
 from gpt2_korean.generation.keyboard import open_keyboard
 from gpt2_korean.generation.output import describe_empty, is_empty, print_piece, put_out
 from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, read_after_turns, stream_texts
@@ -81,7 +81,7 @@ def write_turn(model, out, earlier, turn, settings, seed):
     _say_dimly(f"{tokens}토큰 · 초당 {rate:.{0 if rate >= 10 else 1}f}토큰 · 시드 {seed}")
     if not broken and is_empty(text, settings):
         say(describe_empty(1, 1, settings, "/set min_length "))
-    return replace(turn, text=before + text, ended=tokens < settings.length and not broken, broken=broken)
+    return Turn(prompt, before + text, ended=tokens < settings.length and not broken, broken=broken)
 
 
 def _say_dimly(line):
