@@ -56,6 +56,7 @@ def follow(session, line):
     if not line.startswith("/"):
         return _write(session, session.turns, line.rstrip("\r\n"))
     name, *rest = line.split(maxsplit=1)
+    name = OTHER_NAMES.get(name, name)
     if name not in COMMANDS:
         raise UserError(f"{name}: 그런 명령이 없습니다. {_nearest(name, COMMANDS, '/help로 명령을 볼 수 있습니다.')}")
     return COMMANDS[name][0](session, *(word.strip() for word in rest))
@@ -216,7 +217,7 @@ def leave(session, _=""):
 
 
 COMMANDS = {
-    "/more": (more, "", "이어서 더 씁니다. 아무것도 치지 않고 Enter를 눌러도 같습니다"),
+    "/more": (more, "", "이어서 더 씁니다. 그냥 Enter를 눌러도 같습니다"),
     "/again": (again, "", "마지막 것을 다시 씁니다"),
     "/undo": (undo, "", "마지막으로 한 일(쓰기, 다시 쓰기, /new)을 되돌립니다"),
     "/new": (new, "", "지금까지의 글이나 대화를 치우고 새로 시작합니다"),
@@ -227,3 +228,8 @@ COMMANDS = {
     "/help": (show_help, "", "이 도움말을 봅니다"),
     "/quit": (leave, "", "끝냅니다 (Ctrl-D도 같음)"),
 }
+# As other programs call them.
+OTHER_NAMES = {
+    "/exit": "/quit", "/bye": "/quit", "/retry": "/again", "/regen": "/again", "/continue": "/more", "/clear": "/new",
+    "/reset": "/new", "/?": "/help",
+}  # fmt: skip

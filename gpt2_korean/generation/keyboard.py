@@ -46,10 +46,12 @@ def _prompt_session(prompt, words):
     from prompt_toolkit.output import create_output
     from prompt_toolkit.shortcuts import CompleteStyle
 
+    screen = create_output(always_prefer_tty=True)
+    screen.enable_cpr = False  # to ask where the cursor is: a slow terminal's answer would come into the text
     keys = KeyBindings()
     keys.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
     return PromptSession(
-        prompt, key_bindings=keys, output=create_output(always_prefer_tty=True), enable_suspend=True,
+        prompt, key_bindings=keys, output=screen, enable_suspend=True,
         completer=WordCompleter(words, sentence=True), complete_while_typing=False,
         complete_style=CompleteStyle.READLINE_LIKE,
     )  # fmt: skip

@@ -164,7 +164,8 @@ def test_what_is_no_command_names_the_nearest_one_and_help_names_all(capsys):
 def test_quit_ends_and_ctrl_c_at_a_line_does_not(capsys):
     session, asked = begin()
     follow_all(session, "가", KeyboardInterrupt(), "나", "/quit", "다")
-    assert [prompt for prompt, *_ in asked] == ["가", "나"] and "/quit" in capsys.readouterr().err
+    follow_all(session, "라", "/exit", "마")  # as other programs call it
+    assert [prompt for prompt, *_ in asked] == ["가", "나", "라"] and "/quit" in capsys.readouterr().err
 
 
 def test_a_prompt_of_several_lines_is_one_without_the_line_ends_behind_it():

@@ -27,7 +27,6 @@ from gpt2_korean.generation.terminal import write_turn
 
 SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[=>])")  # what moves the cursor, colours or erases
 PASTE = "\x1b[200~{}\x1b[201~"
-DRAWN_BY_PROMPT_TOOLKIT = {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}  # nobody answers where the cursor is
 
 
 class Terminal:
@@ -40,7 +39,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "generate.py", f"--model_name_or_path={folder}", "--interactive", "--device=cpu", *flags],
             cwd=ROOT, stdin=self.side, stdout=self.side, stderr=self.side, start_new_session=True,
-            env=os.environ | DRAWN_BY_PROMPT_TOOLKIT, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env=os.environ | {"TERM": "xterm-256color"}, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
         self.bytes, self.found = b"", 0
 
