@@ -3,17 +3,17 @@
 import json
 from pathlib import Path
 
-from gpt2_korean.cli.parser import nearest, spell_flag
+from gpt2_korean.cli.parser import spell_flag
 from gpt2_korean.messages import UsageError
 
 
-def config_words(path, known_flags):
-    """The flags of a `--config` file as command-line words."""
-    words = []
+def config_words(path, parser):
+    """The flags of a `--config` file as the words of a command line for `parser`."""
+    words, known_flags = [], parser.flag_names()
     for name, value in _read_config(path).items():
         flag = spell_flag(f"--{name}")
         if flag not in known_flags or flag in ("--config", "--help"):
-            raise UsageError(f"{path}: 알 수 없는 이름입니다: {name}. {nearest(flag, known_flags)}")
+            raise UsageError(f"{path}: 알 수 없는 이름입니다: {name}. {parser.suggest(flag)}")
         if isinstance(value, list):
             listed = [word for word in value if word is not None]
             if not listed or any(word.startswith("-") for word in listed):  # of which a command line makes other flags

@@ -5,6 +5,7 @@ words and the checks of the settings are generate_flags'.
 """
 
 import asyncio
+import contextlib
 import errno
 import importlib.util
 import ipaddress
@@ -55,7 +56,9 @@ def serve(listener, page):
     if not ipaddress.ip_address(host).is_loopback:
         warn("암호가 없습니다. 이 주소에 닿는 사람은 누구나 이 모델로 글을 쓸 수 있으니 믿는 네트워크에서만 여세요.")
     say(f"글쓰기 화면: http://{f'[{host}]' if ':' in host else host}:{port} (끝내려면 Ctrl-C)")
-    build_server(host, page).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises once it has closed
+        build_server(host, page).run(sockets=[listener])
+    say("웹 화면을 닫았습니다.")
 
 
 def build_server(host, page):

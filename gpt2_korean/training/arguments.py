@@ -2,7 +2,9 @@
 
 import os
 import tempfile
+import time
 from functools import partial
+from pathlib import Path
 
 from transformers import TrainingArguments, set_seed
 from transformers.training_args import ParallelMode
@@ -30,7 +32,7 @@ WHOLE_STATE = "FULL_STATE_DICT"  # how FSDP saves a model as one
 LONGEST_TEMPORARY = 75
 
 
-def set_up_machine(machine, learning, logging_dir, record=None):
+def set_up_machine(machine, learning, record=None):
     """TrainingArguments for the device and the precision that `machine` (MachineOptions) chooses, which are said.
 
     learning: LearningOptions. The random numbers begin here; `record` is told. Raises UsageError as build_arguments,
@@ -43,7 +45,7 @@ def set_up_machine(machine, learning, logging_dir, record=None):
     _, notice = load_ipex(device)
     if notice:
         say(notice)
-    build = partial(build_arguments, device=device, bf16=bf16, fp16=fp16, logging_dir=logging_dir)
+    build = partial(build_arguments, device=device, bf16=bf16, fp16=fp16)
     rehearse(build, learning.trainer_arguments, learning.passed_on)
     arguments = build(learning.trainer_arguments)
     check_reports(arguments)
@@ -54,7 +56,7 @@ def set_up_machine(machine, learning, logging_dir, record=None):
     return arguments
 
 
-def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
+def build_arguments(trainer_arguments, device, bf16, fp16):
     """TrainingArguments on `device`.
 
     Raises UsageError for values that only transformers can refuse, for FSDP in a single process or whose checkpoints
@@ -85,8 +87,6 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     arguments.setdefault("logging_first_step", True)
     # transformers wants the intervals of saving and evaluating to agree for this; ours saves a new best at once.
     load_best = arguments.pop("load_best_model_at_end", False)
-    # The writer of its callback knows no other way to be told where; see TensorBoardCallback.
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(logging_dir)
     if device.type == "xpu" and os.environ.get("WORLD_SIZE", "1") == "1":
         # Where both are present TrainingArguments takes the XPU and accelerate the CUDA device.
         os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "xpu")
@@ -118,6 +118,16 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
             "CUDA_VISIBLE_DEVICES 또는 ZE_AFFINITY_MASK로 다른 장치를 가리세요."
         )
     return arguments
+
+
+def send_logs_to(logging_dir, name, started=None):
+    """Have TensorBoard's events of a run written into a folder of its own in `logging_dir`, so that runs stand apart.
+
+    name: a path whose last part names the run. started: when it began (s since 1970, None: now), be it before a stop.
+    """
+    start = time.strftime("%Y%m%d-%H%M%S", time.localtime(started))
+    # The writer of Trainer's callback knows no other way to be told where; see TensorBoardCallback.
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(logging_dir) / f"{Path(name).resolve().name}-{start}")
 
 
 def announce(trainer, blocks):

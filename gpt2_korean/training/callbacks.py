@@ -135,7 +135,8 @@ class LogLines(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         known = [f"{word} {_brief(name, float(logs[name]))}" for name, word in LOG_WORDS.items() if name in logs]
-        if len(known) > 1 and state.is_world_process_zero:
+        # An evaluation alone, of no steps, has a table of its own.
+        if len(known) > 1 and state.is_world_process_zero and state.max_steps:
             tqdm.write(f"[{state.global_step}/{state.max_steps}] " + " · ".join(known), file=sys.stderr)
 
 

@@ -16,10 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import write_file
-from gpt2_korean.checkpoints.complete import read_json
+from gpt2_korean.checkpoints.complete import RECORD, read_json
 from gpt2_korean.messages import Stopped, UserError, hide_secrets
 
-RECORD = "run.json"
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "tokenizers", "safetensors")
 LOGGED = ("step", "epoch", "loss", "eval_loss", "eval_perplexity", "eval_bits_per_character")
 SECRET = re.compile(r"(--)?[\w-]*(token|secret|password|api[_-]key)")  # a flag or name whose value is one
