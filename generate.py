@@ -1,7 +1,6 @@
 """Continue or answer a prompt with a trained model: argv → options → model → ids → text on stdout, or on a page."""
 
 import sys
-from functools import partial
 
 from gpt2_korean.cli.generate_checks import check_chat
 from gpt2_korean.cli.generate_flags import parse_generate_options, parse_setting
@@ -26,7 +25,7 @@ def main(argv=None):
 
     from gpt2_korean.generation.batch import write_all
     from gpt2_korean.generation.load import load
-    from gpt2_korean.generation.terminal import answer, converse
+    from gpt2_korean.generation.terminal import converse
     from gpt2_korean.generation.write import converses
 
     model, settled = load(source, options.model, tells_seed=not options.page.serve)  # the page draws its own
@@ -35,8 +34,7 @@ def main(argv=None):
     if options.page.serve:
         serve(listener, Page(model, options, prompts[0]))
     elif options.output.interactive:
-        reply = partial(answer, model, out, options.output.num_return_sequences)
-        converse(reply, options.settings, parse_setting, talks=model.chat is not None)
+        converse(model, out, options.settings, parse_setting, options.output.num_return_sequences)
     else:
         write_all(model, out, prompts, options.settings, options.output)
     return 0
