@@ -36,8 +36,9 @@ def blocks(page, kind=""):
 def commands(page):
     """The commands of a page's bash blocks, each as a list of words without comments."""
     lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
-    # A loop of the shell is read as it goes for the first time.
-    return [words for line in lines if (words := shlex.split(line.replace("$size", "1024"), comments=True))]
+    # What the reader is to fill in is <so>, and a loop of the shell is read as it goes for the first time.
+    lines = [re.sub("<[^>]*>", "FILL", line).replace("$size", "1024") for line in lines]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def test_every_message_of_the_troubleshooting_tables_is_in_the_program():

@@ -16,8 +16,10 @@ def script_words(script):
     return [words[1:] for words in commands(README) if words[:2] == ["python", script]]
 
 
-def test_readme_is_short():
+def test_readme_is_short_and_has_the_words_that_people_search_for():
     assert len(text_of(README).splitlines()) <= 160
+    words = ("속도", "반복", "프롬프트", "자동", "어텐션", "랭크", "챗봇", "메모리")
+    assert [word for word in words if word not in text_of(README)] == []
 
 
 @pytest.fixture(scope="module")
