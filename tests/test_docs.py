@@ -17,11 +17,11 @@ from gpt2_korean.cli.trainer_flags import read_trainer_flags
 PAGES = sorted([*ROOT.glob("*.md"), *(page for name in ("docs", "data", "jobs") for page in ROOT.glob(f"{name}/*.md"))])
 TWINS = [(page, page.with_name(page.name.replace(".en.md", ".md"))) for page in PAGES if page.name.endswith(".en.md")]
 # Flags of other programs that the documents name.
-OTHERS = """
-    contenders batches cold_only durations tb logdir flag
-    nproc_per_node signals_to_handle shutdown_timeout gpus_per_node nodes time signal
-    extra_index_url index_url no_index find_links
-""".split()
+OTHERS = [
+    "contenders", "batches", "cold_only", "durations", "tb", "logdir", "flag",
+    "nproc_per_node", "signals_to_handle", "shutdown_timeout", "gpus_per_node", "nodes", "time", "signal",
+    "extra_index_url", "index_url", "no_index", "find_links",
+]  # fmt: skip
 
 
 def text_of(page):
