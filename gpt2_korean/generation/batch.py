@@ -27,6 +27,8 @@ def write_all(model, out, prompts, settings, options):
             texts = write_batches(model, read, settings, options.batch_size, progress.update)
         for number, (prompt, pieces) in enumerate(zip(jobs, texts, strict=True), 1):
             heading = f"=== {number}/{len(jobs)} ===\n" if len(jobs) > 1 else ""
+            if heading and out.alone:  # an answer needs its question
+                heading += f"나> {prompt}\n"
             if not put_out(out, prompt, pieces, settings, heading)[1]:
                 say("출력을 읽는 쪽이 먼저 닫혀 여기서 멈춥니다.")
                 return
