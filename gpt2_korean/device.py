@@ -20,7 +20,6 @@ from gpt2_korean.messages import UsageError, particle, warn
 AUTO_ORDER = ("xpu", "cuda", "mps", "cpu")
 NAMES = {"xpu": "Intel GPU(XPU)", "cuda": "NVIDIA GPU(CUDA)", "mps": "Apple GPU(MPS)"}
 VENDORS = {"0x8086": "xpu", "0x10de": "cuda"}  # of PCI
-XPU_WHEELS = "https://download.pytorch.org/whl/xpu"
 GUIDE = "docs/devices.md"
 SYSTEM = Path("/")
 IPEX = "intel_extension_for_pytorch"
@@ -88,7 +87,7 @@ def _why_absent(name):
 
 def _how_to_install(name):
     if name == "xpu":
-        return f"pip install -r requirements-xpu.txt --extra-index-url {XPU_WHEELS}"
+        return "pip install -r requirements-xpu.txt"  # which knows where the wheels are
     return f"pip install --force-reinstall torch=={torch.__version__.split('+')[0]}"
 
 

@@ -188,10 +188,8 @@ def particle(word, pair):
     elif last in READ:
         consonant, l_sound = last in READ_WITH_CONSONANT, last in READ_WITH_L
     else:
-        common = after_consonant.removesuffix(after_vowel)
-        return (
-            f"{word}({common}){after_vowel}" if common != after_consonant else f"{word}{after_consonant}({after_vowel})"
-        )
+        start = after_consonant.removesuffix(after_vowel)  # 으 of 으로/로
+        return word + (f"({start}){after_vowel}" if start != after_consonant else f"{start}({after_vowel})")
     return word + (after_consonant if consonant and not (l_sound and pair.startswith("으로")) else after_vowel)
 
 

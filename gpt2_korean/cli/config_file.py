@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gpt2_korean.cli.parser import spell_flag
 from gpt2_korean.messages import UsageError
+from gpt2_korean.text.folders import suggest_path
 
 
 def config_words(path, parser):
@@ -36,6 +37,8 @@ def _read_config(path):
 
     try:
         config = reader(Path(path).read_text("utf-8-sig"))
+    except FileNotFoundError:
+        raise UsageError(f"--config={path}: 그런 파일이 없습니다. {suggest_path(path)}") from None
     except OSError as error:
         raise UsageError(f"--config={path}: 읽을 수 없습니다 ({error.strerror}).") from None
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
