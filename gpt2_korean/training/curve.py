@@ -37,7 +37,7 @@ WORDS = {
         "evaluation": "평가 (마지막 {:.3f})",
         "best": "{:.3f} ({:,}스텝)",
         "rate": "학습률",
-        "spent": "학습 손실도 평가 글의 글자당 토큰 {1:.2f}개로 나타냈습니다(학습 글은 {0:.2f}개).",
+        "spent": "비교할 수 있게 학습 손실도 평가 글의 글자당 토큰 {1:.2f}개로 환산했습니다(학습 글은 {0:.2f}개).",
         "units": ((1e8, " (억)"), (1e4, " (만)"), (1, "")),
     },
     "en": {
@@ -51,7 +51,7 @@ WORDS = {
         "evaluation": "evaluation (last {:.3f})",
         "best": "{:.3f} (step {:,})",
         "rate": "learning rate",
-        "spent": "Training, too, at the held-out text's {1:.2f} tokens per character (the training text has {0:.2f}).",
+        "spent": "For comparison, training too at the held-out text's {1:.2f} tokens per character (its own: {0:.2f}).",
         "units": ((1e9, " (billions)"), (1e6, " (millions)"), (1e3, " (thousands)"), (1, "")),
     },
 }

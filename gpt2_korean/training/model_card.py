@@ -13,7 +13,7 @@ from gpt2_korean.training.record import logged_losses, name_of_text, publishable
 
 CARD = "README.md"
 CARD_MARK = "<!-- gpt2-korean이 쓴 파일입니다. 고쳐서 간직하려면 이 줄을 지우세요. -->"
-LICENSES = dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"), "mit")
+BASE_LICENSES = dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"), "mit")
 UNKNOWN = "unknown"  # as the Hub spells it
 ABOUT = (
     "한국어 글을 이어 쓰는 언어 모델입니다. gpt2-korean의 train.py로 학습했습니다.",
@@ -64,11 +64,11 @@ def model_card(name, record, hub_name=None, talks=False):
         "## 쓰는 법",
         _code(_loading(hub_name or name, "" if hub_name else "  # 이 모델이 있는 폴더의 경로", prompt), "python"),
         "## 만든 방법",
-        "| | |\n|---|---|\n" + "\n".join(f"| {what} | {value} |" for what, value in _making(record).items() if value),
+        "| | |\n|---|---|\n" + "\n".join(_row(*what) for what in _making(record).items() if what[1]),
         _code(f"python {shlex.join(publishable(record.command))}", "bash"),
         f"자세한 것은 `{RECORD}`에 있습니다.",
         "## 라이선스",
-        _about_license(chosen, base, base_license),
+        _about_license(chosen, base_license, publishable(record.provenance)["model"]["name"]),
         "## 주의",
         "학습한 글을 흉내 낼 뿐이므로 쓴 내용이 사실이 아닐 수 있고, 그 글의 편향이나 글에 든 개인정보가 드러날 수 "
         "있습니다.",
@@ -82,6 +82,11 @@ def _loading(name, note, prompt):
         f"model = {json.dumps(name, ensure_ascii=False)}{note}\n"
         f'pipeline("text-generation", model)({prompt}, max_new_tokens=100)'
     )
+
+
+def _row(what, value):
+    escaped = value.replace("|", "\\|")
+    return f"| {what} | {escaped} |"
 
 
 def _making(record):
@@ -126,7 +131,7 @@ def _code(text, language):
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def _about_license(chosen, base, base_license):
+def _about_license(chosen, base_license, base):
     if chosen:
         return f"`{chosen}`"
     told = "정하지 않았습니다." if base_license == UNKNOWN else f"`{base_license}` (시작한 모델 {base}의 것)."
@@ -143,7 +148,7 @@ def _base_and_license(model_type):
     if model_type in SCRATCH_SIZES:
         return None, UNKNOWN
     if not Path(model_type).is_dir():
-        return model_type, LICENSES.get(model_type, UNKNOWN)
+        return model_type, BASE_LICENSES.get(model_type, UNKNOWN)
     with suppress(OSError, ValueError):
         metadata = metadata_load(Path(model_type) / CARD) or {}
         return metadata.get("base_model"), metadata.get("license", UNKNOWN)

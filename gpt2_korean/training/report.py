@@ -91,8 +91,9 @@ def _learnt_by_heart(log_history, model_step, characters):
     if trained[-1]["loss"] > BY_HEART * last["eval_loss"]:
         return ""
     losses = f"학습 손실 {trained[-1]['loss']:.2f}, 평가 손실 {last['eval_loss']:.2f}"
-    if len(evaluated) == 1:
-        return f"글을 많이 외웠습니다({losses}). --eval_steps=100처럼 더하면 언제부터인지 나옵니다."
+    if best["step"] == last["step"]:
+        alone = len({entry["step"] for entry in evaluated}) == 1
+        return f"글을 많이 외웠습니다({losses}). --eval_steps=100처럼 더하면 언제부터인지 나옵니다." if alone else ""
     if last["eval_loss"] < WORSE * best["eval_loss"]:
         return ""
     step = f"{best['step']:,}스텝"

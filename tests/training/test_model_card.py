@@ -40,6 +40,7 @@ def test_it_tells_the_text_by_name_and_characters_and_which_step_the_model_is_of
     assert "| 학습한 글 | 나의 글.txt · 글자 12,345개 · 토큰 5,000개 |" in text and "글 모음" not in text
     assert "| 떼어 둔 글의 글자당 비트 | 4.5000 |" in text and "2스텝의 것" in text
     assert "| 떼어 둔 글의 글자당 비트 | 4.7500 |" in model_card("x", record_of(model={"step": 3, "sample": None}))
+    assert "| a\\|b.txt · 글자" in model_card("x", record_of(options={"dataset_path": "a|b.txt"}))
     assert "A language model that continues Korean text" in text
 
 
