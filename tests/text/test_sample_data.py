@@ -2,11 +2,16 @@
 
 import json
 import re
+import shlex
+import shutil
+import subprocess
 import unicodedata
 
 import pytest
 from conftest import ROOT
 
+from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.text import documents as corpus
 
 DATA = ROOT / "data"
@@ -52,3 +57,16 @@ def test_the_demo_tells_truly_what_it_learns_by_heart(conversations):
     assert f"대화 {len(conversations):,}개" in makefile and f"대화 {len(conversations):,}개" in readme
     assert f"질문 {len(questions)}개에" in makefile and f"앞의 {LEARNT}개" in makefile
     assert f"뒤의 {len(questions) - LEARNT}개" in makefile
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_every_command_of_the_demo_and_those_that_it_names_are_accepted(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = subprocess.run(["make", "-n", "demo"], capture_output=True, text=True, check=True).stdout
+    lines = [shlex.split(line) for line in done.replace("\\\n", " ").splitlines()]
+    named = [shlex.split(word) for words in lines for word in words if ".py --" in word]
+    scripts = {"train.py": parse_train_options, "generate.py": parse_generate_options}
+    commands = [words for words in lines + named if words[1:] and words[1] in scripts]
+    assert [words[1] for words in commands] == ["train.py", *["generate.py"] * 3]
+    for words in commands:
+        scripts[words[1]](words[2:])
