@@ -137,7 +137,7 @@ def test_a_wrong_setting_is_explained_and_changes_nothing(capsys):
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) == 6 and not any("--" in line for line in shown)
     said = [
-        "length: '0'",
+        "length: ",
         "혹시 temperature인가요?",
         "top: 그런 설정이 없",
         "여기서는 length입니다",
