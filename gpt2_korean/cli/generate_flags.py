@@ -24,7 +24,7 @@ from gpt2_korean.cli.parser import (
     number,
     text,
 )
-from gpt2_korean.cli.suggestions import flag_to_write_with
+from gpt2_korean.cli.suggestions import flag_to_write_with, suggest_flag
 from gpt2_korean.cli.usage import MODELS, ask_for_model, show_writing
 from gpt2_korean.messages import UsageError, particle
 from gpt2_korean.text.conversations import PROMPT
@@ -120,7 +120,9 @@ def parse_generate_options(argv=None, find_models=lambda folder: []):
 def parse_setting(name, word, names=SETTINGS):
     """The value of `/set name word` in an interactive session; `names` may be set. Raises UsageError."""
     if name not in names:
-        raise UsageError(f"{name}: 그런 설정이 없습니다. 바꿀 수 있는 것: {', '.join(names)}")
+        others = {flag: words for flag, words in GENERATE_NAMES.items() if flag.partition("=")[0] in names}
+        hint = suggest_flag(name, names, names, others, "", f"바꿀 수 있는 것: {', '.join(names)}")
+        raise UsageError(f"{name}: 그런 설정이 없습니다. {hint}")
     return getattr(generate_parser().parse([f"--{name}={word}"]), name)
 
 

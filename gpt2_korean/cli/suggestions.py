@@ -16,10 +16,14 @@ def squeeze(name):
     return re.sub(r"[-_.]", "", name.lower())
 
 
-def suggest_flag(word, documented, known, other_names):
-    """A sentence that names the flag which was meant by `word`, or the way to list them all.
+LISTED = "쓸 수 있는 플래그는 --help로 볼 수 있습니다."
+
+
+def suggest_flag(word, documented, known, other_names, dashes="--", otherwise=LISTED):
+    """A sentence that names the flag which was meant by `word`, or else the way to list them all.
 
     documented, known: the flags that --help lists, and all of them. other_names: a table of other_names.py.
+    dashes: what a flag is shown with.
     """
     documented, known = ([flag.removeprefix("--") for flag in flags] for flags in (documented, known))
     name, flags = squeeze(word), [*documented, *known]
@@ -27,9 +31,9 @@ def suggest_flag(word, documented, known, other_names):
     if same is None:
         ours = next((flag for flag, names in other_names.items() if name in map(squeeze, names.split())), None)
         if ours is not None:
-            return f"여기서는 --{ours}입니다."
+            return f"여기서는 {dashes}{ours}입니다."
     found = same or _nearest(name, flags, documented) or _containing(word.lstrip("-"), flags)
-    return f"혹시 --{found}인가요?" if found else "쓸 수 있는 플래그는 --help로 볼 수 있습니다."
+    return f"혹시 {dashes}{found}인가요?" if found else otherwise
 
 
 def _nearest(name, flags, documented):

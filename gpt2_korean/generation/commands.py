@@ -58,7 +58,7 @@ def follow(session, line):
     name, *rest = line.split(maxsplit=1)
     name = OTHER_NAMES.get(name, name)
     if name not in COMMANDS:
-        raise UserError(f"{name}: 그런 명령이 없습니다. {_nearest(name, COMMANDS, '/help로 명령을 볼 수 있습니다.')}")
+        raise UserError(f"{name}: 그런 명령이 없습니다. {_suggest_command(name)}")
     return COMMANDS[name][0](session, *(word.strip() for word in rest))
 
 
@@ -158,12 +158,9 @@ def change(session, words=""):
     name = name.replace("-", "_")
     if name == "seed":
         return seed(session, word)
-    if name and name not in names:
-        others = f"바꿀 수 있는 것: {', '.join(names)}"
-        raise UserError(f"{name}: 그런 설정이 없습니다. {_nearest(name, names, others)}")
     if name == "stop" and equals and not word:
         session = replace(session, settings=replace(session.settings, stop=None))
-    elif word or equals:
+    elif word or equals or name not in ("", *names):  # one that there is not is refused
         value = _parse(session, name, _unquote(word), names)
         session = replace(session, settings=replace(session.settings, **{name: value}))
     for each in [name] if name else names:
@@ -189,14 +186,11 @@ def _unquote(word):
     return word[1:-1] if len(word) > 1 and word[0] == word[-1] in "\"'" else word
 
 
-def _nearest(word, known, otherwise):
-    """A sentence that names the most similar of `known` words, or `otherwise`."""
-    part = word.strip("/")
-    similar = [each for each in known if part and each.strip("/").startswith(part)]
-    similar = (
-        similar or difflib.get_close_matches(word, known, n=1) or [each for each in known if part and part in each]
-    )
-    return f"혹시 {similar[0]}인가요?" if similar else otherwise
+def _suggest_command(name):
+    """A sentence that names the most similar command, or the way to list them all."""
+    begun = [each for each in COMMANDS if name != "/" and each.startswith(name)]
+    similar = begun or difflib.get_close_matches(name, COMMANDS, n=1)
+    return f"혹시 {similar[0]}인가요?" if similar else "/help로 명령을 볼 수 있습니다."
 
 
 def show_help(session, _=""):

@@ -132,13 +132,19 @@ def test_settings_are_shown_as_flags_take_them(capsys):
 
 
 def test_a_wrong_setting_is_explained_and_changes_nothing(capsys):
-    lines = ["/set length 0", "/set temprature 1", "/set top", "/set zzz=1", "/set top_p="]
+    lines = ["/set length 0", "/set temprature 1", "/set top", "/set max_new_tokens=1", "/set zzz", "/set top_p="]
     assert follow_all(begin()[0], *lines).settings == START
     shown = capsys.readouterr().err.splitlines()
-    assert len(shown) == 5 and not any("--" in line for line in shown)
-    for line, words in zip(
-        shown, ["length: '0'", "혹시 temperature인가요?", "혹시 top_", "no_repeat", "top_p: "], strict=True
-    ):
+    assert len(shown) == 6 and not any("--" in line for line in shown)
+    said = [
+        "length: ",
+        "혹시 temperature인가요?",
+        "top: 그런 설정이 없",
+        "여기서는 length입니다",
+        "바꿀 수 있는 것",
+        "top_p: ",
+    ]
+    for line, words in zip(shown, said, strict=True):
         assert words in line
 
 
