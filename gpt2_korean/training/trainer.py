@@ -171,8 +171,8 @@ class KoreanTrainer(Trainer):
         self.record.losses = self.state.log_history
 
     def create_model_card(self, *args, **kwargs):
-        """Ours in place of the one that Trainer would write before it pushes to the Hub."""
-        if self.is_world_process_zero():
+        """Ours, where steps were taken, in place of the one that Trainer would write before it pushes to the Hub."""
+        if self.is_world_process_zero() and self.record.steps is not None:
             if self.record.model is None:
                 prompts = own_prompts(self.processing_class)[:1]
                 written = write_samples(self, prompts)
