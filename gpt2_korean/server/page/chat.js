@@ -1,3 +1,5 @@
+import { isSending } from "./keys.js";
+
 /**
  * The turns of a conversation, [what was asked, what was answered], each with what can be done with it.
  *
@@ -45,8 +47,9 @@ export function createChat(box, onEdit) {
     cancel.onclick = close;
     form.onsubmit = (event) => {
       event.preventDefault();
+      if (send.disabled || !field.value.trim()) return;
       close();
-      if (field.value.trim()) onEdit(index, field.value);
+      onEdit(index, field.value);
     };
     form.append(field, send, cancel);
     button.hidden = true;
@@ -77,11 +80,6 @@ export function createChat(box, onEdit) {
       for (const button of box.querySelectorAll("button")) button.disabled = writing;
     },
   };
-}
-
-/** Whether a key sends what is written: Enter, unless it ends a syllable or a line. */
-export function isSending(event) {
-  return event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
 }
 
 /** Put a text into the clipboard, or where a browser does not let us, select it where it stands. */

@@ -1,4 +1,5 @@
 import { clean } from "./keep.js";
+import { asInField } from "./marks.js";
 
 const $ = (id) => document.getElementById(id);
 const FORMAT = "gpt2-korean";
@@ -52,7 +53,7 @@ async function read(file) {
   if (file.size > 5_000_000) throw Error("파일이 너무 큽니다. 5MB까지 가져올 수 있습니다.");
   let text, data = null;
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()).replace(/\r\n?/g, "\n");
+    text = asInField(new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()));
   } catch {
     throw Error("UTF-8로 읽을 수 없는 파일입니다.");
   }
@@ -66,6 +67,6 @@ async function read(file) {
 }
 
 function cut(state, limit) {
-  const text = state.text.slice(0, limit);
-  return { ...state, ...clean({ ...state, text }), turns: state.turns };
+  const { text, marks, last } = clean({ ...state, text: state.text.slice(0, limit) });
+  return { ...state, text, marks, last };
 }

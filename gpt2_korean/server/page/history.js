@@ -2,7 +2,7 @@
  * What can be undone and done again. A state is whatever `now()` gives and `show(state)` shows.
  *
  * record(label, options): a change named `label` comes next; call it before. Changes of one `group` that follow each
- * other within a second are one; with `joins` however late they are.
+ * other within a second are one; with `joins` it is one with the last.
  */
 export function createHistory(now, show, most = 300) {
   const past = [], future = [];
@@ -19,17 +19,16 @@ export function createHistory(now, show, most = 300) {
 
   return {
     record(label, { group: its = null, joins = false, state = now() } = {}) {
-      const follows = its && its === group && (joins || Date.now() - time < 1000);
+      const follows = joins || (its && its === group && Date.now() - time < 1000);
       [group, time] = [its, Date.now()];
       future.length = 0;
       if (!follows) past.push({ label, state });
       if (past.length > most) past.shift();
     },
     pause() { group = null; }, // what comes next is a change of its own
-    takeBack() { show(past.pop().state); },
+    drop() { past.pop(); }, // what was recorded last has changed nothing
     undo: () => move(past, future),
     redo: () => move(future, past),
-    clear() { past.length = future.length = 0; },
     get canUndo() { return past.length > 0; },
     get canRedo() { return future.length > 0; },
   };

@@ -1,3 +1,5 @@
+import { asInField } from "./marks.js";
+
 // What is kept in the browser: {text, marks, last, turns, settings, start}.
 
 /** A store under `name`. Each tab has its own; a new tab begins with what was kept last. */
@@ -37,7 +39,7 @@ export function createStore(name, now, onFailure) {
 
 /** `data` with everything in it that is what it should be, and empty where it is not. */
 export function clean(data) {
-  const text = typeof data.text === "string" ? data.text : "";
+  const text = typeof data.text === "string" ? asInField(data.text) : "";
   const isPlace = (place) => Array.isArray(place) && place.length === 2 && place.every(Number.isInteger)
     && 0 <= place[0] && place[0] <= place[1] && place[1] <= text.length;
   const isTurn = (turn) => Array.isArray(turn) && turn.length === 2 && turn.every((side) => typeof side === "string");

@@ -1,6 +1,11 @@
 // Which characters of a text the model wrote: marks, a sorted list of [from, to) that neither overlap nor touch.
 // A change puts `size` characters in the place of [from, to). Nothing here knows the page.
 
+/** A text as a field gives it back: with line ends of one kind. */
+export function asInField(text) {
+  return text.replace(/\r\n?/g, "\n");
+}
+
 /** What made `after` of `before`, by whoever typed: the caret then stands behind it. */
 export function difference(before, after, caret) {
   const most = Math.min(before.length, after.length);

@@ -1,11 +1,13 @@
 // The page to write with. All that is written is put in as text, never as HTML; nothing is loaded from elsewhere.
 
 import { ask } from "./ask.js";
-import { createChat, isSending } from "./chat.js";
-import { createHistory } from "./history.js";
+import { createChat } from "./chat.js";
 import { createFiles } from "./files.js";
+import { createHeader } from "./header.js";
+import { createHistory } from "./history.js";
 import { createStore } from "./keep.js";
-import { change, difference, follow, mark } from "./marks.js";
+import { listenToKeys } from "./keys.js";
+import { asInField, change, difference, follow, mark } from "./marks.js";
 import { createPaper } from "./paper.js";
 import { createSettings } from "./settings.js";
 import { createSharing } from "./sharing.js";
@@ -15,10 +17,12 @@ const $ = (id) => document.getElementById(id);
 const field = $("text");
 const start = await (await fetch("settings")).json();
 const limit = start.characters;
+const ENDED_AT_ONCE =
+  "모델이 여기서 바로 글을 끝냈습니다. 다시 쓰거나, 자세한 설정에서 최소 길이(min_length)를 20쯤으로 올려 보세요.";
 const touched = matchMedia("(pointer: coarse)").matches; // there a focus opens the keyboard
 
 // What is written. marks: what of the text is the model's. last: the place of what it wrote last, to write it again.
-// turns: of a conversation, [what was asked, what was answered].
+// turns: of a conversation, [what was asked, what was answered]. Never changed in place: history holds them.
 let doc = { text: "", marks: [], last: null, turns: [] };
 let work = null; // the AbortController of the text under way
 
@@ -34,11 +38,12 @@ const store = createStore(`gpt2-korean ${start.chat ? "chat" : "text"}`, () => (
 });
 const first = { values: JSON.stringify([start.presets, start.sliders, start.seed]), prompt: start.prompt };
 const settings = createSettings(start, (before, name) => {
-  history.record("설정", { group: `setting ${name}`, state: { ...doc, settings: before } });
+  if (!work) history.record("설정", { group: `setting ${name}`, state: { ...doc, settings: before } });
   changed();
 });
 const paper = createPaper($("paper"), field, $("mirror"), limit, (text, made, { joins, missing }) => {
-  history.record("글 고치기", { group: made.size ? "typing" : "deleting", joins });
+  const group = made.size > 1 ? null : made.size ? "typing" : "deleting"; // what is pasted is a change of its own
+  history.record("글 고치기", { group, joins });
   if (/\s$/.test(text.slice(0, made.from + made.size))) history.pause(); // a word a time
   doc = { ...doc, text, marks: change(doc.marks, made), last: doc.last && follow(doc.last, made) };
   paper.drawMarks(doc.marks);
@@ -49,6 +54,7 @@ const paper = createPaper($("paper"), field, $("mirror"), limit, (text, made, { 
 const chat = createChat($("turns"), (index, text) => answer("내 말 고치기", text, doc.turns.slice(0, index)));
 const suggestions = createSuggestions(toContinue, take, (event) => event.field && settings.showError(event));
 const sharing = createSharing();
+const header = createHeader(start);
 
 /** Show a document; the caret goes to `caret`. */
 function show(next, caret) {
@@ -64,13 +70,8 @@ function changed() {
   $("redo").disabled = work || !history.canRedo;
   $("again").disabled = work || !(start.chat ? doc.turns.length : doc.last);
   $("new").disabled = work || !doc.turns.length;
+  $("import").disabled = work;
   store.later();
-}
-
-function showNumbers(tokens, seconds, read) {
-  const used = Math.min(read + tokens, start.model.context ?? Infinity), most = start.model.context;
-  $("speed").textContent = `초당 ${(tokens / seconds).toFixed(1)}토큰`;
-  $("context").textContent = `${used.toLocaleString()}${most ? `/${most.toLocaleString()}` : ""}토큰`;
 }
 
 function fail(words) {
@@ -94,9 +95,9 @@ async function write(label, prompt, earlier, put) {
   if (work) return;
   history.record(label);
   work = new AbortController();
-  const { signal } = work;
+  const { signal } = work, before = doc;
   const body = { prompt, turns: newest(earlier, prompt), settings: settings.asked, seed: settings.seed };
-  let text = "", words = "완료했습니다.", failed = null, read = 0, ended = false;
+  let raw = "", text = "", words = "완료했습니다.", failed = null, read = 0, ended = false;
   put(text);
   lock();
   $("status").textContent = "쓰는 중입니다.";
@@ -111,14 +112,15 @@ async function write(label, prompt, earlier, put) {
       words = event.notice ?? words;
       read = event.read;
     }
-    if (event.tokens) showNumbers(event.tokens, event.seconds, read);
-    text += event.text ?? "";
+    if (event.tokens) header.count(event.tokens, event.seconds, read);
+    text = asInField((raw += event.text ?? ""));
     ended ||= event.ended === true;
   }
   clearInterval(drawing);
   work = null;
   const nothing = start.chat ? !text.trim() : !text;
-  nothing ? history.takeBack() : put(text);
+  if (nothing) history.drop(), show(before, before.text.length);
+  else put(text);
   lock();
   if (ended && nothing) words = ENDED_AT_ONCE;
   else if (ended && !start.chat) words += " 모델이 여기서 글을 끝냈습니다.";
@@ -128,9 +130,6 @@ async function write(label, prompt, earlier, put) {
   if (failed?.field) settings.showError(failed, true);
   else if (failed) fail(failed.error);
 }
-
-const ENDED_AT_ONCE =
-  "모델이 여기서 바로 글을 끝냈습니다. 다시 쓰거나, 자세한 설정에서 최소 길이(min_length)를 20쯤으로 올려 보세요.";
 
 /** Bring the page in line with whether a text is being written. */
 function lock() {
@@ -169,7 +168,8 @@ function toContinue() {
   return { prompt, turns: newest(doc.turns, prompt), settings: settings.asked };
 }
 
-function take(text) {
+function take(suggested) {
+  const text = asInField(suggested);
   suggestions.hide();
   paper.endComposition();
   field.focus();
@@ -205,51 +205,19 @@ $("new").onclick = () => {
   show({ ...doc, turns: [] }, field.selectionEnd);
 };
 
-field.onkeydown = (event) => {
-  const sends = event.key === "Enter" && (event.ctrlKey || event.metaKey);
-  if (sends || (start.chat && isSending(event))) $("write").click();
-  else if (event.key === "Escape" && !work) suggestions.hide();
-  else if (!suggestions.shown) return;
-  else if (event.key === "Tab" && !event.shiftKey) suggestions.takeChosen();
-  else if (event.altKey && event.key === "ArrowDown") suggestions.next(1);
-  else if (event.altKey && event.key === "ArrowUp") suggestions.next(-1);
-  else return;
-  event.preventDefault();
-};
-field.addEventListener("beforeinput", (event) => {
-  if (!event.inputType.startsWith("history")) return; // of a menu
-  event.preventDefault();
-  step(event.inputType === "historyUndo" ? "undo" : "redo");
+listenToKeys(field, {
+  sendsByEnter: start.chat,
+  suggestions,
+  onSend: () => $("write").click(),
+  onEscape: () => (work ? work.abort() : suggestions.hide()),
+  onUndo: () => step("undo"),
+  onRedo: () => step("redo"),
 });
 document.addEventListener("selectionchange", () => {
   if (suggestions.shown && toContinue()?.prompt !== suggestions.prompt) suggestions.hide();
 });
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") return work?.abort();
-  const undoesItself = event.target !== field && event.target.matches("textarea, [type=number], #seed");
-  if (undoesItself || !(event.ctrlKey || event.metaKey) || event.altKey || event.isComposing) return;
-  // With a Korean keyboard the key is ㅋ; what letter is on it says its place.
-  const letter = /^[a-z]$/i.test(event.key) ? event.key.toLowerCase() : event.code.slice(3).toLowerCase();
-  if (letter !== "z" && letter !== "y") return;
-  event.preventDefault();
-  step(letter === "y" || event.shiftKey ? "redo" : "undo");
-});
 
-$("model").textContent = start.model.name;
-$("device").textContent = start.model.device;
-if (start.model.context) $("context").textContent = `${start.model.context.toLocaleString()}토큰`;
-if (start.chat) {
-  $("guide").textContent = "말을 걸면 답합니다. 모델이 지어낸 답이므로 사실과 다를 수 있습니다.";
-  field.placeholder = "여기에 말을 걸어 보세요.";
-  field.ariaLabel = "건넬 말";
-  $("write").textContent = "보내기";
-  $("again").textContent = "다시 답하기";
-  $("new").hidden = false;
-  $("legend").hidden = !start.suggests;
-  document.body.classList.add("chat");
-}
 createFiles({ now, chat: start.chat, limit, onForget: store.forget }, (state, isCut) => {
-  if (work) return;
   history.record("가져오기");
   settings.write(state.settings ?? {});
   const { settings: _, ...text } = state;
