@@ -66,9 +66,8 @@ class Page:
 
     def write(self, button="write"):
         """The text once the model has written."""
-        self.run("document.getElementById('status').textContent = ''")
         self.press(button)
-        self.status("완료했습니다")
+        self.wait(self.part("write").is_displayed)
         return self.text
 
     def suggestions(self):

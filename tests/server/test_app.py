@@ -39,15 +39,6 @@ def test_the_last_events_tell_how_much_was_read_and_written_and_whether_it_ended
     assert events[0]["read"] == 1
 
 
-def test_the_page_starts_with_values_that_write_well_unless_flags_say_otherwise():
-    words = ["--model_name_or_path=x", "--serve"]
-    starts = parse_generate_options(words).settings
-    assert (starts.top_k, starts.top_p, starts.temperature, starts.repetition_penalty) == (50, 0.95, 0.7, 1.2)
-    assert parse_generate_options([*words, "--temperature=1.0", "--top-p=1"]).settings.temperature == 1.0
-    assert parse_generate_options([*words, "--temperature=1.0", "--top-p=1"]).settings.top_p == 1.0
-    assert parse_generate_options(words[:1]).settings.temperature == 1.0
-
-
 def test_a_seed_repeats_a_text_and_no_seed_is_a_new_one(port):
     texts = [written(ask(port, "/write", prompt="가", seed=seed)[1]) for seed in ("7", "7", None, None)]
     assert texts[0] == texts[1] and len(set(texts)) == 3

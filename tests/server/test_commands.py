@@ -1,4 +1,4 @@
-"""The command that the page shows: it writes the same text, whatever shell it is given to."""
+"""The page and the command line: what it starts with, and the commands that write the same text."""
 
 import re
 import shlex
@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server.client import ask, written
 
+from gpt2_korean.cli.generate_flags import parse_generate_options
 from gpt2_korean.server.events import join_for_windows
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
@@ -59,3 +60,12 @@ def test_there_is_no_command_for_windows_where_its_shells_would_change_a_text(po
         commands = ask(port, "/write", prompt=text, settings={"length": "1"})[1][0]["commands"]
         assert commands["windows"] is None and shlex.split(commands["posix"])
     assert ask(port, "/write", prompt="가 & 나", settings={"length": "1"})[1][0]["commands"]["windows"]
+
+
+def test_the_page_starts_with_values_that_write_well_unless_flags_say_otherwise():
+    words = ["--model_name_or_path=x", "--serve"]
+    starts = parse_generate_options(words).settings
+    assert (starts.top_k, starts.top_p, starts.temperature, starts.repetition_penalty) == (50, 0.95, 0.7, 1.2)
+    assert parse_generate_options([*words, "--temperature=1.0", "--top-p=1"]).settings.temperature == 1.0
+    assert parse_generate_options([*words, "--temperature=1.0", "--top-p=1"]).settings.top_p == 1.0
+    assert parse_generate_options(words[:1]).settings.temperature == 1.0

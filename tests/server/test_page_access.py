@@ -160,7 +160,7 @@ def test_suggestions_and_texts_are_heard_and_how_they_join_is_seen(page):
     assert [button.get_attribute("aria-current") for button in buttons] == ["true"] + [None] * (len(buttons) - 1)
     before = page.text
     text = page.write()
-    assert heard.get_property("textContent") == text.removeprefix(before).strip()
+    assert heard.get_property("textContent").strip() == text.removeprefix(before).strip()
 
 
 def test_suggestions_go_when_the_caret_does_and_never_come_within_a_word(page):

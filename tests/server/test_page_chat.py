@@ -152,4 +152,4 @@ def test_who_speaks_is_heard(chat):
     say(chat, "가")
     heard = chat.run("return [...document.querySelectorAll('.turn .unseen')].map((span) => span.textContent)")
     assert heard == ["나:", "모델:"]
-    assert chat.part("heard").get_property("textContent") == texts(chat, "answered")[0].strip()
+    assert chat.part("heard").get_property("textContent").strip() == texts(chat, "answered")[0].strip()

@@ -167,3 +167,23 @@ def test_a_kept_state_that_is_broken_is_as_none(page):
         page.run("sessionStorage.setItem('gpt2-korean text', arguments[0])", broken)
         page.open()
         assert page.text == "" and page.marked() == []
+
+
+def test_where_the_browser_keeps_nothing_the_page_says_so_and_asks_before_it_goes(page, browser):
+    from selenium.webdriver.common.keys import Keys
+
+    script = """for (const name of ["localStorage", "sessionStorage"])
+        Object.defineProperty(window, name, { get() { throw Error("no") } })"""
+    leave = """const leaving = new Event("beforeunload", { cancelable: true });
+        dispatchEvent(leaving);
+        return leaving.defaultPrevented"""
+    added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+    try:
+        page.open()
+        page.type("가")
+        page.wait(lambda: "저장을 막아" in page.part("kept").text)
+        assert page.run(leave) is True
+        page.type(Keys.CONTROL, "a", Keys.NULL, Keys.DELETE)
+        assert page.run(leave) is False
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": added["identifier"]})

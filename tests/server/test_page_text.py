@@ -119,6 +119,22 @@ def test_the_text_goes_on_at_the_caret(page):
     assert page.part("text").get_property("selectionEnd") == len(text) - 4
 
 
+def test_a_long_text_scrolls_with_its_marks_and_its_caret_stays_in_sight(page, browser):
+    from selenium.webdriver.common.keys import Keys
+
+    measure = """const [field, mirror, paper] = ["text", "mirror", "paper"].map((id) => document.getElementById(id));
+        return [field.clientHeight, field.scrollHeight, mirror.scrollHeight, paper.scrollTop + paper.clientHeight]"""
+    page.press("suggesting")
+    line = "오늘은  날씨가\t좋다. averyveryverylongwordwithoutanyspaceatall_averyveryverylongword 😀 (ㅋㅋ)\n"
+    browser.execute_cdp_cmd("Input.insertText", {"text": line * 40})
+    for write in (lambda: page.type("끝", Keys.ENTER, Keys.ENTER), page.write):
+        write()
+        height, scrolled, layer, seen = page.run(measure)
+        assert height == scrolled == layer and height - seen < 20
+    page.type(Keys.CONTROL, Keys.HOME, Keys.NULL, "가")
+    assert page.run("return document.getElementById('paper').scrollTop") < 20
+
+
 def test_what_does_not_fit_is_told_and_takes_nothing_of_what_stands_there(page, browser):
     from selenium.webdriver.common.keys import Keys
 

@@ -13,7 +13,7 @@ export function createHeader(start) {
     $("write").textContent = "보내기";
     $("again").textContent = "다시 답하기";
     $("new").hidden = false;
-    $("legend").hidden = !start.suggests;
+    $("legend").hidden = true;
     document.body.classList.add("chat");
   }
   return {

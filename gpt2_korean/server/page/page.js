@@ -34,7 +34,7 @@ const history = createHistory(now, ({ settings: values, ...state }) => {
 });
 const store = createStore(`gpt2-korean ${start.chat ? "chat" : "text"}`, () => ({ ...now(), start: first }), () => {
   $("kept").textContent = "이 브라우저가 저장을 막아 새로고침하면 모두 사라집니다. 남기려면 내보내기를 누르세요.";
-  addEventListener("beforeunload", (event) => (doc.text || doc.turns.length) && event.preventDefault());
+  window.onbeforeunload = () => (doc.text || doc.turns.length ? "" : null); // anything but null asks
 });
 const first = { values: JSON.stringify([start.presets, start.sliders, start.seed]), prompt: start.prompt };
 const settings = createSettings(start, (before, name) => {

@@ -48,22 +48,31 @@ export function createPaper(paper, field, mirror, limit, onEdit) {
     mirror.replaceChildren(...pieces, "\u200b"); // a line that is empty has its height, too
   }
 
-  const below = () => caretMark.offsetTop + caretMark.offsetHeight + 16 - paper.scrollTop - paper.clientHeight;
-  const isSeen = () => below() <= 8;
+  const bottom = () => caretMark.offsetTop + caretMark.offsetHeight + 12;
+  const isSeen = () => bottom() <= paper.scrollTop + paper.clientHeight + 8;
+
+  function reveal() {
+    const top = caretMark.offsetTop - 12;
+    paper.scrollTop = Math.min(top, Math.max(paper.scrollTop, bottom() - paper.clientHeight));
+  }
 
   return {
-    /** Show a text; its end of what is new stays in sight, unless one has scrolled up. */
+    /** Show a text; the caret is brought in sight, unless one has scrolled up while it is written. */
     show(text, marks, caret) {
       if (field.value !== text) {
         field.value = text;
         field.setSelectionRange(caret, caret);
       }
       known = text;
-      const follows = !caretMark || isSeen();
+      const follows = !field.readOnly || isSeen();
       draw(marks, caret);
-      if (follows && below() > 0) paper.scrollTop += below();
+      if (follows) reveal();
     },
-    drawMarks(marks) { draw(marks, field.selectionEnd); },
+    /** The marks of what one has edited oneself. The field grows with them, so the browser has not seen the caret. */
+    drawMarks(marks) {
+      draw(marks, field.selectionEnd);
+      reveal();
+    },
     /** End the syllable that is being composed, which would be typed once more behind what is put in. */
     endComposition() {
       if (!composing) return;
