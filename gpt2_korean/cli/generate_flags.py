@@ -30,8 +30,9 @@ from gpt2_korean.messages import UsageError, particle
 from gpt2_korean.text.conversations import PROMPT
 from gpt2_korean.text.normalise import normalise
 
-# What --serve takes for itself.
+# What --serve takes for itself, and where its page starts without flags: values that write well.
 SERVING = ("serve", "host", "port")
+PAGE_START = {"top_p": 0.95, "temperature": 0.7, "repetition_penalty": 1.2}
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ def parse_generate_options(argv=None, find_models=lambda folder: []):
     if not options.model_name_or_path:
         raise ask_for_model(find_models(MODELS))
     check_together(options, given)
+    if options.serve:
+        vars(options).update({name: value for name, value in PAGE_START.items() if name not in given})
     return GenerateOptions(*(group_of(field.type, options) for field in fields(GenerateOptions)))
 
 
