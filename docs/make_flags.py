@@ -20,7 +20,9 @@ MORE = {
     ("train.py", "학습"): "[평가](evaluation.md), [어휘](vocabulary.md), [LoRA](lora.md)",
     ("train.py", "장치"): "[장치](devices.md), [속도](speed.md)",
     ("generate.py", "모델"): "[장치](devices.md), [속도](speed.md)",
-    ("generate.py", "샘플링"): "[동작 원리](how-it-works.md#7-고르기-샘플링)",
+    ("generate.py", "앞글(프롬프트)"): "[쓰기](writing.md)",
+    ("generate.py", "샘플링"): "[쓰기](writing.md), [동작 원리](how-it-works.md#7-고르기-샘플링)",
+    ("generate.py", "웹 페이지"): "[쓰기](writing.md#웹-페이지에서)",
 }
 
 
