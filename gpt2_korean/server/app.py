@@ -5,6 +5,7 @@ words and the checks of the settings are generate_flags'.
 """
 
 import asyncio
+import contextlib
 import errno
 import importlib.util
 import ipaddress
@@ -16,18 +17,24 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from gpt2_korean.cli.generate_flags import describe_settings, parse_setting
+from gpt2_korean.cli.generate_flags import PAGE_START, describe_settings, parse_setting
 from gpt2_korean.messages import UsageError, UserError, report, say, say_error, warn
 from gpt2_korean.server.events import Asked, suggest_texts, write_text
 from gpt2_korean.text.prompts import read_prompts
 
-# What the page can change: least, most and step of each slider. The field beside it takes whatever the flag does.
+# What the page can change: its Korean name; least, most and step of its slider. The field takes whatever the flag does.
 SLIDERS = {
-    "length": (10, 300, 10),
-    "top_k": (0, 200, 1),
-    "top_p": (0.05, 1, 0.01),
-    "temperature": (0, 2, 0.05),
-    "repetition_penalty": (1, 2, 0.05),
+    "length": ("길이", 10, 300, 10),
+    "min_length": ("최소 길이", 0, 300, 10),
+    "temperature": ("다양성", 0, 2, 0.05),
+    "top_p": ("후보의 확률 합", 0.05, 1, 0.01),
+    "top_k": ("후보 수", 0, 200, 1),
+    "repetition_penalty": ("반복 페널티", 1, 2, 0.05),
+}
+PRESETS = {
+    "차분하게": {"top_k": 50, "top_p": 0.9, "temperature": 0.4, "repetition_penalty": 1.2},
+    "보통": {"top_k": 50, **PAGE_START},
+    "자유롭게": {"top_k": 0, "top_p": 0.98, "temperature": 1.0, "repetition_penalty": 1.1},
 }
 # The most that is done for one request, however it was sent, and the most requests that wait.
 MOST_TOKENS, MOST_CHARACTERS, MOST_WAITING = 1000, 20_000, 16
@@ -45,17 +52,21 @@ def open_port(host, port):
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError, UnicodeError) as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
-            raise UsageError(f"--port={port}: 이미 쓰이는 포트입니다. 다른 것이나 0(비어 있는 것)을 주세요.") from None
-        raise UsageError(f"--host={host} --port={port}: 열 수 없는 주소입니다 ({error}).") from None
+            raise UsageError(f"--port={port}: 이미 사용 중인 포트입니다. 다른 포트나 0(빈 포트)을 주세요.") from None
+        raise UsageError(f"--host={host} --port={port}: 이 주소로는 열 수 없습니다 ({error}).") from None
 
 
 def serve(listener, page):
     """Answer whoever comes to `listener` until Ctrl-C."""
     host, port = listener.getsockname()[:2]
     if not ipaddress.ip_address(host).is_loopback:
-        warn("암호가 없습니다. 이 주소에 닿는 사람은 누구나 이 모델로 글을 쓸 수 있으니 믿는 네트워크에서만 여세요.")
-    say(f"글쓰기 화면: http://{f'[{host}]' if ':' in host else host}:{port} (끝내려면 Ctrl-C)")
-    build_server(host, page).run(sockets=[listener])
+        warn(
+            "암호가 없습니다. 이 주소에 접속하는 사람은 누구나 이 모델로 글을 쓸 수 있으니 믿는 네트워크에서만 여세요."
+        )
+    say(f"글쓰기 웹 페이지: http://{f'[{host}]' if ':' in host else host}:{port} (끝내려면 Ctrl-C)")
+    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises once it has closed
+        build_server(host, page).run(sockets=[listener])
+    say("웹 페이지를 닫았습니다.")
 
 
 def build_server(host, page):
@@ -83,29 +94,31 @@ def build_app(names, closing, page):
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
+    from gpt2_korean.device import describe_device
     from gpt2_korean.generation.write import converses
 
-    words = describe_settings([*SLIDERS, "seed"])
     settings, seed, chat = page.options.settings, page.options.model.seed, page.model.chat
-    values = vars(settings)
     take_turns = turns_on_one_thread(closing)
 
     async def describe(_request):
-        sliders = [
-            {"name": name, "words": words[name], "value": values[name], "least": least, "most": most, "step": step}
-            for name, (least, most, step) in SLIDERS.items()
-        ]
-        seed_field = {"words": words["seed"], "value": None if seed is None else str(seed)}
+        decoder = page.model.decoder
+        name, device = page.options.model.model_name_or_path, describe_device(decoder.device)
+        about = {
+            "model": {"name": name, "device": device, "context": decoder.context},
+            "sliders": describe_sliders(settings),
+            "presets": list_presets(settings),
+            "seed": None if seed is None else str(seed),
+        }
         talks = converses(page.model, page.options.prompts)
         text = {"prompt": page.prompt, "chat": talks, "suggests": chat is None, "characters": MOST_CHARACTERS}
-        return JSONResponse({"sliders": sliders, "seed": seed_field, **text})
+        return JSONResponse({**about, **text})
 
     def answer_with(work):
         async def answer(request):
             try:
                 asked = await read_request(request, settings, needs_words=chat is not None)
             except (UserError, ClientDisconnect) as error:  # who has left does not read it
-                return JSONResponse({"error": str(error)}, 400)
+                return JSONResponse({"error": str(error), "field": getattr(error, "field", None)}, 400)
             events = take_turns(work(page, asked))
             lines = (json.dumps(event, ensure_ascii=False) + "\n" async for event in events)
             # Its task may be ended while a line is sent, and then nothing else closes it at once.
@@ -120,6 +133,23 @@ def build_app(names, closing, page):
         Mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True)),
     ]
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=names)])
+
+
+def describe_sliders(settings):
+    """A dict of each of SLIDERS, its value that of `settings`."""
+    words = describe_settings(SLIDERS)
+    return [
+        {"name": name, "label": label, "value": getattr(settings, name), "least": least, "most": most, "step": step}
+        | {"words": words[name].partition(" (기본값")[0]}  # the page has its own
+        for name, (label, least, most, step) in SLIDERS.items()
+    ]
+
+
+def list_presets(settings):
+    """`[{"name", "values"}]`: PRESETS, and first what flags have set if that is none of them."""
+    start = {name: getattr(settings, name) for name in PRESETS["보통"]}
+    own = {} if start in PRESETS.values() else {"처음 값": start}
+    return [{"name": name, "values": values} for name, values in {**own, **PRESETS}.items()]
 
 
 async def read_request(request, settings, needs_words):
@@ -147,13 +177,27 @@ async def read_request(request, settings, needs_words):
     if sum(map(len, texts)) > MOST_CHARACTERS:
         raise UserError(TOO_LONG)
     if needs_words and not texts[0].strip():
-        raise UserError("건넬 말을 적으세요.")
-    changed = {name: parse_setting(name, word, SLIDERS) for name, word in words.items()}
-    most_tokens = max(MOST_TOKENS, settings.length)
-    if changed.get("length", 0) > most_tokens:
-        raise UserError(f"length는 {most_tokens:,}까지 쓸 수 있습니다.")
-    seed = secrets.randbits(32) if seed is None else parse_setting("seed", str(seed), ["seed"])
+        raise UserError("건넬 말을 입력하세요.")
+    changed = {name: read_field(name, word, SLIDERS) for name, word in words.items()}
+    most_tokens = max(MOST_TOKENS, settings.length, settings.min_length)
+    for name in ("length", "min_length"):
+        if changed.get(name, 0) > most_tokens:
+            raise of_field(name, UserError(f"{most_tokens:,}까지 쓸 수 있습니다."))
+    seed = secrets.randbits(32) if seed is None else read_field("seed", str(seed), ["seed"])
     return Asked(read_prompts([texts[0]])[0], turns, replace(settings, **changed), seed)
+
+
+def read_field(name, word, names):
+    """As parse_setting; the UserError that it raises has the name of the field as its `field`."""
+    try:
+        return parse_setting(name, word, names)
+    except UserError as error:
+        raise of_field(name, UserError(str(error).removeprefix(f"--{name}: "))) from None
+
+
+def of_field(name, error):
+    error.field = name
+    return error
 
 
 def turns_on_one_thread(closing):
@@ -166,7 +210,7 @@ def turns_on_one_thread(closing):
 
     async def take_turns(work):
         if len(line) > MOST_WAITING:
-            yield {"error": "기다리는 사람이 너무 많습니다. 조금 뒤에 다시 해 보세요."}
+            yield {"error": "대기 중인 요청이 너무 많습니다. 잠시 뒤에 다시 시도하세요."}
             return
         line.append(work)
         try:
@@ -179,7 +223,7 @@ def turns_on_one_thread(closing):
                         yield event
                 except Exception as error:  # of one text; the page goes on
                     say_error(report(error))
-                    yield {"error": "글을 쓰다 오류가 났습니다. generate.py를 연 터미널을 보세요."}
+                    yield {"error": "글을 쓰다가 오류가 났습니다. generate.py를 실행한 터미널을 확인하세요."}
                 finally:
                     worker.submit(work.close)
         finally:

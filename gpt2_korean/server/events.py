@@ -1,6 +1,8 @@
 """What a page asks for → the events that answer it, as they come: a text, piece by piece, or suggestions."""
 
+import re
 import shlex
+import time
 from dataclasses import dataclass, replace
 
 from gpt2_korean.cli.generate_flags import GenerateOptions, Settings, to_words
@@ -33,23 +35,32 @@ class Asked:
 
 
 def write_text(page, asked):
-    """Yield the seed, the equal command and a notice or None, and then the text or the answer, piece by piece."""
+    """Yield the seed, the equal commands, the tokens that are read and a notice or None; then the text or the answer,
+    piece by piece, with the tokens and seconds so far; and last whether it ended by itself before its `length`.
+    """
     import torch
 
     from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, read_after_turns, stream_texts
+    from gpt2_korean.text.prompts import encode_prompt
 
-    read = read_after_turns(page.model, page.options.prompts, asked.turns, asked.prompt, asked.settings.length)
-    notices = []
+    began, model, notices = time.perf_counter(), page.model, []
+    read = read_after_turns(model, page.options.prompts, asked.turns, asked.prompt, asked.settings.length)
     torch.manual_seed(asked.seed)
-    chunks = stream_texts(page.model, [read], asked.settings, LOOK_EVERY_IN_STREAM, notices.append)
-    command = equal_command(page.options, read, asked)
-    yield {"seed": str(asked.seed), "command": command, "notice": next(iter(notices), None)}
-    for _, (new,) in chunks:
-        yield {"text": new}
+    chunks = stream_texts(model, [read], asked.settings, LOOK_EVERY_IN_STREAM, notices.append)
+    is_text = isinstance(read, str)
+    ids = encode_prompt(read, model.tokenizer, model.eos_token_id) if is_text else model.chat.encode(read)
+    commands = equal_commands(page.options, read, asked)
+    yield {"seed": str(asked.seed), "commands": commands, "read": len(ids), "notice": next(iter(notices), None)}
+    tokens = 0
+    for steps, (new,) in chunks:
+        tokens += steps
+        yield {"text": new, "tokens": tokens, "seconds": time.perf_counter() - began}
+    yield {"ended": tokens < asked.settings.length}
 
 
-def equal_command(options, read, asked):
-    """The generate.py command that continues `read`, the prompt and all before it, as the page of `options` does.
+def equal_commands(options, read, asked):
+    """The generate.py command that continues `read`, the prompt and all before it, as the page of `options` does:
+    shell ("posix" or "windows") → str, None where that shell cannot be given the text.
 
     None for a conversation of a chat model that has earlier turns: a command asks without any.
     """
@@ -61,7 +72,21 @@ def equal_command(options, read, asked):
         prompts = replace(options.prompts, prompt=[asked.prompt])
     model = replace(options.model, seed=asked.seed)
     equal = replace(options, model=model, prompts=prompts, settings=asked.settings)
-    return shlex.join(["python", "generate.py", *to_words(equal)])
+    words = ["python", "generate.py", *to_words(equal)]
+    return {"posix": shlex.join(words), "windows": join_for_windows(words)}
+
+
+def join_for_windows(words):
+    """A command line that cmd and PowerShell read alike, None where a word has what they read each in its own way."""
+    if re.search(r'["%$`!\r\n\u201c-\u201e]', "".join(words)):
+        return None
+    plain = re.compile(r"[\w=-]+")
+    return " ".join(word if plain.fullmatch(word) else f'"{word}{trailing_backslashes(word)}"' for word in words)
+
+
+def trailing_backslashes(word):
+    """Those of its end once more: before a quote a program reads two as one."""
+    return word[len(word.rstrip("\\")) :]
 
 
 def suggest_texts(page, asked):

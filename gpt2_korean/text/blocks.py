@@ -40,6 +40,20 @@ class Blocks:
         """Whether no document to learn from sees another."""
         return self.packing == DOCUMENTS
 
+    @property
+    def train_spends(self):
+        """The tokens that are learnt per character that is; None where it is not known."""
+        return _ratio(self.train, self.train_characters)
+
+    @property
+    def held_out_spends(self):
+        """The tokens that are evaluated per character that is; None where it is not known."""
+        return _ratio(self.held_out, self.held_out_characters)
+
+
+def _ratio(blocks, characters):
+    return count_targets(blocks) / characters if characters else None
+
 
 class PackedBlocks:
     """Blocks of Tokens: dicts of `input_ids`, `labels` and, where no piece sees another, `position_ids`, int64 arrays.

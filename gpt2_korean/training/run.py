@@ -15,7 +15,6 @@ from gpt2_korean.checkpoints.complete import RESUME, STATE, read_json, trainer_s
 from gpt2_korean.checkpoints.same_run import check_state
 from gpt2_korean.messages import Stopped, UserError, say
 from gpt2_korean.text.blocks import collate, count_targets
-from gpt2_korean.text.prompts import SAMPLE_PROMPTS, SAMPLE_QUESTIONS
 from gpt2_korean.training.arguments import warn_of_plan
 from gpt2_korean.training.callbacks import (
     DrawCurve,
@@ -30,7 +29,8 @@ from gpt2_korean.training.callbacks import (
 )
 from gpt2_korean.training.curve import Corpus
 from gpt2_korean.training.evaluation import evaluate
-from gpt2_korean.training.record import Record, has_ended
+from gpt2_korean.training.record import Record, has_ended, name_of_text
+from gpt2_korean.training.samples import own_prompts
 from gpt2_korean.training.stopping import leave_together
 from gpt2_korean.training.trainer import KoreanTrainer, NothingToTrain
 
@@ -47,6 +47,8 @@ def build_trainer(model, tokenizer, arguments, blocks, stop, record=None, output
     # End-of-text stands between documents, and where it is the padding token too, transformers looks in
     # every batch for padding without a mask: a warning that is wrong here, and a stop of the device.
     language_model.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
+    record = record or Record()
+    record.characters = blocks.train_characters
     trainer = KoreanTrainer(
         model=model,
         args=arguments,
@@ -56,8 +58,9 @@ def build_trainer(model, tokenizer, arguments, blocks, stop, record=None, output
         processing_class=tokenizer,
         callbacks=[KeepCheckpoints(output and output.save_total_limit)],
         stop=stop,
-        record=record or Record(),
-        tokens_per_character=blocks.train_characters and count_targets(blocks.train) / blocks.train_characters,
+        record=record,
+        # What evaluation is in, so that the two can be compared: see curve.py.
+        tokens_per_character=blocks.held_out_spends or blocks.train_spends,
         eval_characters=blocks.held_out_characters,
     )
     trainer.pop_callback(PrinterCallback)
@@ -74,12 +77,14 @@ def show_progress(trainer, blocks, prompts):
     prompts: a list of str; None for those of every run, of a chat model questions.
     """
     if prompts is None:
-        prompts = SAMPLE_PROMPTS if trainer.processing_class.chat_template is None else SAMPLE_QUESTIONS
+        prompts = own_prompts(trainer.processing_class)
     tokens = count_targets(blocks.train)
     each = blocks.size - 1 if tokens is None else tokens / len(blocks.train)
     tokens_per_step = trainer.get_total_train_batch_size(trainer.args) * each
     trainer.add_callback(WriteSamples(trainer, prompts))
-    trainer.add_callback(DrawCurve(trainer, Corpus(blocks.train_characters, tokens, tokens_per_step)))
+    title = (trainer.record.provenance["model"]["name"], name_of_text(trainer.record.options))
+    corpus = Corpus(blocks.train_characters, tokens, tokens_per_step, blocks.held_out_spends, title)
+    trainer.add_callback(DrawCurve(trainer, corpus))
 
 
 def learn_blocks(trainer, start, blocks, steps, learning):

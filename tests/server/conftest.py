@@ -4,6 +4,8 @@ import threading
 
 import pytest
 from conftest import save_tiny_gpt2
+from server.browser import Page as BrowserPage
+from server.browser import open_chromium
 
 from gpt2_korean.cli.generate_flags import parse_generate_options
 from gpt2_korean.server import app
@@ -25,13 +27,13 @@ def open_page(model_folder):
 
     models, servers = {}, []
 
-    def start(*words, folder=model_folder):
+    def start(*words, folder=model_folder, prompt=""):
         if folder not in models:
             models[folder] = read_model(folder, torch.device("cpu"), torch.float32)
         model = models[folder]
         options = parse_generate_options([f"--model_name_or_path={folder}", "--device=cpu", *words])
         listener = app.open_port("127.0.0.1", 0)
-        server = app.build_server("127.0.0.1", Page(model, options, ""))
+        server = app.build_server("127.0.0.1", Page(model, options, prompt))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         servers.append((server, thread))
@@ -52,3 +54,15 @@ def port(open_page):
 def endless_port(open_page):
     """Of a page whose texts take minutes, so that they are broken off for sure."""
     return open_page("--length=1000000", "--min_length=1000000")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    browser = open_chromium()
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def page(browser, port):
+    return BrowserPage(browser, port)

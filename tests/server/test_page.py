@@ -2,9 +2,9 @@
 
 import json
 import shlex
-import shutil
 
 import pytest
+from server.browser import Page
 from server.client import ask, post
 
 from gpt2_korean.text.normalise import normalise
@@ -12,91 +12,21 @@ from gpt2_korean.text.normalise import normalise
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """A Chromium without a window, driven as a user would."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("neither Chromium nor its driver is installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,900"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture
-def page(browser, port):
-    return Page(browser, port)
-
-
-class Page:
-    """What the tests do on the page and see of it, by the ids of its parts."""
-
-    def __init__(self, browser, port):
-        self.browser = browser
-        browser.get(f"http://127.0.0.1:{port}/")
-        self.wait(lambda: self.part("seed-words").text)  # it has heard what it starts with
-
-    def part(self, name):
-        return self.browser.find_element("id", name)
-
-    @property
-    def text(self):
-        return self.part("text").get_property("value")
-
-    def type(self, *words):
-        self.part("text").send_keys(*words)
-
-    def enter(self, name, words):
-        self.part(name).clear()
-        self.part(name).send_keys(words)
-
-    def press(self, name):
-        self.part(name).click()
-
-    def wait(self, question):
-        """Until `question()` has an answer, which is returned."""
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        return WebDriverWait(self.browser, 30, 0.02).until(lambda _: question())
-
-    def status(self, words):
-        return self.wait(lambda: words in self.part("status").text)
-
-    def suggestions(self):
-        """The buttons, once there are several; what random weights suggest may be one text three times."""
-        self.wait(lambda: self.browser.find_elements("css selector", "#suggestions button"))
-        buttons = self.browser.find_elements("css selector", "#suggestions button")
-        if len(buttons) > 1:
-            return buttons
-        self.type("가")
-        return self.suggestions()
-
-    def ends_with(self, text):
-        """But for white space, which browsers and drivers see each in their own way."""
-        return "".join(self.text.split()).endswith("".join(text.split()))
-
-
 def test_a_suggestion_is_taken_with_tab_or_a_click(page):
     from selenium.webdriver.common.keys import Keys
 
     page.type("오늘은")
-    first = page.suggestions()[0].text
+    first = page.words(page.suggestions()[0])
     page.type(Keys.TAB)
     assert page.text.startswith("오늘은") and page.ends_with(first)
 
     before, last = page.text, page.suggestions()[-1]
-    clicked = last.text
+    clicked = page.words(last)
     last.click()
     assert page.text.startswith(before) and page.ends_with(clicked)
 
-    second = page.suggestions()[1].text
-    page.type(Keys.SHIFT, Keys.TAB, Keys.NULL, Keys.TAB)
+    second = page.words(page.suggestions()[1])
+    page.type(Keys.ALT, Keys.ARROW_DOWN, Keys.NULL, Keys.TAB)
     assert page.ends_with(second)
 
     page.suggestions()
@@ -112,7 +42,7 @@ def test_a_syllable_under_way_is_not_doubled_by_tab(page):
     page.type("오늘")
     page.browser.execute_cdp_cmd("Input.imeSetComposition", {"text": "은", "selectionStart": 1, "selectionEnd": 1})
     page.wait(lambda: page.text == "오늘은")
-    taken = page.wait(lambda: page.browser.find_elements("css selector", "#suggestions button"))[0].text
+    taken = page.words(page.wait(lambda: page.browser.find_elements("css selector", "#suggestions button"))[0])
     page.type(Keys.TAB)
     assert page.text.startswith("오늘은") and page.text.count("은") == 1 + taken.count("은")
 
@@ -133,10 +63,10 @@ def test_text_grows_until_stop_and_the_work_ends_with_it(browser, endless_port):
 
 def test_a_slider_and_the_seed_are_in_the_command_and_again_writes_the_same(page, run_main):
     for _ in range(2):
-        page.part("sliders").find_element("css selector", "[aria-label=top_p]").send_keys("\ue012")  # arrow left
+        page.part("sliders").find_element("css selector", "[aria-label*=확률]").send_keys("\ue012")  # arrow left
     page.type("오늘은")
     page.press("write")
-    page.status("다 썼습니다")
+    page.status("완료했습니다")
     words = shlex.split(page.part("command").text)
     assert "--top_p=0.98" in words and f"--seed={page.part('seed').get_property('value')}" in words
     text = page.text
@@ -144,7 +74,7 @@ def test_a_slider_and_the_seed_are_in_the_command_and_again_writes_the_same(page
     page.press("fixed")
     page.browser.execute_script("document.getElementById('status').textContent = ''")
     page.press("again")
-    page.status("다 썼습니다")
+    page.status("완료했습니다")
     assert page.text == text and shlex.split(page.part("command").text) == words
 
 
@@ -156,7 +86,7 @@ def test_text_is_shown_as_text_and_nothing_is_asked_of_others(browser, open_page
     for turns in (1, 2):
         page.type(f"{prompt}\n")
         page.wait(lambda turns=turns: len(browser.find_elements("css selector", ".answered")) == turns)
-        page.status("다 썼습니다")
+        page.status("완료했습니다")
     assert [asked.text for asked in browser.find_elements("css selector", ".asked")] == [prompt] * 2
     assert prompt in shlex.split(page.part("command").text)[-3] and page.text == ""
     assert browser.title == "gpt2-korean" and not browser.find_elements("css selector", "img, main script")
@@ -175,7 +105,7 @@ def test_a_chat_models_page_is_a_conversation_by_itself(browser, open_page, chat
     for turns in (1, 2):
         page.type("가나\n")
         page.wait(lambda turns=turns: len(browser.find_elements("css selector", ".answered")) == turns)
-        page.status("다 썼습니다")
+        page.status("완료했습니다")
         assert page.part("sharing").is_displayed() == (turns == 1)  # no command asks with earlier turns
     assert [asked.text for asked in browser.find_elements("css selector", ".asked")] == ["가나"] * 2
 
@@ -188,12 +118,12 @@ def test_a_wait_for_others_and_a_refusal_are_told(browser, endless_port):
     page.enter("length", "5")
     page.type("오늘은")
     page.press("write")
-    page.status("1개를 기다립니다")
+    page.status("1개가 대기 중")
     first.close()
-    page.status("다 썼습니다")
+    page.status("완료했습니다")
     page.enter("length", "1000000001")
     page.press("write")
-    page.status("1,000,000 이하")
+    page.wait(lambda: "1,000,000 이하" in page.part("length-error").text)
 
 
 def test_a_phone_shows_it_all_without_scrolling_sideways(page):
@@ -202,7 +132,7 @@ def test_a_phone_shows_it_all_without_scrolling_sideways(page):
     try:
         page.type("가" * 100)
         page.press("write")
-        page.status("다 썼습니다")
+        page.status("완료했습니다")
         assert page.browser.execute_script("return document.documentElement.scrollWidth") == 390
     finally:
         page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -1,207 +1,236 @@
 // The page to write with. All that is written is put in as text, never as HTML; nothing is loaded from elsewhere.
 
+import { ask } from "./ask.js";
+import { createChat } from "./chat.js";
+import { createFiles } from "./files.js";
+import { createHeader } from "./header.js";
+import { createHistory } from "./history.js";
+import { createStore } from "./keep.js";
+import { listenToKeys } from "./keys.js";
+import { asInField, change, difference, follow, mark } from "./marks.js";
+import { createPaper } from "./paper.js";
+import { createSettings } from "./settings.js";
+import { createSharing } from "./sharing.js";
+import { createSuggestions } from "./suggestions.js";
+
 const $ = (id) => document.getElementById(id);
 const field = $("text");
 const start = await (await fetch("settings")).json();
+const limit = start.characters;
+const ENDED_AT_ONCE =
+  "모델이 여기서 바로 글을 끝냈습니다. 다시 쓰거나, 자세한 설정에서 최소 길이(min_length)를 20쯤으로 올려 보세요.";
+const touched = matchMedia("(pointer: coarse)").matches; // there a focus opens the keyboard
 
-let turns = []; // of a conversation: [what was asked, what was answered]
-let last = null; // what was written last, to write it again: {prompt, turns}
+// What is written. marks: what of the text is the model's. last: the place of what it wrote last, to write it again.
+// turns: of a conversation, [what was asked, what was answered]. Never changed in place: history holds them.
+let doc = { text: "", marks: [], last: null, turns: [] };
 let work = null; // the AbortController of the text under way
-let asking = null; // and that of the suggestions
-let chosen = 0; // which suggestion Tab takes
-let waiting; // the timer until the next suggestions
 
-// Settings: a slider and a field for the same value each. The field takes values between and beyond the slider's.
-for (const { name, words, value, least, most, step } of start.sliders) {
-  const row = $("slider").content.cloneNode(true);
-  const [number, range] = row.querySelectorAll("input");
-  number.id = name;
-  row.querySelector("label").append(name);
-  row.querySelector("label").htmlFor = name;
-  row.querySelector("p").append(words);
-  Object.assign(range, { min: least, max: most, step, value, ariaLabel: name });
-  number.value = value;
-  range.oninput = () => (number.value = range.value);
-  number.oninput = () => (range.value = number.value);
-  $("sliders").append(row);
-}
-$("seed-words").append(start.seed.words);
-$("seed").value = start.seed.value ?? "";
-$("fixed").checked = start.seed.value !== null;
-$("seed").oninput = () => ($("fixed").checked = $("seed").value !== "");
-field.value ||= start.prompt; // one may have begun to type
-field.maxLength = start.characters;
-if (start.chat) {
-  field.rows = 3;
-  field.placeholder = "여기에 말을 걸어 보세요.";
-  $("write").textContent = "보내기";
-  $("new").hidden = false;
-}
-if (!start.suggests) {
-  $("guide").textContent = "말을 걸면 답합니다. 모델이 지어낸 답이므로 사실과 다를 수 있습니다.";
-  $("suggesting").checked = false;
-  $("suggesting").parentElement.hidden = true;
-}
+const now = () => ({ ...doc, settings: settings.read() });
+const history = createHistory(now, ({ settings: values, ...state }) => {
+  settings.write(values);
+  const { from, size } = difference(doc.text, state.text, 0);
+  show(state, doc.text === state.text ? field.selectionEnd : from + size);
+});
+const store = createStore(`gpt2-korean ${start.chat ? "chat" : "text"}`, () => ({ ...now(), start: first }), () => {
+  $("kept").textContent = "이 브라우저가 저장을 막아 새로고침하면 모두 사라집니다. 남기려면 내보내기를 누르세요.";
+  window.onbeforeunload = () => (doc.text || doc.turns.length ? "" : null); // anything but null asks
+});
+const first = { values: JSON.stringify([start.presets, start.sliders, start.seed]), prompt: start.prompt };
+const settings = createSettings(start, (before, name) => {
+  if (!work) history.record("설정", { group: `setting ${name}`, state: { ...doc, settings: before } });
+  changed();
+});
+const paper = createPaper($("paper"), field, $("mirror"), limit, (text, made, { joins, missing }) => {
+  const group = made.size > 1 ? null : made.size ? "typing" : "deleting"; // what is pasted is a change of its own
+  history.record("글 고치기", { group, joins });
+  if (/\s$/.test(text.slice(0, made.from + made.size))) history.pause(); // a word a time
+  doc = { ...doc, text, marks: change(doc.marks, made), last: doc.last && follow(doc.last, made) };
+  paper.drawMarks(doc.marks);
+  fail(missing ? tooLong(missing) : "");
+  changed();
+  suggestions.later();
+});
+const chat = createChat($("turns"), (index, text) => answer("내 말 고치기", text, doc.turns.slice(0, index)));
+const suggestions = createSuggestions(toContinue, take, (event) => event.field && settings.showError(event));
+const sharing = createSharing();
+const header = createHeader(start);
 
-function settings() {
-  return Object.fromEntries(start.sliders.map(({ name }) => [name, $(name).value]));
-}
-
-/** What the server answers: an event a line, as they come. Ends without an error when `signal` is aborted. */
-async function* ask(path, body, signal) {
-  try {
-    const response = await fetch(path, {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal,
-    });
-    if (!response.ok) return yield await response.json();
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "";
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      const lines = (rest + value).split("\n");
-      rest = lines.pop();
-      for (const line of lines) yield JSON.parse(line);
-    }
-  } catch {
-    if (!signal.aborted) yield { error: "generate.py에 닿지 않습니다. 터미널에서 돌고 있는지 보세요." };
-  }
+/** Show a document; the caret goes to `caret`. */
+function show(next, caret) {
+  doc = next;
+  paper.show(doc.text, doc.marks, caret);
+  chat.show(doc.turns);
+  changed();
 }
 
-async function write(prompt, earlier) {
-  const show = start.chat ? showTurn(prompt) : showText(prompt);
-  last = { prompt, turns: earlier };
+/** After each change: what can be pressed, and what is kept. */
+function changed() {
+  $("undo").disabled = work || !history.canUndo;
+  $("redo").disabled = work || !history.canRedo;
+  $("again").disabled = work || !(start.chat ? doc.turns.length : doc.last);
+  $("new").disabled = work || !doc.turns.length;
+  $("import").disabled = work;
+  store.later();
+}
+
+function fail(words) {
+  $("error").textContent = words && `오류: ${words}`;
+  field.ariaInvalid = words ? "true" : null;
+}
+
+function tooLong(count) {
+  return `글은 ${limit.toLocaleString()}자까지 쓸 수 있어 뒤의 ${count.toLocaleString()}자를 넣지 않았습니다.`;
+}
+
+/** The newest turns that may be sent together with `prompt`; the model forgets the older ones as well. */
+function newest(turns, prompt) {
+  let room = limit - prompt.length;
+  const from = turns.findLastIndex(([asked, answered]) => (room -= asked.length + answered.length) < 0) + 1;
+  return turns.slice(from);
+}
+
+/** Have the model write on from `prompt` after the turns `earlier`. put(text): show the document with that text. */
+async function write(label, prompt, earlier, put) {
+  if (work) return;
+  history.record(label);
   work = new AbortController();
-  const signal = work.signal;
-  lock(true);
-  let text = "", words = "", failed = false;
+  const { signal } = work, before = doc;
+  const body = { prompt, turns: newest(earlier, prompt), settings: settings.asked, seed: settings.seed };
+  let raw = "", text = "", words = "완료했습니다.", failed = null, read = 0, ended = false;
+  put(text);
+  lock();
   $("status").textContent = "쓰는 중입니다.";
-  const drawing = setInterval(() => show(text), 50); // a fast model writes faster than a browser draws
-  const seed = $("fixed").checked ? $("seed").value : null;
-  for await (const event of ask("write", { prompt, turns: earlier, settings: settings(), seed }, signal)) {
-    if (event.error) [words, failed] = [event.error, true];
-    if (event.waiting) $("status").textContent = `앞의 ${event.waiting}개를 기다립니다.`;
+  const drawing = setInterval(() => put(text), 50); // a fast model writes faster than a browser draws
+  for await (const event of ask("write", body, signal)) {
+    if (event.error) failed = event;
+    if (event.waiting) $("status").textContent = `앞에 ${event.waiting}개가 대기 중입니다.`;
     if (event.seed) {
-      $("seed").value = event.seed;
-      $("command").textContent = event.command ?? ""; // none asks with earlier turns
-      $("sharing").hidden = !event.command;
-      words = event.notice ?? "다 썼습니다.";
       $("status").textContent = "쓰는 중입니다.";
+      settings.write({ seed: event.seed });
+      sharing.show(event.commands);
+      words = event.notice ?? words;
+      read = event.read;
     }
-    text += event.text ?? "";
+    if (event.tokens) header.count(event.tokens, event.seconds, read);
+    text = asInField((raw += event.text ?? ""));
+    ended ||= event.ended === true;
   }
   clearInterval(drawing);
-  show(text);
-  turns = failed ? earlier : [...earlier, [prompt, text]];
-  lock(false);
-  $("status").textContent = signal.aborted ? "멈췄습니다." : words;
+  work = null;
+  const nothing = start.chat ? !text.trim() : !text;
+  if (nothing) history.drop(), show(before, before.text.length);
+  else put(text);
+  lock();
+  if (ended && nothing) words = ENDED_AT_ONCE;
+  else if (ended && !start.chat) words += " 모델이 여기서 글을 끝냈습니다.";
+  $("status").textContent = failed ? "" : signal.aborted ? "멈췄습니다." : words;
+  $("heard").textContent = text.trim();
+  if (!touched) field.focus();
+  if (failed?.field) settings.showError(failed, true);
+  else if (failed) fail(failed.error);
+}
+
+/** Bring the page in line with whether a text is being written. */
+function lock() {
+  if (work) {
+    suggestions.hide();
+    fail("");
+    settings.clearErrors();
+  }
+  field.readOnly = Boolean(work);
+  $("write").hidden = Boolean(work);
+  $("stop").hidden = !work;
+  chat.lock(Boolean(work));
+  changed();
+}
+
+/** Write what continues the text before `from` in the place of [from, to). */
+function insert(label, from, to) {
+  const head = doc.text.slice(0, from), tail = doc.text.slice(to), { marks } = doc;
+  write(label, head, [], (text) => {
+    const end = from + text.length;
+    const made = { from, to, size: text.length };
+    show({ ...doc, text: head + text + tail, marks: mark(change(marks, made), from, end), last: [from, end] }, end);
+  });
+}
+
+/** Ask `prompt` after the turns `earlier`; `draft` is what is in the field meanwhile. */
+function answer(label, prompt, earlier, draft = doc) {
+  write(label, prompt, earlier, (text) => show({ ...draft, turns: [...earlier, [prompt, text]] }, draft.text.length));
+}
+
+/** What suggestions go on with; null where one is not at the end of a word. */
+function toContinue() {
+  const [at, prompt] = [field.selectionEnd, doc.text.slice(0, field.selectionEnd)];
+  const within = field.selectionStart !== at || /^[\p{L}\p{N}]/u.test(doc.text.slice(at, at + 2));
+  if (!start.suggests || !settings.read().suggesting || work || within || !prompt.trim()) return null;
+  return { prompt, turns: newest(doc.turns, prompt), settings: settings.asked };
+}
+
+function take(suggested) {
+  const text = asInField(suggested);
+  suggestions.hide();
+  paper.endComposition();
   field.focus();
+  const from = field.selectionEnd, end = from + text.length, made = { from, to: from, size: text.length };
+  history.record("추천 넣기");
+  const marks = mark(change(doc.marks, made), from, end), last = doc.last && follow(doc.last, made);
+  show({ ...doc, text: doc.text.slice(0, from) + text + doc.text.slice(from), marks, last }, end);
+  suggestions.later();
 }
 
-/** Where the text that continues `prompt` is shown: behind it, in the field. */
-function showText(prompt) {
-  field.value = prompt;
-  return (text) => {
-    field.value = prompt + text;
-    field.scrollTop = field.scrollHeight;
-  };
-}
-
-/** Where the answer to `prompt` is shown: below it, among the turns. */
-function showTurn(prompt) {
-  const answer = document.createElement("p");
-  const question = answer.cloneNode();
-  question.className = "asked";
-  question.textContent = prompt;
-  answer.className = "answered";
-  $("turns").append(question, answer);
-  field.value = "";
-  return (text) => (answer.textContent = text.trimStart());
-}
-
-function lock(writing) {
-  hideSuggestions();
-  field.readOnly = writing;
-  $("write").hidden = writing;
-  $("stop").hidden = !writing;
-  $("again").disabled = $("new").disabled = writing;
+function step(name) {
+  if (work) return;
+  suggestions.hide();
+  const label = history[name]();
+  changed();
+  $("status").textContent = label ? `${name === "undo" ? "취소했습니다" : "다시 실행했습니다"}: ${label}` : "";
 }
 
 $("write").onclick = () => {
-  if (field.value.trim() || !start.chat) write(field.value, start.chat ? turns : []);
+  paper.endComposition();
+  if (!start.chat) return insert("이어 쓰기", field.selectionEnd, field.selectionEnd);
+  if (doc.text.trim()) answer("보내기", doc.text, doc.turns, { ...doc, text: "", marks: [] });
 };
-$("stop").onclick = () => work.abort();
 $("again").onclick = () => {
-  while ($("turns").children.length > 2 * last.turns.length) $("turns").lastChild.remove();
-  write(last.prompt, last.turns);
+  if (start.chat) answer("다시 답하기", doc.turns.at(-1)[0], doc.turns.slice(0, -1));
+  else insert("다시 쓰기", ...doc.last);
 };
+$("stop").onclick = () => work?.abort();
+$("undo").onclick = () => step("undo");
+$("redo").onclick = () => step("redo");
 $("new").onclick = () => {
-  turns = [];
-  $("turns").replaceChildren();
-  $("again").disabled = true;
-};
-$("copy").onclick = async () => {
-  getSelection().selectAllChildren($("command"));
-  await navigator.clipboard?.writeText($("command").textContent); // browsers have it for local pages only
-  $("copy").textContent = navigator.clipboard ? "복사했습니다" : "고른 것을 복사하세요";
+  history.record("새 대화");
+  show({ ...doc, turns: [] }, field.selectionEnd);
 };
 
-// Suggestions: asked for when one pauses at the end of the text.
-async function suggest() {
-  const atEnd = field.selectionStart === field.value.length;
-  if (!$("suggesting").checked || !atEnd || !field.value.trim() || field.readOnly) return;
-  asking = new AbortController();
-  const body = { prompt: field.value, turns, settings: settings() };
-  for await (const { suggestions } of ask("suggest", body, asking.signal)) if (suggestions) showSuggestions(suggestions);
-}
+listenToKeys(field, {
+  sendsByEnter: start.chat,
+  suggestions,
+  onSend: () => $("write").click(),
+  onEscape: () => (work ? work.abort() : suggestions.hide()),
+  onUndo: () => step("undo"),
+  onRedo: () => step("redo"),
+});
+document.addEventListener("selectionchange", () => {
+  if (suggestions.shown && toContinue()?.prompt !== suggestions.prompt) suggestions.hide();
+});
 
-function hideSuggestions() {
-  clearTimeout(waiting);
-  asking?.abort();
-  showSuggestions([]);
-}
+createFiles({ now, chat: start.chat, limit, onForget: store.forget }, (state, isCut) => {
+  history.record("가져오기");
+  settings.write(state.settings ?? {});
+  const { settings: _, ...text } = state;
+  show({ ...doc, ...text }, state.text.length);
+});
 
-function showSuggestions(texts) {
-  chosen = 0;
-  $("suggestions").replaceChildren(...texts.map((text) => {
-    const button = document.createElement("button");
-    button.textContent = text.trim();
-    button.role = "option";
-    button.tabIndex = -1;
-    button.onclick = () => take(text);
-    return button;
-  }));
-  $("keys").classList.toggle("none", texts.length === 0);
-  choose(0);
+const { settings: values, start: then, ...kept } = store.load();
+const typed = field.value; // before this script had come
+if (then?.values === first.values) settings.write(values);
+show(kept, kept.text.length);
+if (start.prompt && start.prompt !== then?.prompt) {
+  if (kept.text) history.record("--prompt의 글");
+  show({ ...doc, text: start.prompt, marks: [], last: null }, start.prompt.length);
 }
-
-function choose(index) {
-  const buttons = [...$("suggestions").children];
-  chosen = index % (buttons.length || 1);
-  buttons.forEach((button, place) => (button.ariaSelected = place === chosen));
-}
-
-function take(text) {
-  field.blur(); // ends the syllable that is being composed, which would be typed once more behind what we put in
-  field.focus();
-  field.setRangeText(text, field.value.length, field.value.length, "end");
-  field.scrollTop = field.scrollHeight;
-  field.dispatchEvent(new Event("input"));
-}
-
-field.oninput = () => {
-  hideSuggestions();
-  waiting = setTimeout(suggest, 400);
-};
-field.onkeydown = (event) => {
-  const suggested = $("suggestions").children;
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey || (start.chat && !event.shiftKey && !event.isComposing))) {
-    event.preventDefault();
-    if (!field.readOnly) $("write").click();
-  } else if (event.key === "Escape") {
-    field.readOnly ? work.abort() : hideSuggestions();
-  } else if (event.key === "Tab" && suggested.length) {
-    event.preventDefault();
-    event.shiftKey ? choose(chosen + 1) : suggested[chosen].click();
-  }
-};
+if (typed && typed !== doc.text) show({ ...doc, text: doc.text + typed }, doc.text.length + typed.length);
+document.body.dataset.ready = "";

@@ -1,0 +1,103 @@
+import { isSending } from "./keys.js";
+
+/**
+ * The turns of a conversation, [what was asked, what was answered], each with what can be done with it.
+ *
+ * onEdit(index, text): one has asked something else in that turn.
+ */
+export function createChat(box, onEdit) {
+  let shown = [];
+
+  function add([asked, answered], index) {
+    const turn = make("div", "turn");
+    const question = make("p", "asked", asked);
+    const answer = make("p", "answered", answered.trimStart());
+    const edit = make("button", "small", "고치기");
+    const copy = make("button", "small", "복사");
+    edit.ariaLabel = "내 말 고치기";
+    copy.ariaLabel = "답 복사";
+    edit.onclick = () => question.replaceWith(editor(question, edit, index));
+    copy.onclick = () => copyText(answer.textContent, answer, copy);
+    const mine = make("div", "said mine"), its = make("div", "said");
+    mine.append(make("span", "unseen", "나:"), question, edit);
+    its.append(make("span", "unseen", "모델:"), answer, copy);
+    turn.append(mine, its);
+    box.append(turn);
+  }
+
+  function editor(question, button, index) {
+    const form = make("form", "editor");
+    const field = make("textarea");
+    const [send, cancel] = [make("button", "main small", "보내기"), make("button", "small", "취소")];
+    const close = () => {
+      form.replaceWith(question);
+      button.hidden = false;
+      button.focus();
+    };
+    field.value = question.textContent;
+    field.ariaLabel = "고칠 말";
+    field.onkeydown = (event) => {
+      if (event.key === "Escape") close();
+      if (isSending(event)) {
+        event.preventDefault();
+        form.requestSubmit();
+      }
+    };
+    cancel.type = "button";
+    cancel.onclick = close;
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      if (send.disabled || !field.value.trim()) return;
+      close();
+      onEdit(index, field.value);
+    };
+    form.append(field, send, cancel);
+    button.hidden = true;
+    setTimeout(() => field.focus());
+    return form;
+  }
+
+  /** The last answer; it stays in sight, unless one has scrolled up. */
+  function grow(text) {
+    const follows = box.scrollTop + box.clientHeight > box.scrollHeight - 40;
+    box.lastChild.querySelector(".answered").textContent = text.trimStart();
+    if (follows) box.scrollTop = box.scrollHeight;
+  }
+
+  return {
+    show(turns) {
+      let same = 0;
+      while (same < turns.length && turns[same] === shown[same]) same++;
+      const grows = same === turns.length - 1 && same === shown.length - 1 && turns[same][0] === shown[same][0];
+      shown = turns;
+      if (grows) return grow(turns[same][1]);
+      while (box.children.length > same) box.lastChild.remove();
+      turns.slice(same).forEach((turn, index) => add(turn, same + index));
+      box.hidden = !turns.length;
+      if (same < turns.length) box.scrollTop = box.scrollHeight;
+    },
+    lock(writing) {
+      for (const button of box.querySelectorAll("button")) button.disabled = writing;
+    },
+  };
+}
+
+/** Put a text into the clipboard, or where a browser does not let us, select it where it stands. */
+export async function copyText(text, element, button) {
+  const label = button.textContent;
+  getSelection().selectAllChildren(element);
+  try {
+    await navigator.clipboard.writeText(text); // browsers have it for local pages only
+    button.textContent = "복사했습니다";
+  } catch {
+    button.textContent = "선택된 글을 Ctrl+C로 복사하세요";
+  }
+  setTimeout(() => (button.textContent = label), 3000);
+}
+
+function make(tag, className = "", text = "") {
+  const element = document.createElement(tag);
+  element.className = className;
+  element.textContent = text;
+  return element;
+}

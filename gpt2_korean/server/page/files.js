@@ -1,0 +1,72 @@
+import { clean } from "./keep.js";
+import { asInField } from "./marks.js";
+
+const $ = (id) => document.getElementById(id);
+const FORMAT = "gpt2-korean";
+
+/**
+ * The buttons that write and read files, and the one that forgets.
+ *
+ * now(): all that is kept. chat: whether it is a conversation. limit: the most characters of a text.
+ * onForget(): leave nothing kept. onImport(state): a file was read, its text no longer than the limit.
+ */
+export function createFiles({ now, chat, limit, onForget }, onImport) {
+  const name = () => `gpt2-korean-${new Date().toISOString().slice(0, 10)}`;
+  const tell = (words) => ($("file-error").textContent = words && `오류: ${words}`);
+
+  $("export").onclick = () => save(`${name()}.json`, JSON.stringify({ format: FORMAT, ...now() }, null, 1));
+  $("save").onclick = () => {
+    const { text, turns } = now();
+    save(`${name()}.txt`, chat ? turns.map(([asked, answered]) => `나: ${asked}\n모델: ${answered.trim()}\n`).join("\n") : text);
+  };
+  $("import").onclick = () => $("file").click();
+  $("file").onchange = async () => {
+    const [file] = $("file").files;
+    $("file").value = "";
+    if (!file) return;
+    try {
+      const state = await read(file);
+      const missing = state.text.length - limit;
+      onImport(missing > 0 ? cut(state, limit) : state);
+      tell(missing > 0 ? `글은 ${limit.toLocaleString()}자까지라 뒤의 ${missing.toLocaleString()}자를 넣지 않았습니다.` : "");
+    } catch (error) {
+      tell(error.message);
+    }
+  };
+  $("forget").onclick = () => {
+    if (!confirm("이 브라우저에 저장된 글과 대화와 설정을 모두 지울까요? 되돌릴 수 없습니다.")) return;
+    onForget();
+    location.reload();
+  };
+}
+
+function save(name, text) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** What an exported file holds, or the text of any other. Throws an Error that says what is wrong with it. */
+async function read(file) {
+  if (file.size > 5_000_000) throw Error("파일이 너무 큽니다. 5MB까지 가져올 수 있습니다.");
+  let text, data = null;
+  try {
+    text = asInField(new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()));
+  } catch {
+    throw Error("UTF-8로 읽을 수 없는 파일입니다.");
+  }
+  if (!file.name.endsWith(".json")) return { text, marks: [], last: null };
+  try {
+    data = JSON.parse(text);
+  } catch {} // as any other file that is not ours
+  if (data?.format !== FORMAT) throw Error("이 페이지에서 내보낸 파일이 아닙니다.");
+  const { start, ...state } = clean(data);
+  return state;
+}
+
+function cut(state, limit) {
+  const { text, marks, last } = clean({ ...state, text: state.text.slice(0, limit) });
+  return { ...state, text, marks, last };
+}

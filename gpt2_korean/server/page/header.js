@@ -1,0 +1,27 @@
+const $ = (id) => document.getElementById(id);
+
+/** What stands above the text, and the words that are others in a conversation. start: what /settings answers. */
+export function createHeader(start) {
+  const { name, device, context } = start.model;
+  $("model").textContent = name;
+  $("device").textContent = device;
+  if (context) $("context").textContent = `${context.toLocaleString()}토큰`;
+  if (start.chat) {
+    $("guide").textContent = "말을 걸면 답합니다. 모델이 지어낸 답이므로 사실과 다를 수 있습니다.";
+    $("text").placeholder = "여기에 말을 걸어 보세요.";
+    $("text").ariaLabel = "건넬 말";
+    $("write").textContent = "보내기";
+    $("again").textContent = "다시 답하기";
+    $("new").hidden = false;
+    $("legend").hidden = true;
+    document.body.classList.add("chat");
+  }
+  return {
+    /** Show how fast it writes, and how full its context is after the `read` tokens before. */
+    count(tokens, seconds, read) {
+      const used = Math.min(read + tokens, context ?? Infinity).toLocaleString();
+      $("speed").textContent = `초당 ${(tokens / seconds).toFixed(1)}토큰`;
+      $("context").textContent = `${used}${context ? `/${context.toLocaleString()}` : ""}토큰`;
+    },
+  };
+}

@@ -1,0 +1,55 @@
+import { asInField } from "./marks.js";
+
+// What is kept in the browser: {text, marks, last, turns, settings, start}.
+
+/** A store under `name`. Each tab has its own; a new tab begins with what was kept last. */
+export function createStore(name, now, onFailure) {
+  let timer;
+  function save() {
+    clearTimeout(timer);
+    timer = undefined;
+    try {
+      const text = JSON.stringify(now());
+      sessionStorage.setItem(name, text);
+      localStorage.setItem(name, text);
+    } catch {
+      onFailure();
+    }
+  }
+  addEventListener("pagehide", () => timer && save());
+  document.addEventListener("visibilitychange", () => timer && document.hidden && save());
+  return {
+    later() { timer ??= setTimeout(save, 300); },
+    load() {
+      try {
+        return clean(JSON.parse(sessionStorage.getItem(name) ?? localStorage.getItem(name) ?? "{}"));
+      } catch {
+        return clean({});
+      }
+    },
+    forget() {
+      clearTimeout(timer);
+      timer = undefined;
+      try {
+        for (const storage of [sessionStorage, localStorage]) storage.removeItem(name);
+      } catch {} // then nothing was kept
+    },
+  };
+}
+
+/** `data` with everything in it that is what it should be, and empty where it is not. */
+export function clean(data) {
+  const text = typeof data.text === "string" ? asInField(data.text) : "";
+  const isPlace = (place) => Array.isArray(place) && place.length === 2 && place.every(Number.isInteger)
+    && 0 <= place[0] && place[0] <= place[1] && place[1] <= text.length;
+  const isTurn = (turn) => Array.isArray(turn) && turn.length === 2 && turn.every((side) => typeof side === "string");
+  const list = (values, fits) => (Array.isArray(values) ? values.filter(fits) : []);
+  return {
+    text,
+    marks: list(data.marks, isPlace),
+    last: isPlace(data.last) ? data.last : null,
+    turns: list(data.turns, isTurn),
+    settings: data.settings instanceof Object ? data.settings : {},
+    start: data.start,
+  };
+}

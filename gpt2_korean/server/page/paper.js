@@ -1,0 +1,85 @@
+import { difference } from "./marks.js";
+
+/**
+ * The field that one writes in. It is a plain textarea, so that every keyboard and input method works as anywhere; a
+ * layer behind it has the same text, invisible, and draws the line under what the model wrote.
+ *
+ * limit: the most characters one can put in. onEdit(text, change, {joins, missing}): one has edited. joins: the same
+ * syllable as before; missing: how many characters did not fit.
+ */
+export function createPaper(paper, field, mirror, limit, onEdit) {
+  let known = "", caretMark = null, composing = false, fresh = true;
+
+  field.addEventListener("compositionstart", () => (composing = fresh = true));
+  field.addEventListener("compositionend", () => {
+    composing = false;
+    edited();
+  });
+  field.addEventListener("input", edited);
+
+  function edited() {
+    let text = field.value, missing = 0;
+    const made = difference(known, text, field.selectionEnd);
+    const room = Math.max(0, limit - (text.length - made.size));
+    if (made.size > room && !composing) {
+      let end = made.from + room;
+      if (/[\ud800-\udbff]/.test(text[end - 1] ?? "")) end--; // half a character
+      missing = made.from + made.size - end;
+      text = text.slice(0, end) + text.slice(end + missing);
+      field.value = text;
+      field.setSelectionRange(end, end);
+      made.size -= missing;
+    }
+    if (text === known && !missing) return;
+    known = text;
+    onEdit(text, made, { joins: composing && !fresh, missing });
+    fresh = false;
+  }
+
+  function draw(marks, caret) {
+    caretMark = document.createElement("span");
+    const cuts = [...new Set([0, caret, ...marks.flat(), known.length])].sort((one, other) => one - other);
+    const pieces = cuts.flatMap((from, index) => {
+      const isOurs = marks.some(([start, end]) => start <= from && from < end);
+      const piece = document.createElement(isOurs ? "mark" : "span");
+      piece.textContent = known.slice(from, cuts[index + 1]);
+      return from === caret ? [caretMark, piece] : [piece];
+    });
+    mirror.replaceChildren(...pieces, "\u200b"); // a line that is empty has its height, too
+  }
+
+  const bottom = () => caretMark.offsetTop + caretMark.offsetHeight + 12;
+  const isSeen = () => bottom() <= paper.scrollTop + paper.clientHeight + 8;
+
+  function reveal() {
+    const top = caretMark.offsetTop - 12;
+    paper.scrollTop = Math.min(top, Math.max(paper.scrollTop, bottom() - paper.clientHeight));
+  }
+
+  return {
+    /** Show a text; the caret is brought in sight, unless one has scrolled up while it is written. */
+    show(text, marks, caret) {
+      if (field.value !== text) {
+        field.value = text;
+        field.setSelectionRange(caret, caret);
+      }
+      known = text;
+      const follows = !field.readOnly || isSeen();
+      draw(marks, caret);
+      if (follows) reveal();
+    },
+    /** The marks of what one has edited oneself. The field grows with them, so the browser has not seen the caret. */
+    drawMarks(marks) {
+      draw(marks, field.selectionEnd);
+      reveal();
+    },
+    /** End the syllable that is being composed, which would be typed once more behind what is put in. */
+    endComposition() {
+      if (!composing) return;
+      const [start, end] = [field.selectionStart, field.selectionEnd];
+      field.blur();
+      field.focus();
+      field.setSelectionRange(start, end);
+    },
+  };
+}

@@ -1,0 +1,92 @@
+"""The page as a user has it: in Chromium."""
+
+import shutil
+
+import pytest
+
+
+def open_chromium():
+    """A Chromium without a window, driven as a user would."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("neither Chromium nor its driver is installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,900"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+
+class Page:
+    """What the tests do on the page and see of it, by the ids of its parts."""
+
+    def __init__(self, browser, port):
+        self.browser, self.address = browser, f"http://127.0.0.1:{port}/"
+        browser.get(f"{self.address}page.css")
+        self.run("localStorage.clear(); sessionStorage.clear()")  # what the test before has left
+        self.open()
+
+    def open(self, address=None):
+        self.browser.get(address or self.address)
+        self.wait(lambda: self.run("return 'ready' in document.body.dataset"))
+
+    def run(self, script, *arguments):
+        return self.browser.execute_script(script, *arguments)
+
+    def count(self, selector):
+        return len(self.browser.find_elements("css selector", selector))
+
+    def part(self, name):
+        return self.browser.find_element("id", name)
+
+    @property
+    def text(self):
+        return self.part("text").get_property("value")
+
+    def type(self, *words):
+        self.part("text").send_keys(*words)
+
+    def enter(self, name, words):
+        self.part(name).clear()
+        self.part(name).send_keys(words)
+
+    def press(self, name):
+        self.part(name).click()
+
+    def wait(self, question):
+        """Until `question()` has an answer, which is returned."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self.browser, 30, 0.02).until(lambda _: question())
+
+    def status(self, words):
+        return self.wait(lambda: words in self.part("status").text)
+
+    def write(self, button="write"):
+        """The text once the model has written."""
+        self.press(button)
+        self.wait(self.part("write").is_displayed)
+        return self.text
+
+    def suggestions(self):
+        """The buttons, once there are several; what random weights suggest may be one text three times."""
+        self.wait(lambda: self.count("#suggestions button"))
+        buttons = self.browser.find_elements("css selector", "#suggestions button")
+        if len(buttons) > 1:
+            return buttons
+        self.type("가")
+        return self.suggestions()
+
+    def words(self, button):
+        """Of a suggestion, without the sign that tells how it is joined."""
+        return self.run("return arguments[0].lastChild.textContent", button)
+
+    def marked(self):
+        """What is shown as the model's, a list of str."""
+        return self.run("return [...document.querySelectorAll('#mirror mark')].map((mark) => mark.textContent)")
+
+    def ends_with(self, text):
+        """But for white space, which browsers and drivers see each in their own way."""
+        return "".join(self.text.split()).endswith("".join(text.split()))

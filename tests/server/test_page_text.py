@@ -1,0 +1,176 @@
+"""The text on the page: whose words are whose, where the model goes on, and what it says when it cannot."""
+
+import itertools
+import random
+
+import pytest
+import torch
+from conftest import save_tiny_gpt2, tiny_gpt2
+from server.browser import Page
+
+pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
+
+FOLLOW = """
+  const [cases, done] = arguments;
+  import("/marks.js").then(({ change, mark, difference, follow }) => done(cases.map((steps) => {
+    let marks = [], last = null;
+    return steps.map(({ before, after, caret, ours }) => {
+      const made = difference(before, after, caret);
+      marks = change(marks, made);
+      last = last && follow(last, made);
+      if (ours) marks = mark(marks, made.from, made.from + made.size);
+      if (ours) last = [made.from, made.from + made.size];
+      return { marks, last, made };
+    });
+  })));
+"""
+
+
+def random_edits(rng, letters):
+    """Steps of an editing: the texts before and after, the caret, and whether the model has written what is new."""
+    text = ""
+    for _ in range(12):
+        start = rng.randint(0, len(text))
+        end = min(len(text), start + rng.choice([0, 0, 1, 5]))
+        new = "".join(itertools.islice(letters, rng.randint(0, 6)))
+        before, text = text, text[:start] + new + text[end:]
+        if text != before:
+            yield {"before": before, "after": text, "caret": start + len(new), "ours": rng.random() < 0.4}
+
+
+def test_marks_follow_any_edit_as_the_letters_themselves_do(page):
+    """Every letter is another, so that whose it is can be remembered with it."""
+    rng = random.Random(0)
+    cases = [[*random_edits(rng, map(chr, itertools.count(0xAC00)))] for _ in range(60)]
+    for steps, answers in zip(cases, page.browser.execute_async_script(FOLLOW, cases), strict=True):
+        ours, last = set(), ""
+        for step, answer in zip(steps, answers, strict=True):
+            before, after = step["before"], step["after"]
+            new = [letter for letter in after if letter not in before]
+            ours |= {*new} if step["ours"] else set()
+            shown = {letter for start, end in answer["marks"] for letter in after[start:end]}
+            assert shown == ours & {*after}
+            assert all(one[1] < other[0] for one, other in itertools.pairwise(answer["marks"]))
+            if step["ours"]:
+                last = "".join(new)
+            elif last and last not in after:  # changed within: what lies behind the change is left of it
+                behind = after[step["caret"] :]
+                last = "".join(letter for letter in last if letter in behind)
+            if answer["last"]:
+                start, end = answer["last"]
+                assert after[start:end] == last
+
+
+def test_marks_stay_within_the_text_where_letters_are_alike(page):
+    rng = random.Random(1)
+    cases = [[*random_edits(rng, iter(lambda: rng.choice("가나 "), None))] for _ in range(60)]
+    for steps, answers in zip(cases, page.browser.execute_async_script(FOLLOW, cases), strict=True):
+        for step, answer in zip(steps, answers, strict=True):
+            before, after, made = step["before"], step["after"], answer["made"]
+            new = after[made["from"] : made["from"] + made["size"]]
+            assert before[: made["from"]] + new + before[made["to"] :] == after
+            places = [*itertools.chain(*answer["marks"])]
+            assert places == sorted(set(places)) and all(0 <= place <= len(after) for place in places)
+            start, end = answer["last"] or (0, 0)
+            assert 0 <= start <= end <= len(after)
+
+
+def test_again_keeps_what_one_has_changed_since(page):
+    """Before, behind and within what the model wrote: only what it wrote behind the change is written anew."""
+    from selenium.webdriver.common.keys import Keys
+
+    page.press("suggesting")
+    page.type("가나")
+    page.write()
+    page.type(" 내가 고친 글")
+    page.type(Keys.CONTROL, Keys.HOME, Keys.NULL, "앞 ")
+    assert page.write("again").startswith("앞 가나") and page.ends_with("내가 고친 글")
+    assert "".join(page.marked()) == page.text.removeprefix("앞 가나").removesuffix(" 내가 고친 글")
+    caret = "document.getElementById('text').setSelectionRange(arguments[0], arguments[0])"
+    page.run(caret, len("앞 가나") + 3)
+    page.type("고침")
+    kept = page.text[: len("앞 가나") + 5]
+    again = page.write("again")
+    assert again.startswith(kept) and kept.endswith("고침") and page.ends_with("내가 고친 글")
+
+
+def test_line_ends_of_any_kind_leave_the_marks_in_place(page):
+    """A field has one kind alone, whatever a model writes or a file holds."""
+    page.type("가")
+    script = """
+      const [pieces, done] = arguments;
+      window.fetch = async () => new Response(pieces.map((text) => JSON.stringify({ text }) + "\\n").join(""));
+      document.getElementById("write").click();
+      setTimeout(done, 200);
+    """
+    page.browser.execute_async_script(script, ["나\r", "\n다\r라", "\r\n마"])
+    assert page.run("return document.getElementById('text').value") == "가나\n다\n라\n마"
+    assert page.marked() == ["나\n다\n라\n마"]
+
+
+def test_the_text_goes_on_at_the_caret(page):
+    page.press("suggesting")
+    page.type("가나다 라마바")
+    page.run("document.getElementById('text').setSelectionRange(3, 3)")
+    text = page.write()
+    assert text.startswith("가나다") and text.endswith(" 라마바") and len(text) > 7
+    assert "".join(page.marked()) == text[3:-4]
+    assert "--prompt=가나다" in page.part("command").text and "라마바" not in page.part("command").text
+    assert page.part("text").get_property("selectionEnd") == len(text) - 4
+
+
+def test_a_long_text_scrolls_with_its_marks_and_its_caret_stays_in_sight(page, browser):
+    from selenium.webdriver.common.keys import Keys
+
+    measure = """const [field, mirror, paper] = ["text", "mirror", "paper"].map((id) => document.getElementById(id));
+        return [field.clientHeight, field.scrollHeight, mirror.scrollHeight, paper.scrollTop + paper.clientHeight]"""
+    page.press("suggesting")
+    line = "오늘은  날씨가\t좋다. averyveryverylongwordwithoutanyspaceatall_averyveryverylongword 😀 (ㅋㅋ)\n"
+    browser.execute_cdp_cmd("Input.insertText", {"text": line * 40})
+    for write in (lambda: page.type("끝", Keys.ENTER, Keys.ENTER), page.write):
+        write()
+        height, scrolled, layer, seen = page.run(measure)
+        assert height == scrolled == layer and height - seen < 20
+    page.type(Keys.CONTROL, Keys.HOME, Keys.NULL, "가")
+    assert page.run("return document.getElementById('paper').scrollTop") < 20
+
+
+def test_what_does_not_fit_is_told_and_takes_nothing_of_what_stands_there(page, browser):
+    from selenium.webdriver.common.keys import Keys
+
+    page.press("suggesting")
+    page.type("처음끝")
+    page.run("document.getElementById('text').setSelectionRange(2, 2)")
+    browser.execute_cdp_cmd("Input.insertText", {"text": "가" * 24_000})
+    page.wait(lambda: "4,003자를 넣지 않았습니다" in page.part("error").text)
+    assert page.text == "처음" + "가" * 19_997 + "끝"
+    assert page.part("text").get_attribute("aria-invalid") == "true"
+    page.type(Keys.CONTROL, "z", Keys.NULL)
+    assert page.text == "처음끝"
+    browser.execute_cdp_cmd("Input.insertText", {"text": "나" * 19_996 + "😀"})
+    page.wait(lambda: len(page.text) == 19_999)  # half a pair would be no text
+    assert "\ud83d" not in page.text
+
+
+@pytest.fixture(scope="module")
+def silent_folder(tmp_path_factory, byte_tokenizer):
+    """A model that ends every text at once."""
+    folder = save_tiny_gpt2(tmp_path_factory.mktemp("models") / "silent", byte_tokenizer)
+    model = tiny_gpt2(len(byte_tokenizer))
+    with torch.no_grad():
+        model.transformer.ln_f.weight.zero_()
+        model.transformer.ln_f.bias.copy_(model.transformer.wte.weight[0] * 100)
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_text_that_ends_at_once_says_so_and_min_length_helps(browser, open_page, silent_folder):
+    page = Page(browser, open_page("--length=8", folder=silent_folder))
+    page.type("가나")
+    page.press("write")
+    page.status("최소 길이(min_length)")
+    assert page.text == "가나" and page.part("again").is_enabled() is False
+    page.enter("min_length", "5")
+    page.press("write")
+    page.status("여기서 글을 끝냈습니다")
+    assert page.text.startswith("가나") and len(page.text) > 2
