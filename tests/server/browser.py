@@ -84,8 +84,10 @@ class Page:
         return self.run("return arguments[0].lastChild.textContent", button)
 
     def marked(self):
-        """What is shown as the model's, a list of str."""
-        return self.run("return [...document.querySelectorAll('#mirror mark')].map((mark) => mark.textContent)")
+        """What is shown as the model's, line by line; "" for a line without."""
+        script = """return [...document.getElementById("mirror").children].map(
+            (line) => [...line.querySelectorAll("mark")].map((mark) => mark.textContent).join(""))"""
+        return self.run(script)
 
     def ends_with(self, text):
         """But for white space, which browsers and drivers see each in their own way."""

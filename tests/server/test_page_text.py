@@ -75,6 +75,32 @@ def test_marks_stay_within_the_text_where_letters_are_alike(page):
             assert 0 <= start <= end <= len(after)
 
 
+def test_the_layer_behind_the_field_shows_each_text_as_if_it_were_new(page):
+    """Though it makes only the lines anew that have changed."""
+    script = """
+      const [texts, done] = arguments;
+      import("/mirror.js").then(({ createMirror }) => {
+        const layer = document.createElement("div"), mirror = createMirror(layer);
+        done(texts.map(([text, marks]) => {
+          mirror.draw(text, marks);
+          return [...layer.children].map((line) =>
+            [line.textContent, [...line.children].map((piece) => (piece.tagName === "MARK" ? piece.textContent : ""))]);
+        }));
+      });
+    """
+    rng = random.Random(2)
+    texts = []
+    for _ in range(60):
+        text = "".join(rng.choices("가나 \n", k=rng.randint(0, 12)))
+        places = sorted(rng.sample(range(len(text) + 1), 2 * rng.randint(0, len(text) // 4)))
+        texts.append((text, [*zip(places[::2], places[1::2], strict=True)]))
+    for (text, marks), lines in zip(texts, page.browser.execute_async_script(script, texts), strict=True):
+        assert [line for line, _ in lines] == text.split("\n")
+        ours = {place for start, end in marks for place in range(start, end)}
+        expected = "".join(letter if letter == "\n" or place in ours else "" for place, letter in enumerate(text))
+        assert ["".join(pieces) for _, pieces in lines] == expected.split("\n")
+
+
 def test_again_keeps_what_one_has_changed_since(page):
     """Before, behind and within what the model wrote: only what it wrote behind the change is written anew."""
     from selenium.webdriver.common.keys import Keys
@@ -85,7 +111,7 @@ def test_again_keeps_what_one_has_changed_since(page):
     page.type(" 내가 고친 글")
     page.type(Keys.CONTROL, Keys.HOME, Keys.NULL, "앞 ")
     assert page.write("again").startswith("앞 가나") and page.ends_with("내가 고친 글")
-    assert "".join(page.marked()) == page.text.removeprefix("앞 가나").removesuffix(" 내가 고친 글")
+    assert "\n".join(page.marked()) == page.text.removeprefix("앞 가나").removesuffix(" 내가 고친 글")
     caret = "document.getElementById('text').setSelectionRange(arguments[0], arguments[0])"
     page.run(caret, len("앞 가나") + 3)
     page.type("고침")
@@ -105,7 +131,7 @@ def test_line_ends_of_any_kind_leave_the_marks_in_place(page):
     """
     page.browser.execute_async_script(script, ["나\r", "\n다\r라", "\r\n마"])
     assert page.run("return document.getElementById('text').value") == "가나\n다\n라\n마"
-    assert page.marked() == ["나\n다\n라\n마"]
+    assert page.marked() == ["나", "다", "라", "마"]
 
 
 def test_the_text_goes_on_at_the_caret(page):
@@ -114,7 +140,7 @@ def test_the_text_goes_on_at_the_caret(page):
     page.run("document.getElementById('text').setSelectionRange(3, 3)")
     text = page.write()
     assert text.startswith("가나다") and text.endswith(" 라마바") and len(text) > 7
-    assert "".join(page.marked()) == text[3:-4]
+    assert "\n".join(page.marked()) == text[3:-4]
     assert "--prompt=가나다" in page.part("command").text and "라마바" not in page.part("command").text
     assert page.part("text").get_property("selectionEnd") == len(text) - 4
 
