@@ -1,20 +1,19 @@
 """Continue or answer a prompt with a trained model: argv → options → model → ids → text on stdout, or on a page."""
 
 import sys
-from functools import partial
 
 from gpt2_korean.cli.generate_checks import check_chat
 from gpt2_korean.cli.generate_flags import parse_generate_options, parse_setting
 from gpt2_korean.generation.output import Output, check_output_file
 from gpt2_korean.messages import run_script
-from gpt2_korean.model.find import find_model
+from gpt2_korean.model.find import find_model, models_below
 from gpt2_korean.text.prompts import find_prompts
 
 
 def main(argv=None):
     # Whatever the command line and the files alone can show to be wrong is refused here, before torch is
     # imported, which takes seconds.
-    options = parse_generate_options(argv)
+    options = parse_generate_options(argv, models_below)
     prompts = [] if options.output.interactive else find_prompts(options.prompts, not options.page.serve)
     source = find_model(options.model.model_name_or_path)
     check_output_file(options.output.output_file)
@@ -26,17 +25,16 @@ def main(argv=None):
 
     from gpt2_korean.generation.batch import write_all
     from gpt2_korean.generation.load import load
-    from gpt2_korean.generation.terminal import answer, converse
+    from gpt2_korean.generation.terminal import converse
     from gpt2_korean.generation.write import converses
 
-    model, settled = load(source, options.model)
+    model, settled = load(source, options.model, tells_seed=not options.page.serve)  # the page draws its own
     check_chat(options, model.chat, prompts)
     out = Output(options.output.output_file, converses(model, options.prompts), options.prompts, settled)
     if options.page.serve:
         serve(listener, Page(model, options, prompts[0]))
     elif options.output.interactive:
-        reply = partial(answer, model, out, options.output.num_return_sequences)
-        converse(reply, options.settings, parse_setting, talks=model.chat is not None)
+        converse(model, out, options.settings, parse_setting, options.output.num_return_sequences)
     else:
         write_all(model, out, prompts, options.settings, options.output)
     return 0

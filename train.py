@@ -5,7 +5,7 @@ import sys
 from gpt2_korean.checkpoints.lock import own_output_dir
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import print_once, run_script, say, tracebacks_in
-from gpt2_korean.model.find import find_start
+from gpt2_korean.model.find import check_block_size, find_start
 from gpt2_korean.model.gpt2 import context_length
 from gpt2_korean.text.documents import Texts, find_texts, read_texts
 from gpt2_korean.text.prompts import sample_prompts
@@ -41,6 +41,7 @@ def learn(options, stop):
         # What the command line and the files alone show to be wrong is refused before torch is imported.
         files, prompts = find_texts(options.text), sample_prompts(options.learning.sample_prompts)
         start = find_start(options.model, options.output)
+        check_block_size(options.text.block_size, start)
 
         from gpt2_korean.checkpoints.same_run import check_same_run
         from gpt2_korean.model.embeddings import choose_embedding_learning_rate
@@ -51,11 +52,11 @@ def learn(options, stop):
         from gpt2_korean.text.blocks import pack_texts
         from gpt2_korean.text.chat_template import prepare_tokenizer
         from gpt2_korean.text.vocabulary import choose_tokenizer
-        from gpt2_korean.training.arguments import announce, set_up_machine
+        from gpt2_korean.training.arguments import announce, send_logs_to, set_up_machine
         from gpt2_korean.training.evaluation import evaluate
         from gpt2_korean.training.run import build_trainer, learn_blocks, show_progress
 
-        arguments = set_up_machine(options.machine, options.learning, options.output.logging_dir, record)
+        arguments = set_up_machine(options.machine, options.learning, record)
         texts = read_texts(files, options.text, options.do_eval, arguments.seed)
         with arguments.main_process_first():  # it learns the vocabulary, which the other ranks then read
             model, own = load_start(start, texts.train, options.model)
@@ -65,6 +66,7 @@ def learn(options, stop):
         blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments)
         rate = choose_embedding_learning_rate(options.learning, arguments, tokenizer is not own)
         record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, rate, arguments)
+        send_logs_to(options.output.logging_dir, options.output.output_dir, record.provenance["started"])
         with arguments.main_process_first():  # it computes the embeddings of a new vocabulary
             model = prepare_model(model, own, tokenizer, added, texts.train, blocks.train, start, options.model)
 
@@ -75,30 +77,35 @@ def learn(options, stop):
         learn_blocks(trainer, start, blocks, steps, options.learning)
         if options.do_eval:
             print_once(evaluation_table(evaluate(trainer)))
+            trainer.create_model_card()
         end = trainer.state.log_history, trainer.model_step(), options.output.output_dir
-        say(describe_training(*end, talks=tokenizer.chat_template is not None))
+        say(describe_training(*end, tokenizer.chat_template is not None, record.characters))
 
 
 def measure(options, stop):
     files, start = find_texts(options.text), find_start(options.model)
+    check_block_size(options.text.block_size, start)
 
     from gpt2_korean.model.load import load_start
     from gpt2_korean.model.packing import can_pack_documents
     from gpt2_korean.speed.choose import speed_up
     from gpt2_korean.text.blocks import pack_texts
-    from gpt2_korean.training.arguments import set_up_machine
+    from gpt2_korean.training.arguments import send_logs_to, set_up_machine
     from gpt2_korean.training.evaluation import evaluate, measure_texts
     from gpt2_korean.training.run import build_trainer
 
-    arguments = set_up_machine(options.machine, options.learning, options.output.logging_dir)
+    arguments = set_up_machine(options.machine, options.learning)
     texts = read_texts(files, options.text, True, arguments.seed)
     model, tokenizer = load_start(start, texts.main, options.model)
     texts = Texts(held_out=texts.held_out)
     room = context_length(model.config)
     blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments)
+    send_logs_to(options.output.logging_dir, f"{start.source}-eval")
     trainer = build_trainer(model, tokenizer, arguments, texts, blocks, stop)
     trainer.take_steps(**speed_up(model, arguments, options.machine, blocks))
-    print_once(evaluation_table(evaluate(trainer), *measure_texts(trainer, texts.held_out)))
+    metrics = evaluate(trainer)
+    measured = () if options.learning.no_measure_texts else measure_texts(trainer, texts.held_out)
+    print_once(evaluation_table(metrics, *measured))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,17 @@ characters. Then all held-out documents, or answers, are scored each by itself, 
     python benchmarks/documents.py --english=books.txt.xz --gpt2_tokenizer=FOLDER \\
         --chat=chat.csv.xz --reviews=reviews.txt.xz --judgments=judgments.jsonl.xz
 
+Reviews are short documents, judgments long ones; of middling length are the judgments of half a block to a whole one,
+for which documents apart leave the most of their blocks empty. The ways:
+
     stream     documents one after another in blocks; of a pair of question and answer, put into one text by
                --text_template, all is learnt: what train.py did before there were other ways
     documents  the same texts, but no document sees another
     answers    conversations in their template, answers alone learnt, in a stream
     turns      conversations in their template, all of their turns learnt, and none sees another
     both       conversations in their template, answers alone learnt, and none sees another: the default
+    longer     as stream, but for as many steps as `documents` took, whose blocks are not all full
+    fixed      as both, but every conversation begins at position 0, none farther on in the context
 
 The column `late` scores answers whose conversation begins at position LATE, which no document reaches: as far into a
 conversation as that, a model should answer as well.
@@ -47,9 +52,15 @@ WAYS = {
     "answers": ["--packing=stream"],
     "turns": ["--packing=documents", "--train_on_prompt"],
     "both": ["--packing=documents"],
+    "fixed": ["--packing=documents"],
+    "longer": ["--packing=stream"],
 }
+OF_TEXTS = ("stream", "documents", "longer")
 LATE = 500
-HELD_OUT = {"chat": 600, "reviews": 4000, "judgments": 60}
+HELD_OUT = {"chat": 600, "reviews": 4000, "judgments": 60, "middling": 60}
+MIDDLING = range(1300, 2300)  # characters: with a Korean vocabulary half a block of 1,024 tokens to a whole one
+# train.py without the positions farther on.
+FIXED = "import sys; from gpt2_korean.text import packing; packing.FARTHER_ON = 0; import train; sys.exit(train.main())"
 
 
 def main():
@@ -60,13 +71,18 @@ def main():
     gpus = Queue()
     for place in range(options.at_once):
         gpus.put(place % options.gpus)
-    jobs = []
+    jobs, steps = [], {}  # steps: those of `documents`, by corpus and seed
     for corpus in options.corpora:
-        held_out = split(corpus, getattr(options, corpus), work, options.megabytes)
-        for way in options.ways if corpus == "chat" else ("stream", "documents"):
+        file = options.judgments if corpus == "middling" else getattr(options, corpus)
+        held_out = split(corpus, file, work, options.megabytes)
+        for way in options.ways if corpus == "chat" else OF_TEXTS:
             jobs += [(corpus, way, seed, held_out) for seed in range(options.seeds)]
-    with ThreadPoolExecutor(options.at_once) as threads:
-        results = list(threads.map(lambda job: run(job, start, options, work, gpus), jobs))
+    jobs.sort(key=lambda job: job[1] == "longer")
+    results = []
+    for last in (False, True):
+        now = [job for job in jobs if (job[1] == "longer") == last]
+        with ThreadPoolExecutor(options.at_once) as threads:
+            results += threads.map(lambda job: run(job, start, options, work, gpus, steps), now)
     print("| corpus | way | bits per character | ± | without a beginning | late | seconds of training |")
     print("|---|---|---|---|---|---|---|")
     for corpus in options.corpora:
@@ -90,13 +106,15 @@ def parse():
     parser.add_argument("--chat", type=Path, help="a table with the columns Q and A, .csv or .csv.xz")
     parser.add_argument("--reviews", type=Path, help="short documents, one a line")
     parser.add_argument("--judgments", type=Path, help="long documents, .jsonl or .jsonl.xz")
-    parser.add_argument("--corpora", nargs="+", default=["chat", "reviews", "judgments"])
+    parser.add_argument("--corpora", nargs="+", default=["chat", "reviews", "middling", "judgments"])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), help="of those with a chat")
     parser.add_argument("--megabytes", type=float, default=1000, help="of a corpus at most, UTF-8")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--vocab_size", type=int, default=32_000)
-    parser.add_argument("--epochs", nargs=4, type=float, default=[4, 8, 1, 2], help="English, chat, reviews, judgments")
+    parser.add_argument(
+        "--epochs", nargs=5, type=float, default=[4, 8, 1, 4, 2], help="English, chat, reviews, middling, judgments"
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--seeds", type=int, default=3)
@@ -135,6 +153,7 @@ def split(corpus, path, work, megabytes):
             rows = sorted({line.strip() for line in file} - {""})
         else:
             rows = sorted({json.loads(line)["text"].strip() for line in file})
+            rows = [row for row in rows if corpus == "judgments" or len(row) in MIDDLING]
     rng.shuffle(rows)
     held_out, rest = rows[: HELD_OUT[corpus]], rows[HELD_OUT[corpus] :]
     size = sum(len(str(row).encode()) for row in rest)
@@ -151,27 +170,32 @@ def split(corpus, path, work, megabytes):
 
 
 def learnt_file(corpus, work):
-    return work / {"chat": "chat.csv", "reviews": "reviews.txt", "judgments": "judgments.jsonl"}[corpus]
+    return work / {"chat": "chat.csv", "reviews": "reviews.txt"}.get(corpus, f"{corpus}.jsonl")
 
 
-def run(job, start, options, work, gpus):
+def run(job, start, options, work, gpus, steps):
     """`(bits per character, the same without a beginning, the same late, seconds)` of one way by one seed."""
     corpus, way, seed, held_out = job
     gpu = gpus.get()
     try:
         flags = [f"--dataset_path={learnt_file(corpus, work)}", "--tokenizer=korean", *WAYS[way]]
         flags.append(f"--vocab_size={options.vocab_size}")
-        if corpus == "chat" and way in ("stream", "documents"):
+        if corpus == "chat" and way in OF_TEXTS:
             flags.append(f"--text_template={TEMPLATE}")
         if corpus == "reviews":
             flags.append("--line_by_line")
         folder = work / f"{corpus}-{way}-{seed}"
-        epochs = dict(zip(("english", "chat", "reviews", "judgments"), options.epochs, strict=True))[corpus]
-        seconds = learn(start, folder, flags, epochs, seed, options, gpu)
+        if way == "longer":
+            flags.append(f"--max_steps={steps[corpus, seed]}")
+        epochs = options.epochs[1 + ["chat", "reviews", "middling", "judgments"].index(corpus)]
+        script = ["-c", FIXED] if way == "fixed" else [ROOT / "train.py"]
+        seconds, taken = learn(start, folder, flags, epochs, seed, options, gpu, script)
+        if way == "documents":
+            steps[corpus, seed] = taken
         bits = score(folder, corpus, way, held_out, gpu)
-        bare = score(folder, corpus, way, held_out, gpu, begins=False) if way in ("stream", "documents") else None
+        bare = score(folder, corpus, way, held_out, gpu, begins=False) if way in OF_TEXTS else None
         late = score(folder, corpus, way, held_out, gpu, first=LATE) if corpus == "chat" else None
-        print(f"{corpus} {way} {seed}: {bits:.4f} {bare} {late} {seconds:.0f} s", file=sys.stderr, flush=True)
+        print(f"{corpus} {way} {seed}: {bits:.4f} {bare} {late} {seconds:.0f} s, {taken} steps", file=sys.stderr)
         if way == "both" and seed == 0:
             shutil.copytree(
                 folder, work / "chat-model", ignore=shutil.ignore_patterns("checkpoint-*"), dirs_exist_ok=True
@@ -182,21 +206,23 @@ def run(job, start, options, work, gpus):
         gpus.put(gpu)
 
 
-def learn(start, folder, flags, epochs, seed, options, gpu=0):
-    """Train; returns the seconds between the first step and the last."""
+def learn(start, folder, flags, epochs, seed, options, gpu=0, script=(ROOT / "train.py",)):
+    """Train; returns the seconds between the first step and the last, and how many steps there were."""
     command = [
-        sys.executable, ROOT / "train.py", f"--model_type={start}", f"--output_dir={folder}", "--do_train", *flags,
+        sys.executable, *script, f"--model_type={start}", f"--output_dir={folder}", "--do_train", *flags,
         f"--num_train_epochs={epochs}", f"--seed={seed}", f"--learning_rate={options.learning_rate}",
         f"--per_device_train_batch_size={options.batch}", "--warmup_steps=0.05", "--overwrite_output_dir",
         "--save_strategy=no", "--disable_tqdm", "--report_to=none", f"--logging_dir={folder}/logs",
     ]  # fmt: skip
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, command))}\n{done.stderr[-3000:]}")
     print(done.stderr if folder.name == "english" else "", file=sys.stderr)
     state = json.loads((folder / "trainer_state.json").read_text("utf-8"))
-    return next(entry["train_runtime"] for entry in reversed(state["log_history"]) if "train_runtime" in entry)
+    seconds = next(entry["train_runtime"] for entry in reversed(state["log_history"]) if "train_runtime" in entry)
+    return seconds, state["global_step"]
 
 
 def score(folder, corpus, way, held_out, gpu, begins=True, first=0):
@@ -216,7 +242,7 @@ def score(folder, corpus, way, held_out, gpu, begins=True, first=0):
     for row in held_out:
         if corpus != "chat":
             read, known, answer = [end] * begins + ids(row), max(1, begins), row
-        elif way in ("answers", "turns", "both"):
+        elif way not in OF_TEXTS:
             messages = [{"role": "user", "content": row[0]}]
             read = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
             known, answer = len(read), row[1]

@@ -191,7 +191,7 @@ def train_through_trainer(name, options, size, accumulation, steps, clock):
         model = random_model(options, vocab_size)
         clock.start = time.perf_counter()
         if name.startswith("ours"):
-            trainer = our_trainer(model, blocks, {**flags, "output_dir": folder}, folder, name != "ours-plain")
+            trainer = our_trainer(model, blocks, {**flags, "output_dir": folder}, name != "ours-plain")
         else:
             trainer = plain_trainer(model, blocks, {**flags, "output_dir": folder}, "bf16" in name)
         trainer.add_callback(
@@ -213,7 +213,7 @@ def plain_trainer(model, blocks, flags, fast):
     )
 
 
-def our_trainer(model, blocks, flags, folder, kernels=True, fast=True):
+def our_trainer(model, blocks, flags, kernels=True, fast=True):
     """As train.py builds it."""
     from gpt2_korean import device
     from gpt2_korean.cli.train_options import MachineOptions
@@ -233,7 +233,7 @@ def our_trainer(model, blocks, flags, folder, kernels=True, fast=True):
     chosen = device.choose_device("auto")
     bf16, fp16, _ = device.choose_precision(chosen)
     blocks = Blocks(blocks, None, LENGTH, DOCUMENTS if "position_ids" in blocks[0] else STREAM)
-    arguments = build_arguments(flags, chosen, bf16, fp16, folder)
+    arguments = build_arguments(flags, chosen, bf16, fp16)
     with stop_requests(None) as stop:
         trainer = build_trainer(model, Tokenizer(), arguments, Texts(), blocks, stop)
     if fast:
@@ -306,7 +306,7 @@ def compare_losses(options):
             if name == "plain float32":
                 trainer = plain_trainer(model, blocks, flags, fast=False)
             else:
-                trainer = our_trainer(model, blocks, flags, folder, fast=name == "fast")
+                trainer = our_trainer(model, blocks, flags, fast=name == "fast")
             trainer.train()
         runs[name] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         del trainer, model

@@ -11,12 +11,17 @@ import shutil
 import sys
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
-from gpt2_korean.messages import UsageError
+from gpt2_korean.messages import UsageError, particle, warn
 
 AUTO_ORDER = ("xpu", "cuda", "mps", "cpu")
+NAMES = {"xpu": "Intel GPU(XPU)", "cuda": "NVIDIA GPU(CUDA)", "mps": "Apple GPU(MPS)"}
+VENDORS = {"0x8086": "xpu", "0x10de": "cuda"}  # of PCI
+GUIDE = "docs/devices.md"
+SYSTEM = Path("/")
 IPEX = "intel_extension_for_pytorch"
 
 
@@ -32,13 +37,58 @@ def available_devices():
 
 
 def choose_device(name):
-    """The torch.device for `--device`; raises UsageError where it is absent."""
+    """The torch.device for `--device`; raises UsageError where it is absent, warns where "auto" passes over a GPU."""
     present = available_devices()
     if name == "auto":
+        passed_over = gpus_in_sight() if present[0] == "cpu" else []
+        if passed_over:
+            seen = NAMES[passed_over[0]]
+            warn(f"{seen}가 보이지만 CPU로 계산합니다(이대로 좋다면 --device=cpu).\n{_why_absent(passed_over[0])}")
         return torch.device(present[0])
     if name not in present:
-        raise UsageError(f"--device={name}: 이 컴퓨터에 {name} 장치가 없습니다. 쓸 수 있는 장치: {', '.join(present)}")
+        there = f"쓸 수 있는 장치: {', '.join(present)}"
+        raise UsageError(
+            f"--device={name}: 이 컴퓨터에서 쓸 수 있는 {NAMES[name]}가 없습니다. {there}\n{_why_absent(name)}"
+        )
     return torch.device(name)
+
+
+def is_supported(name):
+    """Whether the installed PyTorch was built for a device type, present or not."""
+    builds = {
+        "xpu": getattr(torch.version, "xpu", None),
+        "cuda": torch.version.cuda or torch.version.hip,
+        "mps": torch.backends.mps.is_built(),
+    }
+    return bool(builds[name])
+
+
+def gpus_in_sight():
+    """The device types of which the system shows a card or a driver, whether or not PyTorch can use it; best first."""
+    nodes = [node.name for node in (SYSTEM / "dev/dri").glob("renderD*")]
+    files = [SYSTEM / "sys/class/drm" / node / "device/vendor" for node in nodes]
+    seen = {VENDORS.get(file.read_text().strip()) for file in files if file.exists()}
+    if (SYSTEM / "proc/driver/nvidia").exists() or shutil.which("nvidia-smi"):
+        seen.add("cuda")
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # hidden on purpose
+        seen.discard("cuda")
+    return [name for name in AUTO_ORDER if name in seen]
+
+
+def _why_absent(name):
+    """Two sentences: whether PyTorch or the driver lacks, and the way on."""
+    if is_supported(name):
+        driver = {"xpu": "Intel GPU의 드라이버", "cuda": "NVIDIA 드라이버(nvidia-smi)", "mps": "macOS의 버전"}[name]
+        return (
+            f"PyTorch는 {NAMES[name]}용이지만 장치를 열 수 없습니다. {particle(driver, '을/를')} 확인하세요({GUIDE})."
+        )
+    return f"설치된 PyTorch({torch.__version__})는 {NAMES[name]}용이 아닙니다. 설치: {_how_to_install(name)} ({GUIDE})"
+
+
+def _how_to_install(name):
+    if name == "xpu":
+        return "pip install -r requirements-xpu.txt"  # which knows where the wheels are
+    return f"pip install --force-reinstall torch=={torch.__version__.split('+')[0]}"
 
 
 def computes_bfloat16(device):
@@ -151,11 +201,12 @@ def load_ipex(device):
         version = metadata.version(IPEX)
     except metadata.PackageNotFoundError:
         return None, None
+    ipex_is, ipex = (particle(f"IPEX {version}", pair) for pair in ("은/는", "을/를"))
     if version.split(".")[:2] != torch.__version__.split(".")[:2]:
-        return None, f"IPEX {version}은(는) torch {torch.__version__}의 것이 아니어서 쓰지 않습니다."
+        return None, f"{ipex_is} torch {torch.__version__}의 것이 아니어서 쓰지 않습니다."
     try:
         with contextlib.redirect_stdout(sys.stderr):  # it prints; stdout is for results
-            return importlib.import_module(IPEX), f"IPEX {version}을(를) 씁니다."
+            return importlib.import_module(IPEX), f"{ipex} 씁니다."
     except (ImportError, AttributeError, OSError, RuntimeError, SystemExit) as error:
         # On a processor without AVX2 its import calls sys.exit.
-        return None, f"IPEX {version}을(를) 불러올 수 없어 쓰지 않습니다 ({type(error).__name__})."
+        return None, f"{ipex} 불러올 수 없어 쓰지 않습니다 ({type(error).__name__})."

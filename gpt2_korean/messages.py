@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import traceback
+import unicodedata
 from pathlib import Path
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/@\s]+(?=@)")  # a Hub token; the name and password in a URL
@@ -27,6 +28,10 @@ NAMED_SECRET = re.compile(
 )
 KEY = re.compile(r"\bwandb_v\d_\w+|\b[0-9a-f]{40}\b")  # of wandb; a commit may look like one
 SECRET_VARIABLE = re.compile("TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
+# How digits and letters are read in Korean: those that end in ㄹ (일, 칠, 팔; 엘, 알) and in another consonant.
+READ_WITH_L = set("178ㄹLlRr")
+READ_WITH_CONSONANT = READ_WITH_L | set("036MmNn") | {chr(letter) for letter in range(ord("ㄱ"), ord("ㅎ") + 1)}
+READ = READ_WITH_CONSONANT | set("2459%ABCDEFGHIJKOPQSTUVWXYZabcdefghijkopqstuvwxyz")
 SHORTEST_SECRET = 6  # what is shorter, as the 1 or false of a switch, would hide half of every message
 
 
@@ -87,7 +92,7 @@ def run_script(main):
     gc.set_threshold(10_000)
     if not sys.stderr.isatty():
         # Progress bars are redrawn in place; in the log of a batch job each drawing is a line more.
-        os.environ.setdefault("TQDM_MININTERVAL", "10")
+        os.environ.setdefault("TQDM_DISABLE", "1")
     hook, threading.excepthook = threading.excepthook, _report_of_thread
     try:
         return main()
@@ -168,6 +173,24 @@ def hide_secrets(text):
         if len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, "***")
     return NAMED_SECRET.sub(r"\1***", TOKEN.sub("***", text))
+
+
+def particle(word, pair):
+    """`word` and the one of two particles ("은/는", "으로/로") that follows its sound; both where nobody knows it.
+
+    The sound is that of the last syllable, or of the last digit or letter by its name: quotes and brackets have none.
+    """
+    after_consonant, after_vowel = pair.split("/")
+    last = next((sign for sign in reversed(unicodedata.normalize("NFC", word)) if sign.isalnum() or sign == "%"), "")
+    if "가" <= last <= "힣":
+        final = (ord(last) - ord("가")) % 28
+        consonant, l_sound = final != 0, final == 8
+    elif last in READ:
+        consonant, l_sound = last in READ_WITH_CONSONANT, last in READ_WITH_L
+    else:
+        start = after_consonant.removesuffix(after_vowel)  # 으 of 으로/로
+        return word + (f"({start}){after_vowel}" if start != after_consonant else f"{start}({after_vowel})")
+    return word + (after_consonant if consonant and not (l_sound and pair.startswith("으로")) else after_vowel)
 
 
 def describe_os_error(error):

@@ -108,7 +108,8 @@ def english_tokenizer():
     """A tokenizer as GPT-2's that knows English alone, and so spends over two tokens on a Korean character."""
     from gpt2_korean.text.vocabulary import train_tokenizer
 
-    lines = (ROOT / "README.en.md").read_text("utf-8").splitlines()
+    pages = sorted([*ROOT.glob("*.en.md"), *ROOT.glob("docs/*.en.md")])
+    lines = [line for page in pages for line in page.read_text("utf-8").splitlines()]
     return train_tokenizer([line for line in lines if line.isascii()], 640, 32)
 
 

@@ -38,6 +38,92 @@ def test_an_absent_device_is_refused_naming_those_there_are(present):
     assert "--device=xpu" in str(refusal.value) and "cuda, cpu" in str(refusal.value)
 
 
+@pytest.fixture
+def built_for(monkeypatch):
+    """Make the installed PyTorch look as if it had been built for the given devices."""
+
+    def set_builds(*names):
+        monkeypatch.setattr(torch.version, "xpu", "20250302" if "xpu" in names else None, raising=False)
+        monkeypatch.setattr(torch.version, "cuda", "13.0" if "cuda" in names else None)
+        monkeypatch.setattr(torch.version, "hip", None)
+        monkeypatch.setattr(torch.backends.mps, "is_built", lambda: "mps" in names)
+
+    return set_builds
+
+
+@pytest.mark.parametrize("name", ["xpu", "cuda", "mps"])
+def test_a_torch_that_was_not_built_for_a_device_is_told_apart_from_a_device_that_is_absent(present, built_for, name):
+    present()
+    built_for(name)
+    with pytest.raises(UsageError) as absent:
+        device.choose_device(name)
+    built_for(*{"xpu", "cuda", "mps"} - {name})
+    with pytest.raises(UsageError) as unbuilt:
+        device.choose_device(name)
+    assert "pip install" in str(unbuilt.value) and torch.__version__ in str(unbuilt.value)
+    assert "pip install" not in str(absent.value) and "확인하세요" in str(absent.value)
+    assert ("requirements-xpu.txt" in str(unbuilt.value)) == (name == "xpu")
+    for refusal in (absent, unbuilt):
+        assert f"--device={name}" in str(refusal.value) and len(str(refusal.value).splitlines()) == 2
+
+
+@pytest.fixture
+def system(monkeypatch, tmp_path):
+    """A system without any card, whose files a test adds."""
+    monkeypatch.setattr(device, "SYSTEM", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return tmp_path
+
+
+def add_card(system, vendor, number=128):
+    for path, content in ((f"dev/dri/renderD{number}", ""), (f"sys/class/drm/renderD{number}/device/vendor", vendor)):
+        (system / path).parent.mkdir(parents=True, exist_ok=True)
+        (system / path).write_text(f"{content}\n")
+
+
+def add_program(system):
+    (system / "bin").mkdir()
+    (system / "bin" / "nvidia-smi").touch(0o755)
+
+
+CARDS = {
+    "xpu": lambda system: add_card(system, "0x8086"),
+    "cuda": lambda system: add_card(system, "0x10de"),
+    "driver of cuda": lambda system: (system / "proc/driver/nvidia").mkdir(parents=True),
+    "program of cuda": add_program,
+}
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_going_back_to_the_cpu_beside_a_card_is_said_once_with_the_way_on(card, present, built_for, system, capsys):
+    present()
+    CARDS[card](system)
+    name = card.split()[-1]
+    for builds, way in ((("mps",), "pip install"), ((name,), "드라이버")):
+        built_for(*builds)
+        assert device.choose_device("auto").type == "cpu"
+        warning = capsys.readouterr().err
+        assert warning.count("주의:") == 1 and "--device=cpu" in warning and way in warning
+        assert device.NAMES[name] in warning
+        assert device.choose_device("cpu").type == "cpu" and capsys.readouterr().err == ""
+
+
+def test_nothing_is_said_where_no_card_is_or_it_is_used_or_hidden(present, built_for, system, capsys, monkeypatch):
+    present()
+    built_for()
+    add_card(system, "0x1002")  # another maker's
+    assert device.choose_device("auto").type == "cpu"
+    add_card(system, "0x10de", 129)
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert device.choose_device("auto").type == "cpu"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    present("cuda")
+    assert device.choose_device("auto").type == "cuda"
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
@@ -113,7 +199,7 @@ def test_trainer_and_accelerate_take_the_same_xpu(run_script):
     """In a process of its own: what accelerate has chosen once, it keeps."""
     code = (
         "import torch; from accelerate import Accelerator; from gpt2_korean.training.arguments import build_arguments;"
-        "arguments = build_arguments({'output_dir': 'none'}, torch.device('xpu'), False, False, 'none');"
+        "arguments = build_arguments({'output_dir': 'none'}, torch.device('xpu'), False, False);"
         "print(arguments.device.type, Accelerator().device.type)"
     )
     finished = run_script("-c", code)

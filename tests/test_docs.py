@@ -1,54 +1,142 @@
-"""What docs/ says stays true: messages that exist, commands that are accepted, links that lead somewhere."""
+"""What the documents say stays true: messages that exist, commands and flags that are accepted, links that lead
+somewhere, tables made from the parsers, and twins in English that tell the same."""
 
 import ast
 import re
+import runpy
 import shlex
 
 import pytest
 from conftest import ROOT
 
-from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.cli.generate_flags import generate_parser, parse_generate_options
+from gpt2_korean.cli.train_flags import train_parser
 from gpt2_korean.cli.train_options import parse_train_options
+from gpt2_korean.cli.trainer_flags import read_trainer_flags
 
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "README.en.md"]
+PAGES = sorted([*ROOT.glob("*.md"), *(page for name in ("docs", "data", "jobs") for page in ROOT.glob(f"{name}/*.md"))])
+TWINS = [(page, page.with_name(page.name.replace(".en.md", ".md"))) for page in PAGES if page.name.endswith(".en.md")]
+# Flags of other programs that the documents name.
+OTHERS = [
+    "contenders", "batches", "cold_only", "durations", "tb", "logdir", "flag",
+    "nproc_per_node", "signals_to_handle", "shutdown_timeout", "gpus_per_node", "nodes", "time", "signal",
+    "extra_index_url", "index_url", "no_index", "find_links",
+]  # fmt: skip
+
+
+def text_of(page):
+    return page.read_text("utf-8")
+
+
+def blocks(page, kind=""):
+    """The code blocks of a page, of one kind such as bash or of all; those of a list are indented."""
+    return re.findall(rf"^ *```{kind or '.*'}\n(.*?)^ *```$", text_of(page), re.DOTALL | re.MULTILINE)
+
+
+def commands(page):
+    """The commands of a page's bash blocks, each as a list of words without comments."""
+    lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    # What the reader is to fill in is <so>, and a loop of the shell is read as it goes for the first time.
+    lines = [re.sub("<[^>]*>", "FILL", line).replace("$size", "1024") for line in lines]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def test_every_message_of_the_troubleshooting_tables_is_in_the_program():
-    source = (ROOT / "gpt2_korean" / "server" / "page" / "page.js").read_text("utf-8")
+    source = "".join(text_of(path) for path in (ROOT / "gpt2_korean" / "server" / "page").glob("*.js"))
     for path in (*(ROOT / "gpt2_korean").rglob("*.py"), ROOT / "train.py", ROOT / "generate.py"):
-        constants = (
-            node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)
-        )
+        constants = (node.value for node in ast.walk(ast.parse(text_of(path))) if isinstance(node, ast.Constant))
         source += "\0".join(value for value in constants if isinstance(value, str)) + "\0"
-    rows = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
-    for name, heading in (("README.md", "## 종료 코드와 오류"), ("README.en.md", "## Exit codes and errors")):
-        rows += (ROOT / name).read_text("utf-8").split(heading)[1].split("\n## ")[0]
-    messages = re.findall(r"^\| `([^`]+)` [(|]", rows, re.MULTILINE)
-    assert len(messages) > 40
+    rows = re.findall(r"^\| (`.*?) \| ", text_of(ROOT / "docs" / "troubleshooting.md"), re.MULTILINE)
+    messages = [message for row in rows for message in re.findall("`([^`]+)`", row)]
+    assert len(messages) > 90
     assert [message for message in messages if message not in source] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def slug(title):
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "RESULTS.md"], ids=lambda page: page.name)
 def test_links_lead_to_files_and_headings(page):
-    for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
+    for target in re.findall(r"\]\(([^)]+)\)", text_of(page)):
         if re.match(r"https?:", target):
             continue
         name, _, heading = target.partition("#")
         file = page.parent / name if name else page
         assert file.exists(), target
         if heading:
-            headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
-            assert heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings], target
+            assert heading in map(slug, re.findall(r"^#+ (.*)$", text_of(file), re.MULTILINE)), target
+
+
+def train_words(words):
+    """The flags for train.py of a command that starts it, itself or as a job; None of another."""
+    if "train.py" in words:
+        return words[words.index("train.py") + 1 :]
+    if "jobs/slurm.sbatch" in words:
+        return words[words.index("jobs/slurm.sbatch") + 1 :]
+    variable = next((word for word in words if word.startswith("TRAIN_ARGS=")), None)
+    return variable and shlex.split(variable.removeprefix("TRAIN_ARGS="))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_shown_is_accepted(page):
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
-    # Lists in README are indented.
-    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    for line in lines:
-        words = shlex.split(line.replace("$size", "1024"), comments=True)  # a loop of the shell
-        if words[:2] == ["python", "train.py"]:
-            parse_train_options(words[2:])
-        elif words[:2] == ["python", "generate.py"]:
-            parse_generate_options(words[2:])
+def test_every_command_shown_is_accepted(page, tmp_path, monkeypatch):
+    (tmp_path / "run.yaml").write_text("dataset_path: 글.txt\ndo_train: true\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    for words in commands(page):
+        if flags := train_words(words):
+            parse_train_options(flags)
+        elif "generate.py" in words:
+            parse_generate_options(words[words.index("generate.py") + 1 :])
+
+
+def test_every_flag_that_is_named_is_one():
+    known = {name.lstrip("-") for parser in (train_parser(), generate_parser()) for name in parser.flag_names()}
+    known |= {*read_trainer_flags(), *(f"no_{name}" for name in read_trainer_flags()), *OTHERS}
+    for page in PAGES:
+        code = " ".join([*re.findall("`[^`\n]+`", text_of(page)), *blocks(page)])
+        named = {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--([a-z][\w-]*)", code, re.ASCII)}
+        assert named <= known, (page.name, named - known)
+
+
+def test_the_tables_of_flags_are_what_the_parsers_say():
+    made = runpy.run_path(str(ROOT / "docs" / "make_flags.py"))["page"]()
+    assert text_of(ROOT / "docs" / "flags.md") == made, "python docs/make_flags.py"
+
+
+def test_the_english_tables_have_the_same_flags_and_values():
+    def rows(name):
+        found = re.findall(r"^\| (`--\w+`) \| ?(.*?) ?\| .* \|$", text_of(ROOT / "docs" / name), re.MULTILINE)
+        return [(flag, default if re.fullmatch("`[^`-][^`]*`|`-1`", default) else "") for flag, default in found]
+
+    english = [(flag, "" if default == "`text`" else default) for flag, default in rows("flags.en.md")]
+    assert english == rows("flags.md")
+
+
+@pytest.mark.parametrize("english, korean", TWINS, ids=lambda page: page.name)
+def test_twins_have_the_same_parts_commands_and_links(english, korean):
+    def parts(page):
+        shown = [line for line in text_of(page).splitlines() if re.match(r"#+ |\|[-|]+\|$|- |\d\. |!\[", line)]
+        return [re.match(r"#+|\||-|\d\.|!", line).group() for line in shown]
+
+    def links(page):
+        targets = re.findall(r"\]\(([^)#]+)", text_of(page))
+        return {target.replace(".en.md", ".md") for target in targets} - {korean.name}
+
+    assert parts(english) == parts(korean)
+    assert commands(english) == commands(korean)
+    assert links(korean) <= links(english)
+
+
+def test_the_two_tables_of_messages_have_the_same_rows():
+    def rows(name):
+        found = re.findall(r"^\| (`.*?) \| ", text_of(ROOT / "docs" / name), re.MULTILINE)
+        return [re.sub(r" \([^`]*\)$", "", row) for row in found]
+
+    assert rows("troubleshooting.en.md") == rows("troubleshooting.md")
+
+
+def test_readme_in_english_names_every_page_that_is_korean_alone():
+    head = text_of(ROOT / "README.en.md").split("\n## ")[0]
+    alone = {*PAGES} - {page for pair in TWINS for page in pair}
+    named = {ROOT / target for target in re.findall(r"\]\(([^)]+\.md)\)", head)}
+    assert alone <= named

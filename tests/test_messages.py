@@ -5,10 +5,13 @@ import re
 import subprocess
 import sys
 import threading
+import unicodedata
 from pathlib import Path
 
+import hypothesis.strategies as st
 import pytest
 from conftest import ROOT
+from hypothesis import given
 
 from gpt2_korean import messages
 
@@ -138,3 +141,50 @@ def test_utf8_is_read_whatever_the_locale(tmp_path):
         [sys.executable, *words], cwd=ROOT, capture_output=True, env=environment, timeout=60, check=False
     )
     assert finished.returncode == 2 and "--model_name_or_path=./없음" in finished.stderr.decode("utf-8")
+
+
+PAIRS = st.sampled_from(["은/는", "이/가", "을/를", "과/와", "이나/나", "이라는/라는", "으로/로", "으로서/로서"])
+# The last syllable of the Korean name of each: 영, 일, 이, …; 에이, 비, 시, …; 퍼센트.
+SIGNS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ%"
+NAMES = dict(zip(SIGNS, "영일이삼사오육칠팔구이비시디이프지치이이이엘엠엔오피큐알스티유이유스이트트", strict=True))
+
+
+def follows(pair, syllable):
+    """The particle after a Hangul syllable, by the letters that Unicode takes it apart into."""
+    after_consonant, after_vowel = pair.split("/")
+    last = unicodedata.normalize("NFD", syllable)[-1]
+    final = last if "\u11a8" <= last <= "\u11c2" else None
+    return after_vowel if final is None or (final == "\u11af" and after_consonant[:2] == "으로") else after_consonant
+
+
+@given(st.text(max_size=5), st.integers(ord("가"), ord("힣")).map(chr), st.text("'\")]}>」』”’…/", max_size=3), PAIRS)
+def test_a_particle_follows_the_last_syllable_through_quotes_and_brackets(start, syllable, end, pair):
+    for form in ("NFC", "NFD"):
+        word = start + unicodedata.normalize(form, syllable) + end
+        assert messages.particle(word, pair) == word + follows(pair, syllable)
+
+
+@given(st.text(max_size=5), st.sampled_from(sorted(NAMES)), st.booleans(), PAIRS)
+def test_a_particle_follows_the_name_of_the_last_digit_or_letter(start, sign, small, pair):
+    word = start + (sign.lower() if small else sign)
+    assert messages.particle(word, pair) == word + follows(pair, NAMES[sign])
+
+
+@given(st.sampled_from(["", "'", "é", "漢", "🙂", "…"]), PAIRS)
+def test_both_particles_stand_where_nobody_knows_the_sound(word, pair):
+    both = {"은/는": "은(는)", "이/가": "이(가)", "을/를": "을(를)", "과/와": "과(와)", "이나/나": "(이)나",
+            "이라는/라는": "(이)라는", "으로/로": "(으)로", "으로서/로서": "(으)로서"}  # fmt: skip
+    assert messages.particle(word, pair) == word + both[pair]
+
+
+def test_particles_of_words_that_messages_name():
+    said = [
+        messages.particle(word, "은/는") for word in ["1024", "checkpoint-20", "'7'", "--top_p", "모델", "XPU(없음)"]
+    ]
+    assert said == ["1024는", "checkpoint-20은", "'7'은", "--top_p는", "모델은", "XPU(없음)은"]
+    assert [messages.particle(word, "으로/로") for word in ["1", "서울", "집", "20"]] == [
+        "1로",
+        "서울로",
+        "집으로",
+        "20으로",
+    ]

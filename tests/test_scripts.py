@@ -232,6 +232,43 @@ def test_a_table_whose_first_row_is_wrong_is_refused_before_torch_is_imported(ru
         assert not imported & {"torch", "transformers", "datasets"}
 
 
+def test_what_stands_on_the_command_line_is_refused_before_torch_is_imported(run_script, tmp_path):
+    (tmp_path / "빈.txt").touch()
+    train = ["train.py", "--do_train", f"--output_dir={tmp_path / 'out'}"]
+    text = "--dataset_path=data/korean_texts.txt"
+    for words, code, named in (
+        ([*train, text, "--model_type=scratch-mini", "--block_size=257"], 2, "--block_size=257"),
+        ([*train, text, "--model_type=scratch_mini"], 2, "scratch-mini인가요?"),
+        ([*train, text, "--tokenizer=./없음"], 2, "--tokenizer=./없음"),
+        ([*train, f"--dataset_path={tmp_path / '빈.txt'}"], 1, "글이 없습니다"),
+        ([*train, "--dataset_path=data/korean_text.txt"], 2, "혹시 data/korean_texts.txt인가요?"),
+        (["train.py"], 2, "사용법:"),
+        (["generate.py"], 2, "사용법:"),
+    ):
+        finished = run_script("-X", "importtime", *words)
+        imported = {line.rsplit("|", 1)[-1].strip() for line in finished.stderr.splitlines() if "|" in line}
+        assert (finished.returncode, finished.stdout) == (code, "") and named in finished.stderr, words
+        assert not imported & {"torch", "transformers", "datasets"}, words
+
+
+def test_a_log_holds_each_line_once_and_nothing_of_bars(run_script, train_words, tmp_path):
+    words = [word for word in train_words if word != "--disable_tqdm"]
+    finished = run_script(
+        "train.py", *words, "--do_train", "--do_eval", "--max_steps=4", "--eval_steps=2", "--logging_steps=2",
+        "--validation_split_percentage=30",
+    )  # fmt: skip
+    lines = finished.stderr.splitlines()
+    assert finished.returncode == 0 and any(line.startswith("[4/4] ") for line in lines)
+    assert "\r" not in finished.stderr and all(line.strip() for line in lines) and "%|" not in finished.stderr
+    logged = [line for line in lines if line.startswith("[")]
+    assert len(logged) == len(set(logged)) and not any("/s]" in line for line in lines)
+
+
+def test_an_evaluation_alone_says_its_figures_once(run_main, train_words, brief_texts):
+    code, out, err = run_main("train.py", *train_words, "--do_eval", "--validation_split_percentage=30")
+    assert code == 0 and "글자당 비트" in out and "[0/0]" not in err and "평가 손실" not in err
+
+
 def test_what_nobody_foresaw_is_written_beside_the_logs(run_main, train_words, tmp_path, monkeypatch):
     """A library that fails stands for it."""
     import datasets

@@ -15,6 +15,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
 RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: see same_run.py and training/trainer.py
 ADAPTER = "adapter"  # beside a model that LoRA trained: what was merged into it
+RECORD = "run.json"  # what training/record.py tells of a run
 CURVE = "training_curve.png"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors", "adapter_model.bin")
 LEGACY_PICKLE = b"\x80"  # how torch.save wrote before its files were archives
@@ -150,5 +151,5 @@ def check_source_survives(model_type, output_dir):
 def describe_existing(folders):
     """Which models and checkpoints a user may have meant instead."""
     if not folders:
-        return "있는 모델이 없습니다. 먼저 train.py로 학습하세요."
+        return "쓸 수 있는 모델이 없습니다. 먼저 train.py로 학습하세요."
     return f"있는 것: {', '.join(str(path) for path in folders)}"

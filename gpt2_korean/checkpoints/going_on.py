@@ -15,7 +15,7 @@ from gpt2_korean.checkpoints.complete import (
     step_of,
     whole_checkpoints,
 )
-from gpt2_korean.messages import UsageError, UserError, warn
+from gpt2_korean.messages import UsageError, UserError, particle, warn
 from gpt2_korean.text.folders import find_path
 
 AUTO = ("auto", "true", "True")
@@ -165,11 +165,11 @@ def find_trouble(checkpoint):
         if name == RESUME and "corpus" in content:
             wrong += [key for key in TOLD_WITH_CORPUS if key not in content]
         if wrong:
-            return f"{name}이(가) 온전하지 않습니다({wrong[0]})."
+            return f"{particle(name, '이/가')} 온전하지 않습니다({wrong[0]})."
     try:
         TrainerState.load_from_json(str(checkpoint / STATE))
     except Exception as error:  # a key that this transformers does not know
-        return f"{STATE}을(를) 이 transformers로 읽을 수 없습니다({error})."
+        return f"{particle(STATE, '을/를')} 이 transformers로 읽을 수 없습니다({error})."
     for name, is_right in (("optimizer.pt", _is_optimizer), ("scheduler.pt", _is_scheduler)):
         if (checkpoint / name).exists():
             try:
@@ -177,7 +177,7 @@ def find_trouble(checkpoint):
             except Exception:
                 return f"{name}에 학습의 상태가 아닌 것이 들어 있어 열지 않았습니다."
             if not is_right(state, checkpoint):
-                return f"{name}이(가) 이 모델을 학습하던 상태가 아닙니다."
+                return f"{particle(name, '이/가')} 이 모델을 학습하던 상태가 아닙니다."
     return None
 
 

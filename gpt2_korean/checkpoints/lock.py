@@ -1,17 +1,19 @@
 """One training at a time in one output folder."""
 
 import contextlib
+import datetime
 import errno
 import fcntl
 import json
+import math
 import os
 import re
 import time
 from pathlib import Path
 
-from gpt2_korean.checkpoints.complete import check_output_dir
+from gpt2_korean.checkpoints.complete import RECORD, check_output_dir, read_json
 from gpt2_korean.checkpoints.rotation import finish_what_a_killed_run_began
-from gpt2_korean.messages import UsageError, UserError, warn
+from gpt2_korean.messages import UsageError, UserError, particle, warn
 
 LOCK = "_lock"
 PATIENCE_SECONDS = 5  # for a run that was killed just now: it takes time to give back its memory, and then the lock
@@ -74,6 +76,41 @@ def _lock(output_dir):
     return file
 
 
+def describe_run(output_dir):
+    """What is known of a run that works in `output_dir` and has saved nothing yet; None where no other one does."""
+    try:
+        file = open(Path(output_dir) / LOCK, encoding="utf-8")  # noqa: SIM115
+    except OSError:
+        return None
+    with file:
+        holder, start = file.read(), os.fstat(file.fileno()).st_mtime
+        if _is_own(holder):  # to close the file would give up the lock
+            return None
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+        except (BlockingIOError, PermissionError):
+            step = _first_save(output_dir, start)
+        except OSError:
+            return None
+    when = "" if step is None else f" 첫 체크포인트는 {step:,}스텝에 저장합니다."
+    return f"아직 학습하는 중이고 저장된 것이 없습니다{_describe_holder(holder)}.{when}"
+
+
+def _first_save(output_dir, start):
+    """The step of the first checkpoint of the run that has held `output_dir` since `start` (s), None: not known."""
+    record = read_json(Path(output_dir) / RECORD) or {}
+    try:
+        steps, every = record["steps"]["of"], record["options"]["save_steps"]
+        way = record["options"].get("save_strategy", "steps")
+        begun = datetime.datetime.fromisoformat(record["start"]).timestamp()
+        if begun < start - 1 or way == "epoch":  # what is told there is of an earlier run, or no number of steps
+            return None
+        return steps if way == "no" else min(steps, math.ceil(every if every >= 1 else every * steps))
+    except (KeyError, TypeError, ValueError):  # it has not begun
+        return None
+
+
 def _open_no_link(path, flags):
     """Open the lock itself: through a link another file would be emptied."""
     try:
@@ -81,8 +118,9 @@ def _open_no_link(path, flags):
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
+        lock = particle(LOCK, "이/가")
         raise UsageError(
-            f"--output_dir={os.path.dirname(path)}: {LOCK}이(가) 다른 곳을 가리키는 링크라 쓰지 않습니다. 지우고 다시 "
+            f"--output_dir={os.path.dirname(path)}: {lock} 다른 곳을 가리키는 링크라 쓰지 않습니다. 지우고 다시 "
             "실행하거나 다른 --output_dir을 주세요."
         ) from None
 
@@ -92,6 +130,12 @@ def _job_number():
     name = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID") or ""
     number = re.match(r"\d+", name)
     return number.group() if number else None
+
+
+def _is_own(text):
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return json.loads(text)["process"] == os.getpid()
+    return False
 
 
 def _describe_holder(text):

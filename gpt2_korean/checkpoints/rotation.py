@@ -18,13 +18,13 @@ from gpt2_korean.checkpoints.complete import (
 )
 
 REPLACES = "replaces_earlier_run"  # in a checkpoint: what an earlier run left beside it is still to be removed
-MARKS = (STATE, "config.json", "adapter_config.json")  # without them a folder is not whole, no model, no adapter
+ESSENTIAL = (STATE, "config.json", "adapter_config.json")  # without them a folder is not whole, no model, no adapter
 
 # All that Trainer, save_pretrained and train.py write into a folder of a model or checkpoint, in the order in which it
 # is removed, and comes in the opposite one: at no moment are the marks of a model there without the rest, and any of
 # its files without weights, by which what is left of one is known.
 RUN_FILES = (
-    *MARKS,
+    *ESSENTIAL,
     REPLACES,
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
@@ -72,7 +72,7 @@ def publish(folder, target, replaced=True):
 
 def publish_model(folder, output_dir):
     """Move the synced files of a model, and its adapter, from `folder` into `output_dir`: no half model is visible."""
-    for name in MARKS:
+    for name in ESSENTIAL:
         (output_dir / name).unlink(missing_ok=True)
     if (folder / ADAPTER).is_dir():
         publish(folder / ADAPTER, output_dir / ADAPTER)

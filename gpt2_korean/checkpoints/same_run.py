@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import RESUME, WEIGHTS, read_json
-from gpt2_korean.messages import UserError, say
+from gpt2_korean.messages import UserError, particle, say
 from gpt2_korean.text.blocks import count_targets
 from gpt2_korean.text.tokens import fingerprint, vocabulary_of
 
@@ -105,11 +105,12 @@ def _check_same_learning(checkpoint, before, now):
             flags = "--per_device_train_batch_size × --gradient_accumulation_steps"
             found.append((flags, f"{size}×{times}", f"{new_size}×{new_times}"))
         elif not found:
-            say(f"한 스텝의 블록 {size * times}개를 {size}×{times} 대신 {new_size}×{new_times}로 나누어 이어 갑니다.")
+            parts = particle(f"{new_size}×{new_times}", "으로/로")
+            say(f"한 스텝의 블록 {size * times}개를 {size}×{times} 대신 {parts} 나누어 이어 갑니다.")
     if found:
         raise UserError(
             f"{checkpoint}: 그때와 다르게 배우는 학습이라 이어 갈 수 없습니다({_list(found)}).\n"
-            f"그때와 같은 값을 주거나, 새 --output_dir에 --model_type={checkpoint}을 주어 그 모델에서 새로 시작하세요."
+            f"그때와 같은 값을 주거나, 새 --output_dir에 {_as_start(checkpoint)} 주어 그 모델에서 새로 시작하세요."
         )
 
 
@@ -124,10 +125,15 @@ def check_state(checkpoint, arguments):
         wanted.append(f"rng_state{rank}.pth")  # else of another number of processes, perhaps
     missing = [name for name in wanted if not (Path(checkpoint) / name).exists()]
     if missing:
+        names = particle(", ".join(missing), "이/가")
         raise UserError(
-            f"{checkpoint}: {', '.join(missing)}이(가) 없어 이어 갈 수 없습니다(--save_only_model은 모델만 저장합니다)."
-            f"\n새 --output_dir에 --model_type={checkpoint}을 주면 그 모델에서 새로 시작합니다."
+            f"{checkpoint}: {names} 없어 이어 갈 수 없습니다(--save_only_model은 모델만 저장합니다).\n"
+            f"새 --output_dir에 {_as_start(checkpoint)} 주면 그 모델에서 새로 시작합니다."
         )
+
+
+def _as_start(checkpoint):
+    return particle(f"--model_type={checkpoint}", "을/를")
 
 
 def _words(corpus):

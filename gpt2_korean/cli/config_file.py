@@ -3,17 +3,18 @@
 import json
 from pathlib import Path
 
-from gpt2_korean.cli.parser import nearest, spell_flag
+from gpt2_korean.cli.parser import spell_flag
 from gpt2_korean.messages import UsageError
+from gpt2_korean.text.folders import suggest_path
 
 
-def config_words(path, known_flags):
-    """The flags of a `--config` file as command-line words."""
-    words = []
+def config_words(path, parser):
+    """The flags of a `--config` file as the words of a command line for `parser`."""
+    words, known_flags = [], parser.flag_names()
     for name, value in _read_config(path).items():
         flag = spell_flag(f"--{name}")
         if flag not in known_flags or flag in ("--config", "--help"):
-            raise UsageError(f"{path}: 알 수 없는 이름입니다: {name}. {nearest(flag, known_flags)}")
+            raise UsageError(f"{path}: 알 수 없는 이름입니다: {name}. {parser.suggest(flag)}")
         if isinstance(value, list):
             listed = [word for word in value if word is not None]
             if not listed or any(word.startswith("-") for word in listed):  # of which a command line makes other flags
@@ -36,6 +37,8 @@ def _read_config(path):
 
     try:
         config = reader(Path(path).read_text("utf-8-sig"))
+    except FileNotFoundError:
+        raise UsageError(f"--config={path}: 그런 파일이 없습니다. {suggest_path(path)}") from None
     except OSError as error:
         raise UsageError(f"--config={path}: 읽을 수 없습니다 ({error.strerror}).") from None
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:

@@ -1,6 +1,6 @@
 """Flags of generate.py that do not go together, or not with the model; imports no torch."""
 
-from gpt2_korean.messages import UsageError
+from gpt2_korean.messages import UsageError, particle
 from gpt2_korean.text.chat_prompt import as_turns
 
 # What a page has no use for.
@@ -19,25 +19,27 @@ def check_together(options, given):
     if options.interactive and options.prompt_template and options.num_return_sequences > 1:
         raise UsageError(ONE_ANSWER)
     if options.system and (options.raw or options.prompt_template):
-        other = "raw" if options.raw else "prompt_template"
-        raise UsageError(
-            f"--system은 대화 양식이 있는 모델과 나누는 대화의 것이라 --{other}과(와) 함께 쓸 수 없습니다."
-        )
+        other = particle("--raw" if options.raw else "--prompt_template", "과/와")
+        raise UsageError(f"--system은 대화 양식이 있는 모델과의 대화에 쓰이므로 {other} 함께 쓸 수 없습니다.")
     if options.serve:
         _check_serving(options)
     for name in NOT_ASKED:
         if name in given and (options.serve or options.interactive):
             mode = "--serve" if options.serve else "--interactive"
-            raise UsageError(f"{mode}와 --{name}은(는) 함께 쓸 수 없습니다. 글은 한 편씩, 쓰는 대로 보입니다.")
+            raise UsageError(
+                f"{mode}와 {particle(f'--{name}', '은/는')} 함께 쓸 수 없습니다. 글은 한 편씩, 쓰는 대로 보입니다."
+            )
     for name in ("host", "port"):
         if name in given and not options.serve:
-            raise UsageError(f"--{name}은(는) 화면을 열 때만 쓰입니다. --serve를 더하거나 이 플래그를 빼세요.")
+            raise UsageError(
+                f"{particle(f'--{name}', '은/는')} 웹 화면을 열 때만 쓰입니다. --serve를 더하거나 이 플래그를 빼세요."
+            )
 
 
 def _check_serving(options):
     for name in NOT_SERVED:
         if getattr(options, name):
-            raise UsageError(f"--serve와 --{name}은(는) 함께 쓸 수 없습니다. 하나만 주세요.")
+            raise UsageError(f"--serve와 {particle(f'--{name}', '은/는')} 함께 쓸 수 없습니다. 하나만 주세요.")
     if options.num_return_sequences > 1 or len(options.prompt or []) > 1:
         raise UsageError("--serve에는 --prompt를 하나만 주고 --num_return_sequences를 빼세요. 글은 한 편씩 씁니다.")
 

@@ -6,7 +6,10 @@ import unicodedata
 from dataclasses import dataclass, fields
 
 from gpt2_korean.cli.generate_checks import check_together
+from gpt2_korean.cli.model_names import model_name
+from gpt2_korean.cli.other_names import GENERATE_NAMES
 from gpt2_korean.cli.parser import (
+    DEVICE,
     DEVICES,
     MOST_TOKENS,
     REMOTE_CODE,
@@ -19,10 +22,11 @@ from gpt2_korean.cli.parser import (
     group_of,
     integer,
     number,
-    path,
     text,
 )
-from gpt2_korean.messages import UsageError
+from gpt2_korean.cli.suggestions import flag_to_write_with, suggest_flag
+from gpt2_korean.cli.usage import MODELS, ask_for_model, show_writing
+from gpt2_korean.messages import UsageError, particle
 from gpt2_korean.text.conversations import PROMPT
 from gpt2_korean.text.normalise import normalise
 
@@ -99,12 +103,17 @@ class GenerateOptions:
 SETTINGS = tuple(field.name for field in fields(Settings))
 
 
-def parse_generate_options(argv=None):
-    """The GenerateOptions of `argv`. Raises UsageError."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    options, given = generate_parser().parse(argv), vars(generate_parser().parse_given(argv))
+def parse_generate_options(argv=None, find_models=lambda folder: []):
+    """The GenerateOptions of `argv`. find_models: the models below a folder, which are told where none is given.
+
+    Raises UsageError; without any flag SystemExit, the usage having been shown.
+    """
+    argv, parser = list(sys.argv[1:] if argv is None else argv), generate_parser()
+    if not argv:
+        show_writing(parser, find_models(MODELS))
+    options, given = parser.parse(argv), vars(generate_parser().parse_given(argv))
     if not options.model_name_or_path:
-        raise UsageError("--model_name_or_path가 필요합니다. 체크포인트 폴더나 Hub 이름을 주세요.")
+        raise ask_for_model(find_models(MODELS))
     check_together(options, given)
     if options.serve:
         vars(options).update({name: value for name, value in PAGE_START.items() if name not in given})
@@ -114,7 +123,9 @@ def parse_generate_options(argv=None):
 def parse_setting(name, word, names=SETTINGS):
     """The value of `/set name word` in an interactive session; `names` may be set. Raises UsageError."""
     if name not in names:
-        raise UsageError(f"{name}: 그런 설정이 없습니다. 바꿀 수 있는 것: {', '.join(names)}")
+        others = {flag: words for flag, words in GENERATE_NAMES.items() if flag.partition("=")[0] in names}
+        hint = suggest_flag(name, names, names, others, "", f"바꿀 수 있는 것: {', '.join(names)}")
+        raise UsageError(f"{name}: 그런 설정이 없습니다. {hint}")
     return getattr(generate_parser().parse([f"--{name}={word}"]), name)
 
 
@@ -143,73 +154,84 @@ def to_words(options):
 def generate_parser():
     """The parser of generate.py's flags."""
     parser = KoreanArgumentParser(
+        GENERATE_NAMES,
+        flag_to_write_with,
         prog="generate.py",
         usage='python generate.py --model_name_or_path=체크포인트 --prompt="글의 앞부분" [플래그 ...]',
         description="학습한 모델로 글을 이어 쓰거나 대화합니다. 결과만 표준 출력에 씁니다.",
     )
 
     model = parser.add_argument_group("모델")
-    add_flag(model, "--model_name_or_path", path, "체크포인트나 모델 폴더, 또는 Hub 이름. 꼭 필요합니다")
-    add_flag(model, "--device", choice(*DEVICES), "auto, xpu, cuda, mps, cpu. auto는 이 순서로 있는 것", "auto")
+    add_flag(model, "--model_name_or_path", model_name, "체크포인트나 모델 폴더, 또는 Hub 이름. 꼭 필요합니다")
+    add_flag(model, "--device", choice(*DEVICES), DEVICE, "auto")
     add_flag(
         model,
         "--dtype",
         choice("auto", "float32", "bfloat16", "float16"),
-        "계산할 자료형. auto는 장치가 지원하면 bfloat16, 아니면 float32",
+        "계산할 자료형. auto는 장치가 bfloat16으로 계산하면(AVX512-BF16이나 AMX가 있는 CPU도) bfloat16, 아니면 float32",
         "auto",
     )
-    add_flag(model, "--quantize", choice("int8"), "가중치를 8비트로 줄여 더 빠르게 씁니다(CPU의 GPT-2)")
+    add_flag(model, "--quantize", choice("int8"), "int8: 가중치를 8비트로 줄여 더 빠르게 씁니다(CPU의 GPT-2)")
 
     add_switch(model, "--trust_remote_code", REMOTE_CODE)
 
-    prompt = parser.add_argument_group("앞글")
+    prompt = parser.add_argument_group("앞글(프롬프트)")
     prompt.add_argument(
         "--prompt",
         type=text,
         action="append",
-        help="이어 쓸 글의 앞부분이나 건넬 말. 여러 번 줄 수 있습니다 (기본값: 파이프로 넘긴 글, 없으면 빈 글)",
+        metavar="글",
+        help="이어 쓸 글의 앞부분(앞글), 대화 모델에는 건넬 말. 여러 번 줄 수 있고, 빈 글이면 문서의 처음부터 씁니다 "
+        "(기본값: 파이프로 넘긴 글, 없으면 빈 글)",
     )
-    add_flag(prompt, "--prompt_file", file_path, "앞글이 한 줄에 하나씩 든 파일")
+    add_flag(prompt, "--prompt_file", file_path, "앞글이 한 줄에 하나씩 든 글 파일(.gz .xz도)")
     add_flag(
         prompt,
         "--prompt_template",
         prompt_template,
-        r'앞글을 넣을 틀 (예: "질문: {prompt}\n답변:"). 답만 보이고, --interactive와 --serve에서는 대화가 이어집니다',
+        r'앞글을 넣을 틀 (예: "질문: {prompt}\n답변:"). 답만 보이고, --interactive와 --serve에서는 대화가 이어집니다. '
+        "대화 양식이 있는 모델에는 필요 없습니다",
     )
-    add_flag(prompt, "--system", stage, "대화 모델이 맡을 구실이나 상황 (예: 너는 친절한 상담원이야.)")
+    add_flag(prompt, "--system", stage, "대화 모델이 맡을 역할이나 상황 (예: 너는 친절한 상담원이야.)")
     add_switch(prompt, "--raw", "대화 양식이 있는 모델로도 대화하지 않고 글을 이어 씁니다")
 
     sampling = parser.add_argument_group("샘플링")
-    add_flag(sampling, "--length", integer(1, MOST_TOKENS), "새로 쓸 토큰 수", 100)
+    length_help = "새로 쓸 토큰 수. 모델의 문맥보다 길면 앞쪽부터 잊으며 이어 씁니다"
+    add_flag(sampling, "--length", integer(1, MOST_TOKENS), length_help, 100)
     add_flag(
         sampling, "--min_length", integer(0, MOST_TOKENS), "적어도 이만큼 새 토큰을 쓰기 전에는 글을 끝내지 않습니다", 0
     )
     stop_help = r'이 글이 나오면 그 앞에서 끝냅니다. 여러 번 줄 수 있습니다 (예: "\n")'
     sampling.add_argument("--stop", type=escaped_text, action="append", metavar="글", help=stop_help)
     add_flag(sampling, "--top_k", integer(0), "확률이 높은 k개에서만 고릅니다. 0이면 제한하지 않습니다", 50)
-    add_flag(sampling, "--top_p", number(above=0, maximum=1), "확률의 합이 p가 될 때까지의 후보에서만 고릅니다", 1.0)
-    add_flag(sampling, "--temperature", temperature, "낮을수록 뻔하고 높을수록 다양합니다. 0이면 늘 가장 높은 것", 1.0)
-    penalty_help = "이미 나온 토큰을 누르는 정도. 1이면 누르지 않습니다"
+    top_p_help = "확률이 높은 순서로 합이 p가 될 때까지의 후보에서만 고릅니다"
+    add_flag(sampling, "--top_p", number(above=0, maximum=1), top_p_help, 1.0)
+    heat_help = "낮을수록 무난하고 높을수록 다양합니다. 0이면 항상 확률이 가장 높은 토큰을 고릅니다"
+    add_flag(sampling, "--temperature", temperature, heat_help, 1.0)
+    penalty_help = "반복 페널티: 이미 나온 토큰의 점수를 낮추는 정도. 1이면 낮추지 않습니다"
     add_flag(sampling, "--repetition_penalty", number(0.001, 1000), penalty_help, 1.0)
-    add_flag(sampling, "--repetition_window", integer(0), "최근 N개의 토큰만 누릅니다. 0이면 모두", 0)
-    add_switch(sampling, "--penalize_prompt", "앞글에 나온 토큰도 누릅니다 (기본값: true)", default=True)
+    add_flag(sampling, "--repetition_window", integer(0), "최근 N개의 토큰에만 반복 페널티를 줍니다. 0이면 모두", 0)
+    add_switch(sampling, "--penalize_prompt", "앞글에 나온 토큰에도 반복 페널티를 줍니다 (기본값: true)", default=True)
     add_flag(
-        sampling, "--no_repeat_ngram_size", integer(0), "이만큼 이어진 토큰은 다시 쓰지 않습니다. 0이면 제한 없음", 0
+        sampling, "--no_repeat_ngram_size", integer(0), "이만큼 이어진 토큰은 반복하지 않습니다. 0이면 막지 않습니다", 0
     )
-    add_switch(sampling, "--allow_invalid_utf8", "글자의 조각만 나와 깨지는 것(�)을 막지 않습니다")
-    add_flag(sampling, "--seed", integer(0, 2**63 - 1), "난수 시드. 주지 않으면 새로 골라 알려 줍니다")
+    add_switch(sampling, "--allow_invalid_utf8", "글자 일부만 나와 깨지는 것(�)을 막지 않습니다")
+    add_flag(
+        sampling, "--seed", integer(0, 2**63 - 1), "난수 시드. 고른 값을 표준 오류에 알려 줍니다 (기본값: 매번 새로)"
+    )
 
     output = parser.add_argument_group("결과")
-    add_switch(output, "--stream", "글을 쓰는 대로 보입니다. 터미널에 한 편만 쓸 때의 기본값", default=None)
-    add_switch(output, "--interactive", "앞글을 물어 가며 이어 씁니다. /help를 치면 쓸 수 있는 명령이 나옵니다")
+    add_switch(output, "--stream", "글을 쓰는 대로 한 편씩 보입니다 (기본값: 터미널에 한 편만 쓸 때 켬)", default=None)
+    add_switch(output, "--interactive", "앞글을 입력할 때마다 이어 씁니다. /help를 치면 쓸 수 있는 명령이 나옵니다")
     add_flag(output, "--num_return_sequences", integer(1, 1_000_000), "앞글마다 쓸 글의 수", 1)
     add_flag(output, "--batch_size", integer(1, 4096), "한 번에 함께 쓸 글의 수", 32)
     add_flag(output, "--output_file", file_path, "결과를 한 줄에 하나씩 덧붙일 .jsonl 파일(앞글, 글, 시드, 설정)")
 
-    page = parser.add_argument_group("화면")
-    add_switch(page, "--serve", "브라우저로 글을 쓰는 화면을 엽니다. 다른 플래그는 화면의 처음 값이 됩니다")
-    add_flag(page, "--host", text, "화면을 열 주소. 기본값은 이 컴퓨터에서만 닿습니다", "127.0.0.1")
-    add_flag(page, "--port", integer(0, 65535), "화면을 열 포트. 0이면 비어 있는 것", 7860)
+    page = parser.add_argument_group("웹 페이지")
+    add_switch(page, "--serve", "브라우저로 글을 쓰는 웹 페이지를 엽니다. 다른 플래그는 그 페이지의 처음 값이 됩니다")
+    host_help = "웹 페이지를 열 주소. 기본값으로는 이 컴퓨터에서만 접속할 수 있습니다. 다른 컴퓨터에서도 쓰려면 0.0.0.0"
+    add_flag(page, "--host", text, host_help, "127.0.0.1")
+    add_flag(page, "--port", integer(0, 65535), "웹 페이지를 열 포트. 0이면 비어 있는 포트", 7860)
     return parser
 
 
@@ -225,7 +247,7 @@ def temperature(word):
     """0, or a number that no score is divided by in vain."""
     value = number(0, 1000)(word)
     if 0 < value < 0.001:
-        raise argparse.ArgumentTypeError(f"{word!r}은(는) 너무 작습니다. 0이나 0.001 이상인 수를 주세요.")
+        raise argparse.ArgumentTypeError(f"{particle(word, '은/는')} 너무 작습니다. 0이나 0.001 이상인 수를 주세요.")
     return value
 
 

@@ -1,19 +1,20 @@
-"""argparse in Korean: typed and range-checked values, and the nearest flag for a misspelt one.
+"""argparse in Korean: typed and range-checked values, and for a flag that is none the one that was meant.
 
 Knows how flags are parsed, not which flags there are.
 """
 
 import argparse
 import dataclasses
-import difflib
 import os
 import re
 
-from gpt2_korean.messages import UsageError
+from gpt2_korean.cli.suggestions import describe_bare, suggest_flag, suggest_value
+from gpt2_korean.messages import UsageError, particle
 
 # What both scripts have.
 DEVICES = ("auto", "xpu", "cuda", "mps", "cpu")
-REMOTE_CODE = "모델에 딸린 Python 코드를 실행합니다. 만든 이를 믿을 때만 주세요"
+DEVICE = "auto, xpu, cuda, mps, cpu. auto는 xpu, cuda, mps, cpu 순으로 있는 것을 고릅니다"
+REMOTE_CODE = "모델에 딸린 Python 코드를 실행합니다. 만든 사람을 믿을 때만 주세요"
 # The bounds of numbers that have none of their own: far more than anybody means, far less than what overflows.
 MOST = 1_000_000_000
 MOST_BLOCKS, MOST_TOKENS = 1 << 16, 1_000_000  # of a batch; of a text or a block
@@ -31,10 +32,14 @@ class KoreanHelp(argparse.HelpFormatter):
 
 
 class KoreanArgumentParser(argparse.ArgumentParser):
-    """An ArgumentParser whose every refusal is a `UsageError` in Korean."""
+    """An ArgumentParser whose every refusal is a `UsageError` in Korean.
 
-    def __init__(self, **kwargs):
+    other_names: a table of other_names.py. flag_of_path: which flag a path that stands alone is meant for.
+    """
+
+    def __init__(self, other_names, flag_of_path, **kwargs):
         super().__init__(**kwargs, formatter_class=KoreanHelp, add_help=False, allow_abbrev=False, exit_on_error=False)
+        self.other_names, self.flag_of_path = other_names, flag_of_path
         self._optionals.title = "그 밖"
         self.add_argument("-h", "--help", action="help", help="이 도움말을 보여 주고 끝냅니다")
 
@@ -44,12 +49,21 @@ class KoreanArgumentParser(argparse.ArgumentParser):
     def parse(self, argv):
         """Parse `argv`; raises UsageError that names the flag, its value and the way on."""
         try:
-            namespace, unknown = self.parse_known_args([spell_flag(word) for word in argv])
+            namespace, unknown = self.parse_known_args(self._settle_switches([spell_flag(word) for word in argv]))
         except argparse.ArgumentError as error:
             raise UsageError(f"{error.argument_name}: {translate(error.message)}") from None
         if unknown:
-            raise UsageError(self.describe_unknown(unknown[0]))
+            raise UsageError(self.describe_unknown(unknown[0], vars(namespace)))
         return namespace
+
+    def _settle_switches(self, words):
+        """`--do_train 글.txt` as `--do_train=true 글.txt`: a path is no value of a switch, which would refuse it."""
+        switches = {name for action in self._actions if action.type is boolean for name in action.option_strings}
+        following = [*words[1:], ""]
+        return [
+            f"{word}=true" if word in switches and os.path.exists(other) else word
+            for word, other in zip(words, following, strict=True)
+        ]
 
     def _get_values(self, action, words):
         # argparse of Python 3.11 takes the value of --flag=-- for the mark that ends all flags, and drops it.
@@ -64,12 +78,20 @@ class KoreanArgumentParser(argparse.ArgumentParser):
             action.default = argparse.SUPPRESS
         return self.parse(argv)
 
-    def describe_unknown(self, word):
+    def describe_unknown(self, word, values):
+        """What is wrong with a `word` that no flag takes; values: name → value of all flags."""
         flag = word.split("=", 1)[0]
         if not flag.startswith("-"):
-            return f"알 수 없는 값입니다: {word!r}. 값에 빈칸이 있으면 따옴표로 묶으세요."
+            given = {name for name, value in values.items() if value != self.get_default(name)}
+            return describe_bare(word, self.flag_of_path, given)
         shown = flag if flag.isprintable() else repr(flag)
-        return f"알 수 없는 플래그입니다: {shown}. {nearest(flag, self.flag_names())}"
+        return f"알 수 없는 플래그입니다: {shown}. {self.suggest(flag)}"
+
+    def suggest(self, flag):
+        """A sentence that names the flag which was meant by one that there is not."""
+        listed = [action for action in self._actions if action.help is not argparse.SUPPRESS]
+        documented = [name for action in listed for name in action.option_strings if name.startswith("--")]
+        return suggest_flag(flag, documented, self.flag_names(), self.other_names)
 
     def flag_names(self):
         return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
@@ -81,14 +103,6 @@ def spell_flag(word):
         return word
     flag, equals, value = word.partition("=")
     return "--" + flag[2:].replace("-", "_") + equals + value
-
-
-def nearest(flag, known):
-    """A sentence that names the most similar known flag, or the way to list them all."""
-    name = flag.lstrip("-")
-    names = [known_flag.lstrip("-") for known_flag in known]
-    similar = difflib.get_close_matches(name, names, n=1) or [other for other in names if name and name in other]
-    return f"혹시 --{similar[0]} 인가요?" if similar else "쓸 수 있는 플래그는 --help로 볼 수 있습니다."
 
 
 def translate(message):
@@ -117,28 +131,26 @@ def choice(*values):
     def parse(text):
         if text in values:
             return text
-        similar = difflib.get_close_matches(text, values, n=1) if len(values) > 8 else []
-        hint = f"혹시 {similar[0]} 인가요?" if similar else f"가능한 값: {', '.join(values)}"
-        raise argparse.ArgumentTypeError(f"{text!r}은(는) 쓸 수 없는 값입니다. {hint}")
+        raise argparse.ArgumentTypeError(f"{text!r}: 쓸 수 없는 값입니다. {suggest_value(text, values)}")
 
     return parse
 
 
 def integer(minimum, maximum=MOST):
     """A type for whole numbers from `minimum` to `maximum`, both included."""
-    return _number(int, "정수", lambda value: minimum <= value <= maximum, f"{minimum:,} 이상인, {maximum:,} 이하인")
+    return _number(int, "정수", lambda value: minimum <= value <= maximum, f"{minimum:,} 이상 {maximum:,} 이하인")
 
 
 def number(minimum=None, maximum=MOST, *, above=None, below=None):
     """A type for numbers from `minimum` (or strictly above `above`) to `maximum` (or strictly below `below`)."""
-    least = f"{minimum:,} 이상인" if above is None else f"{above:,}보다 큰"
+    least = f"{above:,}보다 크고" if above is not None else f"{minimum:,} 이상{'' if below is None else '이고'}"
     most = f"{maximum:,} 이하인" if below is None else f"{below:,}보다 작은"
 
     def fits(value):
         enough = value >= minimum if above is None else value > above
         return enough and (value <= maximum if below is None else value < below)
 
-    return _number(float, "수", fits, f"{least}, {most}")
+    return _number(float, "수", fits, f"{least} {most}")
 
 
 def _number(convert, kind, fits, range_words):
@@ -146,9 +158,13 @@ def _number(convert, kind, fits, range_words):
         try:
             value = convert(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r}은(는) {kind}가 아닙니다.") from None
+            raise argparse.ArgumentTypeError(
+                f"{particle(repr(text), '은/는')} {particle(kind, '이/가')} 아닙니다."
+            ) from None
         if not fits(value):
-            raise argparse.ArgumentTypeError(f"{text!r}은(는) 범위 밖입니다. {range_words} {kind}를 주세요.")
+            raise argparse.ArgumentTypeError(
+                f"{particle(text, '은/는')} 쓸 수 없습니다. {range_words} {particle(kind, '을/를')} 주세요."
+            )
         return value
 
     return parse
@@ -202,10 +218,10 @@ def path(word):
     word = os.path.expanduser(word)
     if os.path.lexists(word) or word.startswith("{"):  # a name with a $ in it, or JSON
         return word
-    for name in VARIABLE.findall(word):
-        if not os.environ.get(name.strip("{}")):
+    for name in (found.strip("{}") for found in VARIABLE.findall(word)):
+        if not os.environ.get(name):
             raise argparse.ArgumentTypeError(
-                f"{word!r}: 환경 변수 {name.strip('{}')}이(가) 없거나 비었습니다. 값을 정하거나 경로를 그대로 쓰세요."
+                f"{word!r}: 환경 변수 {particle(name, '이/가')} 없거나 비었습니다. 값을 정하거나 경로를 그대로 쓰세요."
             )
     return os.path.expandvars(word)
 
@@ -214,7 +230,7 @@ def file_path(word):
     """A path that is no folder's."""
     word = path(word)
     if word.endswith("/") or os.path.isdir(word):
-        raise argparse.ArgumentTypeError(f"{word!r}은(는) 폴더입니다. 파일을 주세요.")
+        raise argparse.ArgumentTypeError(f"{particle(repr(word), '은/는')} 폴더입니다. 파일을 주세요.")
     return word
 
 
@@ -222,7 +238,7 @@ def folder_path(word):
     """A path that is no file's."""
     word = path(word)
     if os.path.isfile(word):
-        raise argparse.ArgumentTypeError(f"{word!r}은(는) 파일입니다. 폴더를 주세요.")
+        raise argparse.ArgumentTypeError(f"{particle(repr(word), '은/는')} 파일입니다. 폴더를 주세요.")
     return word
 
 

@@ -3,7 +3,7 @@
 Imports neither torch nor transformers, as train_options.py.
 """
 
-from gpt2_korean.messages import UsageError
+from gpt2_korean.messages import UsageError, particle
 
 METRICS = ("bits_per_character", "loss", "perplexity")
 
@@ -13,7 +13,7 @@ def check_together(options):
     # What is shown is what a run that learns would read, and no evaluation is needed to compare it with.
     learns, evaluates = (wanted or options.show_data is not None for wanted in (options.do_train, options.do_eval))
     if not (learns or evaluates):
-        raise UsageError("할 일이 없습니다. 학습하려면 --do_train, 평가하려면 --do_eval을 주세요.")
+        raise UsageError("무엇을 할지 정해 주세요: 학습은 --do_train, 평가는 --do_eval.")
     if options.dataset_path and options.dataset_name:
         raise UsageError("--dataset_path와 --dataset_name은 함께 쓸 수 없습니다. 하나만 주세요.")
     if not (options.dataset_path or options.dataset_name) and (options.do_train or not options.validation_file):
@@ -27,6 +27,10 @@ def check_together(options):
                 raise UsageError(f"--{name}에는 평가가 필요합니다. --do_eval을 더하세요.")
     if options.sample_prompts and not learns:
         raise UsageError("--sample_prompts는 --do_train과 함께 써야 합니다. 학습한 모델은 generate.py로 써 보세요.")
+    if options.license and not learns:
+        raise UsageError("--license는 --do_train과 함께 써야 합니다. 모델 카드는 학습한 모델에 씁니다.")
+    if options.no_measure_texts and options.do_train:
+        raise UsageError("--no_measure_texts는 평가만 할 때 씁니다. 학습할 때는 글을 측정하지 않으니 빼세요.")
     if not learns:
         _check_measuring(options)
     if options.vocab_size and options.tokenizer not in (None, "korean"):
@@ -48,11 +52,18 @@ def check_together(options):
         )
     if getattr(options, "dataloader_drop_last", False):
         raise UsageError("--dataloader_drop_last: 글의 토큰은 모두 배웁니다. 이 플래그를 빼세요.")
+    sampling = getattr(options, "train_sampling_strategy", "random")
+    if sampling not in ("random", "sequential"):
+        raise UsageError(
+            f"--train_sampling_strategy={sampling}: 블록의 길이가 거의 같아 얻는 것이 없습니다. 이 플래그를 빼세요."
+        )
     if options.streaming:
         _check_streaming(options)
     if getattr(options, "use_cpu", False):
         if options.device not in ("auto", "cpu"):
-            raise UsageError(f"--use_cpu와 --device={options.device}는 함께 쓸 수 없습니다. 하나만 주세요.")
+            raise UsageError(
+                f"--use_cpu와 --device={particle(options.device, '은/는')} 함께 쓸 수 없습니다. 하나만 주세요."
+            )
         options.device = "cpu"
 
 
@@ -94,7 +105,9 @@ def _check_measuring(options):
         names.append("vocab_size")
     for name in names:
         if getattr(options, name) is not None:
-            raise UsageError(f"--{name}는 --do_train과 함께 써야 합니다. 모델은 제 어휘로 평가합니다.")
+            raise UsageError(
+                f"{particle(f'--{name}', '은/는')} --do_train과 함께 써야 합니다. 모델은 제 어휘로 평가합니다."
+            )
     if options.resume_from_checkpoint not in (None, "false", "False"):
         raise UsageError(
             "--resume_from_checkpoint는 --do_train과 함께 써야 합니다. 체크포인트를 평가하려면 --model_type으로 주세요."
@@ -107,7 +120,8 @@ def _check_columns(options):
     plain = next((name for name in ("text_template", "text_column_name") if getattr(options, name) is not None), None)
     for name in ("prompt_column", "train_on_prompt"):
         if plain and getattr(options, name):
-            raise UsageError(f"--{name}은 대화에, --{plain}은 한 글로 읽을 때 쓰입니다. 하나만 주세요.")
+            one, other = (particle(f"--{each}", "은/는") for each in (name, plain))
+            raise UsageError(f"{one} 대화에, {other} 한 글로 읽을 때 쓰입니다. 하나만 주세요.")
 
 
 def _check_streaming(options):

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from gpt2_korean.cli.config_file import config_words
 from gpt2_korean.cli.parser import group_of
 from gpt2_korean.cli.train_checks import check_together, choose_best_by_bits
-from gpt2_korean.cli.train_flags import add_trainer_flags, train_parser
-from gpt2_korean.cli.trainer_flags import read_trainer_flags
+from gpt2_korean.cli.train_flags import train_parser
+from gpt2_korean.cli.trainer_flags import add_trainer_flags, read_trainer_flags
+from gpt2_korean.cli.usage import show_training
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class LearningOptions:
 
     embedding_learning_rate: float | None
     sample_prompts: str | None
+    no_measure_texts: bool
     early_stopping_patience: int | None
     early_stopping_threshold: float
     trainer_arguments: dict
@@ -95,16 +97,18 @@ class TrainOptions:
 
 
 def parse_train_options(argv=None):
-    """The TrainOptions of a command line. Raises UsageError."""
+    """The TrainOptions of a command line. Raises UsageError; without any flag SystemExit, after the usage."""
     trainer_flags = read_trainer_flags()
     parser = train_parser()
     declared = set(parser.flag_names())
     add_trainer_flags(parser, trainer_flags)
     argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv:
+        show_training(parser)
     flags = parser.parse(argv)
     if flags.config is not None:
         # What stands later on a command line wins, so the file's values go first.
-        flags = parser.parse(config_words(flags.config, parser.flag_names()) + argv)
+        flags = parser.parse(config_words(flags.config, parser) + argv)
     check_together(flags)
     choose_best_by_bits(flags)
     given = dict(vars(flags))

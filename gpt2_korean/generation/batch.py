@@ -6,7 +6,7 @@ import sys
 
 from tqdm import tqdm
 
-from gpt2_korean.generation.output import put_out
+from gpt2_korean.generation.output import describe_empty, is_empty, put_out
 from gpt2_korean.generation.write import read_after_turns, write_batches, write_each
 from gpt2_korean.messages import say
 
@@ -20,6 +20,7 @@ def write_all(model, out, prompts, settings, options):
     read = [read_after_turns(model, out.prompts, [], prompt, settings.length) for prompt in jobs]
     streams = options.stream if options.stream is not None else len(jobs) == 1 and sys.stdout.isatty()
     hidden = streams or None  # None: unless stderr is a terminal
+    empty = 0
     with tqdm(total=len(jobs) * settings.length, desc="글쓰기", unit="토큰", leave=False, disable=hidden) as progress:
         if streams:
             texts = write_each(model, read, settings)
@@ -27,6 +28,12 @@ def write_all(model, out, prompts, settings, options):
             texts = write_batches(model, read, settings, options.batch_size, progress.update)
         for number, (prompt, pieces) in enumerate(zip(jobs, texts, strict=True), 1):
             heading = f"=== {number}/{len(jobs)} ===\n" if len(jobs) > 1 else ""
-            if not put_out(out, prompt, pieces, settings, heading)[1]:
+            if heading and out.alone:  # an answer needs its question
+                heading += f"나> {prompt}\n"
+            text, reading = put_out(out, prompt, pieces, settings, heading)
+            if not reading:
                 say("출력을 읽는 쪽이 먼저 닫혀 여기서 멈춥니다.")
                 return
+            empty += is_empty(text, settings)
+    if empty:
+        say(describe_empty(empty, len(jobs), settings))

@@ -41,9 +41,10 @@ class LoadedModel:
     chat: object = None
 
 
-def load(source, options):
+def load(source, options, tells_seed=True):
     """`(LoadedModel, the options settled)` of a model folder or a hub id; says what was chosen.
 
+    tells_seed: whether a seed that nobody gave is said.
     options: the LoadOptions of the command line. Settled, they name the device type, the data type and the seed
         that was set, whatever they left open. Raises what read_model raises, and UsageError for a device that is
         not here.
@@ -54,7 +55,8 @@ def load(source, options):
     model = read_model(source, device, dtype, *choices)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     torch.manual_seed(seed)
-    say(f"장치: {describe_device(device)} · 자료형: {name_dtype(dtype)} · 시드: {seed}")
+    seed_words = f" · 시드: {seed}" if tells_seed or options.seed is not None else ""
+    say(f"장치: {describe_device(device)} · 자료형: {name_dtype(dtype)}{seed_words}")
     if model.chat is not None:
         say("대화 양식(chat_template)이 있는 모델이라 대화로 답합니다. 글을 이어 쓰게 하려면 --raw를 더하세요.")
     names = {"model_name_or_path": str(source), "device": device.type, "dtype": name_dtype(dtype)}

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import unicodedata
 from dataclasses import dataclass
 
 
@@ -26,13 +27,33 @@ def check_output_file(path):
         open(path, "a", encoding="utf-8").close()
 
 
-def put_out(out, prompt, pieces, settings, heading=""):
-    """Print a text as its pieces come, and record it if that is wanted; returns it and whether anybody wants more."""
-    opening = heading if out.alone else heading + prompt
-    text, reading = print_text(pieces, opening, to_end=bool(out.file), strip=out.alone)
-    if out.file:
-        append_record(out, prompt, text.strip() if out.alone else prompt + text, settings)
+def put_out(out, prompt, pieces, settings, heading="", written=""):
+    """Print a text as its pieces come, and record it if that is wanted; returns it and whether anybody wants more.
+
+    written: what was shown of the text before, behind its prompt.
+    """
+    opening = heading if out.alone or written else heading + prompt
+    text, reading = print_text(pieces, opening, to_end=bool(out.file), strip=out.alone and not written)
+    if out.file and out.alone:
+        append_record(out, prompt, (written + text).strip(), settings)
+    elif out.file:
+        append_record(out, prompt + written, prompt + written + text, settings)
     return text, reading or bool(out.file)
+
+
+def is_empty(text, settings):
+    """Whether the model, or a stop text, ended a text before it said anything: it has no letter, only blanks and
+    punctuation."""
+    # A token is a byte at least: one that may only have been cut after `length` of them is no such text.
+    return len(text.encode()) < settings.length and all(unicodedata.category(letter)[0] in "CPZ" for letter in text)
+
+
+def describe_empty(empty, texts, settings, flag="--min_length="):
+    """The line on so many empty ones of so many texts."""
+    least = min(settings.length, max(20, 2 * settings.min_length))
+    what = f"글 {texts}편 가운데 {empty}편을 모델이" if texts > 1 else "모델이 글을"
+    stop = " 멈출 글(stop)이 바로 나온 것일 수도 있습니다." if settings.stop else ""
+    return f"{what} 바로 끝냈습니다. 더 길게 쓰려면: {flag}{least}{stop}"
 
 
 def print_text(pieces, opening="", to_end=False, strip=False):

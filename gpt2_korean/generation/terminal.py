@@ -1,94 +1,88 @@
-"""Prompts typed one after another, each continued as it comes: a terminal's conversation with a model."""
+"""Prompts typed one after another, each continued or answered as it comes: a terminal's session with a model."""
 
-import contextlib
+import os
 import sys
+import time
 from dataclasses import replace
+from functools import partial
 
-from gpt2_korean.generation.output import put_out
-from gpt2_korean.generation.write import read_after_turns, write_each
-from gpt2_korean.messages import UserError, say, say_error
+import torch
+
+from gpt2_korean.generation.commands import COMMANDS, Session, Turn, follow
+from gpt2_korean.generation.keyboard import open_keyboard
+from gpt2_korean.generation.output import describe_empty, is_empty, print_piece, put_out
+from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, read_after_turns, stream_texts
+from gpt2_korean.messages import UserError, say
 from gpt2_korean.text.prompts import read_prompts
 
-HELP = """앞글을 치고 Enter를 누르면 이어 씁니다. 쓰는 동안 Ctrl-C를 누르면 그 글만 멈춥니다.
-  /again           같은 앞글로 다시 씁니다
-  /new             앞의 대화를 잊고 새로 시작합니다(대화 모델이거나 --prompt_template을 주었을 때)
-  /set             지금 설정을 봅니다
-  /set 이름 값     설정을 바꿉니다 (예: /set top_p 0.9)
-  /help            이 도움말
-  /quit            끝냅니다 (Ctrl-D도 같음)"""
 
+def converse(model, out, settings, parse_setting, copies):
+    """Continue or answer what is typed until /quit or the end of input.
 
-def converse(answer, settings, parse_setting, talks=False):
-    """Read lines until /quit or the end of input, and give those that are no commands to `answer`.
-
-    answer: (prompt, turns, settings) → the text that it showed; turns are the (prompt, text) pairs so far,
-        without those that were broken off or written again.
-    settings: a frozen dataclass; what `/set` changes is a field of the next one.
-    parse_setting: (name, word) → value, or a UserError, which is shown.
-    talks: whether a chat model listens, to whom nobody says nothing.
+    model: a LoadedModel. out: an Output. settings: see stream_texts; /set changes them by `parse_setting`, see Session.
+    copies: how many texts a prompt is given.
     """
-    with contextlib.suppress(ImportError):  # Windows has none
-        import readline  # noqa: F401  it gives input() line editing and history
-    terminal = sys.stdin.isatty()
-    if terminal:
-        say(f"{'말' if talks else '앞글'}을 치고 Enter를 누르세요. /help는 도움말, /quit은 끝내기입니다.")
-    prompt, before, turns = None, [], []
+    session = Session(partial(write_turn, model, out), parse_setting, out.alone, copies, settings, out.model.seed)
+    words = [*COMMANDS, *(f"/set {name} " for name in vars(settings))]
+    with open_keyboard("\n나> " if out.alone else "\n앞글> ", words) as read_line:
+        if sys.stdin.isatty():
+            asked = "말" if out.alone else "앞글(프롬프트)"
+            say(f"{asked}을 치고 Enter를 누르세요. 그냥 Enter는 이어 쓰기, /help는 도움말, /quit은 끝내기입니다.")
+        follow_lines(session, read_line)
+
+
+def follow_lines(session, read_line):
+    """Follow what read_line() gives until it raises EOFError; returns what the session then is."""
     while True:
         try:
-            line = input(("\n나> " if talks else "\n앞글> ") if terminal else "")
+            session = follow(session, read_line())
         except EOFError:
-            return
+            return session
         except KeyboardInterrupt:
             say("\n끝내려면 /quit을 치거나 Ctrl-D를 누르세요.")
-            continue
-        command, *words = line.split(maxsplit=2) if line.startswith("/") else ("",)
-        if command == "/quit":
-            return
-        if command == "/set":
-            try:
-                settings = _set(words, settings, parse_setting)
-            except UserError as error:
-                say_error(error)
-            continue
-        if command == "/new":
-            prompt, before, turns = None, [], []
-            say("새로 시작합니다.")
-            continue
-        if command == "/again" and prompt is None:
-            say("아직 쓴 글이 없습니다. 앞글을 먼저 치세요.")
-            continue
-        if command not in ("", "/again"):
-            say(HELP if command == "/help" else f"{command}: 그런 명령이 없습니다.\n{HELP}")
-            continue
-        if command == "":
-            if talks and not line.strip():
-                continue
-            prompt, before = line, turns
-        turns = before
-        try:
-            turns = [*before, (prompt, answer(prompt, before, settings))]
-        except KeyboardInterrupt:
-            say("\n(멈췄습니다)")
+        except UserError as error:
+            say(error)
 
 
-def _set(words, settings, parse_setting):
-    """The settings after `/set words`, which are shown."""
-    if len(words) == 2:
-        settings = replace(settings, **{words[0]: parse_setting(*words)})
-    elif words:
-        raise UserError(f"/set {words[0]}: 값도 주세요 (예: /set top_p 0.9).")
-    for name in words[:1] or vars(settings):
-        say(f"  {name} = {getattr(settings, name)}")
-    return settings
+def write_turn(model, out, earlier, turn, settings, seed):
+    """Show how a Turn goes on after `earlier` ones; returns it with that in it, broken off where Ctrl-C was pressed.
 
-
-def answer(model, out, copies, line, turns, settings):
-    """Continue or answer the line that was typed, after the turns before it, `copies` times; returns the last text.
-
-    model: a LoadedModel. out: an Output.
+    One that had ended goes on for a token at least, and behind a line end that stopped it. Raises EOFError where
+    nobody reads any more.
     """
-    [prompt] = read_prompts([line])
-    read = read_after_turns(model, out.prompts, turns, prompt, settings.length)
-    for pieces in write_each(model, [read] * copies, settings):
-        text, _ = put_out(out, prompt, pieces, settings)
-    return text
+    [prompt] = read_prompts([turn.prompt])
+    before, stops = turn.text, settings.stop or ()
+    if turn.ended:
+        settings = replace(settings, min_length=max(1, settings.min_length))
+        before += next((stop for stop in stops if not stop.strip()), "")
+        print_piece(before[len(turn.text) :])
+    pairs = [(each.prompt, each.text) for each in earlier if not each.broken]
+    out = replace(out, model=replace(out.model, seed=seed))
+    torch.manual_seed(seed)
+    shown, tokens, since, broken, reading = [], 0, time.perf_counter(), False, True
+
+    def pieces():
+        nonlocal tokens
+        read = read_after_turns(model, out.prompts, pairs, prompt, settings.length, before)
+        for steps, (new,) in stream_texts(model, [read], settings, LOOK_EVERY_IN_STREAM):
+            tokens += steps
+            shown.append(new)
+            yield new
+
+    try:
+        _, reading = put_out(out, prompt, pieces(), settings, written=before)
+    except KeyboardInterrupt:
+        broken = True
+        say("\n(멈췄습니다. 그냥 Enter를 누르면 이어 씁니다.)")
+    if not reading:
+        raise EOFError
+    text = "".join(shown)
+    rate = tokens / (time.perf_counter() - since)
+    _say_dimly(f"{tokens}토큰 · 초당 {rate:.{0 if rate >= 10 else 1}f}토큰 · 시드 {seed}")
+    if not broken and is_empty(text, settings):
+        say(describe_empty(1, 1, settings, "/set min_length "))
+    return Turn(prompt, before + text, ended=tokens < settings.length and not broken, broken=broken)
+
+
+def _say_dimly(line):
+    say(f"\033[2m{line}\033[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else line)

@@ -7,6 +7,7 @@ from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.text_stream import TextStream
 from gpt2_korean.messages import warn
 from gpt2_korean.text.chat_prompt import as_turns
+from gpt2_korean.text.chat_template import encode_texts
 from gpt2_korean.text.conversations import fill, put_after_turns
 from gpt2_korean.text.prompts import encode_prompt
 
@@ -30,7 +31,7 @@ def stream_texts(model, prompts, settings, every=1, tell=warn):
     _tell_of_context(encoded, settings.length, model.decoder.context, tell)
     end, lead = model.eos_token_id, ""
     if not isinstance(prompts[0], str):
-        end, lead = model.chat.end, model.chat.lead
+        end, lead = model.chat.end, "" if _has_begun(prompts[0]) else model.chat.lead
         encoded = [_shorten(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
     streams = [TextStream(model.tokenizer, ids, settings.stop or (), lead) for ids in encoded]
     every = every if model.decoder.captures else 1
@@ -49,7 +50,15 @@ def _push_chunks(streams, chunks):
 def _encode(model, prompt):
     if isinstance(prompt, str):
         return encode_prompt(prompt, model.tokenizer, model.eos_token_id)
+    if _has_begun(prompt):
+        *asked, begun = prompt
+        return model.chat.encode(asked) + encode_texts([model.chat.lead + begun["content"]], model.tokenizer)[0]
     return model.chat.encode(prompt)
+
+
+def _has_begun(conversation):
+    """Whether a conversation ends in an answer, with which a chat model goes on."""
+    return conversation[-1]["role"] == "assistant"
 
 
 def converses(model, options):
@@ -57,20 +66,23 @@ def converses(model, options):
     return model.chat is not None or options.prompt_template is not None
 
 
-def read_after_turns(model, options, turns, prompt, length):
+def read_after_turns(model, options, turns, prompt, length, written=""):
     """What `model` is given to read for a prompt: a str, or for a chat model a conversation.
 
     options: PromptOptions. turns: the (prompt, answer) pairs before it, of which the oldest are forgotten until the
         model's context has room for `length` tokens more, and a chat model has learnt from conversations as long.
+    written: what there is already of the text or the answer, with which it goes on.
     """
     if model.chat is None:
-        return put_in_context(model, options.prompt_template, turns, fill(options.prompt_template, prompt), length)
+        text = fill(options.prompt_template, prompt) + written
+        return put_in_context(model, options.prompt_template, turns, text, length)
+    begun = [{"role": "assistant", "content": written}] if written else []
     unseen = 0 if model.chat.answers is None else max(0, len(turns) + 1 - model.chat.answers)
     for start in range(unseen, len(turns)):
-        conversation = as_turns(options.system, turns[start:], prompt)
+        conversation = as_turns(options.system, turns[start:], prompt) + begun
         if _fits(model, conversation, length):
             return conversation
-    return as_turns(options.system, [], prompt)
+    return as_turns(options.system, [], prompt) + begun
 
 
 def put_in_context(model, template, turns, text, length):
@@ -86,10 +98,10 @@ def _fits(model, prompt, length):
 def _shorten(model, conversation, ids, length):
     """The ids of a conversation that is too long even alone without the oldest of its last turn; the marks stay.
 
-    Where that is not enough, the loop takes the newest of all.
+    Where that is not enough, or its answer has begun, the loop takes the newest of all.
     """
     excess = len(ids) - len(fit_prompt(ids, length, model.decoder.context))
-    if excess == 0:
+    if excess == 0 or _has_begun(conversation):
         return ids
     silent = model.chat.encode([*conversation[:-1], {"role": "user", "content": ""}])
     if excess > len(ids) - len(silent):

@@ -12,12 +12,14 @@ from gpt2_korean.checkpoints.complete import (
     describe_existing,
     list_checkpoints,
     missing_weights,
+    read_json,
     step_of,
     trainer_state,
     whole_checkpoints,
 )
 from gpt2_korean.checkpoints.going_on import find_starting_point
-from gpt2_korean.messages import UsageError, UserError, say, warn
+from gpt2_korean.checkpoints.lock import describe_run
+from gpt2_korean.messages import UsageError, UserError, particle, say, warn
 from gpt2_korean.model.files import check_files
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 from gpt2_korean.model.lora import check_adapter
@@ -40,9 +42,10 @@ class Start:
 def find_start(model, output=None):
     """The Start of a run with `model` (a ModelOptions), said in a line; `output` (OutputOptions) where it is to learn.
 
-    Raises UserError for a model that is not there, UsageError where `output` holds an earlier run and no flag says what
-    is to become of it, or where checkpoint and flags of LoRA do not fit.
+    Raises UserError for a model that is not there, UsageError for a tokenizer that is not, where `output` holds an
+    earlier run and no flag says what is to become of it, or where checkpoint and flags of LoRA do not fit.
     """
+    _check_tokenizer(model.tokenizer)
     source, checkpoint = model.model_type, None
     if output is not None:
         wanted = output.output_dir, output.overwrite_output_dir, output.resume_from_checkpoint
@@ -69,12 +72,19 @@ def find_model(name, flag="--model_name_or_path"):
     if path.is_dir():
         if not _is_model(path):
             inside = _models_in(path)
+            if len(inside) == 1 and CHECKPOINT.fullmatch(inside[0].name):
+                warn(f"{name}: 학습이 끝나지 않은 폴더라 그 안의 {particle(inside[0].name, '을/를')} 씁니다.")
+                return find_model(str(inside[0]), flag)
+            busy = None if inside else describe_run(path)
+            if busy is not None:
+                raise UserError(f"{flag}={name}: {busy} 저장된 뒤에 다시 실행하세요.")
             raise UserError(f"{flag}={name}: 모델 폴더가 아닙니다(config.json이 없음). {describe_existing(inside)}")
         check_files(path, flag)
         missing = missing_weights(path)
         if missing:
             beside = [other for other in whole_checkpoints(path.parent) if other != path]
-            raise UserError(f"{flag}={name}: 쓰다 만 모델입니다({missing}이 없거나 잘림). {describe_existing(beside)}")
+            trouble = f"쓰다 만 모델입니다({particle(missing, '이/가')} 없거나 잘림)."
+            raise UserError(f"{flag}={name}: {trouble} {describe_existing(beside)}")
         return path
     if path.is_file():
         raise UsageError(f"{flag}={name}: 파일이 아니라 모델이 든 폴더를 주세요.")
@@ -82,21 +92,48 @@ def find_model(name, flag="--model_name_or_path"):
         beside = list_checkpoints(path.parent)
         state = trainer_state(beside[-1]) if beside else None
         if state and state["max_steps"] <= state["global_step"] < step_of(path):
-            last = beside[-1]
-            warn(f"학습이 {step_of(last)}스텝에서 끝났으므로 {path.name} 대신 마지막 {last.name}을(를) 씁니다.")
-            return last
-    elif _is_hub_id(name) and not ("/" in name and path.parent.is_dir()):
+            last = particle(beside[-1].name, "을/를")
+            warn(f"학습이 {step_of(beside[-1])}스텝에서 끝났으므로 {path.name} 대신 마지막 {last} 씁니다.")
+            return beside[-1]
+    elif _may_be_hub_id(name):
         return name
     raise UsageError(f"{flag}={name}: 그런 모델 폴더가 없습니다. {describe_existing(_models_in(path.parent))}")
 
 
-def _is_hub_id(name):
+def _check_tokenizer(name):
+    """Raise UsageError for the name of no tokenizer: now, and not when a model has been fetched."""
+    if name in (None, "korean", "original") or find_path(name).is_dir() or _may_be_hub_id(name):
+        return
+    raise UsageError(f"--tokenizer={name}: 그런 토크나이저 폴더가 없습니다. korean, original이나 있는 폴더를 주세요.")
+
+
+def check_block_size(size, start):
+    """Raise UsageError for blocks of `size` tokens that are longer than the context of `start` (a Start), where the
+    files at hand tell it."""
+    from gpt2_korean.text.packing import choose_size
+
+    config = SCRATCH_SIZES.get(start.source) or read_json(Path(start.source) / "config.json") or {}
+    context = config.get("n_positions", config.get("max_position_embeddings"))
+    if isinstance(context, int):
+        choose_size(size, context)
+
+
+def models_below(folder):
+    """The models in `folder` and the folders in it, the newest first; of a run that ended early its last checkpoint."""
+    folder = Path(folder)
+    below = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    found = [path for each in (folder, *below) for path in ([each] if _is_model(each) else list_checkpoints(each)[-1:])]
+    return sorted(set(found), key=lambda path: (-path.stat().st_mtime, path))
+
+
+def _may_be_hub_id(name):
+    """Whether a `name` that is no folder's looks like one of the Hub, rather than like a path."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
     try:
         validate_repo_id(name)
-        return True
+        return not ("/" in name and find_path(name).parent.is_dir())
     except HFValidationError:
         return False
 

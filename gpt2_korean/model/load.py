@@ -37,8 +37,11 @@ def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=
         return load_pretrained(model_type, dtype, trust_remote_code=trust_remote_code)
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    tokenizer = learn_scratch_tokenizer(model_type, documents, vocab_size)
-    end, size = tokenizer.eos_token_id, {**SCRATCH_SIZES[model_type], "vocab_size": len(tokenizer)}
+    tokenizer, shape = learn_scratch_tokenizer(model_type, documents, vocab_size), SCRATCH_SIZES[model_type]
+    wanted = vocab_size or shape["vocab_size"]
+    if len(tokenizer) < wanted:
+        say(f"토큰 {len(tokenizer):,}개를 배웠습니다(글이 짧아 {wanted:,}개에 못 미칩니다).")
+    end, size = tokenizer.eos_token_id, {**shape, "vocab_size": len(tokenizer)}
     config = GPT2Config(**size, bos_token_id=end, eos_token_id=end, pad_token_id=end)
     return GPT2LMHeadModel(config).to(dtype), tokenizer
 
@@ -185,7 +188,9 @@ def _must_use_cache(name, flag):
         if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
             return True
         raise UserError(
-            f"{flag}={name}: 네트워크가 닿지 않고 받아 둔 파일도 없습니다. (1) 모델 폴더를 주거나 "
-            "(2) HF_ENDPOINT에 미러 주소를 설정하거나 다른 컴퓨터의 캐시(HF_HOME)를 복사하거나\n"
-            "(3) 내려받기가 없는 --model_type=scratch-mini로 처음부터 학습하세요."
+            f"{flag}={name}: 네트워크에 연결할 수 없고 미리 받아 둔 파일도 없습니다. 이름이 맞다면 다음 가운데 "
+            "하나를 하세요.\n"
+            f"(1) 네트워크가 되는 곳에서 `hf download {name}`으로 받아 그 캐시(HF_HOME)를 쓰거나, 모델 폴더를 줍니다.\n"
+            "(2) HF_ENDPOINT에 미러 주소를 설정합니다.\n"
+            "(3) 내려받지 않는 --model_type=scratch-mini로 처음부터 학습합니다."
         ) from None

@@ -64,7 +64,7 @@ def serve(listener, page):
             "암호가 없습니다. 이 주소에 접속하는 사람은 누구나 이 모델로 글을 쓸 수 있으니 믿는 네트워크에서만 여세요."
         )
     say(f"글쓰기 웹 페이지: http://{f'[{host}]' if ':' in host else host}:{port} (끝내려면 Ctrl-C)")
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises once it has closed
         build_server(host, page).run(sockets=[listener])
     say("웹 페이지를 닫았습니다.")
 

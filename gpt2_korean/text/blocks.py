@@ -64,6 +64,9 @@ class PackedBlocks:
         offsets = None if self.plan.offsets is None else self.plan.offsets[chosen]
         return assemble(self.tokens, self.plan.pieces[chosen], offsets, self.begin)
 
+    def __iter__(self):  # the indices go on into the next epoch, so that to ask one after another has no end
+        return (self[index] for index in range(len(self)))
+
     @property
     def targets(self):
         """How many tokens an epoch predicts."""
@@ -129,7 +132,7 @@ def _blocks(documents, tokenizer, size, make_plan, all_learnt):
     """Yield the blocks of a stream of documents: packed are those that make up a row of Tokens."""
     for row in token_rows(documents, tokenizer, all_learnt):
         blocks = PackedBlocks(Buffer(row), size, make_plan, tokenizer.eos_token_id)
-        yield from (blocks[index] for index in range(len(blocks)))
+        yield from blocks
 
 
 def assemble(tokens, pieces, offsets, begin):

@@ -35,11 +35,15 @@ class Texts:
 def find_texts(options):
     """The Texts of `options` (a TextOptions) as lists of files; a data set of the Hub has none.
 
-    Raises UsageError for files that are not there, UserError for tables whose first row already cannot be read.
+    Raises UsageError for files that are not there, UserError for empty ones and tables whose first row already cannot
+    be read.
     """
     train = find_files(options.dataset_path) if options.dataset_path else None
     held_out = find_files(options.validation_file, "--validation_file") if options.validation_file else None
     render = row_renderer(**_columns(options))
+    for files in filter(None, (train, held_out)):
+        if not any(file.stat().st_size for file in files):
+            raise UserError(f"{files[0]}{' 등' if len(files) > 1 else ''}: {NO_TEXT}")
     for file in [*(train or ()), *(held_out or ())][:LOOKED_AT]:
         check_first_row(file, options.encoding, render, options.skip_bad_rows)
     return Texts(train, held_out)

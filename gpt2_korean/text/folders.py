@@ -1,5 +1,6 @@
 """A path, a folder or a glob → the files to read, each once, whatever leads to it and however its name is composed."""
 
+import difflib
 import fnmatch
 import os
 import unicodedata
@@ -25,7 +26,7 @@ def find_files(pattern, flag="--dataset_path"):
             raise UsageError(f"{flag}={pattern}: 읽을 수 없는 형식입니다. {READABLE}")
         return [root]
     if not root.is_dir() or (rest and not any(set("*?[") & set(part) for part in rest)):
-        raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. 경로를 확인하세요.")
+        raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. {suggest_path(pattern)}")
     files, hidden, broken, others = [], [], [], []
     for path, is_hidden in _walk(root, rest or [ANY_DEPTH, "*"]):
         if file_format(path):
@@ -56,6 +57,17 @@ def find_path(name):
     """The Path of `name`, where it is there with its Hangul composed otherwise (as macOS does) under that name."""
     root, rest = _existing_part(name)
     return root.joinpath(*rest)
+
+
+def suggest_path(missing):
+    """A sentence that names the path there is whose spelling is nearest to a `missing` one, or asks to look again."""
+    root, rest = _existing_part(missing)
+    names = {_composed(path.name): path.name for path in root.iterdir()} if rest and root.is_dir() else {}
+    for name in difflib.get_close_matches(_composed(rest[0]), names) if names else ():
+        found = root.joinpath(names[name], *rest[1:])
+        if found.exists():
+            return f"혹시 {found}인가요?"
+    return "경로를 확인하세요."
 
 
 def name_some(paths):

@@ -5,7 +5,7 @@ import sys
 
 from gpt2_korean.messages import UsageError, UserError, say
 from gpt2_korean.text.chat_template import encode_texts
-from gpt2_korean.text.folders import find_path
+from gpt2_korean.text.folders import find_path, suggest_path
 from gpt2_korean.text.normalise import normalise
 from gpt2_korean.text.opening import detect_encoding, file_format, open_lines
 
@@ -26,7 +26,7 @@ def read_prompts(prompts, path=None, flag="--prompt_file"):
     if path is not None:
         file = find_path(path)
         if not file.is_file():
-            raise UsageError(f"{flag}={path}: 그런 파일이 없습니다.")
+            raise UsageError(f"{flag}={path}: 그런 파일이 없습니다. {suggest_path(path)}")
         if file_format(file) not in (".txt", None):
             raise UsageError(
                 f"{flag}={path}: 표에서는 앞글을 읽지 않습니다. 앞글을 한 줄에 하나씩 적은 .txt(.gz .xz) 파일을 주세요."

@@ -2,7 +2,9 @@
 
 import os
 import tempfile
+import time
 from functools import partial
+from pathlib import Path
 
 from transformers import TrainingArguments, set_seed
 from transformers.training_args import ParallelMode
@@ -15,7 +17,7 @@ from gpt2_korean.device import (
     load_ipex,
     name_precision,
 )
-from gpt2_korean.messages import UsageError, say, warn
+from gpt2_korean.messages import UsageError, particle, say, warn
 from gpt2_korean.model.load import show_downloads_only
 from gpt2_korean.text.blocks import count_targets
 from gpt2_korean.training.rehearsal import check_reports, describe, rehearse
@@ -30,7 +32,7 @@ WHOLE_STATE = "FULL_STATE_DICT"  # how FSDP saves a model as one
 LONGEST_TEMPORARY = 75
 
 
-def set_up_machine(machine, learning, logging_dir, record=None):
+def set_up_machine(machine, learning, record=None):
     """TrainingArguments for the device and the precision that `machine` (MachineOptions) chooses, which are said.
 
     learning: LearningOptions. The random numbers begin here; `record` is told. Raises UsageError as build_arguments,
@@ -43,7 +45,7 @@ def set_up_machine(machine, learning, logging_dir, record=None):
     _, notice = load_ipex(device)
     if notice:
         say(notice)
-    build = partial(build_arguments, device=device, bf16=bf16, fp16=fp16, logging_dir=logging_dir)
+    build = partial(build_arguments, device=device, bf16=bf16, fp16=fp16)
     rehearse(build, learning.trainer_arguments, learning.passed_on)
     arguments = build(learning.trainer_arguments)
     check_reports(arguments)
@@ -54,7 +56,7 @@ def set_up_machine(machine, learning, logging_dir, record=None):
     return arguments
 
 
-def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
+def build_arguments(trainer_arguments, device, bf16, fp16):
     """TrainingArguments on `device`.
 
     Raises UsageError for values that only transformers can refuse, for FSDP in a single process or whose checkpoints
@@ -85,8 +87,6 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     arguments.setdefault("logging_first_step", True)
     # transformers wants the intervals of saving and evaluating to agree for this; ours saves a new best at once.
     load_best = arguments.pop("load_best_model_at_end", False)
-    # The writer of its callback knows no other way to be told where; see TensorBoardCallback.
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(logging_dir)
     if device.type == "xpu" and os.environ.get("WORLD_SIZE", "1") == "1":
         # Where both are present TrainingArguments takes the XPU and accelerate the CUDA device.
         os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "xpu")
@@ -100,24 +100,34 @@ def build_arguments(trainer_arguments, device, bf16, fp16, logging_dir):
     way = (arguments.fsdp_plugin_args or {}).get("state_dict_type", WHOLE_STATE)
     if str(way).upper() != WHOLE_STATE:
         raise UsageError(
-            f"--fsdp_config: state_dict_type={way}은(는) 모델을 조각으로 저장해 이어 가거나 글을 쓸 수 없습니다. "
-            f"빼거나 {WHOLE_STATE}를 주세요."
+            f"--fsdp_config: {particle(f'state_dict_type={way}', '은/는')} 모델을 조각으로 저장해 이어 가거나 글을 쓸 "
+            f"수 없습니다. 빼거나 {WHOLE_STATE}를 주세요."
         )
     if arguments.fsdp and arguments.parallel_mode != ParallelMode.DISTRIBUTED:
         raise UsageError("--fsdp: 프로세스가 여럿이어야 합니다. torchrun --nproc_per_node=2 train.py ...로 실행하세요.")
     folder = tempfile.gettempdir()
     if arguments.dataloader_num_workers and len(os.fsencode(folder)) > LONGEST_TEMPORARY:
         raise UsageError(
-            f"--dataloader_num_workers: 임시 폴더의 이름이 너무 길어 프로세스들이 서로 이어지지 못합니다({folder}).\n"
+            f"--dataloader_num_workers: 임시 폴더의 이름이 너무 길어 프로세스들이 서로 연결되지 못합니다({folder}).\n"
             f"TMPDIR=/tmp처럼 짧은 폴더({LONGEST_TEMPORARY}바이트까지)를 주거나 이 플래그를 빼세요."
         )
     arguments.load_best_model_at_end = load_best
     if arguments.device.type != device.type:
         raise UsageError(
-            f"--device={device.type}: transformers는 {arguments.device.type}을(를) 고릅니다. "
+            f"--device={device.type}: transformers는 {particle(arguments.device.type, '을/를')} 고릅니다. "
             "CUDA_VISIBLE_DEVICES 또는 ZE_AFFINITY_MASK로 다른 장치를 가리세요."
         )
     return arguments
+
+
+def send_logs_to(logging_dir, name, started=None):
+    """Have TensorBoard's events of a run written into a folder of its own in `logging_dir`, so that runs stand apart.
+
+    name: a path whose last part names the run. started: when it began (s since 1970, None: now), be it before a stop.
+    """
+    start = time.strftime("%Y%m%d-%H%M%S", time.localtime(started))
+    # The writer of Trainer's callback knows no other way to be told where; see TensorBoardCallback.
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(logging_dir) / f"{Path(name).resolve().name}-{start}")
 
 
 def announce(trainer, blocks):
@@ -142,11 +152,11 @@ def warn_of_plan(arguments, steps, blocks):
         warn(f"글이 한 블록보다 짧습니다(토큰 {tokens:,}개 < {blocks.size:,}개). 더 많은 글이 있어야 제대로 배웁니다.")
     if warmup_steps >= max(steps, 1):
         warn(
-            f"--warmup_steps={warmup_steps:g}이(가) 전체 {steps:,}스텝 이상이라 학습률이 최댓값에 이르지 못합니다. "
-            f"--warmup_steps={max(1, steps // 10)} 정도를 권합니다."
+            f"{particle(f'--warmup_steps={warmup_steps:g}', '이/가')} 전체 {steps:,}스텝 이상이라 학습률이 최댓값에 "
+            f"이르지 못합니다. --warmup_steps={max(1, steps // 10)} 정도를 추천합니다."
         )
     if save_steps is not None and save_steps > steps:
         warn(
-            f"--save_steps={save_steps:g}이(가) 전체 {steps:,}스텝보다 길어 끝나기 전에는 저장되지 않습니다. "
-            f"--save_steps={max(1, steps // 3)} 정도를 권합니다."
+            f"{particle(f'--save_steps={save_steps:g}', '이/가')} 전체 {steps:,}스텝보다 길어 끝나기 전에는 저장되지 "
+            f"않습니다. --save_steps={max(1, steps // 3)} 정도를 추천합니다."
         )

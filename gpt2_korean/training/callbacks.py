@@ -7,17 +7,15 @@ from pathlib import Path
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.checkpoints.atomic_files import write_file
 from gpt2_korean.checkpoints.complete import CURVE
 from gpt2_korean.checkpoints.rotation import drop_old_checkpoints
-from gpt2_korean.device import dtype_of
 from gpt2_korean.messages import say, warn_of_failure
 from gpt2_korean.training.curve import curve_of, draw, is_worth_drawing
 from gpt2_korean.training.record import write_record
 from gpt2_korean.training.report import shorten
-from gpt2_korean.training.samples import as_markdown, continue_prompts, writing
+from gpt2_korean.training.samples import as_markdown, write_samples
 
 
 class GoOnAndStop(TrainerCallback):
@@ -84,7 +82,7 @@ class StopEarly(EarlyStoppingCallback):
         if control.should_training_stop and not ending:
             control.should_save = control.should_log = True
             stalls = self.early_stopping_patience_counter
-            say(f"평가가 {stalls}번 이어서 나아지지 않아 {state.global_step:,}스텝에서 일찍 마칩니다.")
+            say(f"평가가 {stalls}번 연속으로 나아지지 않아 {state.global_step:,}스텝에서 일찍 마칩니다.")
 
 
 def count_stalls(state):
@@ -135,7 +133,8 @@ class LogLines(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         known = [f"{word} {_brief(name, float(logs[name]))}" for name, word in LOG_WORDS.items() if name in logs]
-        if len(known) > 1 and state.is_world_process_zero:
+        # An evaluation alone, of no steps, has a table of its own.
+        if len(known) > 1 and state.is_world_process_zero and state.max_steps:
             tqdm.write(f"[{state.global_step}/{state.max_steps}] " + " · ".join(known), file=sys.stderr)
 
 
@@ -166,18 +165,12 @@ class WriteSamples(TrainerCallback):
         self.trainer, self.prompts = trainer, prompts
 
     def on_evaluate(self, args, state, control, **kwargs):
-        # Sharded weights would need all ranks to write.
-        sharded = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
-        if not self.prompts or not state.is_world_process_zero or sharded:
+        if not self.prompts or not state.is_world_process_zero:
             return
-        try:
-            model, tokenizer = unwrap_peft_model(self.trainer.model), self.trainer.processing_class
-            with writing(model, tokenizer, dtype_of(args.bf16, args.fp16)) as loaded:
-                texts, talks = continue_prompts(loaded, self.prompts), loaded.chat is not None
-        except Exception as error:  # hours of training are worth more than a look at them
-            self.prompts = ()
-            warn_of_failure(error, f"학습하는 모델로 글을 써 보일 수 없습니다 ({type(error).__name__}: {error}).")
+        texts = write_samples(self.trainer, self.prompts)
+        if texts is None:
             return
+        talks = self.trainer.processing_class.chat_template is not None
         panels = {}
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True), 1):
             panels[f"eval_sample_{number}"] = as_markdown(prompt, f"\n{text}" if talks else text)

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.device import dtype_of
-from gpt2_korean.messages import Stopped
+from gpt2_korean.messages import Stopped, say
 from gpt2_korean.text.blocks import IGNORED, collate, count_targets
 from gpt2_korean.text.documents import sample_conversations, sample_texts
 from gpt2_korean.training.diversity import cut_stretches, measure
@@ -32,7 +32,8 @@ def exact_loss(model, blocks, batch_size, device, stop, progress=False):
     together = distributed.is_available() and distributed.is_initialized()
     rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
     losses = []
-    for start in tqdm(range(0, len(blocks), batch_size * ranks), desc="평가", leave=False, disable=not progress):
+    hidden = not progress or None  # None: unless stderr is a terminal
+    for start in tqdm(range(0, len(blocks), batch_size * ranks), desc="평가", leave=False, disable=hidden):
         if stop.agreed(device):
             raise EvaluationStopped
         mine = range(start + rank * batch_size, min(start + (rank + 1) * batch_size, len(blocks)))
@@ -87,7 +88,7 @@ def measure_texts(trainer, documents):
     """
     if not trainer.is_world_process_zero():
         return None, None
-    total, disable = TEXTS * CHARACTERS, trainer.args.disable_tqdm
+    total, disable = TEXTS * CHARACTERS, trainer.args.disable_tqdm or None  # None: unless stderr is a terminal
     model, dtype = unwrap_peft_model(trainer.model), dtype_of(trainer.args.bf16, trainer.args.fp16)
     with (
         writing(model, trainer.processing_class, dtype) as loaded,
@@ -101,6 +102,8 @@ def measure_texts(trainer, documents):
             if trainer.stop.reason:
                 raise _stopped(trainer)
     people = cut_stretches(people, TEXTS, CHARACTERS)
+    if people is None:
+        say(f"평가 글이 {TEXTS * CHARACTERS:,}자가 되지 않아 모델의 글만 측정했습니다(표에 ‘평가 글’ 열이 없습니다).")
     return measure(texts), people and measure(people)
 
 

@@ -1,87 +1,144 @@
 """The model card of a trained model: Hugging Face's metadata, then what the model is and how it was made."""
 
+import json
+import re
 import shlex
 from contextlib import suppress
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import write_file
+from gpt2_korean.checkpoints.complete import RECORD
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
-from gpt2_korean.training.record import RECORD, logged_losses, publishable
+from gpt2_korean.training.record import logged_losses, name_of_text, publishable
 
 CARD = "README.md"
 CARD_MARK = "<!-- gpt2-korean이 쓴 파일입니다. 고쳐서 간직하려면 이 줄을 지우세요. -->"
-LICENSES = dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"), "mit")
+BASE_LICENSES = dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"), "mit")
+UNKNOWN = "unknown"  # as the Hub spells it
+ABOUT = (
+    "한국어 글을 이어 쓰는 언어 모델입니다. gpt2-korean의 train.py로 학습했습니다.",
+    "A language model that continues Korean text, trained with train.py of gpt2-korean.",
+)
+ABOUT_CHAT = (
+    "한국어로 대화하는 언어 모델입니다. gpt2-korean의 train.py로 학습했습니다.",
+    "A language model that chats in Korean, trained with train.py of gpt2-korean.",
+)
 
 
-def write_card(output_dir, record):
-    """Write the model card of a Record, unless a README.md that is not ours stands there."""
+def write_card(output_dir, record, hub_name=None, talks=False):
+    """Write the model card of a Record, unless a README.md that is not ours stands there. See model_card."""
     path = Path(output_dir) / CARD
     if not path.exists() or (path.is_file() and CARD_MARK in path.read_text("utf-8", errors="replace")):
-        write_file(path, model_card(Path(output_dir).resolve().name, record))
+        write_file(path, model_card(Path(output_dir).resolve().name, record, hub_name, talks))
 
 
-def model_card(name, record):
-    """The text of the card of a model called `name`, without what must not be published."""
+def model_card(name, record, hub_name=None, talks=False):
+    """The text of the card of a model called `name`, without what must not be published.
+
+    hub_name: what the Hub calls it, None where it is not pushed there. talks: whether it is a chat model.
+    """
     from huggingface_hub import ModelCardData
 
-    made_from, losses = publishable(record.provenance), logged_losses(record)
-    base, license_name = _base_and_license(publishable(record.options["model_type"]))
+    base, base_license = _base_and_license(publishable(record.options["model_type"]))
+    chosen = record.options.get("license")
+    data_set = record.options.get("dataset_name")
+    data_set = [data_set] if data_set and not Path(data_set).exists() else None
     metadata = ModelCardData(
         language="ko",
-        license=license_name,
+        license=chosen or base_license,
         base_model=base,
+        datasets=data_set,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["gpt2-korean"],
     )
+    korean, english = ABOUT_CHAT if talks else ABOUT
+    prompt = '[{"role": "user", "content": "안녕하세요"}]' if talks else '"오늘은"'
+    parts = [
+        f"---\n{metadata.to_yaml()}\n---",
+        CARD_MARK,
+        f"# {hub_name or name}",
+        korean,
+        english,
+        _sample(record, talks),
+        "## 쓰는 법",
+        _code(_loading(hub_name or name, "" if hub_name else "  # 이 모델이 있는 폴더의 경로", prompt), "python"),
+        "## 만든 방법",
+        "| | |\n|---|---|\n" + "\n".join(_row(*what) for what in _making(record).items() if what[1]),
+        _code(f"python {shlex.join(publishable(record.command))}", "bash"),
+        f"자세한 것은 `{RECORD}`에 있습니다.",
+        "## 라이선스",
+        _about_license(chosen, base_license, publishable(record.provenance)["model"]["name"]),
+        "## 주의",
+        "학습한 글을 흉내 낼 뿐이므로 쓴 내용이 사실이 아닐 수 있고, 그 글의 편향이나 글에 든 개인정보가 드러날 수 "
+        "있습니다.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _loading(name, note, prompt):
+    return (
+        "from transformers import pipeline\n\n"
+        f"model = {json.dumps(name, ensure_ascii=False)}{note}\n"
+        f'pipeline("text-generation", model)({prompt}, max_new_tokens=100)'
+    )
+
+
+def _row(what, value):
+    escaped = value.replace("|", "\\|")
+    return f"| {what} | {escaped} |"
+
+
+def _making(record):
+    """What → value of the table that tells how a model was made; None: not known."""
+    made_from, losses, step = publishable(record.provenance), logged_losses(record), (record.model or {}).get("step")
     trained = [entry["loss"] for entry in losses if "loss" in entry]
-    evaluated = [entry for entry in losses if "eval_bits_per_character" in entry]
-    rows = {
+    evaluated = {entry["step"]: entry["eval_bits_per_character"] for entry in losses if "eval_loss" in entry}
+    text = [publishable(name_of_text(record.options))]
+    if record.characters:
+        text += [f"글자 {record.characters:,}개", f"토큰 {made_from['corpus']['tokens']:,}개"]
+    steps = f"{record.steps['done']:,}"
+    if step not in (None, record.steps["done"]):
+        steps += f" (모델은 평가가 가장 좋았던 {step:,}스텝의 것)"
+    return {
         "시작한 모델": made_from["model"]["name"],
-        "학습한 글": made_from["corpus"].get("name") or f"토큰 {made_from['corpus']['tokens']:,}개",
+        "학습한 글": " · ".join(text),
         "어휘": f"토큰 {made_from['vocabulary']['tokens']:,}개",
+        "LoRA": f"랭크 {record.options['lora_rank']}" if record.options.get("lora_rank") else None,
         "블록": f"{made_from['block_size']:,}토큰",
-        "스텝": f"{record.steps['done']:,}",
+        "스텝": steps,
         "학습 손실(토큰당)": f"{trained[0]:.4f} → {trained[-1]:.4f}" if trained else None,
-        "떼어 둔 글의 글자당 비트": f"{evaluated[-1]['eval_bits_per_character']:.4f}" if evaluated else None,
+        "떼어 둔 글의 글자당 비트": f"{evaluated[step]:.4f}" if step in evaluated else None,
         "장치와 정밀도": f"{publishable(record.device)}, {record.precision}",
-        "시드": record.seed,
+        "시드": str(record.seed),
         "버전": ", ".join(f"{package} {version}" for package, version in record.versions.items()),
     }
-    table = "\n".join(f"| {what} | {value} |" for what, value in rows.items() if value is not None)
-    return f"""---
-{metadata.to_yaml()}
----
 
-{CARD_MARK}
 
-# {name}
+def _sample(record, talks):
+    """A text of the model's own, as it wrote it; empty where it wrote none."""
+    sample = publishable((record.model or {}).get("sample"))
+    if not sample:
+        return ""
+    text = f"나: {sample['prompt']}\n모델: {sample['text']}" if talks else sample["prompt"] + sample["text"]
+    told = "이 모델과 나눈 대화입니다" if talks else f"이 모델이 “{sample['prompt']}”에 이어 쓴 글입니다"
+    return f"{told}(시드를 정해 한 번 쓴 그대로).\n\n{_code(text, 'text')}"
 
-한국어 글을 이어 쓰는 언어 모델입니다. gpt2-korean의 train.py로 학습했습니다.
 
-```python
-from transformers import pipeline
+def _code(text, language):
+    """`text` in a fence longer than any in it, so that nothing in it is taken for markup."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"
 
-pipeline("text-generation", "이 모델의 폴더나 Hub 이름")("오늘은", max_new_tokens=100)
-```
 
-## 만든 방법
-
-| | |
-|---|---|
-{table}
-
-```bash
-python {shlex.join(publishable(record.command))}
-```
-
-자세한 것은 `{RECORD}`에 있습니다.
-
-## 주의
-
-학습한 글을 흉내 낼 뿐이므로 쓴 내용이 사실이 아닐 수 있고, 그 글의 치우침이나 글에 든 개인정보가 드러날 수 있습니다.
-쓰기에 앞서 시작한 모델과 학습한 글의 라이선스를 확인하세요.
-"""
+def _about_license(chosen, base_license, base):
+    if chosen:
+        return f"`{chosen}`"
+    told = "정하지 않았습니다." if base_license == UNKNOWN else f"`{base_license}` (시작한 모델 {base}의 것)."
+    return (
+        f"{told} 시작한 모델과 학습한 글의 라이선스를 확인하고 train.py에 `--license=apache-2.0`처럼 주거나, "
+        "맨 위의 `license:`를 고치고 이 파일의 첫 주석을 지우세요."
+    )
 
 
 def _base_and_license(model_type):
@@ -89,10 +146,10 @@ def _base_and_license(model_type):
     from huggingface_hub import metadata_load
 
     if model_type in SCRATCH_SIZES:
-        return None, "unknown"
+        return None, UNKNOWN
     if not Path(model_type).is_dir():
-        return model_type, LICENSES.get(model_type, "unknown")
+        return model_type, BASE_LICENSES.get(model_type, UNKNOWN)
     with suppress(OSError, ValueError):
         metadata = metadata_load(Path(model_type) / CARD) or {}
-        return metadata.get("base_model"), metadata.get("license", "unknown")
-    return None, "unknown"
+        return metadata.get("base_model"), metadata.get("license", UNKNOWN)
+    return None, UNKNOWN

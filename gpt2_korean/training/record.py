@@ -16,10 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import write_file
-from gpt2_korean.checkpoints.complete import read_json
+from gpt2_korean.checkpoints.complete import RECORD, read_json
 from gpt2_korean.messages import Stopped, UserError, hide_secrets
 
-RECORD = "run.json"
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "tokenizers", "safetensors")
 LOGGED = ("step", "epoch", "loss", "eval_loss", "eval_perplexity", "eval_bits_per_character")
 SECRET = re.compile(r"(--)?[\w-]*(token|secret|password|api[_-]key)")  # a flag or name whose value is one
@@ -30,8 +29,10 @@ class Record:
     """What is to be told of a run, filled in as it goes; times are ISO 8601 in UTC.
 
     command: the words of the command line. options: flag → value, with the defaults. versions: package → version.
-    provenance: what the model is made from, see same_run.py. steps: {"done", "of"}, None before training begins.
-    losses: Trainer's log. exit_code: None where the run was killed.
+    provenance: what the model is made from, see same_run.py. characters: how many are learnt, None of a stream.
+    steps: {"done", "of"}, None before training begins. model: of the one that was saved at the end, after which "step"
+    it was as it is, and its "sample", a prompt and the text that it wrote. losses: Trainer's log. exit_code: None where
+    the run was killed.
     """
 
     command: list = field(default_factory=list)
@@ -46,7 +47,9 @@ class Record:
     seed: int | None = None
     resumed_from: str | None = None
     provenance: dict = field(default_factory=dict)
+    characters: int | None = None
     steps: dict | None = None
+    model: dict | None = None
     losses: list = field(default_factory=list)
 
 
@@ -89,6 +92,14 @@ def logged_losses(record):
     """The entries of Trainer's log that tell a loss, in a few words each."""
     kept = [{name: entry[name] for name in LOGGED if name in entry} for entry in record.losses]
     return [entry for entry in kept if {"loss", "eval_loss"} & entry.keys()]
+
+
+def name_of_text(options):
+    """What the text to learn is called, by its flags (flag → value): the name of a data set, of a file or a folder."""
+    if options.get("dataset_name"):
+        config = options.get("dataset_config_name")
+        return options["dataset_name"] + (f"/{config}" if config else "")
+    return Path(publishable(os.path.abspath(options["dataset_path"]))).name
 
 
 def publishable(value):

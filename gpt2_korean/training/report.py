@@ -4,9 +4,14 @@ import json
 import math
 import shlex
 import unicodedata
+from operator import itemgetter
 
 from gpt2_korean.training.diversity import REPEATED
 
+# A text below this many characters, read more than once, may have been learnt by heart.
+SMALL = 2_000_000
+# It has been where the loss on it comes below this share of that on held-out text, and that one has risen by this much.
+BY_HEART, WORSE = 0.8, 1.01
 LOSSES = {
     "loss": ("손실(토큰당)", ".4f"),
     "perplexity": ("혼란도(토큰당)", ".2f"),
@@ -15,7 +20,7 @@ LOSSES = {
 }
 MEASURES = {
     **{f"distinct_{n}": (f"distinct-{n}(글자)", ".4f") for n in (1, 2, 3)},
-    f"repetition_{REPEATED}": (f"되풀이({REPEATED}글자)", ".4f"),
+    f"repetition_{REPEATED}": (f"반복({REPEATED}글자)", ".4f"),
 }
 
 
@@ -38,10 +43,10 @@ def evaluation_table(metrics, written=None, held_out=None):
     return f"{table(rows)}\n{json.dumps(line)}"
 
 
-def describe_training(log_history, model_step, output_dir, talks=False):
+def describe_training(log_history, model_step, output_dir, talks=False, characters=None):
     """What became of a training run, as far as its log tells; its model is the one of `model_step`.
 
-    talks: whether it is a chat model.
+    talks: whether it is a chat model. characters: how many it learnt from, None where that is not known.
     """
     end = next((entry for entry in reversed(log_history) if "train_runtime" in entry), {})
     losses = [entry["loss"] for entry in log_history if "loss" in entry]
@@ -49,7 +54,7 @@ def describe_training(log_history, model_step, output_dir, talks=False):
     rows = []
     if end:
         rows.append(("걸린 시간", duration(end["train_runtime"])))
-        rows.append(("빠르기", _speed(end)))
+        rows.append(("속도", _speed(end)))
     if evaluated:
         bits = "eval_bits_per_character"
         best = min(evaluated, key=lambda entry: entry[bits])
@@ -64,14 +69,47 @@ def describe_training(log_history, model_step, output_dir, talks=False):
     model = shlex.quote(f"--model_name_or_path={output_dir}")
     way = "--interactive" if talks else '--prompt="오늘은"'
     rows.append(("써 보기", f"python generate.py {model} {way}"))
-    return table(rows)
+    told = _learnt_by_heart(log_history, model_step, characters)
+    return f"{table(rows)}\n{told}" if told else table(rows)
+
+
+def _learnt_by_heart(log_history, model_step, characters):
+    """A line or two on whether the text was learnt by heart, where it was or may be; else empty."""
+    trained = [entry for entry in log_history if "loss" in entry]
+    evaluated = [entry for entry in log_history if "eval_loss" in entry]
+    if not trained:
+        return ""
+    # In its first epoch a text is new to the model when its loss is taken, and a large one is hardly learnt by heart.
+    if not evaluated and trained[-1].get("epoch", 0) > 1 and characters and characters < SMALL:
+        return (
+            "짧은 글을 여러 번 읽었지만 평가하지 않았으므로 글을 외운 것인지 알 수 없습니다.\n"
+            "--do_eval --eval_steps=100처럼 더하면 떼어 둔 글로 확인합니다."
+        )
+    if not evaluated:
+        return ""
+    best, last = (choose(evaluated, key=itemgetter(by)) for choose, by in ((min, "eval_loss"), (max, "step")))
+    if trained[-1]["loss"] > BY_HEART * last["eval_loss"]:
+        return ""
+    losses = f"학습 손실 {trained[-1]['loss']:.2f}, 평가 손실 {last['eval_loss']:.2f}"
+    if best["step"] == last["step"]:
+        alone = len({entry["step"] for entry in evaluated}) == 1
+        return f"글을 많이 외웠습니다({losses}). --eval_steps=100처럼 더하면 언제부터인지 나옵니다." if alone else ""
+    if last["eval_loss"] < WORSE * best["eval_loss"]:
+        return ""
+    step = f"{best['step']:,}스텝"
+    kept = (
+        "그 모델을 남겼습니다."
+        if model_step == best["step"]
+        else "--load_best_model_at_end를 더하면 그 모델을 남깁니다."
+    )
+    return f"{step}부터는 글을 외우기만 했습니다({losses}).\n평가는 {step}에서 가장 좋았습니다. {kept}"
 
 
 def _speed(end):
     if "train_tokens_per_second" not in end:
-        return f"1초에 {end['train_steps_per_second']:,.2f}스텝"
+        return f"초당 {end['train_steps_per_second']:,.2f}스텝"
     mfu = f" · MFU {end['train_mfu']:.1%}" if "train_mfu" in end else ""
-    return f"1초에 {end['train_tokens_per_second']:,.0f}토큰{mfu}"
+    return f"초당 {end['train_tokens_per_second']:,.0f}토큰{mfu}"
 
 
 def duration(seconds):

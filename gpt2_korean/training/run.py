@@ -16,7 +16,6 @@ from gpt2_korean.checkpoints.same_run import check_state
 from gpt2_korean.messages import Stopped, UserError, say
 from gpt2_korean.text.blocks import collate, count_targets
 from gpt2_korean.text.documents import count_characters
-from gpt2_korean.text.prompts import SAMPLE_PROMPTS, SAMPLE_QUESTIONS
 from gpt2_korean.training.arguments import warn_of_plan
 from gpt2_korean.training.callbacks import (
     DrawCurve,
@@ -31,7 +30,8 @@ from gpt2_korean.training.callbacks import (
 )
 from gpt2_korean.training.curve import Corpus
 from gpt2_korean.training.evaluation import evaluate
-from gpt2_korean.training.record import Record, has_ended
+from gpt2_korean.training.record import Record, has_ended, name_of_text
+from gpt2_korean.training.samples import own_prompts
 from gpt2_korean.training.stopping import leave_together
 from gpt2_korean.training.trainer import KoreanTrainer, NothingToTrain
 
@@ -48,7 +48,8 @@ def build_trainer(model, tokenizer, arguments, texts, blocks, stop, record=None,
     # End-of-text stands between documents, and where it is the padding token too, transformers looks in
     # every batch for padding without a mask: a warning that is wrong here, and a stop of the device.
     language_model.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
-    characters = blocks.train is not None and count_characters(texts.train)
+    record = record or Record()
+    record.characters = None if blocks.train is None else count_characters(texts.train)
     trainer = KoreanTrainer(
         model=model,
         args=arguments,
@@ -58,8 +59,9 @@ def build_trainer(model, tokenizer, arguments, texts, blocks, stop, record=None,
         processing_class=tokenizer,
         callbacks=[KeepCheckpoints(output and output.save_total_limit)],
         stop=stop,
-        record=record or Record(),
-        tokens_per_character=count_targets(blocks.train) / characters if characters else None,
+        record=record,
+        # What evaluation is in, so that the two can be compared: see curve.py.
+        tokens_per_character=_spent(texts.held_out, blocks.held_out) or _spent(texts.train, blocks.train),
         eval_characters=None if blocks.held_out is None else count_characters(texts.held_out),
     )
     trainer.pop_callback(PrinterCallback)
@@ -76,12 +78,20 @@ def show_progress(trainer, texts, blocks, prompts):
     prompts: a list of str; None for those of every run, of a chat model questions.
     """
     if prompts is None:
-        prompts = SAMPLE_PROMPTS if trainer.processing_class.chat_template is None else SAMPLE_QUESTIONS
+        prompts = own_prompts(trainer.processing_class)
     tokens = count_targets(blocks.train)
     each = blocks.size - 1 if tokens is None else tokens / len(blocks.train)
     tokens_per_step = trainer.get_total_train_batch_size(trainer.args) * each
     trainer.add_callback(WriteSamples(trainer, prompts))
-    trainer.add_callback(DrawCurve(trainer, Corpus(count_characters(texts.train), tokens, tokens_per_step)))
+    title = (trainer.record.provenance["model"]["name"], name_of_text(trainer.record.options))
+    spends = _spent(texts.held_out, blocks.held_out)
+    trainer.add_callback(DrawCurve(trainer, Corpus(trainer.record.characters, tokens, tokens_per_step, spends, title)))
+
+
+def _spent(documents, blocks):
+    """The tokens that are learnt, or evaluated, per character of `documents` that is; None where it is not known."""
+    characters = None if blocks is None else count_characters(documents)
+    return count_targets(blocks) / characters if characters else None
 
 
 def learn_blocks(trainer, start, blocks, steps, learning):

@@ -10,16 +10,20 @@ from itertools import cycle, islice
 from types import SimpleNamespace
 
 import torch
+from transformers.trainer_utils import unwrap_peft_model
 
+from gpt2_korean.device import dtype_of
 from gpt2_korean.generation.decoder import LibraryDecoder
 from gpt2_korean.generation.load import LoadedModel, gpt2_decoder
 from gpt2_korean.generation.loop import stream_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.generation.write import LOOK_EVERY, stream_texts
+from gpt2_korean.messages import warn_of_failure
 from gpt2_korean.model.gpt2 import is_supported
 from gpt2_korean.model.lora import merged_weights
 from gpt2_korean.text.chat_prompt import as_turns, find_chat
+from gpt2_korean.text.prompts import SAMPLE_PROMPTS, SAMPLE_QUESTIONS
 
 LENGTH = 64
 SAMPLING = Sampling(temperature=0.7, top_k=50, top_p=0.95, repetition_penalty=1.2)  # of README's generate.py
@@ -56,6 +60,26 @@ def _fastest_decoder(model, device, dtype):
         except torch.OutOfMemoryError:  # no room for a second copy of the weights
             pass
     return LibraryDecoder(model)  # in float32 or under its own autocast
+
+
+def own_prompts(tokenizer):
+    """What every model continues as it learns, and a chat model answers."""
+    return SAMPLE_PROMPTS if tokenizer.chat_template is None else SAMPLE_QUESTIONS
+
+
+def write_samples(trainer, prompts):
+    """What the model of a KoreanTrainer writes to `prompts`, see continue_prompts; None where it cannot, told once."""
+    # Sharded weights would need all ranks to write.
+    if not trainer.can_write or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return None
+    try:
+        model, dtype = unwrap_peft_model(trainer.model), dtype_of(trainer.args.bf16, trainer.args.fp16)
+        with writing(model, trainer.processing_class, dtype) as loaded:
+            return continue_prompts(loaded, prompts)
+    except Exception as error:  # hours of training are worth more than a look at them
+        trainer.can_write = False
+        warn_of_failure(error, f"학습 중인 모델로 글을 써 보일 수 없습니다 ({type(error).__name__}: {error}).")
+        return None
 
 
 def continue_prompts(loaded, prompts):

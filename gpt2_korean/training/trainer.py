@@ -19,7 +19,7 @@ from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.checkpoints.complete import ADAPTER, RESUME, STATE, read_json
 from gpt2_korean.checkpoints.rotation import REPLACES, publish_checkpoint, publish_model
 from gpt2_korean.device import describe_device
-from gpt2_korean.messages import UserError, describe_os_error, say, warn
+from gpt2_korean.messages import UserError, describe_os_error, particle, say, warn
 from gpt2_korean.model import lora
 from gpt2_korean.model.embeddings import embedding_layers, split_off
 from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
@@ -27,6 +27,7 @@ from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flop
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, fill_up
 from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics
 from gpt2_korean.training.model_card import write_card
+from gpt2_korean.training.samples import own_prompts, write_samples
 from gpt2_korean.training.stopping import ignore_in_worker
 
 
@@ -39,7 +40,7 @@ class KoreanTrainer(Trainer):
 
     stop: a StopRequest; an evaluation that it cuts short is made up for by the run that goes on.
     record: a Record; its provenance is saved in each checkpoint, and tells the embeddings' own learning rate.
-    tokens_per_character: of the text to learn, None where it is not known. eval_characters: of the evaluated text.
+    tokens_per_character: that losses are told at, None where it is not known. eval_characters: of the evaluated text.
     """
 
     def __init__(self, *args, stop, record, tokens_per_character=None, eval_characters=None, **kwargs):
@@ -53,6 +54,7 @@ class KoreanTrainer(Trainer):
         self.evaluation_due = False
         self.evaluated = {}  # step → metrics, of this process and the weights as they are
         self.replaces_earlier_run = False
+        self.can_write = True  # see samples.py
         self.saved_step = None
         self._saves_only_best = self._holds_best = False
         self._staging = None
@@ -169,9 +171,15 @@ class KoreanTrainer(Trainer):
         self.record.losses = self.state.log_history
 
     def create_model_card(self, *args, **kwargs):
-        """Ours in place of the one that Trainer would write before it pushes to the Hub."""
-        if self.is_world_process_zero():
-            write_card(self.args.output_dir, self.record)
+        """Ours, where steps were taken, in place of the one that Trainer would write before it pushes to the Hub."""
+        if self.is_world_process_zero() and self.record.steps is not None:
+            if self.record.model is None:
+                prompts = own_prompts(self.processing_class)[:1]
+                written = write_samples(self, prompts)
+                sample = written and {"prompt": prompts[0], "text": written[0]}
+                self.record.model = {"step": self.model_step(), "sample": sample}
+            talks = self.processing_class.chat_template is not None
+            write_card(self.args.output_dir, self.record, self.hub_model_id, talks)
 
     # How it evaluates
 
@@ -266,8 +274,9 @@ class KoreanTrainer(Trainer):
             yield
         except Exception as error:
             raise UserError(
-                f"{checkpoint}: {names}이(가) 이 모델을 학습하던 상태가 아닙니다({type(error).__name__}).\n"
-                f"새 --output_dir에 --model_type={checkpoint}을 주면 그 모델에서 새로 시작합니다."
+                f"{checkpoint}: {particle(names, '이/가')} 이 모델을 학습하던 상태가 아닙니다"
+                f"({type(error).__name__}).\n"
+                f"새 --output_dir에 --model_type={particle(str(checkpoint), '을/를')} 주면 그 모델에서 새로 시작합니다."
             ) from error
 
     def go_on(self, checkpoint):

@@ -104,6 +104,9 @@ def test_ungiven_trainer_flags_are_left_to_trainer():
         (["--dataset_name=x"], ["--dataset_path", "--dataset_name"]),
         (["--seed"], ["--seed"]),
         (["--dataloader_drop_last"], ["--dataloader_drop_last"]),
+        (["--train_sampling_strategy=group_by_length"], ["--train_sampling_strategy", "group_by_length"]),
+        (["--train_sampling_strategy=foo"], ["--train_sampling_strategy", "foo", "sequential"]),
+        (["--ddp_backend=foo"], ["--ddp_backend", "foo", "nccl"]),
     ],
 )
 def test_a_wrong_flag_or_value_is_refused_by_name(words, named):

@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpt2_korean.cli.generate_flags import generate_parser, parse_generate_options
-from gpt2_korean.cli.train_flags import add_trainer_flags, train_parser
+from gpt2_korean.cli.train_flags import train_parser
 from gpt2_korean.cli.train_options import parse_train_options
-from gpt2_korean.cli.trainer_flags import read_trainer_flags
+from gpt2_korean.cli.trainer_flags import add_trainer_flags, read_trainer_flags
 from gpt2_korean.messages import UserError
 
 TRAIN = ["--do_train", "--dataset_path=x"]

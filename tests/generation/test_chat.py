@@ -103,9 +103,9 @@ def test_a_prompt_is_a_users_turn_and_the_answer_alone_is_printed(run_main, fold
 
 @every
 def test_a_conversation_remembers_its_turns_until_new(run_main, folder, monkeypatch):
-    lines = iter(["오늘은", "", "  ", "내일은", "/again", "/new", "내일은"])
+    lines = iter(["", "  ", "오늘은", "내일은", "/again", "/new", "", "내일은"])
 
-    def read(_):
+    def read():
         for line in lines:
             return line
         raise EOFError
@@ -210,6 +210,25 @@ def test_an_answer_ends_at_its_end_and_at_nothing_else(folder):
         assert written == model.tokenizer.decode(ids).rstrip("\ufffd")
     settings.stop = [written[4:6]]
     assert "".join(new for _, (new,) in stream_texts(model, [turns], settings)) == written.partition(written[4:6])[0]
+
+
+@every
+def test_an_answer_that_has_begun_goes_on_where_it_is(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = read_model(folder, torch.device("cpu"), torch.float32, allow_invalid_utf8=True)
+    options = SimpleNamespace(system=None, prompt_template=None)
+    settings = SimpleNamespace(**vars(Sampling(temperature=0)), length=LENGTH, stop=None)
+    for begun in ("오늘은", "마을에 눈이 <|user|>", "가나 다라 "):
+        read = read_after_turns(model, options, [("처음", "답")], "물음", LENGTH, begun)
+        turns = [*turns_of("처음", "답", "물음"), {"role": "assistant", "content": begun}]
+        assert read == turns
+        ids = tokenizer.apply_chat_template(
+            turns_of("처음", "답", "물음"), add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
+        )
+        ids += tokenizer(model.chat.lead + begun, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        new = generate_ids(model.decoder, [ids], LENGTH, Sampling(temperature=0), model.chat.end)[0]
+        shown = "".join(new for _, (new,) in stream_texts(model, [read], settings))
+        assert shown == model.tokenizer.decode([*ids, *new]).removeprefix(model.tokenizer.decode(ids)).rstrip("\ufffd")
 
 
 def test_the_end_of_an_answer_is_the_token_that_its_template_writes_there(chat_tokenizer, other_folder):

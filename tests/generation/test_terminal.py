@@ -1,132 +1,229 @@
-"""A session at a real terminal: prompts are continued, settings changed, and Ctrl-C stops a text, not the program."""
+"""A session at a real terminal, a pseudo-terminal with someone who types; and one whose lines are piped in."""
 
-import dataclasses
+import contextlib
+import fcntl
+import io
+import json
 import os
+import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
+from dataclasses import replace
 
 import pytest
-from conftest import ROOT
+import torch
+from conftest import ROOT, tiny_gpt2
 
-from gpt2_korean.cli.generate_flags import parse_generate_options, parse_setting
-from gpt2_korean.generation.terminal import converse
+from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.generation.commands import Turn
+from gpt2_korean.generation.load import load
+from gpt2_korean.generation.output import Output
+from gpt2_korean.generation.terminal import write_turn
 
-START = parse_generate_options(["--model_name_or_path=x"]).settings
+SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[=>])")  # what moves the cursor, colours or erases
+PASTE = "\x1b[200~{}\x1b[201~"
+
+
+class Terminal:
+    """A pseudo-terminal with generate.py --interactive in it."""
+
+    def __init__(self, folder, *flags):
+        self.controller, self.side = os.openpty()
+        self.resize(80)
+        self.before = termios.tcgetattr(self.side)
+        self.process = subprocess.Popen(
+            [sys.executable, "generate.py", f"--model_name_or_path={folder}", "--interactive", "--device=cpu", *flags],
+            cwd=ROOT, stdin=self.side, stdout=self.side, stderr=self.side, start_new_session=True,
+            env=os.environ | {"TERM": "xterm-256color"}, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        self.bytes, self.found = b"", 0
+
+    def resize(self, columns):
+        fcntl.ioctl(self.side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def type(self, keys):
+        os.write(self.controller, keys.encode())
+
+    def wait_for(self, words):
+        """Read what is shown until `words` come up after those found before; returns what stood before them."""
+        deadline = time.monotonic() + 60
+        while (place := self.shown().find(words, self.found)) < 0:
+            assert time.monotonic() < deadline, self.shown()[self.found :][-500:]
+            if select.select([self.controller], [], [], 0.1)[0]:
+                self.bytes += os.read(self.controller, 65536)
+        start, self.found = self.found, place + len(words)
+        return self.shown()[start:place]
+
+    def shown(self):
+        return SEQUENCE.sub("", self.bytes.decode(errors="replace")).replace("\r", "")
 
 
 @pytest.fixture
-def remembered():
-    """The turns that each prompt of the session was given with."""
-    return []
+def terminal():
+    with contextlib.ExitStack() as stack:
+
+        def start(*words):
+            opened = Terminal(*words)
+            stack.callback(os.close, opened.side)
+            stack.callback(os.close, opened.controller)
+            stack.callback(opened.process.wait)
+            stack.callback(opened.process.kill)
+            return opened
+
+        yield start
+
+
+needs_terminals = pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+
+
+@needs_terminals
+def test_at_a_terminal_korean_is_edited_pasted_and_continued_and_keys_stay_out_of_the_text(terminal, tiny_model_folder):
+    at = terminal(tiny_model_folder, "--length=4", "--min_length=4")
+    at.wait_for("앞글>")
+    at.type("오늘은 봄아\x1b[D\x7f가을\r")  # a wide letter to the left, one erased
+    at.wait_for("\n오늘은 가을아")
+    at.wait_for("시드")
+    at.wait_for("앞글>")
+    at.resize(40)
+    at.type(PASTE.format("첫째 줄\n둘째 줄\n"))
+    at.resize(100)
+    at.type(" 끝\x1b\r뒤\r")  # Alt-Enter begins a line
+    at.wait_for("\n첫째 줄\n둘째 줄\n 끝\n뒤")
+    at.wait_for("시드")
+    at.wait_for("앞글>")
+
+    at.type("/set length=1500\r")
+    at.wait_for("length = 1500")
+    at.type("/set min_le\t1500\r")  # Tab completes it
+    at.wait_for("min_length = 1500")
+    at.wait_for("앞글>")
+    at.type("긴 글\r")
+    at.wait_for("\n긴 글")
+    at.wait_for("주의")
+    at.type("\r\r/set length 3\r\r\x1b[D 끼어든" + PASTE.format(" 말\n두 줄"))
+    text = at.wait_for("1500토큰")
+    assert "set" not in text and "끼어든" not in text and "[D" not in text and "[200~" not in text
+    at.wait_for("앞글>")
+    at.wait_for("length = 3")  # no text was asked for by the empty lines before it
+    at.type("/set min_length 0")
+    at.type("\x01\x0b\r")  # to the begin, erased, and an empty line: more of the text
+    shown = at.wait_for("앞글>") + at.wait_for("앞글>")
+    assert "끼어든 말\n두 줄" in shown and "긴 글" not in shown
+
+
+@needs_terminals
+def test_at_a_terminal_ctrl_c_stops_a_text_alone_and_ctrl_d_ends(terminal, tiny_model_folder):
+    at = terminal(tiny_model_folder, "--length=100000", "--min_length=100000")
+    at.wait_for("앞글>")
+    for prompt in ("첫째 글", "둘째 글"):
+        at.type(f"{prompt}\r")
+        at.wait_for(f"\n{prompt}")
+        at.wait_for("주의")
+        time.sleep(0.2)
+        at.type("잊을 말\x03")
+        at.wait_for("멈췄습니다")
+        assert "잊을" not in at.wait_for("앞글>")
+    at.type("치다 만 줄\x03")
+    at.wait_for("/quit")
+    at.wait_for("앞글>")
+    at.process.send_signal(signal.SIGINT)
+    at.wait_for("/quit")
+    at.wait_for("앞글>")
+    at.type("/undo\r")
+    at.wait_for("여기까지 있습니다")
+    at.wait_for("앞글>")
+    at.type("\x04")
+    assert at.process.wait(60) == 0
+    assert termios.tcgetattr(at.side) == at.before
 
 
 @pytest.fixture
-def session(monkeypatch, capsys, remembered):
-    """Run lines through converse; returns what was asked to be continued, with which settings, and stderr."""
+def piped(run_main, monkeypatch):
+    """Run generate.py --interactive on lines of stdin; returns stdout and what stderr says after the start."""
 
-    def run(*lines):
-        remembered.clear()
-        waiting, asked, used = iter(lines), [], []
-
-        def read(prompt=""):
-            line = next(waiting, EOFError())
-            if isinstance(line, BaseException):
-                raise line
-            return line
-
-        def answer(prompt, turns, settings):
-            asked.append(prompt)
-            used.append(settings)
-            remembered.append(list(turns))
-            if prompt == "멈출 글":
-                raise KeyboardInterrupt
-            return f"답 {len(asked)}"
-
-        monkeypatch.setattr("builtins.input", read)
-        converse(answer, START, parse_setting)
-        return asked, used, capsys.readouterr().err
+    def run(folder, *lines, flags=()):
+        stdin = io.TextIOWrapper(io.BytesIO("".join(f"{line}\n" for line in lines).encode()), "utf-8")
+        monkeypatch.setattr("sys.stdin", stdin)
+        words = [f"--model_name_or_path={folder}", "--interactive", "--device=cpu", "--dtype=float32", *flags]
+        code, out, err = run_main("generate.py", *words)
+        assert code == 0, err
+        return out, err
 
     return run
 
 
-def test_lines_are_continued_and_again_repeats_the_last(session):
-    assert session("가", "", "나", "/again", "/quit", "다")[0] == ["가", "", "나", "나"]
+def test_without_a_terminal_lines_are_followed_and_only_texts_are_on_stdout(piped, tiny_model_folder, tmp_path):
+    flags = ["--length=5", "--seed=3", "--temperature=0"]
+    whole = piped(tiny_model_folder, "오늘은", flags=["--length=10", "--temperature=0"])[0]
+    out, err = piped(tiny_model_folder, "오늘은", "", f"/save {tmp_path / '글'}", flags=flags)
+    assert out.replace("\n", "", 1) == whole and "앞글>" not in err
+    assert (tmp_path / "글").read_text("utf-8") == whole
+    assert len(re.findall(r"^5토큰 · 초당 \d+(\.\d)?토큰 · 시드 \d+$", err, re.MULTILINE)) == 2
 
 
-def test_settings_change_and_a_wrong_one_is_explained(session):
-    asked, used, shown = session(
-        "/set top_p 0.9", r"/set stop \n\n", "/set length 0", "/set lenght 3", "/set top_k", "/set", "가"
-    )
-    assert asked == ["가"]
-    assert used == [dataclasses.replace(START, top_p=0.9, stop=["\n\n"])]
-    for words in ("--length: '0'", "lenght: 그런 설정이 없습니다", "/set top_k: 값도 주세요", "length = 100"):
-        assert words in shown
+def test_each_text_is_that_of_its_seed_as_it_is_recorded(piped, tiny_model_folder, run_main, tmp_path):
+    file = tmp_path / "글.jsonl"
+    flags = ["--length=6", "--seed=3", f"--output_file={file}"]
+    piped(tiny_model_folder, "오늘은", "", "/again", "/seed 11", "그", flags=flags)
+    records = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert [each["seed"] for each in records[::3]] == [3, 11] and len({each["seed"] for each in records}) == 4
+    for each in records:
+        _, out, _ = run_main(
+            "generate.py", f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--dtype=float32", "--length=6",
+            f"--prompt={each['prompt']}", f"--seed={each['seed']}",
+        )  # fmt: skip
+        assert out == each["text"] + "\n"
 
 
-def test_what_is_no_command_is_said_so_with_the_help(session):
-    asked, _, shown = session("/again", "/quti", "/help")
-    assert asked == [] and shown.count("/set 이름 값") == 2
-    assert "/quti: 그런 명령이 없습니다" in shown and "앞글을 먼저 치세요" in shown
+def test_an_answer_that_was_broken_off_is_not_remembered(chat_model_folder, capsys):
+    words = [f"--model_name_or_path={chat_model_folder}", "--device=cpu", "--length=8", "--temperature=0"]
+    options = parse_generate_options(words)
+    model, settled = load(chat_model_folder, options.model)
+    out = Output(None, True, options.prompts, settled)
+    broken, whole = Turn("멈출 말", "반", broken=True), Turn("처음", "답")
+    answers = [
+        write_turn(model, out, earlier, Turn("나중"), options.settings, 1)
+        for earlier in ([whole, broken], [whole], [whole, replace(broken, broken=False)])
+    ]
+    assert answers[0] == answers[1] != answers[2]
 
 
-def test_ctrl_c_stops_a_text_or_a_line_and_not_the_session(session):
-    asked, _, shown = session("멈출 글", KeyboardInterrupt(), "가")
-    assert asked == ["멈출 글", "가"] and "멈췄습니다" in shown and "/quit" in shown
+@pytest.fixture(scope="module")
+def ending_folder(tmp_path_factory, byte_tokenizer):
+    """A model that ends every text at once."""
+    model = tiny_gpt2(len(byte_tokenizer))
+    with torch.no_grad():
+        model.transformer.ln_f.weight.zero_()
+        model.transformer.ln_f.bias.copy_(10 * model.transformer.wte.weight[0])
+    folder = tmp_path_factory.mktemp("models") / "ending"
+    model.save_pretrained(folder)
+    byte_tokenizer.save_pretrained(folder)
+    return folder
 
 
-def test_a_conversation_is_remembered_until_it_is_begun_anew(session, remembered):
-    session("가", "나", "/again", "다", "/new", "/again", "라")
-    first, second = ("가", "답 1"), ("나", "답 3")  # the answer that was written again is forgotten
-    assert remembered == [[], [first], [first], [first, second], []]
+def test_texts_that_end_at_once_are_counted_and_the_way_on_is_named(run_main, ending_folder, tmp_path, piped):
+    words = [f"--model_name_or_path={ending_folder}", "--device=cpu", "--temperature=0", "--length=30"]
+    for more, said in (
+        ([], "모델이 글을 바로 끝냈습니다."),
+        (["--num_return_sequences=3"], "글 3편 가운데 3편을 모델이"),
+    ):
+        code, _, err = run_main("generate.py", *words, "--prompt=가", *more)
+        assert code == 0 and err.count("바로 끝냈습니다") == 1 and said in err and "--min_length=20" in err
+    code, out, err = run_main("generate.py", *words, "--prompt=가", "--min_length=30")
+    assert len(out) > 3 and "끝냈습니다" not in err
+    out, err = piped(ending_folder, "가", "", flags=words[1:])
+    assert err.count("/set min_length 20") == 1 and len(out) > 3  # more was asked for: a token at least
 
 
-def test_an_answer_that_was_broken_off_is_not_remembered(session, remembered):
-    session("가", "멈출 글", "/again", "나")
-    assert remembered[-1] == [("가", "답 1")]
-
-
-def test_every_setting_is_a_flag_of_the_kind_it_starts_with():
-    for name, value in vars(START).items():
-        if value is not None:
-            assert parse_setting(name, str(value)) == value
-    assert parse_setting("penalize_prompt", "false") is False
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
-def test_at_a_terminal_ctrl_c_ends_a_long_text_and_the_next_prompt_is_continued(tiny_model_folder):
-    controller, terminal = os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "generate.py", f"--model_name_or_path={tiny_model_folder}", "--interactive", "--device=cpu",
-         "--length=100000", "--min_length=100000"],
-        cwd=ROOT, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
-    )  # fmt: skip
-    os.close(terminal)
-    shown, found = b"", 0
-
-    def wait_for(words):
-        """Read what is shown until `words` come up after those found before."""
-        nonlocal shown, found
-        deadline = time.monotonic() + 60
-        while (place := shown.find(words.encode(), found)) < 0:
-            assert time.monotonic() < deadline, shown[-500:].decode(errors="replace")
-            if select.select([controller], [], [], 0.1)[0]:
-                shown += os.read(controller, 65536)
-        found = place + len(words.encode())
-
-    try:
-        wait_for("앞글> ")
-        for prompt in ("첫째 글", "둘째 글"):
-            os.write(controller, f"{prompt}\n".encode())
-            wait_for(f"\n{prompt}")  # the line typed is echoed without a new line before it
-            time.sleep(0.2)
-            process.send_signal(signal.SIGINT)
-            wait_for("멈췄습니다")
-            wait_for("앞글> ")
-        os.write(controller, b"/set length 3\n/set min_length 0\nabc\n/quit\n")
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        os.close(controller)
+def test_more_goes_on_behind_the_blank_that_stopped_a_text(piped, tiny_model_folder, tmp_path):
+    file = tmp_path / "글.jsonl"
+    lines = ["가", "", "/again", "/again", "/again"]
+    piped(tiny_model_folder, *lines, flags=["--length=60", "--stop= ", "--seed=1", f"--output_file={file}"])
+    first, *others = (json.loads(line) for line in file.read_text("utf-8").splitlines())
+    assert {each["prompt"] for each in others} == {first["text"] + " "}
+    assert any(len(each["text"]) > len(each["prompt"]) for each in others)

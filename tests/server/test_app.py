@@ -220,6 +220,7 @@ def test_ctrl_c_ends_the_page_though_a_text_is_being_written(model_folder):
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and "닫았습니다" in err and out == ""
     assert "오류" not in err and "Traceback" not in err
+    assert "시드" not in "".join(said)  # the page draws its own
 
 
 def test_a_client_that_leaves_before_all_is_sent_is_not_logged(port):

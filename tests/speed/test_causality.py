@@ -66,7 +66,7 @@ def texts(byte_tokenizer, rng):
 def test_training_and_evaluation_do_not_see_the_future(folder, attention, texts, trains, tmp_path):
     model, _ = load_model(folder, None, torch.float32)
     assert model.config._attn_implementation == attention
-    arguments = build_arguments({"output_dir": str(tmp_path), "report_to": "none"}, CPU, False, False, tmp_path)
+    arguments = build_arguments({"output_dir": str(tmp_path), "report_to": "none"}, CPU, False, False)
     speed_up(
         model, arguments, parse_train_options(["--do_eval", "--dataset_path=x"]).machine, Blocks(None, None, LENGTH)
     )

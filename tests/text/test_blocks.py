@@ -73,7 +73,7 @@ def test_what_is_not_learnt_is_no_label_and_all_else_is_one_once(make_plan, rand
         documents = random_documents()
         learnt = [[rng.random() < 0.5 for _ in ids] for ids in documents]
         blocks = PackedBlocks(in_memory(documents, learnt), rng.randint(2, 24), make_plan, EOS)
-        labels = np.concatenate([blocks[index]["labels"] for index in range(len(blocks))])
+        labels = np.concatenate([block["labels"] for block in blocks])
         wanted = [
             index
             for ids, own in zip(documents, learnt, strict=True)

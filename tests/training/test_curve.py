@@ -14,6 +14,14 @@ from gpt2_korean.training import callbacks, curve
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The Curves that runs draw from now on."""
+    curves, original = [], callbacks.draw
+    monkeypatch.setattr(callbacks, "draw", lambda points: curves.append(points) or original(points))
+    return curves
+
+
 def test_the_curve_is_bits_per_character_over_characters(rng):
     characters, tokens = rng.randint(1000, 9000), rng.randint(500, 9000)
     log = []
@@ -23,32 +31,64 @@ def test_the_curve_is_bits_per_character_over_characters(rng):
             bits = {"eval_loss": rng.uniform(1, 9), "eval_bits_per_character": rng.uniform(1, 9)}
             log.append({"step": step, "epoch": step / 10, **bits})
     last = {"step": 7, "epoch": 2.9, "eval_loss": 1.0, "eval_bits_per_character": 1.0}  # of the best model, at the end
-    found = curve.curve_of(
-        [*log, {"step": 29, "epoch": 2.9, "train_runtime": 3.0}, last], curve.Corpus(characters, tokens, 5)
-    )
+    log_history = [*log, {"step": 29, "epoch": 2.9, "train_runtime": 3.0}, last]
+    found = curve.curve_of(log_history, curve.Corpus(characters, tokens, 5))
     trained = [entry for entry in log if "loss" in entry]
     # A corpus of so many tokens costs their nats; in bits, and shared out among its characters:
     assert found.training == [
         (
+            entry["step"],
             pytest.approx(entry["step"] / 10 * characters),
             pytest.approx(math.log2(math.e) * entry["loss"] * tokens / characters),
         )
         for entry in trained
     ]
-    assert [rate for _, rate in found.learning_rate] == [entry["learning_rate"] for entry in trained]
+    assert [point.value for point in found.learning_rate] == [entry["learning_rate"] for entry in trained]
     evaluated = {entry["step"]: entry["eval_bits_per_character"] for entry in log if "eval_loss" in entry}
-    assert [value for _, value in found.evaluation] == list(evaluated.values())
-    assert [seen for seen, _ in found.evaluation] == pytest.approx([step / 10 * characters for step in evaluated])
+    assert [point.value for point in found.evaluation] == list(evaluated.values())
+    assert [point.seen for point in found.evaluation] == pytest.approx([step / 10 * characters for step in evaluated])
+    assert found.lap == ("epochs", characters)
     stream = curve.curve_of(log, curve.Corpus(None, None, 50))
-    assert (found.unit, stream.unit) == ("characters", "tokens")
-    assert stream.training[3] == (200, pytest.approx(log[3]["loss"] * math.log2(math.e)))
+    assert (found.per, found.unit, stream.per, stream.unit) == ("characters", "characters", "tokens", "tokens")
+    assert stream.training[3] == (4, 200, pytest.approx(log[3]["loss"] * math.log2(math.e)))
+    assert stream.lap == ("steps", 50)
+
+
+def test_a_model_that_knows_both_texts_alike_has_both_lines_in_one_place(rng):
+    """Whatever the vocabulary spends on either: the loss of a token is the same."""
+    log = []
+    for step in range(1, 20):
+        loss, spends = rng.uniform(1, 9), 0.52
+        log.append({"step": step, "epoch": step / 7, "loss": loss, "learning_rate": 0.1})
+        bits = loss * spends / math.log(2)
+        log.append({"step": step, "epoch": step / 7, "eval_loss": loss, "eval_bits_per_character": bits})
+    for characters, tokens in ((1000, 440), (1000, 900), (None, None)):
+        found = curve.curve_of(log, curve.Corpus(characters, tokens, 64, spends))
+        assert found.per == "characters"
+        assert [point.value for point in found.training] == pytest.approx([point.value for point in found.evaluation])
+        assert found.spent == (characters and (tokens / characters, spends))
+
+
+def test_training_is_told_at_what_the_held_out_text_spends(evaluated_words, small_corpus, tmp_path, run_main, drawn):
+    """small_corpus is both here, and the answers alone count in a conversation."""
+    assert run_main(*evaluated_words)[0] == 0
+    own, held_out = drawn[-1].spent
+    assert own == held_out and drawn[-1].title == ("tiny", small_corpus.name)
+    talks = tmp_path / "대화.csv"
+    talks.write_text(
+        "질문,답변\n" + "".join(f"아주 긴 질문을 하나 합니다 {n},짧은 답 {n}\n" for n in range(9)), "utf-8"
+    )
+    words = [*evaluated_words, f"--dataset_path={talks}", "--overwrite_output_dir", "--block_size=32"]
+    assert run_main(*words, f"--validation_file={talks}")[0] == 0
+    own, held_out = drawn[-1].spent
+    assert own == held_out
+    epoch = drawn[-1].lap[1]
+    assert epoch == sum(len(f"짧은 답 {n}") for n in range(9))
 
 
 def test_the_curve_is_drawn_at_every_save_and_a_resumed_run_draws_the_whole_of_it(
-    evaluated_words, tmp_path, run_main, monkeypatch, at_training_step
+    evaluated_words, tmp_path, run_main, drawn, at_training_step
 ):
-    drawn, original = [], callbacks.draw
-    monkeypatch.setattr(callbacks, "draw", lambda points: drawn.append(points) or original(points))
     resume = "--resume_from_checkpoint=auto"
     at_training_step(5, lambda _: signal_self())
     assert run_main(*evaluated_words, resume)[0] == 75
@@ -80,7 +120,8 @@ def test_an_overwritten_run_takes_its_curve_along_but_not_before_the_new_one_has
 
 def test_no_picture_has_empty_boxes(monkeypatch, tmp_path):
     """matplotlib warns of each glyph that a font lacks; with this machine's fonts, and with none that has Hangul."""
-    points = [(100 * step, 9.0 - step) for step in range(5)]
+    points = [curve.Point(step, 100 * step, 9.0 - step) for step in range(5)]
+    titles = (("scratch-mini", "글.txt"), ("$a_1$", "\U0001f600\udc80한글 𐤀.csv"), ("", "\n"))
     latin = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     shutil.copy(latin, tmp_path / "NanumGothic.ttf")  # a name promises nothing
     (tmp_path / "gothic.ttf").write_bytes(b"no font")
@@ -90,8 +131,11 @@ def test_no_picture_has_empty_boxes(monkeypatch, tmp_path):
         monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda fonts=fonts: fonts)
         curve.find_hangul_font.cache_clear()
         assert curve.find_hangul_font() == (found if found in fonts else None)
-        for unit in ("characters", "tokens"):
+        for unit, lap, title in zip(
+            ("characters", "tokens", "tokens"), ("epochs", "steps", "steps"), titles, strict=True
+        ):
+            drawing = curve.Curve(unit, unit, (lap, 70), points, points[:2], points, (0.44, 0.52), title)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                assert curve.draw(curve.Curve(unit, points, points[:2], points)).startswith(PNG)
+                assert curve.draw(drawing).startswith(PNG)
     curve.find_hangul_font.cache_clear()

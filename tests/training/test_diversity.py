@@ -78,8 +78,12 @@ def test_evaluation_alone_ends_with_json_and_is_the_same_each_time(tiny_model_fo
 
 def test_of_too_little_text_by_people_only_the_model_is_measured(tiny_model_folder, small_corpus, tmp_path, run_main):
     small_corpus.write_text("짧은 글이다.", "utf-8")
-    out = run_main(
+    run = [
         "train.py", "--do_eval", f"--validation_file={small_corpus}", f"--model_type={tiny_model_folder}",
         "--device=cpu", "--report_to=none", f"--output_dir={tmp_path / 'none'}",
-    )[1]  # fmt: skip
+    ]  # fmt: skip
+    _, out, err = run_main(*run)
     assert json.loads(out.splitlines()[-1])["held_out"] is None and "평가 글" not in out
+    assert "10,000자가 되지 않아" in err
+    _, out, err = run_main(*run, "--no_measure_texts")
+    assert "held_out" not in json.loads(out.splitlines()[-1]) and "distinct" not in out and "10,000자" not in err

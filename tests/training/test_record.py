@@ -87,7 +87,12 @@ def test_the_card_names_the_base_model_and_its_license():
         "model": {"name": "gpt2-medium"}, "corpus": {"tokens": 9}, "vocabulary": {"tokens": 8}, "block_size": 7,
     }  # fmt: skip
     record = Record(
-        ["train.py"], {"model_type": "gpt2-medium"}, device="cpu", seed=1, provenance=provenance, steps={"done": 3}
+        ["train.py"],
+        {"model_type": "gpt2-medium", "dataset_path": "글.txt"},
+        device="cpu",
+        seed=1,
+        provenance=provenance,
+        steps={"done": 3},
     )
     card = ModelCard(model_card("x", record))
     assert (card.data.base_model, card.data.license) == ("gpt2-medium", "mit")

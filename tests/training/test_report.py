@@ -13,7 +13,7 @@ def test_the_end_of_a_run_tells_where_it_came_to():
     told = report.describe_training([*log, end], 2, "모델 폴더")
     for words in (
         "1시간 2분",
-        "1,234.50스텝",
+        "초당 1,234.50스텝",
         "가장 낮음 4.2500 (2스텝)",
         "마지막 4.7500 (3스텝)",
         "모델 폴더 (2스텝)",
@@ -21,7 +21,7 @@ def test_the_end_of_a_run_tells_where_it_came_to():
         assert words in told
     assert "python generate.py '--model_name_or_path=모델 폴더'" in told  # as a shell takes it
     measured = {**end, "train_tokens_per_second": 98765.4, "train_mfu": 0.315}
-    assert "1초에 98,765토큰 · MFU 31.5%" in report.describe_training([*log, measured], 2, "x")
+    assert "초당 98,765토큰 · MFU 31.5%" in report.describe_training([*log, measured], 2, "x")
     assert "8.0000 → 6.0000" in report.describe_training(log[:3], 3, "x")
 
 
@@ -34,10 +34,46 @@ def test_tables_stand_in_columns_on_a_terminal():
 def test_a_run_ends_with_its_report(evaluated_words, run_main):
     code, out, err = run_main(*evaluated_words, "--report_to=none")
     assert code == 0 and json.loads(out.splitlines()[-1])["loss"] > 0
-    assert re.search(r"걸린 시간 .*\n빠르기 .*\n글자당 비트 .*\n모델 .*\n써 보기 +python generate\.py", err)
+    assert re.search(r"걸린 시간 .*\n속도 .*\n글자당 비트 .*\n모델 .*\n써 보기 +python generate\.py", err)
 
 
 def test_the_end_of_a_run_tells_how_to_try_its_model_out():
     assert '--prompt="오늘은"' in report.describe_training([], 3, "x")
     told = report.describe_training([], 3, "x", talks=True)
     assert "--interactive" in told and "--prompt" not in told
+
+
+def losses(*trained, evaluated=(), epoch=3.0):
+    log = [{"step": 10 * n, "epoch": epoch, "loss": loss} for n, loss in enumerate(trained, 1)]
+    log += [
+        {"step": 10 * n, "eval_loss": loss, "eval_bits_per_character": loss}
+        for n, loss in enumerate(evaluated, 1)
+        if loss
+    ]
+    return log
+
+
+def test_of_a_small_text_that_nobody_evaluated_it_is_told_that_nobody_knows_whether_it_was_learnt_by_heart():
+    unknown = "외운 것인지 알 수 없습니다.\n--do_eval"
+    assert unknown in report.describe_training(losses(8, 2), 20, "x", characters=70_000)
+    # A text that is new, or large, or of unknown size, or evaluated.
+    assert unknown not in report.describe_training(losses(8, 2, epoch=1.0), 20, "x", characters=70_000)
+    assert unknown not in report.describe_training(losses(8, 2), 20, "x", characters=70_000_000)
+    assert unknown not in report.describe_training(losses(8, 2), 20, "x")
+    assert unknown not in report.describe_training(losses(8, 2, evaluated=(7, 3)), 20, "x", characters=70_000)
+
+
+def test_what_was_learnt_by_heart_is_told_with_the_step_from_which_on():
+    log = losses(7, 6, 4, 2, evaluated=(7.5, 7, 7.2, 8))
+    told = report.describe_training(log, 40, "x", characters=70_000)
+    assert "20스텝부터는 글을 외우기만 했습니다(학습 손실 2.00, 평가 손실 8.00)" in told
+    assert "20스텝에서 가장 좋았습니다. --load_best_model_at_end" in told
+    assert "그 모델을 남겼습니다" in report.describe_training(log, 20, "x")
+    once = losses(7, 2, evaluated=(None, 8))
+    assert "--eval_steps" in report.describe_training([*once, once[-1]], 20, "x")
+    for log in (
+        losses(7, 6, 5, 4, evaluated=(8, 7, 6, 5.9)),  # still learning what holds elsewhere too
+        losses(7, 6, 5, 4, evaluated=(8, 4.1, 4.2, 4.3)),  # worse by chance
+        losses(7, 6, evaluated=(None, 6.5)),
+    ):
+        assert "외" not in report.describe_training(log, 40, "x", characters=70_000)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -155,3 +156,21 @@ def test_a_run_that_ended_between_its_model_and_what_tells_of_it_makes_that_good
         assert again[name] == told[name]
     assert again["end"] and "gpt2-korean" in card.read_text("utf-8")
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == weights.st_mtime_ns
+
+
+def test_each_run_has_a_folder_of_its_own_for_its_events_and_goes_on_in_it(train_words, run_main, tmp_path):
+    words = ["train.py", *train_words, "--do_train", "--save_steps=2", "--report_to=tensorboard"]
+    assert run_main(*words, "--max_steps=2")[0] == 0
+    (folder,) = (tmp_path / "logs").iterdir()
+    assert folder.name.startswith("out-") and list(folder.glob("events.out.tfevents.*"))
+    # As if it had begun an hour ago.
+    path = tmp_path / "out" / "checkpoint-2" / "resume.json"
+    resume = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**resume, "started": resume["started"] - 3600}), "utf-8")
+    begun = folder.rename(
+        folder.with_name(time.strftime("out-%Y%m%d-%H%M%S", time.localtime(resume["started"] - 3600)))
+    )
+    assert run_main(*words, "--max_steps=4", "--resume_from_checkpoint=auto")[0] == 0
+    assert list((tmp_path / "logs").iterdir()) == [begun] and len(list(begun.glob("events.out.tfevents.*"))) >= 2
+    assert run_main(*words, "--max_steps=2", "--overwrite_output_dir")[0] == 0
+    assert len(list((tmp_path / "logs").iterdir())) == 2

@@ -61,7 +61,7 @@ def test_the_last_state_is_saved_as_a_checkpoint_and_as_the_model(train_words, t
         assert (path / "generation_config.json").exists()
         assert len(AutoTokenizer.from_pretrained(path)) == weights[0]["transformer.wte.weight"].shape[0]
         assert pipeline("text-generation", str(path))("한국어", max_new_tokens=2)[0]["generated_text"]
-    assert list((tmp_path / "logs").glob("events.out.tfevents.*"))
+    assert list((tmp_path / "logs").glob("out-*/events.out.tfevents.*"))
     for words in ("장치: cpu", "float32", "문서 12개", "글자당", "스텝", "generate.py"):
         assert words in err
 

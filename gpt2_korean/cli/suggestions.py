@@ -1,0 +1,83 @@
+"""A flag or value that is none → what was meant: another tool's name for it, its beginning, or the nearest spelling."""
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from gpt2_korean.messages import particle
+
+ALIKE = 0.7  # a ratio of difflib's: below it two names have little to do with each other
+DOCUMENTED = 0.05  # how much nearer a flag that --help does not list must be
+
+
+def squeeze(name):
+    """A name without what is spelt otherwise elsewhere: topP, top-p and top_p are one."""
+    return re.sub(r"[-_.]", "", name.lower())
+
+
+LISTED = "쓸 수 있는 플래그는 --help로 볼 수 있습니다."
+
+
+def suggest_flag(word, documented, known, other_names, dashes="--", otherwise=LISTED):
+    """A sentence that names the flag which was meant by `word`, or else the way to list them all.
+
+    documented, known: the flags that --help lists, and all of them. other_names: a table of other_names.py.
+    dashes: what a flag is shown with.
+    """
+    documented, known = ([flag.removeprefix("--") for flag in flags] for flags in (documented, known))
+    name, flags = squeeze(word), [*documented, *known]
+    same = next((flag for flag in flags if squeeze(flag) == name), None)
+    if same is None:
+        ours = next((flag for flag, names in other_names.items() if name in map(squeeze, names.split())), None)
+        if ours is not None:
+            return f"여기서는 {dashes}{ours}입니다."
+    found = same or _nearest(name, flags, documented) or _containing(word.lstrip("-"), flags)
+    return f"혹시 {dashes}{found}인가요?" if found else otherwise
+
+
+def _nearest(name, flags, documented):
+    alike = {flag: difflib.SequenceMatcher(None, name, squeeze(flag)).ratio() for flag in flags}
+    alike = {flag: ratio + DOCUMENTED * (flag in documented) for flag, ratio in alike.items() if ratio >= ALIKE}
+    return max(alike, key=alike.get, default=None)
+
+
+def _containing(name, flags):
+    return next((flag for flag in flags if len(name) > 2 and name in flag), None)
+
+
+def suggest_value(word, values):
+    """A sentence that names the one of `values` which was meant by `word`, or all of them where they are few."""
+    if len(values) <= 8:
+        return f"가능한 값: {', '.join(values)}"
+    begun = [value for value in values if word and squeeze(value).startswith(squeeze(word))]
+    meant = begun or difflib.get_close_matches(word.lower(), values, n=1)
+    return f"혹시 {meant[0]}인가요?" if meant else f"가능한 값: {', '.join(values)}"
+
+
+def describe_bare(word, flag_of_path, given):
+    """What is wrong with a `word` that belongs to no flag.
+
+    flag_of_path: a function: a path that exists → the flag that it is meant for. given: the flags that stand there.
+    """
+    flag = flag_of_path(word) if os.path.exists(word) else None
+    if flag is None or (flag in given and os.path.isdir(word)):
+        return f"플래그 없이 준 값입니다: {word!r}. 값에 빈칸이 있으면 따옴표로 묶으세요."
+    if flag in given:
+        return (
+            f"플래그 없이 준 파일입니다: {word!r}. {particle(f'--{flag}', '은/는')} 하나만 받습니다. "
+            '여러 파일은 그 폴더를 주거나 "글/*.txt"처럼 따옴표로 묶으세요.'
+        )
+    return f"플래그 없이 준 경로입니다: {word!r}. 혹시 --{flag}={word}인가요?"
+
+
+def flag_to_train_with(path):
+    """The flag of train.py that a path which exists is meant for."""
+    if any(os.path.exists(os.path.join(path, name)) for name in ("config.json", "adapter_config.json")):
+        return "model_type"
+    return "config" if Path(path).suffix.lower() in (".yaml", ".yml") else "dataset_path"
+
+
+def flag_to_write_with(path):
+    """The flag of generate.py that a path which exists is meant for."""
+    return "model_name_or_path" if os.path.isdir(path) else "prompt_file"

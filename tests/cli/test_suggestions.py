@@ -1,0 +1,200 @@
+"""Who types another tool's name, a misspelt one or a bare path is told what was meant, before anything is loaded."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2_korean.cli.generate_flags import generate_parser, parse_generate_options
+from gpt2_korean.cli.model_names import GPT2, SCRATCH, model_name, start_name, tokenizer_name
+from gpt2_korean.cli.other_names import GENERATE_NAMES, TRAIN_NAMES
+from gpt2_korean.cli.train_flags import train_parser
+from gpt2_korean.cli.train_options import parse_train_options
+from gpt2_korean.cli.trainer_flags import add_trainer_flags, read_trainer_flags
+from gpt2_korean.messages import UsageError
+
+
+def whole_train_parser():
+    parser = train_parser()
+    add_trainer_flags(parser, read_trainer_flags())
+    return parser
+
+
+PARSERS = {"train.py": whole_train_parser(), "generate.py": generate_parser()}
+TABLES = {"train.py": TRAIN_NAMES, "generate.py": GENERATE_NAMES}
+OTHERS = [
+    (script, ours, name) for script, table in TABLES.items() for ours, names in table.items() for name in names.split()
+]
+# Those that are no letter or two away from another one, as adam_beta1 and fp16 are.
+FLAGS = [
+    (script, flag)
+    for script, parser in PARSERS.items()
+    for flag in parser.flag_names()
+    if len(flag) > 10 and not re.search(r"^--no_|\d", flag)
+]
+
+
+def squeezed(name):
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def refusal(parse, words):
+    with pytest.raises(UsageError) as refused:
+        parse(words)
+    assert len(str(refused.value).splitlines()) <= 2
+    return str(refused.value)
+
+
+@given(st.sampled_from(OTHERS), st.sampled_from([str, str.upper, str.title, lambda name: name.replace("_", "-")]),
+       st.sampled_from(["", "=1", "=글.txt"]))  # fmt: skip
+def test_another_tools_name_leads_to_our_flag(other, spell, value):
+    script, ours, name = other
+    said = refusal(PARSERS[script].parse, [f"--{spell(name)}{value}"])
+    assert f" --{ours}입니다." in said
+    if len(name) == 1:
+        assert f" --{ours}입니다." in refusal(PARSERS[script].parse, [f"-{name}", "1"])
+
+
+@pytest.mark.parametrize("script", TABLES)
+def test_every_name_means_one_flag_that_is_taken_as_it_is_told(script):
+    parser, table = PARSERS[script], TABLES[script]
+    names = [squeezed(name) for names in table.values() for name in names.split()]
+    assert len(names) == len(set(names))
+    assert not set(names) & {squeezed(flag) for flag in parser.flag_names()}
+    for ours in table:
+        assert f"--{ours.split('=')[0]}" in parser.flag_names()
+        if "=" in ours:
+            parser.parse([f"--{ours}"])
+
+
+@given(st.sampled_from(FLAGS), st.randoms(use_true_random=False))
+def test_a_flag_with_one_letter_wrong_is_recognised(flag, rng):
+    script, flag = flag
+    place = rng.randrange(3, len(flag) - 1)
+    wrong = rng.choice(
+        [
+            flag[:place] + flag[place + 1 :],
+            flag[:place] + flag[place] + flag[place:],
+            flag[:place] + flag[place + 1] + flag[place] + flag[place + 2 :],
+        ]
+    )
+    if squeezed(wrong) not in map(squeezed, PARSERS[script].flag_names()):
+        assert f"혹시 {flag}인가요?" in refusal(PARSERS[script].parse, [wrong])
+
+
+def test_of_two_flags_as_near_the_one_that_help_lists_is_told():
+    for word, meant in (("--eval_batch_siz", "per_device_eval_batch_size"), ("--max_stes", "max_steps"),
+                        ("--dataset", "dataset_path"), ("--seeds", "seed")):  # fmt: skip
+        assert f"--{meant}" in refusal(PARSERS["train.py"].parse, [f"{word}=1"])
+
+
+def test_the_beginning_of_a_value_leads_to_it(rng):
+    for flag, begun, meant in (("optim", "adamw", "adamw_torch"), ("optim", "AdaMW", "adamw_torch"),
+                               ("lr_scheduler_type", "cos", "cosine")):  # fmt: skip
+        assert f"혹시 {meant}인가요?" in refusal(PARSERS["train.py"].parse, [f"--{flag}={begun}"])
+    for name, flag in read_trainer_flags().items():
+        if len(flag.choices) > 8:
+            value = rng.choice(flag.choices)
+            begun = value[: rng.randint(3, len(value))]
+            if begun not in flag.choices:
+                assert re.search(
+                    f"혹시 {re.escape(begun)}.*인가요", refusal(PARSERS["train.py"].parse, [f"--{name}={begun}"])
+                )
+
+
+def test_a_path_alone_leads_to_the_flag_that_it_is_for(tmp_path):
+    model = tmp_path / "모델"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    for name in ("글.txt", "표.csv", "run.yaml"):
+        (tmp_path / name).touch()
+    for path, flag in ((tmp_path / "글.txt", "dataset_path"), (tmp_path, "dataset_path"), (model, "model_type"),
+                       (tmp_path / "run.yaml", "config")):  # fmt: skip
+        assert f"--{flag}={path}인가요?" in refusal(parse_train_options, ["--do_train", str(path)])
+    for path, flag in ((model, "model_name_or_path"), (tmp_path / "글.txt", "prompt_file")):
+        assert f"--{flag}={path}인가요?" in refusal(parse_generate_options, [str(path)])
+    several = refusal(parse_train_options, ["--dataset_path", str(tmp_path / "글.txt"), str(tmp_path / "표.csv")])
+    assert "--dataset_path는 하나만" in several and "따옴표" in several
+    assert "따옴표" in refusal(
+        parse_generate_options, ["--model_name_or_path", str(model), "--prompt", "오늘은", "날씨가"]
+    )
+    assert "따옴표" in refusal(parse_generate_options, ["--model_name_or_path=x", "--prompt=x", str(model)])
+
+
+def misspelt(name, rng):
+    place = rng.randrange(1, len(name) - 1)
+    return rng.choice([name[:place] + name[place + 1 :], name[:place] + name[place:], name.replace("-", "_"),
+                       name.upper(), name[:place] + name[place + 1] + name[place] + name[place + 2 :]])  # fmt: skip
+
+
+@given(st.sampled_from([*SCRATCH, *GPT2]), st.randoms(use_true_random=False))
+def test_a_misspelt_model_that_everybody_uses_is_refused_by_its_name(name, rng):
+    wrong = misspelt(name, rng)
+    for script, flag, names in (
+        ("train.py", "--model_type", (*SCRATCH, *GPT2)),
+        ("generate.py", "--model_name_or_path", GPT2),
+    ):
+        if wrong in names:
+            PARSERS[script].parse([f"{flag}={wrong}"])
+        elif name in names:
+            assert "인가요?" in refusal(PARSERS[script].parse, [f"{flag}={wrong}"])
+
+
+def test_a_name_that_is_anothers_or_a_folders_is_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt2-meduim").mkdir()
+    (tmp_path / "koraen").mkdir()
+    for name in ("gpt2-meduim", "skt/kogpt2-base-v2", "someone/gpt2-meduim", "distilgpt2", "bert-base-uncased", "./x"):
+        assert start_name(name) == model_name(name) == name
+    for name in ("koraen", "korean", "original", "someone/tokenizer", "roberta-base", "gpt2", "./x"):
+        assert tokenizer_name(name) == name
+
+
+@pytest.mark.parametrize("word", ["korea", "Korean", "ko", "orignal", "default", "auto", "한국어", "none"])
+def test_a_misspelt_tokenizer_is_refused(word):
+    said = refusal(parse_train_options, ["--do_train", "--dataset_path=x", f"--tokenizer={word}"])
+    assert "--tokenizer" in said and ("korean" in said or "original" in said)
+
+
+def test_numbers_out_of_bounds_are_refused_in_korean_that_is_right():
+    for word, said in (("--top_p=1.5", "1.5는 쓸 수 없습니다. 0보다 크고 1 이하인 수를 주세요."),
+                       ("--top_k=-1", "-1은 쓸 수 없습니다. 0 이상 1,000,000,000 이하인 정수를 주세요."),
+                       ("--length=둘", "'둘'은 정수가 아닙니다.")):  # fmt: skip
+        assert said in refusal(parse_generate_options, ["--model_name_or_path=x", word])
+    assert "1000은 128의 배수가 아닙니다. 1024는 어떤가요?" in refusal(parse_train_options, ["--vocab_size=1000"])
+
+
+def test_without_flags_a_script_shows_how_it_is_used(capsys):
+    for parse, script, rules in (
+        (parse_train_options, "train.py", ["--dataset_path", "--do_train"]),
+        (parse_generate_options, "generate.py", ["--model_name_or_path", "--prompt"]),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            parse([])
+        out, err = capsys.readouterr()
+        assert ended.value.code == 2 and out == "" and "오류" not in err
+        assert "사용법:" in err and f"python {script} --help" in err and all(rule in err for rule in rules)
+
+
+def test_generate_tells_the_models_there_are_and_how_to_use_them(capsys):
+    models = [f"fine_tuned_models/모델 {number}" for number in range(9)]
+    with pytest.raises(SystemExit):
+        parse_generate_options([], lambda folder: models)
+    err = capsys.readouterr().err
+    assert [number for number in range(9) if f"'fine_tuned_models/모델 {number}'" in err] == [0, 1, 2, 3, 4]
+    said = refusal(lambda words: parse_generate_options(words, lambda folder: models), ["--prompt=x"])
+    assert "--model_name_or_path" in said and models[0] in said and models[5] not in said
+
+
+def test_the_examples_that_are_shown_are_accepted():
+    from gpt2_korean.cli.usage import EXAMPLE
+
+    assert parse_train_options([word.replace('"', "") for word in EXAMPLE.split()[2:]]).do_train
+
+
+def test_a_config_file_knows_the_other_names_too(tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text("lr: 1e-4")
+    said = refusal(parse_train_options, [f"--config={config}"])
+    assert "--learning_rate입니다" in said

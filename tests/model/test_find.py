@@ -1,0 +1,123 @@
+"""A name that a user gives for a model → the model that is meant, or a line that tells what is there."""
+
+import json
+import os
+import shutil
+
+import pytest
+from conftest import start_python
+
+from gpt2_korean.cli.train_options import ModelOptions
+from gpt2_korean.messages import UsageError, UserError
+from gpt2_korean.model.find import Start, check_block_size, find_model, find_start, models_below
+
+
+@pytest.fixture
+def stopped_run(tmp_path, tiny_model_folder):
+    """A function: the folder of a run that was stopped with checkpoints at the given steps."""
+
+    def make(*steps, name="멈춤"):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        for step in steps:
+            shutil.copytree(tiny_model_folder, folder / f"checkpoint-{step}")
+        return folder
+
+    return make
+
+
+def test_the_only_checkpoint_of_a_run_that_was_stopped_is_taken_with_a_notice(stopped_run, capsys):
+    folder = stopped_run(178)
+    for flag in ("--model_name_or_path", "--model_type"):
+        assert find_model(str(folder), flag) == folder / "checkpoint-178"
+        assert "checkpoint-178을 씁니다" in capsys.readouterr().err
+
+
+def test_of_several_checkpoints_none_is_taken_by_itself(stopped_run):
+    folder = stopped_run(20, 40)
+    with pytest.raises(UserError) as refusal:
+        find_model(str(folder))
+    assert all(str(folder / f"checkpoint-{step}") in str(refusal.value) for step in (20, 40))
+
+
+def test_a_lone_checkpoint_that_is_broken_is_refused(stopped_run):
+    folder = stopped_run(20)
+    file = folder / "checkpoint-20" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match="checkpoint-20: "):
+        find_model(str(folder))
+
+
+HOLD = (
+    "import time\nfrom gpt2_korean.checkpoints.lock import own_output_dir\n"
+    "with own_output_dir({!r}):\n    print('held', flush=True)\n    time.sleep(60)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "first"),
+    [
+        ({"save_steps": 50}, 400, 50),
+        ({"save_steps": 500}, 400, 400),
+        ({"save_steps": 0.1}, 405, 41),
+        ({"save_steps": 50, "save_strategy": "no"}, 400, 400),
+        ({"save_steps": 50, "save_strategy": "epoch"}, 400, None),
+        ({}, None, None),  # which still reads its texts
+    ],
+)
+def test_a_run_that_has_saved_nothing_yet_is_told_apart_from_a_folder_that_is_no_model(tmp_path, options, steps, first):
+    folder = tmp_path / "학습"
+    holder = start_python(HOLD.format(str(folder)))
+    try:
+        record = {"start": "2100-01-01T00:00:00+00:00", "options": options, "steps": steps and {"done": 0, "of": steps}}
+        (folder / "run.json").write_text(json.dumps(record))
+        with pytest.raises(UserError) as refusal:
+            find_model(str(folder))
+        said = str(refusal.value)
+        assert "학습하는 중" in said and f"프로세스 {holder.pid}" in said
+        assert (f" {first:,}스텝에 저장합니다" in said) if first else ("스텝" not in said)
+        # What an earlier run left there tells nothing of this one.
+        (folder / "run.json").write_text(json.dumps({**record, "start": "2001-01-01T00:00:00+00:00"}))
+        with pytest.raises(UserError) as refusal:
+            find_model(str(folder))
+        assert "학습하는 중" in str(refusal.value) and "스텝" not in str(refusal.value)
+    finally:
+        holder.kill()
+        holder.communicate()
+    for _ in range(2):  # to ask takes no lock away, and a dead run holds none
+        with pytest.raises(UserError, match="모델 폴더가 아닙니다"):
+            find_model(str(folder))
+
+
+def test_the_models_below_a_folder_are_told_newest_first(stopped_run, tiny_model_folder, tmp_path):
+    whole = shutil.copytree(tiny_model_folder, tmp_path / "다 된 것")
+    stopped = stopped_run(3, 20) / "checkpoint-20"
+    (tmp_path / "글").mkdir()
+    for age, path in enumerate((whole, stopped)):
+        os.utime(path, (1000 + age, 1000 + age))
+    assert models_below(tmp_path) == [stopped, whole]
+    assert models_below(whole) == [whole]
+    assert models_below(tmp_path / "없음") == models_below(tmp_path / "글") == []
+
+
+def options(**changes):
+    return ModelOptions(**{"model_type": "scratch-mini", "tokenizer": None, "vocab_size": None,
+                           "trust_remote_code": False, "lora_rank": 0, "lora_alpha": None, **changes})  # fmt: skip
+
+
+def test_a_tokenizer_that_is_not_there_is_refused_before_any_model_is_read(tmp_path):
+    (tmp_path / "토크나이저").mkdir()
+    for name in (None, "korean", "original", str(tmp_path / "토크나이저"), "someone/tokenizer"):
+        assert find_start(options(tokenizer=name)).source == "scratch-mini"
+    for name in ("./없음", f"{tmp_path}/없음", "a/b/c"):
+        with pytest.raises(UsageError, match="--tokenizer"):
+            find_start(options(tokenizer=name, model_type="gpt2-medium"))
+
+
+def test_blocks_longer_than_the_context_are_refused_where_it_is_known(tiny_model_folder):
+    for source, context in (("scratch-mini", 256), (tiny_model_folder, 32), (str(tiny_model_folder), 32)):
+        check_block_size(context, Start(source))
+        check_block_size(None, Start(source))
+        with pytest.raises(UsageError, match=f"--block_size={context + 1}"):
+            check_block_size(context + 1, Start(source))
+    check_block_size(4096, Start("someone/model"))

@@ -1,0 +1,72 @@
+"""The texts that come with the project are whole, and what is said of them holds."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import unicodedata
+
+import pytest
+from conftest import ROOT
+
+from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.cli.train_options import parse_train_options
+from gpt2_korean.text import documents as corpus
+
+DATA = ROOT / "data"
+LEARNT = 4  # so many of the demo's questions stand in the data, the others do not
+
+
+@pytest.fixture(scope="module")
+def conversations():
+    lines = (DATA / "conversations.jsonl").read_text("utf-8").splitlines()
+    return [[(turn["role"], turn["content"]) for turn in json.loads(line)["messages"]] for line in lines]
+
+
+def test_every_conversation_is_recognised_and_none_is_broken(conversations):
+    path = DATA / "conversations.jsonl"
+    read = corpus.read_corpus([path])
+    assert [[(turn["role"], turn["content"]) for turn in turns] for turns in read["turns"]] == conversations
+    told = corpus.describe_files(read, [path])
+    assert f"대화 {len(conversations):,}개 (messages)" in told and "잘못된" not in told
+
+
+def test_users_ask_and_the_model_answers_in_whole_polite_sentences(conversations):
+    for turns in conversations:
+        roles, contents = zip(*turns, strict=True)
+        assert roles == ("user", "assistant") * (len(turns) // 2) and len(turns) <= 10
+        for content in contents:
+            assert content == unicodedata.normalize("NFC", content).strip() and "  " not in content
+        for answer in contents[1::2]:
+            assert re.search(r"(요|죠|네)[.?!]$", answer), answer
+
+
+def test_nothing_is_said_twice_and_many_conversations_have_several_turns(conversations):
+    assert len(set(map(tuple, conversations))) == len(conversations)
+    asked_once = [turns[0][1] for turns in conversations if len(turns) == 2]
+    assert len(set(asked_once)) == len(asked_once) >= 500
+    assert len(conversations) - len(asked_once) >= 80
+
+
+def test_the_demo_tells_truly_what_it_learns_by_heart(conversations):
+    asked = {content for turns in conversations for role, content in turns if role == "user"}
+    questions = (DATA / "demo_questions.txt").read_text("utf-8").splitlines()
+    assert [question in asked for question in questions] == [True] * LEARNT + [False] * (len(questions) - LEARNT)
+    makefile, readme = ((ROOT / name).read_text("utf-8") for name in ("Makefile", "data/README.md"))
+    assert f"대화 {len(conversations):,}개" in makefile and f"대화 {len(conversations):,}개" in readme
+    assert f"질문 {len(questions)}개에" in makefile and f"앞의 {LEARNT}개" in makefile
+    assert f"뒤의 {len(questions) - LEARNT}개" in makefile
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_every_command_of_the_demo_and_those_that_it_names_are_accepted(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = subprocess.run(["make", "-n", "demo"], capture_output=True, text=True, check=True).stdout
+    lines = [shlex.split(line) for line in done.replace("\\\n", " ").splitlines()]
+    named = [shlex.split(word) for words in lines for word in words if ".py --" in word]
+    scripts = {"train.py": parse_train_options, "generate.py": parse_generate_options}
+    commands = [words for words in lines + named if words[1:] and words[1] in scripts]
+    assert [words[1] for words in commands] == ["train.py", *["generate.py"] * 3]
+    for words in commands:
+        scripts[words[1]](words[2:])
