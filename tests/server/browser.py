@@ -48,6 +48,9 @@ class Page:
     def type(self, *words):
         self.part("text").send_keys(*words)
 
+    def put_caret_behind(self, text):
+        self.run("document.getElementById('text').setSelectionRange(arguments[0], arguments[0])", units(text))
+
     def enter(self, name, words):
         self.part(name).clear()
         self.part(name).send_keys(words)
@@ -92,3 +95,8 @@ class Page:
     def ends_with(self, text):
         """But for white space, which browsers and drivers see each in their own way."""
         return "".join(self.text.split()).endswith("".join(text.split()))
+
+
+def units(text):
+    """How long a browser says that a text is, in units of UTF-16."""
+    return len(text.encode("utf-16-le")) // 2

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 from conftest import save_tiny_gpt2, tiny_gpt2
-from server.browser import Page
+from server.browser import Page, units
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 
@@ -112,8 +112,7 @@ def test_again_keeps_what_one_has_changed_since(page):
     page.type(Keys.CONTROL, Keys.HOME, Keys.NULL, "앞 ")
     assert page.write("again").startswith("앞 가나") and page.ends_with("내가 고친 글")
     assert "\n".join(page.marked()) == page.text.removeprefix("앞 가나").removesuffix(" 내가 고친 글")
-    caret = "document.getElementById('text').setSelectionRange(arguments[0], arguments[0])"
-    page.run(caret, len("앞 가나") + 3)
+    page.put_caret_behind(page.text[: len("앞 가나") + 3])
     page.type("고침")
     kept = page.text[: len("앞 가나") + 5]
     again = page.write("again")
@@ -137,12 +136,12 @@ def test_line_ends_of_any_kind_leave_the_marks_in_place(page):
 def test_the_text_goes_on_at_the_caret(page):
     page.press("suggesting")
     page.type("가나다 라마바")
-    page.run("document.getElementById('text').setSelectionRange(3, 3)")
+    page.put_caret_behind("가나다")
     text = page.write()
     assert text.startswith("가나다") and text.endswith(" 라마바") and len(text) > 7
     assert "\n".join(page.marked()) == text[3:-4]
     assert "--prompt=가나다" in page.part("command").text and "라마바" not in page.part("command").text
-    assert page.part("text").get_property("selectionEnd") == len(text) - 4
+    assert page.part("text").get_property("selectionEnd") == units(text) - 4
 
 
 def test_a_long_text_scrolls_with_its_marks_and_its_caret_stays_in_sight(page, browser):
@@ -166,7 +165,7 @@ def test_what_does_not_fit_is_told_and_takes_nothing_of_what_stands_there(page, 
 
     page.press("suggesting")
     page.type("처음끝")
-    page.run("document.getElementById('text').setSelectionRange(2, 2)")
+    page.put_caret_behind("처음")
     browser.execute_cdp_cmd("Input.insertText", {"text": "가" * 24_000})
     page.wait(lambda: "4,003자를 넣지 않았습니다" in page.part("error").text)
     assert page.text == "처음" + "가" * 19_997 + "끝"
