@@ -48,6 +48,9 @@ class Page:
     def type(self, *words):
         self.part("text").send_keys(*words)
 
+    def put_caret_behind(self, text):
+        self.run("document.getElementById('text').setSelectionRange(arguments[0], arguments[0])", units(text))
+
     def enter(self, name, words):
         self.part(name).clear()
         self.part(name).send_keys(words)
@@ -84,9 +87,16 @@ class Page:
         return self.run("return arguments[0].lastChild.textContent", button)
 
     def marked(self):
-        """What is shown as the model's, a list of str."""
-        return self.run("return [...document.querySelectorAll('#mirror mark')].map((mark) => mark.textContent)")
+        """What is shown as the model's, line by line; "" for a line without."""
+        script = """return [...document.getElementById("mirror").children].map(
+            (line) => [...line.querySelectorAll("mark")].map((mark) => mark.textContent).join(""))"""
+        return self.run(script)
 
     def ends_with(self, text):
         """But for white space, which browsers and drivers see each in their own way."""
         return "".join(self.text.split()).endswith("".join(text.split()))
+
+
+def units(text):
+    """How long a browser says that a text is, in units of UTF-16."""
+    return len(text.encode("utf-16-le")) // 2

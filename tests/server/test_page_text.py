@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 from conftest import save_tiny_gpt2, tiny_gpt2
-from server.browser import Page
+from server.browser import Page, units
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 
@@ -75,6 +75,32 @@ def test_marks_stay_within_the_text_where_letters_are_alike(page):
             assert 0 <= start <= end <= len(after)
 
 
+def test_the_layer_behind_the_field_shows_each_text_as_if_it_were_new(page):
+    """Though it makes only the lines anew that have changed."""
+    script = """
+      const [texts, done] = arguments;
+      import("/mirror.js").then(({ createMirror }) => {
+        const layer = document.createElement("div"), mirror = createMirror(layer);
+        done(texts.map(([text, marks]) => {
+          mirror.draw(text, marks);
+          return [...layer.children].map((line) =>
+            [line.textContent, [...line.children].map((piece) => (piece.tagName === "MARK" ? piece.textContent : ""))]);
+        }));
+      });
+    """
+    rng = random.Random(2)
+    texts = []
+    for _ in range(60):
+        text = "".join(rng.choices("가나 \n", k=rng.randint(0, 12)))
+        places = sorted(rng.sample(range(len(text) + 1), 2 * rng.randint(0, len(text) // 4)))
+        texts.append((text, [*zip(places[::2], places[1::2], strict=True)]))
+    for (text, marks), lines in zip(texts, page.browser.execute_async_script(script, texts), strict=True):
+        assert [line for line, _ in lines] == text.split("\n")
+        ours = {place for start, end in marks for place in range(start, end)}
+        expected = "".join(letter if letter == "\n" or place in ours else "" for place, letter in enumerate(text))
+        assert ["".join(pieces) for _, pieces in lines] == expected.split("\n")
+
+
 def test_again_keeps_what_one_has_changed_since(page):
     """Before, behind and within what the model wrote: only what it wrote behind the change is written anew."""
     from selenium.webdriver.common.keys import Keys
@@ -85,9 +111,8 @@ def test_again_keeps_what_one_has_changed_since(page):
     page.type(" 내가 고친 글")
     page.type(Keys.CONTROL, Keys.HOME, Keys.NULL, "앞 ")
     assert page.write("again").startswith("앞 가나") and page.ends_with("내가 고친 글")
-    assert "".join(page.marked()) == page.text.removeprefix("앞 가나").removesuffix(" 내가 고친 글")
-    caret = "document.getElementById('text').setSelectionRange(arguments[0], arguments[0])"
-    page.run(caret, len("앞 가나") + 3)
+    assert "\n".join(page.marked()) == page.text.removeprefix("앞 가나").removesuffix(" 내가 고친 글")
+    page.put_caret_behind(page.text[: len("앞 가나") + 3])
     page.type("고침")
     kept = page.text[: len("앞 가나") + 5]
     again = page.write("again")
@@ -105,18 +130,18 @@ def test_line_ends_of_any_kind_leave_the_marks_in_place(page):
     """
     page.browser.execute_async_script(script, ["나\r", "\n다\r라", "\r\n마"])
     assert page.run("return document.getElementById('text').value") == "가나\n다\n라\n마"
-    assert page.marked() == ["나\n다\n라\n마"]
+    assert page.marked() == ["나", "다", "라", "마"]
 
 
 def test_the_text_goes_on_at_the_caret(page):
     page.press("suggesting")
     page.type("가나다 라마바")
-    page.run("document.getElementById('text').setSelectionRange(3, 3)")
+    page.put_caret_behind("가나다")
     text = page.write()
     assert text.startswith("가나다") and text.endswith(" 라마바") and len(text) > 7
-    assert "".join(page.marked()) == text[3:-4]
+    assert "\n".join(page.marked()) == text[3:-4]
     assert "--prompt=가나다" in page.part("command").text and "라마바" not in page.part("command").text
-    assert page.part("text").get_property("selectionEnd") == len(text) - 4
+    assert page.part("text").get_property("selectionEnd") == units(text) - 4
 
 
 def test_a_long_text_scrolls_with_its_marks_and_its_caret_stays_in_sight(page, browser):
@@ -140,7 +165,7 @@ def test_what_does_not_fit_is_told_and_takes_nothing_of_what_stands_there(page, 
 
     page.press("suggesting")
     page.type("처음끝")
-    page.run("document.getElementById('text').setSelectionRange(2, 2)")
+    page.put_caret_behind("처음")
     browser.execute_cdp_cmd("Input.insertText", {"text": "가" * 24_000})
     page.wait(lambda: "4,003자를 넣지 않았습니다" in page.part("error").text)
     assert page.text == "처음" + "가" * 19_997 + "끝"

@@ -1,14 +1,17 @@
 import { difference } from "./marks.js";
+import { createMirror } from "./mirror.js";
 
 /**
- * The field that one writes in. It is a plain textarea, so that every keyboard and input method works as anywhere; a
- * layer behind it has the same text, invisible, and draws the line under what the model wrote.
+ * The field that one writes in. It is a plain textarea, so that every keyboard and input method works as anywhere; the
+ * layer behind it shows what the model wrote.
  *
  * limit: the most characters one can put in. onEdit(text, change, {joins, missing}): one has edited. joins: the same
  * syllable as before; missing: how many characters did not fit.
  */
 export function createPaper(paper, field, mirror, limit, onEdit) {
-  let known = "", caretMark = null, composing = false, fresh = true;
+  const behind = createMirror(mirror);
+  let known = "", composing = false, fresh = true;
+  let end = { top: 0, bottom: 0 }; // where the caret was last
 
   field.addEventListener("compositionstart", () => (composing = fresh = true));
   field.addEventListener("compositionend", () => {
@@ -37,23 +40,14 @@ export function createPaper(paper, field, mirror, limit, onEdit) {
   }
 
   function draw(marks, caret) {
-    caretMark = document.createElement("span");
-    const cuts = [...new Set([0, caret, ...marks.flat(), known.length])].sort((one, other) => one - other);
-    const pieces = cuts.flatMap((from, index) => {
-      const isOurs = marks.some(([start, end]) => start <= from && from < end);
-      const piece = document.createElement(isOurs ? "mark" : "span");
-      piece.textContent = known.slice(from, cuts[index + 1]);
-      return from === caret ? [caretMark, piece] : [piece];
-    });
-    mirror.replaceChildren(...pieces, "\u200b"); // a line that is empty has its height, too
+    behind.draw(known, marks);
+    end = behind.place(caret);
   }
 
-  const bottom = () => caretMark.offsetTop + caretMark.offsetHeight + 12;
-  const isSeen = () => bottom() <= paper.scrollTop + paper.clientHeight + 8;
+  const isSeen = () => end.bottom <= paper.scrollTop + paper.clientHeight;
 
   function reveal() {
-    const top = caretMark.offsetTop - 12;
-    paper.scrollTop = Math.min(top, Math.max(paper.scrollTop, bottom() - paper.clientHeight));
+    paper.scrollTop = Math.min(end.top - 12, Math.max(paper.scrollTop, end.bottom + 12 - paper.clientHeight));
   }
 
   return {
