@@ -1,8 +1,6 @@
 """The flags of generate.py, their defaults and their validation; imports no torch, so that refusals come at once."""
 
-import argparse
 import sys
-import unicodedata
 from dataclasses import dataclass, fields
 
 from gpt2_korean.cli.generate_checks import check_together
@@ -26,9 +24,8 @@ from gpt2_korean.cli.parser import (
 )
 from gpt2_korean.cli.suggestions import flag_to_write_with, suggest_flag
 from gpt2_korean.cli.usage import MODELS, ask_for_model, show_writing
-from gpt2_korean.messages import UsageError, particle
-from gpt2_korean.text.conversations import PROMPT
-from gpt2_korean.text.normalise import normalise
+from gpt2_korean.cli.writing_values import prompt_template, stage, temperature
+from gpt2_korean.messages import UsageError
 
 # What --serve takes for itself, and where its page starts without flags: values that write well.
 SERVING = ("serve", "host", "port")
@@ -233,27 +230,3 @@ def generate_parser():
     add_flag(page, "--host", text, host_help, "127.0.0.1")
     add_flag(page, "--port", integer(0, 65535), "웹 페이지를 열 포트. 0이면 비어 있는 포트", 7860)
     return parser
-
-
-def stage(word):
-    """A text that sets the stage of a conversation."""
-    word = normalise(text(word))[0].strip()
-    if not word:
-        raise argparse.ArgumentTypeError("빈 글은 줄 수 없습니다.")
-    return word
-
-
-def temperature(word):
-    """0, or a number that no score is divided by in vain."""
-    value = number(0, 1000)(word)
-    if 0 < value < 0.001:
-        raise argparse.ArgumentTypeError(f"{particle(word, '은/는')} 너무 작습니다. 0이나 0.001 이상인 수를 주세요.")
-    return value
-
-
-def prompt_template(word):
-    r"""A template with `{prompt}` in it; `\n` and `\t` mean what they say."""
-    word = unicodedata.normalize("NFC", escaped_text(word))  # as prompts and training texts are
-    if PROMPT not in word:
-        raise argparse.ArgumentTypeError(f'{word!r}: "질문: {PROMPT}"처럼 앞글이 들어갈 자리에 {PROMPT}를 쓰세요.')
-    return word

@@ -59,10 +59,9 @@ class KoreanArgumentParser(argparse.ArgumentParser):
     def _settle_switches(self, words):
         """`--do_train 글.txt` as `--do_train=true 글.txt`: a path is no value of a switch, which would refuse it."""
         switches = {name for action in self._actions if action.type is boolean for name in action.option_strings}
-        following = [*words[1:], ""]
         return [
             f"{word}=true" if word in switches and os.path.exists(other) else word
-            for word, other in zip(words, following, strict=True)
+            for word, other in zip(words, [*words[1:], ""], strict=True)
         ]
 
     def _get_values(self, action, words):

@@ -1,0 +1,33 @@
+"""What flags of generate.py take that is more than a number or a text: types for argparse."""
+
+import argparse
+import unicodedata
+
+from gpt2_korean.cli.parser import escaped_text, number, text
+from gpt2_korean.messages import particle
+from gpt2_korean.text.conversations import PROMPT
+from gpt2_korean.text.normalise import normalise
+
+
+def stage(word):
+    """A text that sets the stage of a conversation."""
+    word = normalise(text(word))[0].strip()
+    if not word:
+        raise argparse.ArgumentTypeError("빈 글은 줄 수 없습니다.")
+    return word
+
+
+def temperature(word):
+    """0, or a number that no score is divided by in vain."""
+    value = number(0, 1000)(word)
+    if 0 < value < 0.001:
+        raise argparse.ArgumentTypeError(f"{particle(word, '은/는')} 너무 작습니다. 0이나 0.001 이상인 수를 주세요.")
+    return value
+
+
+def prompt_template(word):
+    r"""A template with `{prompt}` in it; `\n` and `\t` mean what they say."""
+    word = unicodedata.normalize("NFC", escaped_text(word))  # as prompts and training texts are
+    if PROMPT not in word:
+        raise argparse.ArgumentTypeError(f'{word!r}: "질문: {PROMPT}"처럼 앞글이 들어갈 자리에 {PROMPT}를 쓰세요.')
+    return word
