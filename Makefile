@@ -21,7 +21,7 @@ demo: TORCH_FIRST = echo '약 350MB를 내려받아 $(VENV)에 설치합니다. 
 	  $(PIP) --quiet --retries=1 --index-url=$(CPU_TORCH) $$torch || \
 	  echo 'CPU용 PyTorch를 받지 못했습니다. GPU용(약 3GB)을 받을 수도 있습니다.'; done; fi
 demo: $(INSTALLED)
-	$(SAY) '' '대화 1,515개를 처음부터 배웁니다. 노트북 CPU로 2분쯤 걸립니다.' ''
+	$(SAY) '' '대화 1,532개를 처음부터 배웁니다. 노트북 CPU로 2분쯤 걸립니다.' ''
 	$(RUN) train.py --dataset_path="data/conversations.jsonl" --model_type="scratch-mini" --vocab_size=2048 \
 	  --output_dir="$(DEMO)" --overwrite_output_dir --logging_dir="logs/demo" --do_train --block_size=128 \
 	  --per_device_train_batch_size=4 --max_steps=600 --learning_rate=1e-3 --warmup_steps=0.1
