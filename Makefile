@@ -30,7 +30,8 @@ demo: $(INSTALLED)
 	$(SAY) '' '직접 말을 걸어 보세요. 터미널에서(--interactive) 또는 브라우저에서(--serve):' \
 	  '  $(RUN) generate.py --model_name_or_path=$(DEMO) --temperature=0.3 --interactive' \
 	  '  $(RUN) generate.py --model_name_or_path=$(DEMO) --temperature=0.3 --serve' \
-	  '자기 글이나 대화로 학습하기: README의 ‘데이터’, 여러 실습: docs/recipes.md'
+	  '' '자기 글이나 대화로 학습하려면(data/README.md, docs/recipes.md):' \
+	  '  $(RUN) train.py --dataset_path=내글.txt --model_type=scratch-mini --output_dir=fine_tuned_models/mine --do_train'
 
 test: $(VENV)/installed-dev
 	$(RUN) -m pytest -n 2 --dist worksteal
