@@ -13,7 +13,7 @@ def open_keyboard(prompt, words):
     prompt: what a line is asked for with, at a terminal. words: what Tab completes a line to.
     """
     if not (sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())):
-        yield input
+        yield lambda: input("")
         return
     try:
         session = _prompt_session(prompt, words)

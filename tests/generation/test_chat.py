@@ -105,7 +105,7 @@ def test_a_prompt_is_a_users_turn_and_the_answer_alone_is_printed(run_main, fold
 def test_a_conversation_remembers_its_turns_until_new(run_main, folder, monkeypatch):
     lines = iter(["", "  ", "오늘은", "내일은", "/again", "/new", "", "내일은"])
 
-    def read():
+    def read(_):
         for line in lines:
             return line
         raise EOFError
