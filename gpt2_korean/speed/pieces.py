@@ -11,12 +11,20 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+FEW = 2**17  # scores of a head in a batch: to gather pieces costs more than what they have fewer than that
 WASTE = 2**14  # scores of a head that are computed in vain before a group of its own costs less
 
 
 def separate(positions):
-    """The faster of the two ways that every device has: to know lengths is to wait for a device that is not a CPU."""
-    return grouped(positions) if positions.device.type == "cpu" else masked(positions)
+    """The faster of the two ways that every device has: to know lengths is to wait for a device that is not a CPU.
+
+    None where each row is one piece, which needs nothing of this.
+    """
+    if positions.device.type != "cpu":
+        return masked(positions)
+    if begins(positions).sum() == len(positions):
+        return None
+    return masked(positions) if positions.numel() * positions.shape[1] < FEW else grouped(positions)
 
 
 def masked(positions):
@@ -31,13 +39,8 @@ def _masked(mask, q, k, v, dropout, scale):
 
 
 def grouped(positions):
-    """As rows of their own, those of about one length together: filled up on the right, where no real token attends.
-
-    None where each row is one piece, which needs nothing of this.
-    """
+    """As rows of their own, those of about one length together: filled up on the right, where no real token attends."""
     starts = begins(positions).flatten().nonzero().flatten()
-    if len(starts) == len(positions):
-        return None
     lengths = starts.diff(append=torch.tensor([positions.numel()]))
     groups, waste = [], 0
     for length, start in sorted(zip(lengths.tolist(), starts.tolist(), strict=True), reverse=True):
@@ -45,23 +48,25 @@ def grouped(positions):
         if waste > WASTE or not groups:
             groups, waste = [*groups, []], 0
         groups[-1].append((length, start))
-    indices, back, filled = [], torch.empty(positions.numel(), dtype=torch.long), 0
+    shapes, indices, back, filled = [], [], torch.empty(positions.numel(), dtype=torch.long), 0
     for group in groups:
         lengths, starts = torch.tensor(group).T[..., None]
         places = torch.arange(group[0][0])
         index, real = starts + places.minimum(lengths - 1), places < lengths
         back[index[real]] = filled + real.flatten().nonzero().flatten()
-        indices.append(index)
+        shapes.append(index.shape)
+        indices.append(index.flatten())
         filled += index.numel()
-    return partial(_grouped, indices, back)
+    return partial(_grouped, shapes, torch.cat(indices), back)
 
 
-def _grouped(indices, back, q, k, v, dropout, scale):
+def _grouped(shapes, index, back, q, k, v, dropout, scale):
     batch, heads, length, width = q.shape
-    rows = [x.transpose(1, 2).reshape(-1, heads * width) for x in (q, k, v)]
+    # embedding: the one that gathers rows whose gradients all cores add up
+    rows = (F.embedding(index, x.transpose(1, 2).reshape(-1, heads * width)) for x in (q, k, v))
     parts = []
-    for index in indices:  # embedding: the one that gathers rows whose gradients all cores add up
-        group = (F.embedding(index, x).unflatten(2, (heads, width)).transpose(1, 2) for x in rows)
+    for shape, *group in zip(shapes, *(x.split([shape.numel() for shape in shapes]) for x in rows), strict=True):
+        group = (x.view(*shape, heads, width).transpose(1, 2) for x in group)
         x = F.scaled_dot_product_attention(*group, dropout_p=dropout, is_causal=True, scale=scale)
         parts.append(x.transpose(1, 2).reshape(-1, heads * width))
     return F.embedding(back, torch.cat(parts)).view(batch, length, -1)

@@ -205,7 +205,10 @@ def test_grouped_pieces_compute_few_scores_in_vain():
                 size = min(rng.randint(1, longest), 1024 - start)
                 row[start : start + size] = torch.arange(size)
                 start += size
-        indices, _ = pieces.grouped(positions).args
-        scores = sum(index.shape[0] * index.shape[1] ** 2 for index in indices)
-        assert scores + len(indices) * pieces.WASTE < share * positions.numel() * 1024
-    assert pieces.grouped(torch.arange(7).expand(3, 7)) is None
+        shapes, *_ = pieces.grouped(positions).args
+        scores = sum(rows * length**2 for rows, length in shapes)
+        assert scores + len(shapes) * pieces.WASTE < share * positions.numel() * 1024
+        assert pieces.separate(positions).func is pieces._grouped
+        few = positions[:1, : longest + 1]  # the scores of so short a block are fewer than groups are worth
+        assert pieces.separate(few).func is (pieces._masked if longest < 300 else pieces._grouped)
+    assert pieces.separate(torch.arange(7).expand(3, 7)) is None
