@@ -109,7 +109,7 @@ def test_another_tokenizer_can_be_given_and_an_unfitting_one_is_refused(
     assert run_main(*run, f"--tokenizer={tiny_model_folder}", f"--output_dir={tmp_path / 'out'}")[0] == 0
     assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) == len(byte_tokenizer)
     code, _, err = run_main(*run, f"--tokenizer={tmp_path / 'none'}", f"--output_dir={tmp_path / 'other'}")
-    assert code == 1 and "--tokenizer=" in err
+    assert code == 2 and "--tokenizer=" in err
     assert run_main(*run, "--vocab_size=1000")[0] == 2
 
 

@@ -45,7 +45,7 @@ def as_shown(page):
 def test_the_event_file_has_the_numbers_and_the_texts_of_every_evaluation(evaluated_words, tmp_path, run_main):
     code, _, err = run_main(*evaluated_words)
     assert code == 0, err
-    texts, scalars = panels(tmp_path / "logs")
+    texts, scalars = panels(next((tmp_path / "logs").iterdir()))
     for tag in ("train/loss", "train/learning_rate", "train/grad_norm", "eval/loss", "eval/bits_per_character"):
         assert tag in scalars
     assert [sorted(steps) for steps in texts.values()] == [[3, 6], [3, 6]]
