@@ -1,9 +1,11 @@
 """What is done to a model before it learns: a new vocabulary, or new tokens in its own, and an adapter of LoRA."""
 
+import numpy as np
+
 from gpt2_korean.messages import say
 from gpt2_korean.model import lora
 from gpt2_korean.model.embeddings import add_rows, replace_vocabulary
-from gpt2_korean.text.chat_template import most_turns
+from gpt2_korean.text.chat_template import count_turns
 from gpt2_korean.text.end_of_text import agree_on_ends
 
 
@@ -17,9 +19,11 @@ def prepare_model(model, old, new, added, documents, blocks, start, options):
     elif added:
         add_rows(model, new, added)
     agree_on_ends(model, new)
-    answers = most_turns(documents) // 2
-    if answers:
-        # Of a longer conversation, which it has never seen, it is not to be asked: see generation/write.py.
+    turns = count_turns(documents)
+    if turns.size:
+        # It remembers as many exchanges as one in four of the conversations has: what is longer it hardly knows, and
+        # answers badly. See generation/write.py.
+        answers = int(np.quantile(turns, 0.75, method="inverted_cdf")) // 2
         model.config.learnt_answers = max(answers, getattr(model.config, "learnt_answers", 0))
     if options.lora_rank and start.checkpoint is None:
         model = lora.adapt(model, options.lora_rank, options.lora_alpha, train_embeddings=new is not old or bool(added))

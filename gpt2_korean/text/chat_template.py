@@ -54,25 +54,26 @@ def keep_one_template(tokenizer):
 
 
 def hold_conversations(documents):
-    """Whether there are conversations among `documents`; see most_turns."""
-    return most_turns(documents) > 0
+    """Whether there are conversations among `documents`; see count_turns."""
+    return count_turns(documents).size > 0
 
 
-def most_turns(documents):
-    """How many turns the longest conversation among `documents` has, 0 where there is none.
+def count_turns(documents):
+    """How many turns each conversation among `documents` has, an array.
 
     documents: a Dataset, or an IterableDataset, of which the first 1,000 tell; None: there are none.
     """
+    import numpy
     import pyarrow.compute
 
-    if documents is None:
-        return 0
-    if not hasattr(documents, "num_rows"):
-        return max((len(row.get("turns") or ()) for row in documents.take(1000)), default=0)
-    if "turns" not in documents.column_names:
-        return 0
-    lengths = map(pyarrow.compute.list_value_length, arrow_column(documents, "turns"))
-    return max((pyarrow.compute.max(each).as_py() or 0 for each in lengths), default=0)
+    counts = []
+    if documents is not None and not hasattr(documents, "num_rows"):
+        counts = [[len(row.get("turns") or ()) for row in documents.take(1000)]]
+    elif documents is not None and "turns" in documents.column_names:
+        lengths = map(pyarrow.compute.list_value_length, arrow_column(documents, "turns"))
+        counts = [each.fill_null(0).to_numpy() for each in lengths]
+    counts = numpy.concatenate([numpy.empty(0, int), *counts])
+    return counts[counts > 0]
 
 
 def has_our_template(tokenizer):

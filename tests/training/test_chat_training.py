@@ -222,3 +222,16 @@ def test_questions_are_learnt_where_the_vocabulary_is_new_and_answers_alone_coun
     assert run_main(*words, "--resume_from_checkpoint=auto", "--max_steps=5")[0] == 0
     code, _, err = run_main(*words, "--resume_from_checkpoint=auto", f"--train_on_prompt={not all_turns}")
     assert code == 1 and "--train_on_prompt" in err
+
+
+@pytest.mark.parametrize(("longer", "remembered"), [(0, 1), (4, 1), (6, 3)])
+def test_a_model_remembers_as_much_as_one_in_four_of_its_conversations_has(
+    longer, remembered, words, tmp_path, byte_tokenizer, run_main
+):
+    exchange = [{"role": "user", "content": "안녕"}, {"role": "assistant", "content": "네"}]
+    rows = [{"messages": exchange * (3 if number < longer else 1)} for number in range(20)]
+    path = tmp_path / "차례.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    words = [word for word in words if not word.startswith("--dataset_path")] + own_words(tmp_path, byte_tokenizer)
+    assert run_main(*words, f"--dataset_path={path}")[0] == 0
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.learnt_answers == remembered
