@@ -21,10 +21,10 @@ demo: TORCH_FIRST = echo '약 350MB를 내려받아 $(VENV)에 설치합니다. 
 	  $(PIP) --quiet --retries=1 --index-url=$(CPU_TORCH) $$torch || \
 	  echo 'CPU용 PyTorch를 받지 못했습니다. GPU용(약 3GB)을 받을 수도 있습니다.'; done; fi
 demo: $(INSTALLED)
-	$(SAY) '' '대화 1,532개를 처음부터 배웁니다. 노트북 CPU로 2분쯤 걸립니다.' ''
+	$(SAY) '' '대화 842개를 처음부터 배웁니다. 노트북 CPU로 2분쯤 걸립니다.' ''
 	$(RUN) train.py --dataset_path="data/conversations.jsonl" --model_type="scratch-mini" --vocab_size=2048 \
 	  --output_dir="$(DEMO)" --overwrite_output_dir --logging_dir="logs/demo" --do_train --block_size=128 \
-	  --per_device_train_batch_size=4 --max_steps=600 --save_steps=600 --learning_rate=1e-3 --warmup_steps=0.1
+	  --per_device_train_batch_size=4 --max_steps=1000 --save_steps=1000 --learning_rate=1e-3 --warmup_steps=0.1
 	$(SAY) '' '질문 12개에 답합니다. 앞의 4개는 외운 질문이고, 뒤의 8개는 배운 대화에 없던 질문입니다.' ''
 	@$(RUN) generate.py --model_name_or_path="$(DEMO)" --prompt_file="data/demo_questions.txt" --temperature=0
 	$(SAY) '' '직접 말을 걸어 보세요. 터미널에서(--interactive) 또는 브라우저에서(--serve):' \

@@ -21,9 +21,9 @@ def prepare_model(model, old, new, added, documents, blocks, start, options):
     agree_on_ends(model, new)
     turns = count_turns(documents)
     if turns.size:
-        # It remembers as many exchanges as one in four of the conversations has: what is longer it hardly knows, and
-        # answers badly. See generation/write.py.
-        answers = int(np.quantile(turns, 0.75, method="inverted_cdf")) // 2
+        # It remembers as many exchanges as half of the conversations have: what is longer it hardly knows, and answers
+        # badly. See generation/write.py.
+        answers = int(np.quantile(turns, 0.5, method="higher")) // 2
         model.config.learnt_answers = max(answers, getattr(model.config, "learnt_answers", 0))
     if options.lora_rank and start.checkpoint is None:
         model = lora.adapt(model, options.lora_rank, options.lora_alpha, train_embeddings=new is not old or bool(added))

@@ -35,7 +35,7 @@ def test_every_conversation_is_recognised_and_none_is_broken(conversations):
 def test_users_ask_and_the_model_answers_in_whole_polite_sentences(conversations):
     for turns in conversations:
         roles, contents = zip(*turns, strict=True)
-        assert roles == ("user", "assistant") * (len(turns) // 2) and len(turns) <= 10
+        assert roles == ("user", "assistant") * (len(turns) // 2) and len(turns) <= 14
         for content in contents:
             assert content == unicodedata.normalize("NFC", content).strip() and "  " not in content
         for answer in contents[1::2]:
@@ -45,8 +45,8 @@ def test_users_ask_and_the_model_answers_in_whole_polite_sentences(conversations
 def test_nothing_is_said_twice_and_many_conversations_have_several_turns(conversations):
     assert len(set(map(tuple, conversations))) == len(conversations)
     asked_once = [turns[0][1] for turns in conversations if len(turns) == 2]
-    assert len(set(asked_once)) == len(asked_once) >= 500
-    assert len(conversations) - len(asked_once) >= 80
+    assert len(set(asked_once)) == len(asked_once) >= 200
+    assert len(conversations) - len(asked_once) >= len(conversations) / 2  # as much as half have is remembered
 
 
 def test_the_demo_tells_truly_what_it_learns_by_heart(conversations):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from itertools import cycle, islice
 
 import pytest
@@ -71,7 +72,7 @@ RUNS = [(own_words, []), (own_words, ["--lora_rank=4"]), (new_words, ["--lora_ra
 
 @pytest.mark.parametrize("start, adapter", RUNS, ids=["own", "own, LoRA", "new, LoRA", "KoGPT2's"])
 def test_a_run_on_conversations_leaves_a_chat_model_and_goes_on_exactly(
-    start, adapter, words, tmp_path, byte_tokenizer, english_tokenizer, run_main, monkeypatch
+    start, adapter, words, conversations, tmp_path, byte_tokenizer, english_tokenizer, run_main, monkeypatch
 ):
     start = start(tmp_path, byte_tokenizer, english_tokenizer, monkeypatch)
     code, _, err = run_main(*words, *start, *adapter)
@@ -80,7 +81,9 @@ def test_a_run_on_conversations_leaves_a_chat_model_and_goes_on_exactly(
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     marks = tokenizer.convert_tokens_to_ids(list(MARKS.values()))
     assert has_our_template(tokenizer) and tokenizer("")["input_ids"] == [tokenizer.eos_token_id]
-    assert max(marks) < len(tokenizer) == model.config.vocab_size and model.config.learnt_answers == 2
+    turns = [len(json.loads(line)["messages"]) for line in conversations.read_text("utf-8").splitlines()]
+    assert max(marks) < len(tokenizer) == model.config.vocab_size
+    assert model.config.learnt_answers == statistics.median_high(turns) // 2
     if adapter:
         saved = load_file(out / "adapter" / "adapter_model.safetensors")
         rows = saved["base_model.model.transformer.wte.weight"]
@@ -224,8 +227,8 @@ def test_questions_are_learnt_where_the_vocabulary_is_new_and_answers_alone_coun
     assert code == 1 and "--train_on_prompt" in err
 
 
-@pytest.mark.parametrize(("longer", "remembered"), [(0, 1), (4, 1), (6, 3)])
-def test_a_model_remembers_as_much_as_one_in_four_of_its_conversations_has(
+@pytest.mark.parametrize(("longer", "remembered"), [(0, 1), (8, 1), (12, 3)])
+def test_a_model_remembers_as_much_as_half_of_its_conversations_have(
     longer, remembered, words, tmp_path, byte_tokenizer, run_main
 ):
     exchange = [{"role": "user", "content": "안녕"}, {"role": "assistant", "content": "네"}]
