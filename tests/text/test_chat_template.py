@@ -1,6 +1,7 @@
 """A conversation's ids and mask are those of apply_chat_template, token for token; people's words never give a mark."""
 
 import pytest
+from conftest import tiny_gpt2
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
@@ -218,3 +219,21 @@ def test_a_conversation_that_a_template_does_not_take_is_told(foreign):
     foreign.chat_template = "{{ raise_exception('no system turns') }}"
     with pytest.raises(UserError, match="no system turns; 차례: system, assistant"):
         encode_turns([{"role": "system", "content": "가"}, {"role": "assistant", "content": "나"}], foreign)
+
+
+def test_trl_learns_the_same_tokens_of_the_same_ids(tokenizer, conversation, tmp_path):
+    trl = pytest.importorskip("trl")
+    chats = [conversation() for _ in range(20)]
+    config = trl.SFTConfig(
+        str(tmp_path), assistant_only_loss=True, max_length=None, report_to=[], use_cpu=True, disable_tqdm=True
+    )
+    trainer = trl.SFTTrainer(
+        model=tiny_gpt2(len(tokenizer)),
+        args=config,
+        train_dataset=Dataset.from_list([{"messages": turns} for turns in chats]),
+        processing_class=tokenizer,
+    )
+    for row, turns in zip(trainer.train_dataset, chats, strict=True):
+        ids, learnt = encode_turns(turns, tokenizer)
+        assert row["input_ids"] == [tokenizer.bos_token_id, *ids]
+        assert row["labels"] == [-100, *(token if own else -100 for token, own in zip(ids, learnt, strict=True))]
