@@ -53,7 +53,7 @@ def _read_tokenizer(name):
     config = config and json.loads(Path(config).read_text("utf-8"))
     if not tokenizer or "vocab_size" not in (config or {}):
         return None, None
-    context = config.get("n_positions", config.get("max_position_embeddings"))
+    context = context_length(config)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(name, local_files_only=True)
     end = config.get("eos_token_id")
     return _settle(tokenizer, name, config["vocab_size"], end, context, "--model_type"), context

@@ -62,6 +62,7 @@ HOLD = (
         ({"save_steps": 0.1}, 405, 41),
         ({"save_steps": 50, "save_strategy": "no"}, 400, 400),
         ({"save_steps": 50, "save_strategy": "epoch"}, 400, None),
+        ({"save_steps": 50, "save_strategy": "best"}, 400, None),
         ({}, None, None),  # which still reads its texts
     ],
 )
@@ -98,6 +99,14 @@ def test_the_models_below_a_folder_are_told_newest_first(stopped_run, tiny_model
     assert models_below(tmp_path) == [stopped, whole]
     assert models_below(whole) == [whole]
     assert models_below(tmp_path / "없음") == models_below(tmp_path / "글") == []
+
+
+def test_a_missing_model_and_a_folder_of_runs_name_what_is_there(stopped_run, tmp_path):
+    stopped = stopped_run(3, 20) / "checkpoint-20"
+    for name in (tmp_path / "없음", tmp_path):  # whose only model is not its own
+        with pytest.raises(UserError) as refusal:
+            find_model(str(name))
+        assert str(stopped) in str(refusal.value) and "checkpoint-3," not in str(refusal.value)
 
 
 def options(**changes):
