@@ -195,6 +195,12 @@ def test_a_text_that_ends_at_once_says_so_and_min_length_helps(browser, open_pag
     page.press("write")
     page.status("최소 길이(min_length)")
     assert page.text == "가나" and page.part("again").is_enabled() is False
+    assert page.part("undo").is_enabled() and not page.part("redo").is_enabled()
+    page.press("undo")
+    page.press("write")
+    page.status("최소 길이(min_length)")
+    page.press("redo")  # nothing was written, and nothing is lost
+    assert page.text == "가나"
     page.enter("min_length", "5")
     page.press("write")
     page.status("여기서 글을 끝냈습니다")
