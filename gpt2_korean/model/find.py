@@ -77,14 +77,15 @@ def find_model(name, flag="--model_name_or_path"):
     path = find_path(name)
     if path.is_dir():
         if not _is_model(path):
-            inside = models_below(path)
-            if len(inside) == 1 and inside[0].parent == path and CHECKPOINT.fullmatch(inside[0].name):
-                warn(f"{name}: 학습이 끝나지 않은 폴더라 그 안의 {particle(inside[0].name, '을/를')} 씁니다.")
-                return find_model(str(inside[0]), flag)
-            busy = None if inside else describe_run(path)
+            checkpoints = list_checkpoints(path)
+            if len(checkpoints) == 1:
+                warn(f"{name}: 학습이 끝나지 않은 폴더라 그 안의 {particle(checkpoints[0].name, '을/를')} 씁니다.")
+                return find_model(str(checkpoints[0]), flag)
+            busy = None if checkpoints else describe_run(path)
             if busy is not None:
                 raise UserError(f"{flag}={name}: {busy} 저장된 뒤에 다시 실행하세요.")
-            raise UserError(f"{flag}={name}: 모델 폴더가 아닙니다(config.json이 없음). {describe_existing(inside)}")
+            inside = describe_existing(models_below(path))
+            raise UserError(f"{flag}={name}: 모델 폴더가 아닙니다(config.json이 없음). {inside}")
         check_files(path, flag)
         missing = missing_weights(path)
         if missing:

@@ -26,8 +26,9 @@ def stopped_run(tmp_path, tiny_model_folder):
     return make
 
 
-def test_the_only_checkpoint_of_a_run_that_was_stopped_is_taken_with_a_notice(stopped_run, capsys):
+def test_the_only_checkpoint_of_a_run_that_was_stopped_is_taken_with_a_notice(stopped_run, tiny_model_folder, capsys):
     folder = stopped_run(178)
+    shutil.copytree(tiny_model_folder, folder / "다른 학습")
     for flag in ("--model_name_or_path", "--model_type"):
         assert find_model(str(folder), flag) == folder / "checkpoint-178"
         assert "checkpoint-178을 씁니다" in capsys.readouterr().err
@@ -66,8 +67,11 @@ HOLD = (
         ({}, None, None),  # which still reads its texts
     ],
 )
-def test_a_run_that_has_saved_nothing_yet_is_told_apart_from_a_folder_that_is_no_model(tmp_path, options, steps, first):
+def test_a_run_that_has_saved_nothing_yet_is_told_apart_from_a_folder_that_is_no_model(
+    tmp_path, tiny_model_folder, options, steps, first
+):
     folder = tmp_path / "학습"
+    shutil.copytree(tiny_model_folder, folder / "다른 학습")
     holder = start_python(HOLD.format(str(folder)))
     try:
         record = {"start": "2100-01-01T00:00:00+00:00", "options": options, "steps": steps and {"done": 0, "of": steps}}
