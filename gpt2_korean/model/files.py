@@ -60,7 +60,8 @@ def check_sizes(config, shapes, tensors, flag, folder):
         if config[key] is None:
             raise _wrong(flag, folder, key, None, "1 이상의 정수여야 합니다")
     if config["n_embd"] % config["n_head"]:
-        raise _wrong(flag, folder, "n_head", config["n_head"], f"n_embd({config['n_embd']})를 나누는 수여야 합니다")
+        width = particle(f"n_embd({config['n_embd']})", "을/를")
+        raise _wrong(flag, folder, "n_head", config["n_head"], f"{width} 나누는 수여야 합니다")
     epsilon = config.get("layer_norm_epsilon", 1e-5)
     if type(epsilon) not in (int, float) or not 0 <= epsilon < math.inf:
         raise _wrong(flag, folder, "layer_norm_epsilon", epsilon, "0 이상의 수여야 합니다")
