@@ -21,7 +21,7 @@ AUTO_ORDER = ("xpu", "cuda", "mps", "cpu")
 NAMES = {"xpu": "Intel GPU(XPU)", "cuda": "NVIDIA GPU(CUDA)", "mps": "Apple GPU(MPS)"}
 VENDORS = {"0x8086": "xpu", "0x10de": "cuda"}  # of PCI
 GUIDE = "docs/devices.md"
-SYSTEM = Path("/")
+ROOT = Path("/")
 IPEX = "intel_extension_for_pytorch"
 
 
@@ -53,7 +53,7 @@ def choose_device(name):
     return torch.device(name)
 
 
-def is_supported(name):
+def is_built_for(name):
     """Whether the installed PyTorch was built for a device type, present or not."""
     builds = {
         "xpu": getattr(torch.version, "xpu", None),
@@ -65,10 +65,10 @@ def is_supported(name):
 
 def gpus_in_sight():
     """The device types of which the system shows a card or a driver, whether or not PyTorch can use it; best first."""
-    nodes = [node.name for node in (SYSTEM / "dev/dri").glob("renderD*")]
-    files = [SYSTEM / "sys/class/drm" / node / "device/vendor" for node in nodes]
+    nodes = [node.name for node in (ROOT / "dev/dri").glob("renderD*")]
+    files = [ROOT / "sys/class/drm" / node / "device/vendor" for node in nodes]
     seen = {VENDORS.get(file.read_text().strip()) for file in files if file.exists()}
-    if (SYSTEM / "proc/driver/nvidia").exists() or shutil.which("nvidia-smi"):
+    if (ROOT / "proc/driver/nvidia").exists() or shutil.which("nvidia-smi"):
         seen.add("cuda")
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # hidden on purpose
         seen.discard("cuda")
@@ -77,7 +77,7 @@ def gpus_in_sight():
 
 def _why_absent(name):
     """Two sentences: whether PyTorch or the driver lacks, and the way on."""
-    if is_supported(name):
+    if is_built_for(name):
         driver = {"xpu": "Intel GPU의 드라이버", "cuda": "NVIDIA 드라이버(nvidia-smi)", "mps": "macOS의 버전"}[name]
         return (
             f"PyTorch는 {NAMES[name]}용이지만 장치를 열 수 없습니다. {particle(driver, '을/를')} 확인하세요({GUIDE})."

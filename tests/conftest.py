@@ -105,6 +105,18 @@ def save_tiny_gpt2(folder, tokenizer, **changes):
 
 
 @pytest.fixture(scope="session")
+def silent_model_folder(tmp_path_factory, byte_tokenizer):
+    """A model that ends every text at once."""
+    folder, model = tmp_path_factory.mktemp("models") / "silent", tiny_gpt2(len(byte_tokenizer))
+    with torch.no_grad():
+        model.transformer.ln_f.weight.zero_()
+        model.transformer.ln_f.bias.copy_(10 * model.transformer.wte.weight[0])
+    model.save_pretrained(folder)
+    byte_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def english_tokenizer():
     """A tokenizer as GPT-2's that knows English alone, and so spends over two tokens on a Korean character."""
     from gpt2_korean.text.vocabulary import train_tokenizer

@@ -70,7 +70,7 @@ def test_a_torch_that_was_not_built_for_a_device_is_told_apart_from_a_device_tha
 @pytest.fixture
 def system(monkeypatch, tmp_path):
     """A system without any card, whose files a test adds."""
-    monkeypatch.setattr(device, "SYSTEM", tmp_path)
+    monkeypatch.setattr(device, "ROOT", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return tmp_path

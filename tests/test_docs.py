@@ -109,7 +109,7 @@ def test_the_english_tables_have_the_same_flags_and_values():
         return [(flag, default if re.fullmatch("`[^`-][^`]*`|`-1`", default) else "") for flag, default in found]
 
     english = [(flag, "" if default == "`text`" else default) for flag, default in rows("flags.en.md")]
-    assert english == rows("flags.md")
+    assert english == rows("flags.md") != []
 
 
 @pytest.mark.parametrize("english, korean", TWINS, ids=lambda page: page.name)

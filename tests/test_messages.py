@@ -188,3 +188,9 @@ def test_particles_of_words_that_messages_name():
         "집으로",
         "20으로",
     ]
+
+
+@pytest.mark.parametrize("pair", ["은(는)", "이(가)", "을(를)", "과(와)", "(으)로", "(이)나", "(이)라"])
+def test_no_message_leaves_the_particle_to_its_reader(pair):
+    files = [path for path in (ROOT / "gpt2_korean").rglob("*") if path.suffix in (".py", ".js", ".html")]
+    assert [path.name for path in files if pair in path.read_text("utf-8")] == []

@@ -104,7 +104,7 @@ def _first_save(output_dir, start):
         steps, every = record["steps"]["of"], record["options"]["save_steps"]
         way = record["options"].get("save_strategy", "steps")
         begun = datetime.datetime.fromisoformat(record["start"]).timestamp()
-        if begun < start - 1 or way == "epoch":  # what is told there is of an earlier run, or no number of steps
+        if begun < start - 1 or way not in ("steps", "no"):  # told of an earlier run, or of no number of steps
             return None
         return steps if way == "no" else min(steps, math.ceil(every if every >= 1 else every * steps))
     except (KeyError, TypeError, ValueError):  # it has not begun

@@ -124,7 +124,7 @@ def _check_same_learning(checkpoint, before, now):
     if found:
         raise UserError(
             f"{checkpoint}: 그때와 다르게 배우는 학습이라 이어 갈 수 없습니다({_list(found)}).\n"
-            f"그때와 같은 값을 주거나, 새 --output_dir에 {_as_start(checkpoint)} 주어 그 모델에서 새로 시작하세요."
+            f"그때와 같은 값을 주세요. {start_anew(checkpoint)}"
         )
 
 
@@ -142,12 +142,13 @@ def check_state(checkpoint, arguments):
         names = particle(", ".join(missing), "이/가")
         raise UserError(
             f"{checkpoint}: {names} 없어 이어 갈 수 없습니다(--save_only_model은 모델만 저장합니다).\n"
-            f"새 --output_dir에 {_as_start(checkpoint)} 주면 그 모델에서 새로 시작합니다."
+            f"{start_anew(checkpoint)}"
         )
 
 
-def _as_start(checkpoint):
-    return particle(f"--model_type={checkpoint}", "을/를")
+def start_anew(checkpoint):
+    """The way on from a checkpoint that training cannot go on from."""
+    return f"새 --output_dir에 {particle(f'--model_type={checkpoint}', '을/를')} 주면 그 모델에서 새로 시작합니다."
 
 
 def _words(corpus):

@@ -32,7 +32,7 @@ def check_together(options, given):
     for name in ("host", "port"):
         if name in given and not options.serve:
             raise UsageError(
-                f"{particle(f'--{name}', '은/는')} 웹 화면을 열 때만 쓰입니다. --serve를 더하거나 이 플래그를 빼세요."
+                f"{particle(f'--{name}', '은/는')} 웹 페이지를 열 때만 쓰입니다. --serve를 더하거나 이 플래그를 빼세요."
             )
 
 

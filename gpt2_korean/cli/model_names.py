@@ -1,11 +1,10 @@
 """Names of models and tokenizers as flags take them: a misspelt one is refused before anything is read or fetched."""
 
 import argparse
-import difflib
 import os
 
 from gpt2_korean.cli.parser import path
-from gpt2_korean.cli.suggestions import squeeze
+from gpt2_korean.cli.suggestions import nearest, squeeze
 
 SCRATCH = ("scratch-mini",)
 GPT2 = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -28,7 +27,7 @@ def tokenizer_name(word):
     word = path(word)
     if word in TOKENIZERS or "/" in word or os.path.isdir(word):
         return word
-    found = _nearest(word, TOKENIZERS, 0.5)
+    found = nearest(word, TOKENIZERS, 0.5)
     # The Hub's names without an owner are those of old: gpt2, roberta-base.
     if found or not any(letter in "-0123456789" for letter in word):
         hint = f"혹시 {found}인가요?" if found else "korean, original, 토크나이저 폴더나 Hub 이름을 주세요."
@@ -39,14 +38,7 @@ def tokenizer_name(word):
 def _no_typo(word, names):
     if word in names or "/" in word or os.path.lexists(word):
         return word
-    found = ALSO.get(squeeze(word)) or _nearest(word, names, 0.75)
+    found = ALSO.get(squeeze(word)) or nearest(word, names, 0.75)
     if found:
         raise argparse.ArgumentTypeError(f"{word!r}: 그런 모델 폴더가 없습니다. 혹시 {found}인가요?")
     return word
-
-
-def _nearest(word, names, cutoff):
-    spelt = {squeeze(name): name for name in names}
-    begun = [name for short, name in spelt.items() if len(word) > 1 and short.startswith(squeeze(word))]
-    similar = begun or [spelt[short] for short in difflib.get_close_matches(squeeze(word), spelt, 1, cutoff)]
-    return similar[0] if similar else None

@@ -18,6 +18,7 @@ REMOTE_CODE = "모델에 딸린 Python 코드를 실행합니다. 만든 사람�
 # The bounds of numbers that have none of their own: far more than anybody means, far less than what overflows.
 MOST = 1_000_000_000
 MOST_BLOCKS, MOST_TOKENS = 1 << 16, 1_000_000  # of a batch; of a text or a block
+YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")  # as os.path.expandvars knows it
 
 
@@ -60,7 +61,7 @@ class KoreanArgumentParser(argparse.ArgumentParser):
         """`--do_train 글.txt` as `--do_train=true 글.txt`: a path is no value of a switch, which would refuse it."""
         switches = {name for action in self._actions if action.type is boolean for name in action.option_strings}
         return [
-            f"{word}=true" if word in switches and os.path.exists(other) else word
+            f"{word}=true" if word in switches and other.lower() not in YES + NO and os.path.exists(other) else word
             for word, other in zip(words, [*words[1:], ""], strict=True)
         ]
 
@@ -117,9 +118,9 @@ def translate(message):
 
 def boolean(text):
     """true/false, yes/no, on/off, 1/0 in any case."""
-    if text.lower() in ("true", "yes", "on", "1"):
+    if text.lower() in YES:
         return True
-    if text.lower() in ("false", "no", "off", "0"):
+    if text.lower() in NO:
         return False
     raise argparse.ArgumentTypeError(f"{text!r}: true나 false 가운데 하나여야 합니다.")
 

@@ -9,6 +9,7 @@ from gpt2_korean.messages import particle
 
 ALIKE = 0.7  # a ratio of difflib's: below it two names have little to do with each other
 DOCUMENTED = 0.05  # how much nearer a flag that --help does not list must be
+LISTED = "쓸 수 있는 플래그는 --help로 볼 수 있습니다."
 
 
 def squeeze(name):
@@ -16,7 +17,15 @@ def squeeze(name):
     return re.sub(r"[-_.]", "", name.lower())
 
 
-LISTED = "쓸 수 있는 플래그는 --help로 볼 수 있습니다."
+def nearest(word, names, cutoff=0.6):
+    """The one of `names` that begins with `word`, or else is spelt most like it; None where none is.
+
+    cutoff: how much alike, a ratio of difflib's.
+    """
+    spelt, word = {squeeze(name): name for name in names}, squeeze(word)
+    begun = [short for short in spelt if len(word) > 1 and short.startswith(word)]
+    similar = begun or difflib.get_close_matches(word, spelt, 1, cutoff)
+    return spelt[similar[0]] if similar else None
 
 
 def suggest_flag(word, documented, known, other_names, dashes="--", otherwise=LISTED):
@@ -32,11 +41,11 @@ def suggest_flag(word, documented, known, other_names, dashes="--", otherwise=LI
         ours = next((flag for flag, names in other_names.items() if name in map(squeeze, names.split())), None)
         if ours is not None:
             return f"여기서는 {dashes}{ours}입니다."
-    found = same or _nearest(name, flags, documented) or _containing(word.lstrip("-"), flags)
+    found = same or _nearest_flag(name, flags, documented) or _containing(word.lstrip("-"), flags)
     return f"혹시 {dashes}{found}인가요?" if found else otherwise
 
 
-def _nearest(name, flags, documented):
+def _nearest_flag(name, flags, documented):
     alike = {flag: difflib.SequenceMatcher(None, name, squeeze(flag)).ratio() for flag in flags}
     alike = {flag: ratio + DOCUMENTED * (flag in documented) for flag, ratio in alike.items() if ratio >= ALIKE}
     return max(alike, key=alike.get, default=None)
@@ -50,9 +59,8 @@ def suggest_value(word, values):
     """A sentence that names the one of `values` which was meant by `word`, or all of them where they are few."""
     if len(values) <= 8:
         return f"가능한 값: {', '.join(values)}"
-    begun = [value for value in values if word and squeeze(value).startswith(squeeze(word))]
-    meant = begun or difflib.get_close_matches(word.lower(), values, n=1)
-    return f"혹시 {meant[0]}인가요?" if meant else f"가능한 값: {', '.join(values)}"
+    meant = nearest(word, values)
+    return f"혹시 {meant}인가요?" if meant else f"가능한 값: {', '.join(values)}"
 
 
 def describe_bare(word, flag_of_path, given):

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import WEIGHTS, first_bytes, has_weights, read_json, read_shapes
-from gpt2_korean.messages import UserError
+from gpt2_korean.messages import UserError, particle
 from gpt2_korean.model.gpt2 import SIZES, is_gpt2, weight_shapes
 
 POINTER = b"version https://git-lfs"  # what stands for a large file where git-lfs has not fetched it
@@ -26,8 +26,8 @@ def check_files(folder, flag):
     for path in sorted(path for pattern in (*WEIGHTS, "*.json", "*.txt") for path in folder.glob(pattern)):
         if first_bytes(path, len(POINTER)) == POINTER:
             raise UserError(
-                f"{flag}={folder}: {path.name}은(는) git-lfs의 자리표시일 뿐 내용이 없습니다. 그 저장소에서 "
-                "git lfs pull로 받으세요."
+                f"{flag}={folder}: {particle(path.name, '은/는')} git-lfs의 자리표시일 뿐 내용이 없습니다. "
+                "그 저장소에서 git lfs pull로 받으세요."
             )
     others = sorted(path.name for pattern in OTHERS_WEIGHTS for path in folder.glob(pattern))
     if others and not has_weights(folder):
@@ -60,7 +60,8 @@ def check_sizes(config, shapes, tensors, flag, folder):
         if config[key] is None:
             raise _wrong(flag, folder, key, None, "1 이상의 정수여야 합니다")
     if config["n_embd"] % config["n_head"]:
-        raise _wrong(flag, folder, "n_head", config["n_head"], f"n_embd({config['n_embd']})를 나누는 수여야 합니다")
+        width = particle(f"n_embd({config['n_embd']})", "을/를")
+        raise _wrong(flag, folder, "n_head", config["n_head"], f"{width} 나누는 수여야 합니다")
     epsilon = config.get("layer_norm_epsilon", 1e-5)
     if type(epsilon) not in (int, float) or not 0 <= epsilon < math.inf:
         raise _wrong(flag, folder, "layer_norm_epsilon", epsilon, "0 이상의 수여야 합니다")

@@ -3,6 +3,7 @@
 Works on files alone; loads no model.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from gpt2_korean.checkpoints.going_on import find_starting_point
 from gpt2_korean.checkpoints.lock import describe_run
 from gpt2_korean.messages import UsageError, UserError, particle, say, warn
 from gpt2_korean.model.files import check_files
-from gpt2_korean.model.gpt2 import SCRATCH_SIZES
+from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
 from gpt2_korean.model.lora import check_adapter
 from gpt2_korean.text.folders import find_path
 
@@ -76,14 +77,15 @@ def find_model(name, flag="--model_name_or_path"):
     path = find_path(name)
     if path.is_dir():
         if not _is_model(path):
-            inside = _models_in(path)
-            if len(inside) == 1 and CHECKPOINT.fullmatch(inside[0].name):
-                warn(f"{name}: 학습이 끝나지 않은 폴더라 그 안의 {particle(inside[0].name, '을/를')} 씁니다.")
-                return find_model(str(inside[0]), flag)
-            busy = None if inside else describe_run(path)
+            checkpoints = list_checkpoints(path)
+            if len(checkpoints) == 1:
+                warn(f"{name}: 학습이 끝나지 않은 폴더라 그 안의 {particle(checkpoints[0].name, '을/를')} 씁니다.")
+                return find_model(str(checkpoints[0]), flag)
+            busy = None if checkpoints else describe_run(path)
             if busy is not None:
                 raise UserError(f"{flag}={name}: {busy} 저장된 뒤에 다시 실행하세요.")
-            raise UserError(f"{flag}={name}: 모델 폴더가 아닙니다(config.json이 없음). {describe_existing(inside)}")
+            inside = describe_existing(models_below(path))
+            raise UserError(f"{flag}={name}: 모델 폴더가 아닙니다(config.json이 없음). {inside}")
         check_files(path, flag)
         missing = missing_weights(path)
         if missing:
@@ -102,7 +104,7 @@ def find_model(name, flag="--model_name_or_path"):
             return beside[-1]
     elif _may_be_hub_id(name):
         return name
-    raise UsageError(f"{flag}={name}: 그런 모델 폴더가 없습니다. {describe_existing(_models_in(path.parent))}")
+    raise UsageError(f"{flag}={name}: 그런 모델 폴더가 없습니다. {describe_existing(models_below(path.parent))}")
 
 
 def _check_tokenizer(name):
@@ -118,17 +120,19 @@ def check_block_size(size, start):
     from gpt2_korean.text.packing import choose_size
 
     config = SCRATCH_SIZES.get(start.source) or read_json(Path(start.source) / "config.json") or {}
-    context = config.get("n_positions", config.get("max_position_embeddings"))
+    context = context_length(config)
     if isinstance(context, int):
         choose_size(size, context)
 
 
 def models_below(folder):
     """The models in `folder` and the folders in it, the newest first; of a run that ended early its last checkpoint."""
-    folder = Path(folder)
+    folder, found = Path(folder), set()
     below = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    found = [path for each in (folder, *below) for path in ([each] if _is_model(each) else list_checkpoints(each)[-1:])]
-    return sorted(set(found), key=lambda path: (-path.stat().st_mtime, path))
+    for each in (folder, *below):
+        with suppress(PermissionError):
+            found |= {each} if _is_model(each) else {*list_checkpoints(each)[-1:]}
+    return sorted(found, key=lambda path: (-path.stat().st_mtime, path))
 
 
 def _may_be_hub_id(name):
@@ -141,13 +145,6 @@ def _may_be_hub_id(name):
         return not ("/" in name and find_path(name).parent.is_dir())
     except HFValidationError:
         return False
-
-
-def _models_in(folder):
-    """The models in `folder`, its checkpoints last."""
-    checkpoints = list_checkpoints(folder)
-    folders = sorted(path for path in folder.iterdir() if _is_model(path)) if folder.is_dir() else []
-    return [path for path in folders if path not in checkpoints] + checkpoints
 
 
 def _is_model(folder):

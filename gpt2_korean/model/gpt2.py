@@ -51,9 +51,11 @@ def can_be_fused(model):
 def context_length(config):
     """How many positions a model has, None where its architecture sets no limit.
 
-    config: a GPT-2's, or one of transformers.
+    config: a dict, or one of transformers.
     """
-    return config["n_positions"] if isinstance(config, dict) else getattr(config, "max_position_embeddings", None)
+    if isinstance(config, dict):
+        return config.get("n_positions", config.get("max_position_embeddings"))
+    return getattr(config, "max_position_embeddings", None)
 
 
 def inner_width(config):

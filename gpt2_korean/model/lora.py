@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import read_json
-from gpt2_korean.messages import UsageError
+from gpt2_korean.messages import UsageError, particle
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -33,8 +33,9 @@ def check_adapter(start, source, rank, alpha):
     saved = read_adapter(start) or {"r": 0, "lora_alpha": None}
     for flag, before, now in (("--lora_rank", saved.get("r"), rank), ("--lora_alpha", saved.get("lora_alpha"), alpha)):
         if now is not None and now != before:
+            value = particle(f"{flag}={before}", "으로/로")
             raise UsageError(
-                f"{flag}={now}: 이어 갈 체크포인트({start})는 {flag}={before}로 학습했습니다. 그 값을 주거나 "
+                f"{flag}={now}: 이어 갈 체크포인트({start})는 {value} 학습했습니다. 그 값을 주거나 "
                 "--resume_from_checkpoint를 빼고 새로 시작하세요."
             )
 

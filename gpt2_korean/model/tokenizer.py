@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gpt2_korean.messages import UserError
+from gpt2_korean.messages import UserError, particle
 from gpt2_korean.model.files import without_end, without_tokenizer
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
 from gpt2_korean.text.chat_template import keep_one_template, prepare_tokenizer
@@ -53,7 +53,7 @@ def _read_tokenizer(name):
     config = config and json.loads(Path(config).read_text("utf-8"))
     if not tokenizer or "vocab_size" not in (config or {}):
         return None, None
-    context = config.get("n_positions", config.get("max_position_embeddings"))
+    context = context_length(config)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(name, local_files_only=True)
     end = config.get("eos_token_id")
     return _settle(tokenizer, name, config["vocab_size"], end, context, "--model_type"), context
@@ -121,7 +121,8 @@ def check_tokens(tokenizer, rows, flag, source):
         raise without_tokenizer(flag, source)
     largest = max(vocabulary.values())
     if largest >= rows:
+        longer = particle(f"model.resize_token_embeddings({largest + 1})", "으로/로")
         raise UserError(
             f"{flag}={source}: 토크나이저의 토큰({largest + 1:,}개)이 모델의 임베딩({rows:,}줄)보다 많습니다. 모델의 "
-            f"원래 토크나이저를 두거나, model.resize_token_embeddings({largest + 1})로 늘려 저장하세요."
+            f"원래 토크나이저를 두거나, {longer} 늘려 저장하세요."
         )

@@ -37,7 +37,7 @@ PRESETS = {
     "자유롭게": {"top_k": 0, "top_p": 0.98, "temperature": 1.0, "repetition_penalty": 1.1},
 }
 # The most that is done for one request, however it was sent, and the most requests that wait.
-MOST_TOKENS, MOST_CHARACTERS, MOST_WAITING = 1000, 20_000, 16
+MOST_LENGTH, MOST_CHARACTERS, MOST_WAITING = 1000, 20_000, 16
 TOO_LONG = f"글이 너무 깁니다. {MOST_CHARACTERS:,}자까지 쓸 수 있습니다."
 # The page loads nothing from elsewhere and tells nobody where it is.
 POLICY = "default-src 'self'; img-src data:; frame-ancestors 'none'"
@@ -179,10 +179,10 @@ async def read_request(request, settings, needs_words):
     if needs_words and not texts[0].strip():
         raise UserError("건넬 말을 입력하세요.")
     changed = {name: read_field(name, word, SLIDERS) for name, word in words.items()}
-    most_tokens = max(MOST_TOKENS, settings.length, settings.min_length)
+    most_length = max(MOST_LENGTH, settings.length, settings.min_length)
     for name in ("length", "min_length"):
-        if changed.get(name, 0) > most_tokens:
-            raise of_field(name, UserError(f"{most_tokens:,}까지 쓸 수 있습니다."))
+        if changed.get(name, 0) > most_length:
+            raise of_field(name, UserError(f"{most_length:,}까지 쓸 수 있습니다."))
     seed = secrets.randbits(32) if seed is None else read_field("seed", str(seed), ["seed"])
     return Asked(read_prompts([texts[0]])[0], turns, replace(settings, **changed), seed)
 

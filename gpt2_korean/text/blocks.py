@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from gpt2_korean.messages import UsageError, say, warn
+from gpt2_korean.messages import UsageError, particle, say, warn
 from gpt2_korean.text.chat_template import hold_conversations
 from gpt2_korean.text.documents import count_characters
 from gpt2_korean.text.packing import choose_size, plan_documents, plan_stream, plan_windows, plan_windows_alone
@@ -190,7 +190,9 @@ def warn_of_unknown(name, documents, blocks, tokenizer):
     if unknown:
         such = " ".join(map(repr, unknown_characters(documents, tokenizer)))
         such = f"({such} 등)" if such else ""
-        warn(f"{name}: {unknown:,}곳의 글자가 어휘에 없어 {tokenizer.unk_token}로 바뀌었습니다{such}.")
+        warn(
+            f"{name}: {unknown:,}곳의 글자가 어휘에 없어 {particle(tokenizer.unk_token, '으로/로')} 바뀌었습니다{such}."
+        )
 
 
 def count_learnt(documents, all_learnt=False):

@@ -43,7 +43,7 @@ def find_texts(options):
     render = row_renderer(**_columns(options))
     for files in filter(None, (train, held_out)):
         if not any(file.stat().st_size for file in files):
-            raise UserError(f"{files[0]}{' 등' if len(files) > 1 else ''}: {NO_TEXT}")
+            raise UserError(f"{name_some(files)}: {NO_TEXT}")
     for file in [*(train or ()), *(held_out or ())][:LOOKED_AT]:
         check_first_row(file, options.encoding, render, options.skip_bad_rows)
     return Texts(train, held_out)
@@ -128,7 +128,7 @@ def _normalised_documents(files, encoding, line_by_line, skip_bad_rows, columns)
         if waiting is None and left_out["broken"]:
             raise UserError(ALL_BROKEN.format(left_out["broken_at"].replace("\n", ", ")))
         if waiting is None:
-            raise UserError(f"{files[0]}{' 등' if len(files) > 1 else ''}: {NO_TEXT}")
+            raise UserError(f"{name_some(files)}: {NO_TEXT}")
         yield {**waiting, **left_out}
 
 

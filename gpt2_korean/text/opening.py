@@ -10,7 +10,7 @@ import os
 import zlib
 from pathlib import Path
 
-from gpt2_korean.messages import UsageError, UserError
+from gpt2_korean.messages import UsageError, UserError, particle
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 OPENERS = {".gz": gzip.open, ".xz": lzma.open}
@@ -42,7 +42,9 @@ def detect_encoding(path, forced=None, way_on="--encoding으로 문자 인코딩
         encoding = _byte_order(_known(forced), head)
         offset = _first_undecodable(path, encoding)
         if offset is not None:
-            raise UserError(f"{path}: {offset}번째 바이트부터 --encoding={forced}(으)로 읽을 수 없습니다.")
+            raise UserError(
+                f"{path}: {offset}번째 바이트부터 {particle(f'--encoding={forced}', '으로/로')} 읽을 수 없습니다."
+            )
         return encoding
     candidates = [name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)] or ["utf-8", "cp949"]
     failures = {}
@@ -50,8 +52,9 @@ def detect_encoding(path, forced=None, way_on="--encoding으로 문자 인코딩
         failures[name] = _first_undecodable(path, name)
         if failures[name] is None:
             return name
+    tried = particle(" 또는 ".join(candidates), "으로/로")
     raise UserError(
-        f"{path}: {failures[candidates[0]]}번째 바이트부터 {' 또는 '.join(candidates)}(으)로 읽을 수 없습니다. "
+        f"{path}: {failures[candidates[0]]}번째 바이트부터 {tried} 읽을 수 없습니다. "
         f"글 파일이 맞는지 확인하거나 {way_on}."
     )
 

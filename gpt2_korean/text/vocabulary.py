@@ -5,7 +5,6 @@ be written and none is unknown.
 """
 
 import hashlib
-import sys
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say, warn
@@ -133,7 +132,7 @@ def train_bpe(texts, vocab_size, *cuts, marks=()):
         min_frequency=2,
         special_tokens=[END_OF_TEXT, *marks],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=sys.stderr.isatty(),  # in a log it leaves nothing but blank lines
+        show_progress=False,  # it is English, and leaves blank lines
     )
     tokenizer.train_from_iterator(texts, trainer, length=len(texts))
     return tokenizer

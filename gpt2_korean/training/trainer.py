@@ -18,6 +18,7 @@ from transformers.trainer_utils import SaveStrategy, speed_metrics
 from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.checkpoints.complete import ADAPTER, RESUME, STATE, read_json
 from gpt2_korean.checkpoints.rotation import REPLACES, publish_checkpoint, publish_model
+from gpt2_korean.checkpoints.same_run import start_anew
 from gpt2_korean.device import describe_device
 from gpt2_korean.messages import UserError, describe_os_error, particle, say, warn
 from gpt2_korean.model import lora
@@ -276,7 +277,7 @@ class KoreanTrainer(Trainer):
             raise UserError(
                 f"{checkpoint}: {particle(names, '이/가')} 이 모델을 학습하던 상태가 아닙니다"
                 f"({type(error).__name__}).\n"
-                f"새 --output_dir에 --model_type={particle(str(checkpoint), '을/를')} 주면 그 모델에서 새로 시작합니다."
+                f"{start_anew(checkpoint)}"
             ) from error
 
     def go_on(self, checkpoint):

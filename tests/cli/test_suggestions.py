@@ -122,6 +122,14 @@ def test_a_path_alone_leads_to_the_flag_that_it_is_for(tmp_path):
     assert "따옴표" in refusal(parse_generate_options, ["--model_name_or_path=x", "--prompt=x", str(model)])
 
 
+def test_a_value_of_a_switch_is_one_whatever_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for word, value in (("1", True), ("False", False), ("on", True)):
+        (tmp_path / word).mkdir()
+        parsed = parse_train_options(["--do_eval", word, "--do_train", "--dataset_path=x"])
+        assert parsed.do_eval is value and parsed.do_train
+
+
 def misspelt(name, rng):
     place = rng.randrange(1, len(name) - 1)
     return rng.choice([name[:place] + name[place + 1 :], name[:place] + name[place:], name.replace("-", "_"),

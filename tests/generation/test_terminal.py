@@ -16,8 +16,7 @@ import time
 from dataclasses import replace
 
 import pytest
-import torch
-from conftest import ROOT, tiny_gpt2
+from conftest import ROOT
 
 from gpt2_korean.cli.generate_flags import parse_generate_options
 from gpt2_korean.generation.commands import Turn
@@ -192,21 +191,8 @@ def test_an_answer_that_was_broken_off_is_not_remembered(chat_model_folder, caps
     assert answers[0] == answers[1] != answers[2]
 
 
-@pytest.fixture(scope="module")
-def ending_folder(tmp_path_factory, byte_tokenizer):
-    """A model that ends every text at once."""
-    model = tiny_gpt2(len(byte_tokenizer))
-    with torch.no_grad():
-        model.transformer.ln_f.weight.zero_()
-        model.transformer.ln_f.bias.copy_(10 * model.transformer.wte.weight[0])
-    folder = tmp_path_factory.mktemp("models") / "ending"
-    model.save_pretrained(folder)
-    byte_tokenizer.save_pretrained(folder)
-    return folder
-
-
-def test_texts_that_end_at_once_are_counted_and_the_way_on_is_named(run_main, ending_folder, tmp_path, piped):
-    words = [f"--model_name_or_path={ending_folder}", "--device=cpu", "--temperature=0", "--length=30"]
+def test_texts_that_end_at_once_are_counted_and_the_way_on_is_named(run_main, silent_model_folder, tmp_path, piped):
+    words = [f"--model_name_or_path={silent_model_folder}", "--device=cpu", "--temperature=0", "--length=30"]
     for more, said in (
         ([], "모델이 글을 바로 끝냈습니다."),
         (["--num_return_sequences=3"], "글 3편 가운데 3편을 모델이"),
@@ -215,7 +201,7 @@ def test_texts_that_end_at_once_are_counted_and_the_way_on_is_named(run_main, en
         assert code == 0 and err.count("바로 끝냈습니다") == 1 and said in err and "--min_length=20" in err
     code, out, err = run_main("generate.py", *words, "--prompt=가", "--min_length=30")
     assert len(out) > 3 and "끝냈습니다" not in err
-    out, err = piped(ending_folder, "가", "", flags=words[1:])
+    out, err = piped(silent_model_folder, "가", "", flags=words[1:])
     assert err.count("/set min_length 20") == 1 and len(out) > 3  # more was asked for: a token at least
 
 

@@ -26,8 +26,9 @@ def stopped_run(tmp_path, tiny_model_folder):
     return make
 
 
-def test_the_only_checkpoint_of_a_run_that_was_stopped_is_taken_with_a_notice(stopped_run, capsys):
+def test_the_only_checkpoint_of_a_run_that_was_stopped_is_taken_with_a_notice(stopped_run, tiny_model_folder, capsys):
     folder = stopped_run(178)
+    shutil.copytree(tiny_model_folder, folder / "다른 학습")
     for flag in ("--model_name_or_path", "--model_type"):
         assert find_model(str(folder), flag) == folder / "checkpoint-178"
         assert "checkpoint-178을 씁니다" in capsys.readouterr().err
@@ -62,11 +63,15 @@ HOLD = (
         ({"save_steps": 0.1}, 405, 41),
         ({"save_steps": 50, "save_strategy": "no"}, 400, 400),
         ({"save_steps": 50, "save_strategy": "epoch"}, 400, None),
+        ({"save_steps": 50, "save_strategy": "best"}, 400, None),
         ({}, None, None),  # which still reads its texts
     ],
 )
-def test_a_run_that_has_saved_nothing_yet_is_told_apart_from_a_folder_that_is_no_model(tmp_path, options, steps, first):
+def test_a_run_that_has_saved_nothing_yet_is_told_apart_from_a_folder_that_is_no_model(
+    tmp_path, tiny_model_folder, options, steps, first
+):
     folder = tmp_path / "학습"
+    shutil.copytree(tiny_model_folder, folder / "다른 학습")
     holder = start_python(HOLD.format(str(folder)))
     try:
         record = {"start": "2100-01-01T00:00:00+00:00", "options": options, "steps": steps and {"done": 0, "of": steps}}
@@ -98,6 +103,14 @@ def test_the_models_below_a_folder_are_told_newest_first(stopped_run, tiny_model
     assert models_below(tmp_path) == [stopped, whole]
     assert models_below(whole) == [whole]
     assert models_below(tmp_path / "없음") == models_below(tmp_path / "글") == []
+
+
+def test_a_missing_model_and_a_folder_of_runs_name_what_is_there(stopped_run, tmp_path):
+    stopped = stopped_run(3, 20) / "checkpoint-20"
+    for name in (tmp_path / "없음", tmp_path):  # whose only model is not its own
+        with pytest.raises(UserError) as refusal:
+            find_model(str(name))
+        assert str(stopped) in str(refusal.value) and "checkpoint-3," not in str(refusal.value)
 
 
 def options(**changes):

@@ -124,15 +124,3 @@ def test_a_wait_for_others_and_a_refusal_are_told(browser, endless_port):
     page.enter("length", "1000000001")
     page.press("write")
     page.wait(lambda: "1,000,000 이하" in page.part("length-error").text)
-
-
-def test_a_phone_shows_it_all_without_scrolling_sideways(page):
-    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        page.type("가" * 100)
-        page.press("write")
-        page.status("완료했습니다")
-        assert page.browser.execute_script("return document.documentElement.scrollWidth") == 390
-    finally:
-        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -1,7 +1,6 @@
 """The page for everybody: by eye, by ear, by keyboard, on a small screen and in the dark."""
 
 import importlib.util
-import itertools
 import re
 from importlib import resources
 
@@ -89,7 +88,7 @@ def test_nothing_is_wider_than_the_screen(page, browser, open_page, chat_model_f
     look(width, False)
     wide = "return [document.documentElement.scrollWidth, innerWidth]"
     page.run("document.getElementById('details').open = true")
-    for _ in itertools.chain(states_of_a_text(page)):
+    for _ in states_of_a_text(page):
         scroll, inner = page.run(wide)
         assert scroll <= inner
     chat = Page(browser, open_page("--length=5", folder=chat_model_folder))

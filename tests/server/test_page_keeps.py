@@ -155,6 +155,12 @@ def test_a_file_brings_everything_back_and_other_files_are_refused(page, browser
         page.wait(lambda words=words: words in page.part("file-error").text)
     assert page.text == "나" * 20_000
 
+    state = {"format": "gpt2-korean", "text": "나" * 19_999 + "😀끝", "marks": [[3, 20_002]]}
+    (tmp_path / "긴.json").write_text(json.dumps(state), "utf-8")
+    page.part("file").send_keys(str(tmp_path / "긴.json"))
+    page.wait(lambda: "뒤의 3자를" in page.part("file-error").text)
+    assert page.text == "나" * 19_999 and page.marked() == ["나" * 19_996]  # half a character is none
+
 
 def test_a_kept_state_that_is_broken_is_as_none(page):
     for broken in (

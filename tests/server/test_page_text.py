@@ -4,8 +4,6 @@ import itertools
 import random
 
 import pytest
-import torch
-from conftest import save_tiny_gpt2, tiny_gpt2
 from server.browser import Page, units
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
@@ -177,24 +175,18 @@ def test_what_does_not_fit_is_told_and_takes_nothing_of_what_stands_there(page, 
     assert "\ud83d" not in page.text
 
 
-@pytest.fixture(scope="module")
-def silent_folder(tmp_path_factory, byte_tokenizer):
-    """A model that ends every text at once."""
-    folder = save_tiny_gpt2(tmp_path_factory.mktemp("models") / "silent", byte_tokenizer)
-    model = tiny_gpt2(len(byte_tokenizer))
-    with torch.no_grad():
-        model.transformer.ln_f.weight.zero_()
-        model.transformer.ln_f.bias.copy_(model.transformer.wte.weight[0] * 100)
-    model.save_pretrained(folder)
-    return folder
-
-
-def test_a_text_that_ends_at_once_says_so_and_min_length_helps(browser, open_page, silent_folder):
-    page = Page(browser, open_page("--length=8", folder=silent_folder))
+def test_a_text_that_ends_at_once_says_so_and_min_length_helps(browser, open_page, silent_model_folder):
+    page = Page(browser, open_page("--length=8", folder=silent_model_folder))
     page.type("가나")
     page.press("write")
     page.status("최소 길이(min_length)")
     assert page.text == "가나" and page.part("again").is_enabled() is False
+    assert page.part("undo").is_enabled() and not page.part("redo").is_enabled()
+    page.press("undo")
+    page.press("write")
+    page.status("최소 길이(min_length)")
+    page.press("redo")  # nothing was written, and nothing is lost
+    assert page.text == "가나"
     page.enter("min_length", "5")
     page.press("write")
     page.status("여기서 글을 끝냈습니다")

@@ -11,6 +11,8 @@ from conftest import signal_self
 
 from gpt2_korean.training import callbacks, curve
 
+pytestmark = pytest.mark.usefixtures("brief_texts")
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

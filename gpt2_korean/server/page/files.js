@@ -1,16 +1,17 @@
+import { $ } from "./elements.js";
 import { clean } from "./keep.js";
-import { asInField } from "./marks.js";
+import { asInField, change, clip, follow } from "./marks.js";
 
-const $ = (id) => document.getElementById(id);
 const FORMAT = "gpt2-korean";
 
 /**
  * The buttons that write and read files, and the one that forgets.
  *
  * now(): all that is kept. chat: whether it is a conversation. limit: the most characters of a text.
+ * tooLong(count): the words for so many characters that did not fit.
  * onForget(): leave nothing kept. onImport(state): a file was read, its text no longer than the limit.
  */
-export function createFiles({ now, chat, limit, onForget }, onImport) {
+export function createFiles({ now, chat, limit, tooLong, onForget }, onImport) {
   const name = () => `gpt2-korean-${new Date().toISOString().slice(0, 10)}`;
   const tell = (words) => ($("file-error").textContent = words && `오류: ${words}`);
 
@@ -25,10 +26,10 @@ export function createFiles({ now, chat, limit, onForget }, onImport) {
     $("file").value = "";
     if (!file) return;
     try {
-      const state = await read(file);
-      const missing = state.text.length - limit;
-      onImport(missing > 0 ? cut(state, limit) : state);
-      tell(missing > 0 ? `글은 ${limit.toLocaleString()}자까지라 뒤의 ${missing.toLocaleString()}자를 넣지 않았습니다.` : "");
+      const state = await read(file), fitting = cut(state, limit);
+      const missing = state.text.length - fitting.text.length;
+      onImport(fitting);
+      tell(missing ? tooLong(missing) : "");
     } catch (error) {
       tell(error.message);
     }
@@ -67,6 +68,6 @@ async function read(file) {
 }
 
 function cut(state, limit) {
-  const { text, marks, last } = clean({ ...state, text: state.text.slice(0, limit) });
-  return { ...state, text, marks, last };
+  const text = clip(state.text, limit), made = { from: text.length, to: state.text.length, size: 0 };
+  return { ...state, text, marks: change(state.marks, made), last: state.last && follow(state.last, made) };
 }

@@ -1,4 +1,4 @@
-const $ = (id) => document.getElementById(id);
+import { $ } from "./elements.js";
 
 /** What stands above the text, and the words that are others in a conversation. start: what /settings answers. */
 export function createHeader(start) {

@@ -1,8 +1,8 @@
 /**
  * What can be undone and done again. A state is whatever `now()` gives and `show(state)` shows.
  *
- * record(label, options): a change named `label` comes next; call it before. Changes of one `group` that follow each
- * other within a second are one; with `joins` it is one with the last.
+ * record(label, options): a change named `label` comes next; call it before, or give it the `state` that stood then.
+ * Changes of one `group` that follow each other within a second are one; with `joins` it is one with the last.
  */
 export function createHistory(now, show, most = 300) {
   const past = [], future = [];
@@ -26,7 +26,6 @@ export function createHistory(now, show, most = 300) {
       if (past.length > most) past.shift();
     },
     pause() { group = null; }, // what comes next is a change of its own
-    drop() { past.pop(); }, // what was recorded last has changed nothing
     undo: () => move(past, future),
     redo: () => move(future, past),
     get canUndo() { return past.length > 0; },

@@ -6,6 +6,12 @@ export function asInField(text) {
   return text.replace(/\r\n?/g, "\n");
 }
 
+/** The beginning of a text, at most so many units of it long and without half a character at its end. */
+export function clip(text, most) {
+  const start = text.slice(0, most);
+  return start.length < text.length ? start.replace(/[\ud800-\udbff]$/, "") : start;
+}
+
 /** What made `after` of `before`, by whoever typed: the caret then stands behind it. */
 export function difference(before, after, caret) {
   const most = Math.min(before.length, after.length);

@@ -1,3 +1,5 @@
+import { make } from "./elements.js";
+
 /**
  * The layer behind a field: the same text, invisible, with a line under what the model wrote. It is a block for each
  * line, and those that have changed alone are made anew: a long text would be laid out for each letter otherwise.
@@ -26,10 +28,10 @@ export function createMirror(layer) {
   }
 
   function block(line, marks) {
-    const element = document.createElement("div");
+    const element = make("div");
     let done = 0;
     const put = (tag, end) => {
-      if (end > done) element.append(Object.assign(document.createElement(tag), { textContent: line.slice(done, end) }));
+      if (end > done) element.append(make(tag, "", line.slice(done, end)));
       done = end;
     };
     for (const [start, end] of marks) {
@@ -37,7 +39,7 @@ export function createMirror(layer) {
       put("mark", end);
     }
     put("span", line.length);
-    if (!line) element.append(document.createElement("br")); // it has its height, too
+    if (!line) element.append(make("br")); // it has its height, too
     return element;
   }
 

@@ -2,6 +2,7 @@
 
 import { ask } from "./ask.js";
 import { createChat } from "./chat.js";
+import { $ } from "./elements.js";
 import { createFiles } from "./files.js";
 import { createHeader } from "./header.js";
 import { createHistory } from "./history.js";
@@ -13,7 +14,6 @@ import { createSettings } from "./settings.js";
 import { createSharing } from "./sharing.js";
 import { createSuggestions } from "./suggestions.js";
 
-const $ = (id) => document.getElementById(id);
 const field = $("text");
 const start = await (await fetch("settings")).json();
 const limit = start.characters;
@@ -93,9 +93,8 @@ function newest(turns, prompt) {
 /** Have the model write on from `prompt` after the turns `earlier`. put(text): show the document with that text. */
 async function write(label, prompt, earlier, put) {
   if (work) return;
-  history.record(label);
   work = new AbortController();
-  const { signal } = work, before = doc;
+  const { signal } = work, before = doc, state = now(), caret = field.selectionEnd;
   const body = { prompt, turns: newest(earlier, prompt), settings: settings.asked, seed: settings.seed };
   let raw = "", text = "", words = "완료했습니다.", failed = null, read = 0, ended = false;
   put(text);
@@ -119,8 +118,11 @@ async function write(label, prompt, earlier, put) {
   clearInterval(drawing);
   work = null;
   const nothing = start.chat ? !text.trim() : !text;
-  if (nothing) history.drop(), show(before, before.text.length);
-  else put(text);
+  if (nothing) show(before, caret);
+  else {
+    history.record(label, { state });
+    put(text);
+  }
   lock();
   if (ended && nothing) words = ENDED_AT_ONCE;
   else if (ended && !start.chat) words += " 모델이 여기서 글을 끝냈습니다.";
@@ -217,7 +219,7 @@ document.addEventListener("selectionchange", () => {
   if (suggestions.shown && toContinue()?.prompt !== suggestions.prompt) suggestions.hide();
 });
 
-createFiles({ now, chat: start.chat, limit, onForget: store.forget }, (state, isCut) => {
+createFiles({ now, chat: start.chat, limit, tooLong, onForget: store.forget }, (state) => {
   history.record("가져오기");
   settings.write(state.settings ?? {});
   const { settings: _, ...text } = state;

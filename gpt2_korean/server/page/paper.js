@@ -1,4 +1,4 @@
-import { difference } from "./marks.js";
+import { clip, difference } from "./marks.js";
 import { createMirror } from "./mirror.js";
 
 /**
@@ -25,8 +25,7 @@ export function createPaper(paper, field, mirror, limit, onEdit) {
     const made = difference(known, text, field.selectionEnd);
     const room = Math.max(0, limit - (text.length - made.size));
     if (made.size > room && !composing) {
-      let end = made.from + room;
-      if (/[\ud800-\udbff]/.test(text[end - 1] ?? "")) end--; // half a character
+      const end = made.from + clip(text.slice(made.from, made.from + made.size), room).length;
       missing = made.from + made.size - end;
       text = text.slice(0, end) + text.slice(end + missing);
       field.value = text;

@@ -1,4 +1,4 @@
-const $ = (id) => document.getElementById(id);
+import { $, make } from "./elements.js";
 
 /**
  * The settings beside the text: presets, and a slider and a field for each value. The field takes values between and
@@ -13,9 +13,7 @@ export function createSettings(start, onChange) {
     const row = $("slider").content.cloneNode(true);
     const [number, range] = row.querySelectorAll("input");
     const [error, help] = row.querySelectorAll("p");
-    const small = document.createElement("small");
-    small.append(name);
-    row.querySelector("label").append(label, " ", small);
+    row.querySelector("label").append(label, " ", make("small", "", name));
     row.querySelector("label").htmlFor = number.id = name;
     [error.id, help.id] = [`${name}-error`, `${name}-words`];
     help.append(words);
@@ -31,8 +29,8 @@ export function createSettings(start, onChange) {
     $("sliders").append(row);
   }
   for (const { name, values } of start.presets) {
-    const label = document.createElement("label");
-    const radio = Object.assign(document.createElement("input"), { type: "radio", name: "preset", value: name });
+    const label = make("label");
+    const radio = Object.assign(make("input"), { type: "radio", name: "preset", value: name });
     radio.onchange = () => {
       for (const [key, value] of Object.entries(values)) $(key).value = value;
       changed("preset");

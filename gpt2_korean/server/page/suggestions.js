@@ -1,6 +1,5 @@
 import { ask } from "./ask.js";
-
-const $ = (id) => document.getElementById(id);
+import { $, make } from "./elements.js";
 
 /**
  * Ways to go on, shown below the text when one pauses at the end of a word.
@@ -24,16 +23,16 @@ export function createSuggestions(question, onTake, onError) {
   function show(found, its = "") {
     [texts, prompt] = [found, its];
     const buttons = texts.map((text) => {
-      const button = document.createElement("button");
+      const button = make("button");
       const [sign, heard] = glue(text, prompt);
-      button.append(part("glue", sign), text.trim());
+      button.append(make("span", "glue", sign), text.trim());
       button.firstChild.ariaHidden = "true";
       button.setAttribute("aria-label", `${heard}${text.trim()}`);
       button.onclick = () => onTake(text);
       return button;
     });
     $("suggestions").replaceChildren(...buttons.map((button) => {
-      const item = document.createElement("li");
+      const item = make("li");
       item.append(button);
       return item;
     }));
@@ -74,11 +73,4 @@ export function createSuggestions(question, onTake, onError) {
 function glue(text, prompt) {
   if (text.startsWith(" ")) return ["␣", "띄고 "];
   return prompt === "" || /\s$/.test(prompt) ? ["", ""] : ["…", "붙여서 "];
-}
-
-function part(name, text) {
-  const span = document.createElement("span");
-  span.className = name;
-  span.textContent = text;
-  return span;
 }
