@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 import unicodedata
+from importlib.util import find_spec
 from pathlib import Path
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/@\s]+(?=@)")  # a Hub token; the name and password in a URL
@@ -32,6 +33,8 @@ SECRET_VARIABLE = re.compile("TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
 READ_WITH_L = set("178ㄹLlRr")
 READ_WITH_CONSONANT = READ_WITH_L | set("036MmNn") | {chr(letter) for letter in range(ord("ㄱ"), ord("ㅎ") + 1)}
 READ = READ_WITH_CONSONANT | set("2459%ABCDEFGHIJKOPQSTUVWXYZabcdefghijkopqstuvwxyz")
+# A few of requirements.txt, by which one knows a Python that has none of it.
+REQUIRED = ("torch", "transformers", "datasets", "safetensors")
 SHORTEST_SECRET = 6  # what is shorter, as the 1 or false of a switch, would hide half of every message
 
 
@@ -106,7 +109,11 @@ def run_script(main):
         say_error("Ctrl-C로 멈췄습니다. 이미 저장된 체크포인트와 결과는 그대로 있습니다.")
         return 1
     except Exception as error:
-        say_error(describe_os_error(error) if isinstance(error, OSError) and error.errno else report(error))
+        missing = isinstance(error, ImportError) and [name for name in REQUIRED if not find_spec(name)]
+        if missing:
+            say_error(describe_missing(missing))
+        else:
+            say_error(describe_os_error(error) if isinstance(error, OSError) and error.errno else report(error))
         return 1
     finally:
         threading.excepthook = hook
@@ -193,6 +200,15 @@ def particle(word, pair):
     return word + (after_consonant if consonant and not (l_sound and pair.startswith("으로")) else after_vowel)
 
 
+def describe_missing(packages):
+    """What to do about `packages` that this Python has not: most often its virtual environment is not active."""
+    if os.path.exists(".venv/bin/python"):
+        way_on = "source .venv/bin/activate를 먼저 하거나 .venv/bin/python으로 실행하세요."
+    else:
+        way_on = "README의 ‘설치’대로 가상 환경을 만들고 pip install -r requirements.txt를 실행하세요."
+    return f"이 Python({sys.executable})에는 필요한 패키지가 없습니다: {', '.join(packages)}\n{way_on}"
+
+
 def describe_os_error(error):
     """What an OSError means, in Korean, with the file it is about."""
     reasons = {
@@ -202,7 +218,7 @@ def describe_os_error(error):
         errno.EACCES: "권한이 없습니다. 파일과 폴더의 권한을 확인하세요",
         errno.EPERM: "권한이 없습니다. 파일과 폴더의 권한을 확인하세요",
         errno.EROFS: "읽기 전용 파일 시스템입니다. 쓸 수 있는 곳을 지정하세요",
-        errno.ENOENT: "파일이나 폴더가 없습니다",
+        errno.ENOENT: "파일이나 폴더가 없습니다. 경로를 확인하고, 쓸 곳이라면 폴더를 먼저 만드세요",
         errno.EISDIR: "파일이 아니라 폴더입니다",
         errno.ENOTDIR: "폴더가 아니라 파일입니다",
     }

@@ -110,6 +110,18 @@ def test_a_lack_of_memory_is_called_so(end, error):
     assert code == 1 and "메모리가 모자랍니다" in err and file.exists()
 
 
+def test_a_python_without_the_packages_is_told_of_the_virtual_environment(end, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    error = ModuleNotFoundError("No module named 'nothing_of_that_name'")
+    assert end(error)[2]  # all packages are here: a mistake of ours
+    monkeypatch.setattr(messages, "REQUIRED", ("sys", "nothing_of_that_name"))
+    code, err, file = end(error)
+    assert code == 1 and file is None and "nothing_of_that_name\n" in err and "pip install" in err
+    Path(".venv/bin").mkdir(parents=True)
+    Path(".venv/bin/python").touch()
+    assert ".venv/bin/activate" in end(error)[1]
+
+
 def test_what_the_system_says_and_what_a_user_stops_need_no_file(end):
     for error in (PermissionError(13, "x", "a"), KeyboardInterrupt(), messages.UserError("x"), messages.Stopped("x")):
         code, err, file = end(error)

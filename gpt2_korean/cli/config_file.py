@@ -44,7 +44,10 @@ def _read_config(path):
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else getattr(error, "lineno", None)
-        raise UsageError(f"--config={path}:{f' {line}번째 줄' if line else ''} 형식이 잘못되었습니다.") from None
+        raise UsageError(
+            f"--config={path}:{f' {line}번째 줄의' if line else ''} 형식이 잘못되었습니다. "
+            "한 줄에 하나씩 `max_steps: 100`처럼 적으세요."
+        ) from None
     if config is None:
         raise UsageError(f"--config={path}: '이름: 값' 꼴이어야 합니다.")
     return config

@@ -21,6 +21,9 @@ def check_together(options, given):
     if options.system and (options.raw or options.prompt_template):
         other = particle("--raw" if options.raw else "--prompt_template", "과/와")
         raise UsageError(f"--system은 대화 양식이 있는 모델과의 대화에 쓰이므로 {other} 함께 쓸 수 없습니다.")
+    if options.min_length > options.length:
+        most = particle(f"--length={options.length}", "을/를")
+        raise UsageError(f"--min_length={options.min_length}: {most} 넘을 수 없습니다. --length를 더 크게 주세요.")
     if options.serve:
         _check_serving(options)
     for name in NOT_ASKED:

@@ -10,6 +10,7 @@ from gpt2_korean.messages import particle
 ALIKE = 0.7  # a ratio of difflib's: below it two names have little to do with each other
 DOCUMENTED = 0.05  # how much nearer a flag that --help does not list must be
 LISTED = "쓸 수 있는 플래그는 --help로 볼 수 있습니다."
+LONG_DASHES = ("–", "—", "―", "−")  # what word processors and messengers make of --
 
 
 def squeeze(name):
@@ -69,8 +70,10 @@ def describe_bare(word, flag_of_path, given):
     flag_of_path: a function: a path that exists → the flag that it is meant for. given: the flags that stand there.
     """
     flag = flag_of_path(word) if os.path.exists(word) else None
+    if flag is None and word.startswith(LONG_DASHES):
+        return f"플래그 앞의 긴 줄표를 -로 바꾸세요: --{word.lstrip('-' + ''.join(LONG_DASHES))}"
     if flag is None or (flag in given and os.path.isdir(word)):
-        return f"플래그 없이 준 값입니다: {word!r}. 값에 빈칸이 있으면 따옴표로 묶으세요."
+        return f'플래그 없이 준 값입니다: {word!r}. 값에 빈칸이 있으면 곧은 따옴표(" ")로 묶으세요.'
     if flag in given:
         return (
             f"플래그 없이 준 파일입니다: {word!r}. {particle(f'--{flag}', '은/는')} 하나만 받습니다. "

@@ -52,7 +52,7 @@ def describe_empty(empty, texts, settings, flag="--min_length="):
     """The line on so many empty ones of so many texts."""
     least = min(settings.length, max(20, 2 * settings.min_length))
     what = f"글 {texts}편 가운데 {empty}편을 모델이" if texts > 1 else "모델이 글을"
-    stop = " 멈출 글(stop)이 바로 나온 것일 수도 있습니다." if settings.stop else ""
+    stop = " (멈출 글(stop)이 바로 나온 것일 수도 있습니다)" if settings.stop else ""
     return f"{what} 바로 끝냈습니다. 더 길게 쓰려면: {flag}{least}{stop}"
 
 

@@ -60,11 +60,12 @@ def write_turn(model, out, earlier, turn, settings, seed):
     out = replace(out, model=replace(out.model, seed=seed))
     torch.manual_seed(seed)
     shown, tokens, since, broken, reading = [], 0, time.perf_counter(), False, True
+    read = read_after_turns(model, out.prompts, pairs, prompt, settings.length, before)
+    stream = stream_texts(model, [read], settings, LOOK_EVERY_IN_STREAM)  # what it tells stands before the text
 
     def pieces():
         nonlocal tokens
-        read = read_after_turns(model, out.prompts, pairs, prompt, settings.length, before)
-        for steps, (new,) in stream_texts(model, [read], settings, LOOK_EVERY_IN_STREAM):
+        for steps, (new,) in stream:
             tokens += steps
             shown.append(new)
             yield new

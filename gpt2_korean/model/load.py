@@ -187,11 +187,10 @@ def _must_use_cache(name, flag):
     except Exception:  # no route, no name, a proxy's page, HF_HUB_OFFLINE: whatever else, the Hub did not answer
         if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
             return True
-        command = particle(f"`hf download {name}`", "으로/로")
+        scratch = "\n(3) 내려받지 않는 --model_type=scratch-mini로 처음부터 학습합니다."
         raise UserError(
             f"{flag}={name}: 네트워크에 연결할 수 없고 미리 받아 둔 파일도 없습니다. 이름이 맞다면 다음 가운데 "
             "하나를 하세요.\n"
-            f"(1) 네트워크가 되는 곳에서 {command} 받아 그 캐시(HF_HOME)를 쓰거나, 모델 폴더를 줍니다.\n"
-            "(2) HF_ENDPOINT에 미러 주소를 설정합니다.\n"
-            "(3) 내려받지 않는 --model_type=scratch-mini로 처음부터 학습합니다."
+            f"(1) 네트워크가 되는 곳에서 `hf download {name}` 명령으로 받은 캐시(HF_HOME)나 모델 폴더를 씁니다.\n"
+            f"(2) HF_ENDPOINT에 미러 주소를 설정합니다.{scratch if flag == '--model_type' else ''}"
         ) from None

@@ -59,11 +59,13 @@ def open_port(host, port):
 def serve(listener, page):
     """Answer whoever comes to `listener` until Ctrl-C."""
     host, port = listener.getsockname()[:2]
-    if not ipaddress.ip_address(host).is_loopback:
+    address = ipaddress.ip_address(host)
+    if not address.is_loopback:
         warn(
             "암호가 없습니다. 이 주소에 접속하는 사람은 누구나 이 모델로 글을 쓸 수 있으니 믿는 네트워크에서만 여세요."
         )
-    say(f"글쓰기 웹 페이지: http://{f'[{host}]' if ':' in host else host}:{port} (끝내려면 Ctrl-C)")
+    elsewhere = f"다른 컴퓨터에서는 {host} 대신 이 컴퓨터의 IP 주소, " if address.is_unspecified else ""
+    say(f"글쓰기 웹 페이지: http://{f'[{host}]' if ':' in host else host}:{port} ({elsewhere}끝내려면 Ctrl-C)")
     with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises once it has closed
         build_server(host, page).run(sockets=[listener])
     say("웹 페이지를 닫았습니다.")

@@ -220,7 +220,7 @@ def hold_out(documents, percentage, seed):
 def describe_files(documents, files):
     """What was read, a line each: the encoding of the file (or how many have which), and what was normalised."""
     table = documents.data.table.group_by(["file", "encoding"], use_threads=False)
-    counted = (*CHANGES, "skipped")
+    counted = (*CHANGES[:-1], "skipped")  # the last, those that are broken, are told among the conversations
     sums = table.aggregate([(name, "sum") for name in counted]).to_pydict()
     if len(files) == 1:
         lines = [f"{files[0]}: {sums['encoding'][0].upper()}"]

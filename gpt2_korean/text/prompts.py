@@ -58,7 +58,10 @@ def _piped_prompt():
             say('표준 입력에서 앞글을 기다립니다. 앞글 없이 쓰려면 --prompt=""를 주세요.')
         piped = sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"표준 입력의 {error.start}번째 바이트부터 UTF-8로 읽을 수 없습니다.") from None
+        raise UserError(
+            f"표준 입력의 {error.start}번째 바이트부터 UTF-8로 읽을 수 없습니다. "
+            "CP949라면 `| iconv -f cp949 -t utf-8 |`을 사이에 넣거나, 파일에 적어 --prompt_file로 주세요."
+        ) from None
     except (AttributeError, OSError, ValueError):  # there is none, or it is closed
         return None
     return [piped.rstrip("\r\n")] if piped.strip() else None

@@ -11,7 +11,7 @@ from operator import itemgetter
 import numpy as np
 
 from gpt2_korean.text.blocks import IGNORED, assemble
-from gpt2_korean.text.chat_template import MARKS
+from gpt2_korean.text.chat_template import MARKS, hold_conversations
 from gpt2_korean.text.documents import arrow_column, count_characters
 from gpt2_korean.text.packing import choose_size
 from gpt2_korean.text.tokens import Buffer, token_rows, tokenise
@@ -35,6 +35,8 @@ def show_texts(texts, tokenizer, context, all_learnt, block_size, count):
     if count:
         marks = ("초록색이", "흐린 것은") if coloured else ("⟦ ⟧ 안이", "나머지는")
         yield f"{marks[0]} 배우는 것이고, {marks[1]} 읽기만 하는 것입니다."
+        if all_learnt and hold_conversations(documents):
+            yield "대화의 질문에서도 배웁니다(답만 배우려면 --train_on_prompt=false)."
     if tokenizer is None:
         yield "모델의 토크나이저가 아직 여기에 없어 글자로 셉니다. 대화의 표시는 모델의 양식과 다를 수 있습니다."
         tokens, shown = None, (_pieces_of_row(row, all_learnt) for row in documents.take(count))

@@ -133,6 +133,8 @@ def test_a_wrong_flag_or_value_is_refused_by_name(words, named):
         ["--temperature=1e-320"],
         ["--length=" + "9" * 30],
         ["--min_length=" + "9" * 30],
+        ["--min_length=101"],
+        ["--min_length=9", "--length=8"],
         ["--num_return_sequences=1000000000"],
         ["--seed=" + "9" * 30],
         ["--stop="],

@@ -206,3 +206,9 @@ def test_a_config_file_knows_the_other_names_too(tmp_path):
     config.write_text("lr: 1e-4")
     said = refusal(parse_train_options, [f"--config={config}"])
     assert "--learning_rate입니다" in said
+
+
+@pytest.mark.parametrize("dash", ["–", "—", "―", "−", "—-", "——"])
+def test_a_flag_whose_dashes_a_word_processor_made_long_is_shown_as_it_is_typed(dash):
+    with pytest.raises(UsageError, match=r"--do_train$"):
+        parse_train_options([f"{dash}do_train"])

@@ -102,8 +102,8 @@ def test_at_a_terminal_korean_is_edited_pasted_and_continued_and_keys_stay_out_o
     at.wait_for("min_length = 1500")
     at.wait_for("앞글>")
     at.type("긴 글\r")
+    at.wait_for("\n주의")  # a line of its own, before the text
     at.wait_for("\n긴 글")
-    at.wait_for("주의")
     at.type("\r\r/set length 3\r\r\x1b[D 끼어든" + PASTE.format(" 말\n두 줄"))
     text = at.wait_for("1500토큰")
     assert "set" not in text and "끼어든" not in text and "[D" not in text and "[200~" not in text
@@ -120,8 +120,8 @@ def test_at_a_terminal_ctrl_c_stops_a_text_alone_and_ctrl_d_ends(terminal, tiny_
     at.wait_for("앞글>")
     for prompt in ("첫째 글", "둘째 글"):
         at.type(f"{prompt}\r")
-        at.wait_for(f"\n{prompt}")
         at.wait_for("주의")
+        at.wait_for(f"\n{prompt}")
         time.sleep(0.2)
         at.type("잊을 말\x03")
         at.wait_for("멈췄습니다")

@@ -63,6 +63,7 @@ def test_what_is_shown_as_learnt_is_what_the_labels_of_the_blocks_are(run_main, 
     assert code == 0, err
     documents, tokenizer = read_corpus([mixed]), AutoTokenizer.from_pretrained(tiny_model_folder)
     prepare_tokenizer(tokenizer, documents)
+    assert ("--train_on_prompt=false" in out) == bool(words)
     shown = re.split(r"\n── \d+ · [\d,]+토큰 ──\n", out.split("\n\n학습 글:")[0])[1:]
     expected = list(decoded(blocks_of(documents, tokenizer, bool(words)), tokenizer))
     assert len(shown) == len(documents) == 85
