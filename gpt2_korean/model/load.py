@@ -3,7 +3,7 @@
 import copy
 from pathlib import Path
 
-from gpt2_korean.messages import UserError, particle, say
+from gpt2_korean.messages import UserError, say
 from gpt2_korean.model import lora
 from gpt2_korean.model.files import check_files, count_bytes, unfitting, unloadable
 from gpt2_korean.model.find import find_model
