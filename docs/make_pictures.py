@@ -1,7 +1,7 @@
 """Make docs/page.png and docs/chat.png: the page of generate.py --serve as Chromium shows it.
 
-Both models are trained here first, in some minutes: one on data/dialogue.csv, as docs/recipes.md does, the other on
-some essays. What they write they have learnt by heart.
+Both models are trained here first, in some minutes: one on data/conversations.jsonl, as make demo does, the other on
+some essays, which it has learnt by heart.
 
 Needs requirements-dev.txt, Chromium with its driver and a Korean font (fonts-nanum).
 """
@@ -26,7 +26,11 @@ WIDTH, HEIGHT = 1120, 760
 def main():
     longer = "--vocab_size=2048 --block_size=256 --per_device_train_batch_size=2 --num_train_epochs=30"
     train(ESSAYS, write_essays(), longer)
-    train(CHAT, "data/dialogue.csv", "--vocab_size=1024 --per_device_train_batch_size=1 --num_train_epochs=60")
+    train(
+        CHAT,
+        "data/conversations.jsonl",
+        "--vocab_size=2048 --block_size=128 --per_device_train_batch_size=4 --max_steps=1000",
+    )
     browser = open_chromium()
     size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
