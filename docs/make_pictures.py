@@ -38,7 +38,7 @@ def main():
     try:
         with served(ESSAYS, "--length=50", "--seed=1") as port:
             picture_a_text(Page(browser, port))
-        with served(CHAT, "--seed=1") as port:
+        with served(CHAT, "--temperature=0.3", "--seed=1") as port:
             picture_a_conversation(Page(browser, port))
     finally:
         browser.quit()
@@ -83,7 +83,7 @@ def picture_a_text(page):
 
 
 def picture_a_conversation(page):
-    for turns, question in enumerate(["안녕하세요", "비가 와", "저녁은 뭐 먹지?", "고마워"], 1):
+    for turns, question in enumerate(["안녕하세요", "오늘 너무 피곤해요", "친구랑 크게 싸웠어요", "바다 보고 싶어"], 1):
         page.type(f"{question}\n")
         page.wait(lambda turns=turns: page.count(".turn") == turns and page.part("write").is_displayed())
     save(page, "chat.png")
