@@ -70,8 +70,10 @@ def learns_prompts(start, options, is_new):
     start: a Start. options: TextOptions. is_new: whether the vocabulary is, or all of the model: questions then teach
     it Korean as well as answers do. What the command line leaves open, a run that goes on takes from its checkpoint.
     """
-    if options.train_on_prompt is not None or start.checkpoint is None:
-        return is_new if options.train_on_prompt is None else options.train_on_prompt
+    if options.train_on_prompt is not None:
+        return options.train_on_prompt
+    if start.checkpoint is None:
+        return is_new
     return bool((read_json(Path(start.checkpoint) / RESUME) or {}).get("train_on_prompt"))
 
 

@@ -3,6 +3,7 @@
 import shlex
 
 from gpt2_korean.messages import UsageError, say
+from gpt2_korean.text.folders import name_some
 
 MODELS = "fine_tuned_models"  # where train.py writes unless told otherwise
 MOST_SHOWN = 5
@@ -33,6 +34,5 @@ def show_writing(parser, models):
 
 def ask_for_model(models):
     """The UsageError for a command line without a model."""
-    some = ", ".join(map(str, models[:MOST_SHOWN])) + (" 등" if models[MOST_SHOWN:] else "")
-    there = f"있는 모델: {some}" if models else "체크포인트 폴더나 Hub 이름을 주세요."
+    there = f"있는 모델: {name_some(models, MOST_SHOWN)}" if models else "체크포인트 폴더나 Hub 이름을 주세요."
     return UsageError(f"--model_name_or_path가 필요합니다. {there}")

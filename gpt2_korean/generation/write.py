@@ -27,7 +27,7 @@ def stream_texts(model, prompts, settings, every=1, tell=warn):
     after `length` tokens.
     """
     sampling = Sampling(**{field.name: getattr(settings, field.name) for field in fields(Sampling)})
-    encoded = [_encode(model, prompt) for prompt in prompts]
+    encoded = [encode(model, prompt) for prompt in prompts]
     _tell_of_context(encoded, settings.length, model.decoder.context, tell)
     end, lead = model.eos_token_id, ""
     if not isinstance(prompts[0], str):
@@ -47,7 +47,8 @@ def _push_chunks(streams, chunks):
     yield 0, [stream.close() for stream in streams]
 
 
-def _encode(model, prompt):
+def encode(model, prompt):
+    """The ids that `model` reads of a prompt, a str or a conversation."""
     if isinstance(prompt, str):
         return encode_prompt(prompt, model.tokenizer, model.eos_token_id)
     if _has_begun(prompt):
@@ -91,7 +92,7 @@ def put_in_context(model, template, turns, text, length):
 
 
 def _fits(model, prompt, length):
-    ids = _encode(model, prompt)
+    ids = encode(model, prompt)
     return len(fit_prompt(ids, length, model.decoder.context)) == len(ids)
 
 

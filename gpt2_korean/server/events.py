@@ -40,17 +40,14 @@ def write_text(page, asked):
     """
     import torch
 
-    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, read_after_turns, stream_texts
-    from gpt2_korean.text.prompts import encode_prompt
+    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, encode, read_after_turns, stream_texts
 
     began, model, notices = time.perf_counter(), page.model, []
     read = read_after_turns(model, page.options.prompts, asked.turns, asked.prompt, asked.settings.length)
     torch.manual_seed(asked.seed)
     chunks = stream_texts(model, [read], asked.settings, LOOK_EVERY_IN_STREAM, notices.append)
-    is_text = isinstance(read, str)
-    ids = encode_prompt(read, model.tokenizer, model.eos_token_id) if is_text else model.chat.encode(read)
-    commands = equal_commands(page.options, read, asked)
-    yield {"seed": str(asked.seed), "commands": commands, "read": len(ids), "notice": next(iter(notices), None)}
+    commands, reads = equal_commands(page.options, read, asked), len(encode(model, read))
+    yield {"seed": str(asked.seed), "commands": commands, "read": reads, "notice": next(iter(notices), None)}
     tokens = 0
     for steps, (new,) in chunks:
         tokens += steps

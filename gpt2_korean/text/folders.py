@@ -70,9 +70,9 @@ def suggest_path(missing):
     return "경로를 확인하세요."
 
 
-def name_some(paths):
-    """The first three of `paths`, and that there are more."""
-    return ", ".join(map(str, paths[:3])) + (" 등" if len(paths) > 3 else "")
+def name_some(paths, most=3):
+    """The first of `paths`, at `most` so many, and that there are more."""
+    return ", ".join(map(str, paths[:most])) + (" 등" if len(paths) > most else "")
 
 
 def _existing_part(pattern):

@@ -69,7 +69,7 @@ class Point(NamedTuple):
 class Corpus:
     """The size of the text that is trained on; of a stream it is unknown, None, and only a step's tokens count.
 
-    characters, tokens: those that are learnt, of conversations the answers' alone. held_out_spends: the tokens per
+    characters, tokens: those that are learnt. held_out_spends: the tokens per
     character of the text that is held out, None where none is. title: what the picture is called, in parts.
     """
 
@@ -158,13 +158,10 @@ def draw(curve):
         plot(upper, curve.evaluation, color=RED, marker="o", markersize=4, label=label)
         best = min(curve.evaluation, key=lambda point: point.value)
         plot(upper, [best], color=RED, marker="o", markersize=10, markerfacecolor="none", linestyle="none")
-        side = "left" if best.seen < 0.15 * largest else "right" if best.seen > 0.85 * largest else "center"
-        near = [point.value for point in curve.training if abs(point.seen - best.seen) < 0.2 * largest]
-        below = sum(near) > best.value * len(near)  # where the other line does not pass
+        words_of_best = words["best"].format(best.value, best.step)
         upper.annotate(
-            words["best"].format(best.value, best.step), (best.seen / size, best.value), (0, -10 if below else 10),
-            textcoords="offset points", ha=side, va="top" if below else "bottom",
-            fontproperties=face, fontsize=11, color=RED,
+            words_of_best, (best.seen / size, best.value), **_beside(best, curve.training, largest),
+            textcoords="offset points", fontproperties=face, fontsize=11, color=RED,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
         )  # fmt: skip
     plot(lower, curve.learning_rate, color="#666666", marker=few)
@@ -190,6 +187,14 @@ def draw(curve):
     picture = BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()
+
+
+def _beside(best, training, largest):
+    """Where words on a Point stand: within the picture, whose last point is `largest`, and off the line of training."""
+    side = "left" if best.seen < 0.15 * largest else "right" if best.seen > 0.85 * largest else "center"
+    near = [point.value for point in training if abs(point.seen - best.seen) < 0.2 * largest]
+    below = sum(near) > best.value * len(near)
+    return {"ha": side, "va": "top" if below else "bottom", "xytext": (0, -10 if below else 10)}
 
 
 @cache

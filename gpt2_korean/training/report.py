@@ -12,6 +12,10 @@ from gpt2_korean.training.diversity import REPEATED
 SMALL = 2_000_000
 # It has been where the loss on it comes below this share of that on held-out text, and that one has risen by this much.
 BY_HEART, WORSE = 0.8, 1.01
+NOT_EVALUATED = (
+    "짧은 글을 여러 번 읽었지만 평가하지 않았으므로 글을 외운 것인지 알 수 없습니다.\n"
+    "--do_eval --eval_steps=100처럼 더하면 떼어 둔 글로 확인합니다."
+)
 LOSSES = {
     "loss": ("손실(토큰당)", ".4f"),
     "perplexity": ("혼란도(토큰당)", ".2f"),
@@ -79,14 +83,10 @@ def _learnt_by_heart(log_history, model_step, characters):
     evaluated = [entry for entry in log_history if "eval_loss" in entry]
     if not trained:
         return ""
-    # In its first epoch a text is new to the model when its loss is taken, and a large one is hardly learnt by heart.
-    if not evaluated and trained[-1].get("epoch", 0) > 1 and characters and characters < SMALL:
-        return (
-            "짧은 글을 여러 번 읽었지만 평가하지 않았으므로 글을 외운 것인지 알 수 없습니다.\n"
-            "--do_eval --eval_steps=100처럼 더하면 떼어 둔 글로 확인합니다."
-        )
     if not evaluated:
-        return ""
+        # In its first epoch a text is new to the model when its loss is taken; a large one is hardly learnt by heart.
+        doubtful = trained[-1].get("epoch", 0) > 1 and characters and characters < SMALL
+        return NOT_EVALUATED if doubtful else ""
     best, last = (choose(evaluated, key=itemgetter(by)) for choose, by in ((min, "eval_loss"), (max, "step")))
     if trained[-1]["loss"] > BY_HEART * last["eval_loss"]:
         return ""
