@@ -1,5 +1,6 @@
 """README's commands work as they stand there, with only the model swapped for a tiny one."""
 
+import io
 import re
 import shutil
 
@@ -24,8 +25,11 @@ def test_readme_is_short_and_has_the_words_that_people_search_for():
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """The files of the project in a folder of their own, as after git clone."""
-    folder = tmp_path_factory.mktemp("clone")
+    return copy_project(tmp_path_factory.mktemp("clone"))
+
+
+def copy_project(folder):
+    """Put the files of the project into a folder of their own, as after git clone; returns it."""
     for name in ("train.py", "generate.py", "gpt2_korean", "data"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
@@ -80,3 +84,35 @@ def test_the_other_commands_of_readme_work_on_ones_own_text(clone, fork_script, 
     assert len(said) == 5
     assert any("⟦" in text for text in said.values())
     assert any(text.startswith("오늘은") for text in said.values())
+
+
+PAGES_THAT_TRAIN = ("data", "evaluation", "lora", "recipes", "resuming")  # and write with what they have trained
+
+
+@pytest.mark.usefixtures("brief_texts")
+@pytest.mark.parametrize("page", PAGES_THAT_TRAIN)
+def test_the_commands_of_the_documents_work_in_their_order(
+    page, tmp_path, tiny_model_folder, run_main, monkeypatch, sample_texts
+):
+    """With a step each, and a tiny model in the place of one that is not here."""
+    monkeypatch.chdir(copy_project(tmp_path))
+    for name in ("글.txt", "reviews.txt", "train.txt", "valid.txt"):
+        (tmp_path / name).write_text("\n\n".join(sample_texts[:60]), "utf-8")
+    for name in ("대화.csv", "ChatbotData.csv"):
+        shutil.copy(tmp_path / "data" / "dialogue.csv", name)
+    ran = [
+        words[1:] for words in commands(ROOT / "docs" / f"{page}.md") if words[1:2] in (["train.py"], ["generate.py"])
+    ]
+    for script, *words in ran:
+        words = [word.replace("v8192", "v1024") for word in words]  # of a loop over sizes the first alone was trained
+        if script == "generate.py":
+            monkeypatch.setattr("sys.stdin", io.StringIO("안녕하세요\n고마워요\n"))
+            code, out, err = run_main(script, *words, "--length=3")
+            assert (code, bool(out.strip())) == (0, True), (words, err)
+            continue
+        model = next((word.partition("=")[2] for word in words if word.startswith("--model_type=")), "gpt2-medium")
+        if model != "scratch-mini" and not (tmp_path / model).is_dir():
+            words.append(f"--model_type={tiny_model_folder}")
+        code, out, err = run_main(script, *words, "--device=cpu", *["--max_steps=1"] * ("--do_train" in words))
+        assert code == 0, (words, err)
+    assert ran
