@@ -9,7 +9,8 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from gpt2_korean.cli.generate_flags import generate_parser, parse_generate_options
+from gpt2_korean.cli.generate_flags import generate_parser
+from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.cli.train_flags import train_parser
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.cli.trainer_flags import read_trainer_flags

@@ -1,7 +1,7 @@
 """A model → a page to write with: what the browser asks is checked, waits its turn, and is answered as it comes.
 
 The page is in page/. It asks in JSON and gets a line of JSON for each event; hanging up ends the work. The
-words and the checks of the settings are generate_flags'.
+words and the checks of the settings are those of cli/.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from gpt2_korean.cli.generate_flags import PAGE_START, describe_settings, parse_setting
+from gpt2_korean.cli.generate_options import PAGE_START, describe_settings, parse_setting
 from gpt2_korean.messages import UsageError, UserError, report, say, say_error, warn
 from gpt2_korean.server.events import Asked, suggest_texts, write_text
 from gpt2_korean.text.prompts import read_prompts

@@ -5,7 +5,7 @@ import shlex
 import time
 from dataclasses import dataclass, replace
 
-from gpt2_korean.cli.generate_flags import GenerateOptions, Settings, to_words
+from gpt2_korean.cli.generate_options import GenerateOptions, Settings, to_words
 from gpt2_korean.text.conversations import PROMPT
 
 SUGGESTIONS, SUGGESTED_TOKENS = 3, 10

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpt2_korean.cli.generate_flags import parse_generate_options, parse_setting
+from gpt2_korean.cli.generate_options import parse_generate_options, parse_setting
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.cli.trainer_flags import read_trainer_flags
 from gpt2_korean.messages import UsageError

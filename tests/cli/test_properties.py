@@ -10,7 +10,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gpt2_korean.cli.generate_flags import generate_parser, parse_generate_options
+from gpt2_korean.cli.generate_flags import generate_parser
+from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.cli.train_flags import train_parser
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.cli.trainer_flags import add_trainer_flags, read_trainer_flags

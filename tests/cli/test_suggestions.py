@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2_korean.cli.generate_flags import generate_parser, parse_generate_options
+from gpt2_korean.cli.generate_flags import generate_parser
+from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.cli.model_names import GPT2, SCRATCH, model_name, start_name, tokenizer_name
 from gpt2_korean.cli.other_names import GENERATE_NAMES, TRAIN_NAMES
 from gpt2_korean.cli.train_flags import train_parser

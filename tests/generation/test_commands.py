@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2_korean.cli.generate_flags import parse_generate_options, parse_setting
+from gpt2_korean.cli.generate_options import parse_generate_options, parse_setting
 from gpt2_korean.generation.commands import COMMANDS, Session
 from gpt2_korean.generation.terminal import follow_lines
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 import pytest
 from conftest import ROOT
 
-from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.commands import Turn
 from gpt2_korean.generation.load import load
 from gpt2_korean.generation.output import Output

@@ -7,7 +7,7 @@ from conftest import save_tiny_gpt2
 from server.browser import Page as BrowserPage
 from server.browser import open_chromium
 
-from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.server import app
 from gpt2_korean.server.events import Page
 

@@ -18,7 +18,7 @@ import torch
 from conftest import ROOT
 from server.client import ask, post, written
 
-from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server.client import ask, written
 
-from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.server.events import join_for_windows
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gpt2_korean.cli.generate_flags import parse_generate_options, to_words
+from gpt2_korean.cli.generate_options import parse_generate_options, to_words
 from gpt2_korean.messages import UsageError
 from gpt2_korean.text.conversations import fill, put_after_turns
 

@@ -10,7 +10,7 @@ import unicodedata
 import pytest
 from conftest import ROOT
 
-from gpt2_korean.cli.generate_flags import parse_generate_options
+from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.text import documents as corpus
 
