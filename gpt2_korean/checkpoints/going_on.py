@@ -188,7 +188,8 @@ def _is_optimizer(state, checkpoint):
     kept = state.get("state")
     if not (isinstance(kept, dict) and _is_list_of_dicts(list(kept.values()))):
         return False
-    averages = sum(each["exp_avg"].numel() for each in kept.values() if hasattr(each.get("exp_avg"), "numel"))
+    averages = [each.get("exp_avg", each.get("momentum_buffer")) for each in kept.values()]
+    averages = sum(each.numel() for each in averages if hasattr(each, "numel"))
     weights = sum(map(math.prod, read_shapes(checkpoint).values()))
     return not (averages and weights) or 0.9 * weights <= averages <= weights  # buffers are no optimizer's
 

@@ -44,7 +44,7 @@ def check_same_run(start, model, text, tokenizer, blocks, embedding_learning_rat
             "accumulation": arguments.gradient_accumulation_steps,
             "processes": arguments.world_size,
             "seed": arguments.seed,
-            "optim": arguments.optim.value,
+            "optim": "muon" if getattr(arguments, "uses_muon", False) else arguments.optim.value,
             **{name: getattr(arguments, name) for name in OPTIMIZER},
         },
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gpt2_korean.cli.parser import boolean, choice, file_path, integer, number, text
 
+OURS = {"optim": ("muon",)}  # values of its flags that TrainingArguments lacks: see training/arguments.py
 TEXT = {"dict[str, bool]", "ParallelismConfig"}  # annotations without a type of the command line: text, as of JSON
 
 
@@ -53,7 +54,7 @@ def _flags_of(folder):
 
 def _flag(name, types, value, classes):
     for type_name in types & classes.keys():
-        return TrainerFlag(name, str, _enum_values(classes[type_name]))
+        return TrainerFlag(name, str, _enum_values(classes[type_name]) + OURS.get(name, ()))
     if types & {"list[str]"}:
         return TrainerFlag(name, list)
     for kind in (str, float, int, bool):

@@ -194,8 +194,8 @@ def choose_embedding_learning_rate(options, arguments, is_new):
     return max(arguments.learning_rate, NEW_EMBEDDINGS)
 
 
-def split_off(optimizer, parameters, learning_rate):
-    """Give those of `parameters` that the optimizer trains groups of their own, last, with this learning rate.
+def split_off(optimizer, parameters, **changes):
+    """Give those of `parameters` that the optimizer trains groups of their own, last, with these `changes`.
 
     Returns how many they are.
     """
@@ -204,6 +204,6 @@ def split_off(optimizer, parameters, learning_rate):
         chosen = [parameter for parameter in group["params"] if id(parameter) in wanted]
         if chosen:
             group["params"] = [parameter for parameter in group["params"] if id(parameter) not in wanted]
-            optimizer.add_param_group({**group, "params": chosen, "lr": learning_rate})
+            optimizer.add_param_group({**group, "params": chosen, **changes})
             found += len(chosen)
     return found

@@ -26,6 +26,7 @@ from gpt2_korean.training.rehearsal import check_reports, describe, rehearse
 # which takes several times as long, anew for each shape of a batch.
 COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 
+MUON = "muon"  # the value of --optim that is ours alone: see muon.py
 WHOLE_STATE = "FULL_STATE_DICT"  # how FSDP saves a model as one
 
 # Bytes: of the 107 of an address those that multiprocessing does not add to the name of the temporary folder.
@@ -90,6 +91,9 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
     if device.type == "xpu" and os.environ.get("WORLD_SIZE", "1") == "1":
         # Where both are present TrainingArguments takes the XPU and accelerate the CUDA device.
         os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "xpu")
+    uses_muon = arguments.get("optim") == MUON
+    if uses_muon:
+        del arguments["optim"]  # Trainer's own is AdamW, which learns the rest
     if arguments.get("hub_token"):
         # In the environment the Hub's client finds it, and Trainer does not save it in training_args.bin.
         os.environ["HF_TOKEN"] = arguments.pop("hub_token")
@@ -111,6 +115,9 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
             f"--dataloader_num_workers: 임시 폴더의 이름이 너무 길어 프로세스들이 서로 연결되지 못합니다({folder}).\n"
             f"TMPDIR=/tmp처럼 짧은 폴더({LONGEST_TEMPORARY}바이트까지)를 주거나 이 플래그를 빼세요."
         )
+    if uses_muon and (arguments.fsdp or arguments.deepspeed):
+        raise UsageError("--optim=muon: --fsdp, --deepspeed와 함께 쓸 수 없습니다. 나뉘지 않은 행렬이 있어야 합니다.")
+    arguments.uses_muon = uses_muon
     arguments.load_best_model_at_end = load_best
     if arguments.device.type != device.type:
         raise UsageError(

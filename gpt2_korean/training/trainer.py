@@ -28,6 +28,7 @@ from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flop
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, fill_up
 from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics
 from gpt2_korean.training.model_card import write_card
+from gpt2_korean.training.muon import MuonWithAdamW, layer_matrices
 from gpt2_korean.training.samples import own_prompts, write_samples
 from gpt2_korean.training.stopping import ignore_in_worker
 
@@ -82,11 +83,19 @@ class KoreanTrainer(Trainer):
         return self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
 
     def create_optimizer(self, model=None):
-        made, own_rate = self.optimizer is None, self.record.provenance.get("embedding_learning_rate")
+        if self.optimizer is not None:
+            return self.optimizer
+        trained, uses_muon = self.model if model is None else model, getattr(self.args, "uses_muon", False)
+        own_rate = self.record.provenance.get("embedding_learning_rate")
+        if uses_muon:
+            self.optimizer_cls_and_kwargs = (MuonWithAdamW, self.get_optimizer_cls_and_kwargs(self.args)[1])
         optimizer = super().create_optimizer(model)
-        if made and own_rate is not None:
-            weights = [layer.weight for layer in embedding_layers(self.model if model is None else model)]
-            if not split_off(optimizer, weights, own_rate):
+        if uses_muon:
+            for count, weights in layer_matrices(trained).items():
+                split_off(optimizer, weights, matrices=count)
+        if own_rate is not None:
+            weights = [layer.weight for layer in embedding_layers(trained)]
+            if not split_off(optimizer, weights, lr=own_rate):
                 warn("임베딩의 가중치가 따로 있지 않아 --learning_rate로 배웁니다(--embedding_learning_rate, --fsdp).")
         return optimizer
 
@@ -261,7 +270,8 @@ class KoreanTrainer(Trainer):
         with self._opening(checkpoint, "optimizer.pt, scheduler.pt"):
             super()._load_optimizer_and_scheduler(checkpoint)
             for weight, kept in getattr(self.optimizer, "state", {}).items():
-                if getattr(kept.get("exp_avg"), "shape", weight.shape) != weight.shape:
+                averages = kept.get("exp_avg", kept.get("momentum_buffer"))
+                if getattr(averages, "shape", weight.shape) != weight.shape:
                     raise ValueError("of other weights")  # PyTorch's fused step would read beyond its end
 
     def _load_rng_state(self, checkpoint):

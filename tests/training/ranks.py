@@ -17,6 +17,7 @@ from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.messages import run_script
 from gpt2_korean.speed import choose, graphs
 from gpt2_korean.text import vocabulary
+from gpt2_korean.training.muon import MuonWithAdamW
 
 
 def average():
@@ -38,6 +39,28 @@ def average():
     assert not torch.equal(everyone[0][1][0], everyone[1][1][0])
     for weight, one, other in zip(weights, everyone[0][1], everyone[1][1], strict=True):
         torch.testing.assert_close(weight.grad, (one + other) / 2)
+
+
+def step_by_muon():
+    """Assert that ranks that share Muon's work take the steps that one takes alone: here of five and of one matrix."""
+    torch.manual_seed(0)
+    weights = [torch.nn.Parameter(torch.randn(shape)) for shape in [(6, 8)] * 5 + [(4, 12), (3,)]]
+    alone = [torch.nn.Parameter(weight.detach().clone()) for weight in weights]
+    ours, theirs = (
+        MuonWithAdamW([{"params": own[:5], "matrices": 1}, {"params": own[5:6], "matrices": 3}, {"params": own[6:]}])
+        for own in (weights, alone)
+    )
+    for weight, other in zip(weights, alone, strict=True):
+        weight.grad = torch.randn_like(weight)
+        other.grad = weight.grad.clone()
+    theirs.step()
+    distributed.init_process_group("gloo")
+    ours.step()
+    for weight, other in zip(weights, alone, strict=True):
+        torch.testing.assert_close(weight, other, rtol=1e-3, atol=1e-4)
+    everyone = [None, None]
+    distributed.all_gather_object(everyone, weights)
+    assert all(torch.equal(one, other) for one, other in zip(*everyone, strict=True))
 
 
 def save_slowly(save=Trainer._save, sync=atomic_files.sync):
@@ -92,6 +115,8 @@ if __name__ == "__main__":
     way = sys.argv.pop(1)
     if way == "average":
         sys.exit(average())
+    if way == "muon":
+        sys.exit(step_by_muon())
     if way == "stopped":
         signal_the_second_rank_in_its_third_step()
     elif way in ("learnt", "learnt otherwise"):

@@ -28,8 +28,9 @@ def test_checkpoints_in_parts_are_refused_before_anything_is_trained(train_words
     assert not (tmp_path / "out").exists()
 
 
-def test_ranks_average_their_gradients_and_start_alike(fork_script):
-    for finished in fork_script(RANKS, "average", ranks=2):
+@pytest.mark.parametrize("way", ["average", "muon"])
+def test_ranks_average_their_gradients_start_alike_and_share_muons_work(fork_script, way):
+    for finished in fork_script(RANKS, way, ranks=2):
         assert finished.returncode == 0, finished.stderr
 
 
