@@ -32,7 +32,7 @@ def text_of(page):
 
 def blocks(page, kind=""):
     """The code blocks of a page, of one kind such as bash or of all; those of a list are indented."""
-    return re.findall(rf"^ *```{kind or '[^`\n]*'}\n(.*?)^ *```$", text_of(page), re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^ *```{kind or '[^`]*?'}\n(.*?)^ *```$", text_of(page), re.DOTALL | re.MULTILINE)
 
 
 SHELLS = {"bash": "\\", "powershell": "`"}  # and what each escapes a character or the end of a line with
