@@ -145,8 +145,8 @@ def choose_turns(tokenizer, vocabulary, prompts):
         turns = find_turns(renderer(tokenizer), vocabulary.tokens[vocabulary.begin] if vocabulary.adds_begin else "")
         if turns is None:
             warn(
-                "대화 양식(chat_template)을 Ollama의 말로 옮기지 못했습니다. Ollama로 대화하려면 Modelfile의 TEMPLATE을 직접 "
-                "고치세요. llama.cpp는 GGUF에 든 대화 양식을 그대로 씁니다."
+                "대화 양식(chat_template)을 Ollama의 말로 옮기지 못했습니다. Ollama로 대화하려면 Modelfile의 "
+                "TEMPLATE을 고치세요. llama.cpp는 GGUF에 든 대화 양식을 그대로 씁니다."
             )
     if prompts.system and "system" not in (turns.around if turns else ()):
         raise UsageError("--system: 이 모델에는 역할을 적을 자리가 없습니다. 이 플래그를 빼세요.")
