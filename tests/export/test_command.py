@@ -16,7 +16,8 @@ def test_flags_without_use_beside_export_are_refused():
     useless = (
         "--prompt=가", "--prompt_file=a.txt", "--interactive", "--serve", "--stream", "--batch_size=2", "--device=cpu",
         "--dtype=float16", "--quantize=int8", "--output_file=a.jsonl", "--min_length=3", "--no_repeat_ngram_size=2",
-        "--allow_invalid_utf8", "--penalize_prompt=false", "--num_return_sequences=2", "--port=1", "--trust_remote_code",
+        "--allow_invalid_utf8", "--penalize_prompt=false", "--num_return_sequences=2", "--port=1",
+        "--trust_remote_code",
     )  # fmt: skip
     for word in useless:
         name = word.partition("=")[0]
