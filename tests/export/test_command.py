@@ -193,6 +193,18 @@ def test_a_full_disk_is_told_of_before_anything_is_written(export, tiny_model_fo
     assert (code, there) == (1, []) and "디스크" in err and "1MB만" in err
 
 
+def test_a_disk_that_fills_up_meanwhile_is_told_of_and_nothing_is_left(run_script, tiny_model_folder, tmp_path):
+    pytest.importorskip("gguf", reason="requirements-export.txt is not installed")
+    code = (
+        "import resource, sys, generate; from gpt2_korean.messages import run_script\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "sys.exit(run_script(generate.main))"
+    )
+    path = tmp_path / "m.gguf"
+    finished = run_script("-c", code, f"--model_name_or_path={tiny_model_folder}", f"--export={path}")
+    assert finished.returncode == 1 and "ulimit -f" in finished.stderr and not list(tmp_path.iterdir())
+
+
 def test_flags_that_a_chat_model_has_no_use_for_are_refused(export, chat_model_folder):
     code, _, err, there = export(chat_model_folder, "--prompt_template=질문: {prompt}")
     assert (code, there) == (2, []) and "--prompt_template" in err

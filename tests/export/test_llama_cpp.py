@@ -50,7 +50,7 @@ def opened(folder, tmp_path_factory):
     def open_model(kind):
         path = tmp_path_factory.mktemp("gguf") / "m.gguf"
         generate.main([f"--model_name_or_path={folder}", f"--export={path}", f"--export_type={kind}"])
-        return Llama(str(path), n_ctx=96, logits_all=True, type_k=0, type_v=0, verbose=False)
+        return Llama(str(path), n_ctx=96, logits_all=True, type_k=0, type_v=0, n_threads=2, verbose=False)
 
     kept = {}
     yield lambda kind: kept.get(kind) or kept.setdefault(kind, open_model(kind))
