@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "speed": "model device messages",
     "generation": "speed model text device messages",
     "training": "generation speed model checkpoints text device messages",
+    "export": "model checkpoints text device messages",
     "server": "generation cli speed model checkpoints text device messages",
 }
 HEAVY = ("torch", "transformers", "datasets")

@@ -102,4 +102,13 @@ def generate_parser():
     host_help = "웹 페이지를 열 주소. 기본값으로는 이 컴퓨터에서만 접속할 수 있습니다. 다른 컴퓨터에서도 쓰려면 0.0.0.0"
     add_flag(page, "--host", text, host_help, "127.0.0.1")
     add_flag(page, "--port", integer(0, 65535), "웹 페이지를 열 포트. 0이면 비어 있는 포트", 7860)
+
+    export = parser.add_argument_group("내보내기")
+    export_help = (
+        "글을 쓰는 대신 모델을 llama.cpp와 Ollama가 여는 GGUF 파일로 내보냅니다. Ollama의 Modelfile도 곁에 쓰고, "
+        "샘플링의 플래그는 그곳의 처음 값이 됩니다 (예: 내모델.gguf)"
+    )
+    add_flag(export, "--export", file_path, export_help)
+    type_help = "내보낼 가중치의 자료형. 파일의 크기는 f32의 반(f16, bf16)이나 4분의 1(q8_0)이 됩니다"
+    add_flag(export, "--export_type", choice("f32", "f16", "bf16", "q8_0"), type_help, "f16")
     return parser

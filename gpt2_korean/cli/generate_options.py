@@ -12,7 +12,7 @@ from gpt2_korean.cli.usage import MODELS, ask_for_model, show_writing
 from gpt2_korean.cli.writing_values import prompt_template
 from gpt2_korean.messages import UsageError
 
-# What --serve takes for itself, and where its page starts without flags: values that write well.
+# What --serve takes for itself, and where its page and an exported model start without flags: values that write well.
 SERVING = ("serve", "host", "port")
 PAGE_START = {"top_p": 0.95, "temperature": 0.7, "repetition_penalty": 1.2}
 
@@ -72,6 +72,12 @@ class PageOptions:
 
 
 @dataclass(frozen=True)
+class ExportOptions:
+    export: str | None
+    export_type: str
+
+
+@dataclass(frozen=True)
 class GenerateOptions:
     """What the command line asks for, by README's groups."""
 
@@ -80,6 +86,7 @@ class GenerateOptions:
     settings: Settings
     output: ResultOptions
     page: PageOptions
+    export: ExportOptions
 
 
 SETTINGS = tuple(field.name for field in fields(Settings))
@@ -97,7 +104,7 @@ def parse_generate_options(argv=None, find_models=lambda folder: []):
     if not options.model_name_or_path:
         raise ask_for_model(find_models(MODELS))
     check_together(options, given)
-    if options.serve:
+    if options.serve or options.export:
         vars(options).update({name: value for name, value in PAGE_START.items() if name not in given})
     return GenerateOptions(*(group_of(field.type, options) for field in fields(GenerateOptions)))
 

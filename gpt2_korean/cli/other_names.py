@@ -126,4 +126,7 @@ GENERATE_NAMES = {
     "serve": "server web webui ui gui gradio http",
     "host": "address bind ip listen server_name",
     "port": "server_port",
+    "export": "gguf to_gguf export_gguf convert ollama modelfile llama_cpp",
+    "export_type": "outtype quantization_type ftype gguf_type",
+    "export_type=q8_0": "q8_0 q8",
 }
