@@ -66,7 +66,7 @@ def test_scores_equal_those_of_the_plain_method_on_random_histories(rng):
 
 
 def test_by_hand_the_longest_repetition_of_a_token_counts_and_breakers_end_one():
-    a, b, c, d, stop = range(5)
+    a, b, c, d = range(4)
     row, logits = [a, b, c, d, b, c, a, a, b, c], torch.zeros(1, 5)
 
     def penalties(*breakers):
