@@ -75,8 +75,8 @@ def generate_parser():
     add_switch(
         sampling,
         "--end_at_sentence",
-        "글을 문장 끝에서 맺습니다. --length만큼 쓴 뒤 처음으로 문장이 끝나는 데까지 쓰고, 그만큼 더 써도 끝나지 않으면 "
-        "마지막 문장 끝까지만 남깁니다. 쓰는 동안에는 한 문장씩 보입니다",
+        "글을 문장 끝에서 맺습니다. --length만큼 쓴 뒤 처음으로 문장이 끝나는 데까지 쓰고, 그만큼 더 써도 끝나지 "
+        "않으면 마지막 문장 끝까지만 남깁니다. 쓰는 동안에는 한 문장씩 보입니다",
     )
     stop_help = r'이 글이 나오면 그 앞에서 끝냅니다. 여러 번 줄 수 있습니다 (예: "\n")'
     sampling.add_argument("--stop", type=escaped_text, action="append", metavar="글", help=stop_help)

@@ -12,7 +12,7 @@ import re
 
 FINAL = ("다", "요", "죠")
 MARKS = re.compile(r"""(?P<marks>[.!?…~。！？．]+)(?P<closers>["'”’»」』〉》)）\]］】]*)|\s*\n""")
-NOT_BEFORE_POINT = re.compile(r"(\d|[\s.(]([A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|No|vs)|\n[ \t]*[가-힣])\Z")
+NOT_BEFORE_POINT = re.compile(r"(\d|(^|[\s.(])([A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|No|vs)|\n[ \t]*[가-힣])\Z")
 
 
 def sentence_ends(text, whole):
@@ -46,8 +46,8 @@ def _ends(text, found, whole):
 class SentenceStream:
     """What a TextStream gives, up to the end of a sentence: the first behind `length` tokens, or the last before.
 
-    most: how many tokens there are at most. Where they hold no end at all, the text is that of `length` tokens. What the
-    model or a stop text ended is shown whole. Only what is not taken back is shown: whole sentences.
+    most: how many tokens there are at most. Where they hold no end at all, the text is that of `length` tokens. What
+    the model or a stop text ended is shown whole. Nothing is shown that may yet be cut off: whole sentences alone.
     """
 
     def __init__(self, stream, length, most):
@@ -86,7 +86,7 @@ class SentenceStream:
         return self._show(end)
 
     def _enough(self, ends):
-        """The first of `ends` that leaves nothing but blanks to `length` tokens; None where they or it have not come."""
+        """The first of `ends` with nothing but blanks from it to `length` tokens, or behind them; None before that."""
         if self.at_length is None:
             return None
         least = len(self.text[: self.at_length].rstrip())
