@@ -111,7 +111,7 @@ GENERATE_NAMES = {
     "stop": "stop_sequence stop_sequences stop_string stop_strings stop_word stop_words stop_token eos reverse_prompt",
     "top_k": "k",
     "top_p": "nucleus nucleus_p",
-    "min_p": "minp min_probability",
+    "min_p": "min_probability",
     "typical_p": "typical typ typ_p locally_typical typical_sampling",
     "temperature": "temp t heat do_sample",
     "temperature=0": "greedy no_sample no_do_sample",
