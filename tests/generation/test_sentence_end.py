@@ -1,5 +1,7 @@
 """A text ends with a sentence, wherever a reader of Korean would say that one ends; nothing shown is taken back."""
 
+import json
+
 import pytest
 
 from gpt2_korean.generation.sentence_end import SentenceStream, sentence_ends
@@ -117,3 +119,21 @@ def test_it_does_not_matter_how_many_tokens_come_at_once_and_no_unfinished_sente
         for piece in shown[:-1]:
             known += piece
             assert known == "" or len(known) in sentence_ends(text, whole=True) or piece == ""
+
+
+def test_the_same_text_is_streamed_written_in_a_batch_and_recorded(run_main, tiny_model_folder, tmp_path):
+    file = tmp_path / "글.jsonl"
+    words = [f"--model_name_or_path={tiny_model_folder}", "--prompt=오늘은", "--device=cpu", "--dtype=float32"]
+    words += ["--length=40", "--end_at_sentence", "--seed=2", "--top_k=0", "--dry_multiplier=0.8", "--min_p=0.01"]
+    shown = [run_main("generate.py", *words, f"--output_file={file}", more)[:2] for more in ("--stream", "--no_stream")]
+    assert shown[0] == shown[1] and shown[0][0] == 0
+    streamed, batched = map(json.loads, file.read_text("utf-8").splitlines())
+    assert streamed == batched and shown[0][1] == streamed["text"] + "\n"
+    new = streamed["text"].removeprefix("오늘은")
+    assert not list(sentence_ends(new, whole=True)) or len(new) in sentence_ends(new, whole=True)
+    settings = streamed["settings"]
+    assert (
+        settings["end_at_sentence"]
+        and settings["dry_multiplier"] == 0.8
+        and settings["dry_sequence_breaker"][0] == "\n"
+    )
