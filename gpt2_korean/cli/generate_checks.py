@@ -32,7 +32,7 @@ def check_together(options, given):
             raise UsageError(
                 f"{mode}와 {particle(f'--{name}', '은/는')} 함께 쓸 수 없습니다. 글은 한 편씩, 쓰는 대로 보입니다."
             )
-    for name in ("host", "port"):
+    for name in ("host", "port", "api_key", "cors_origin"):
         if name in given and not options.serve:
             raise UsageError(
                 f"{particle(f'--{name}', '은/는')} 웹 페이지를 열 때만 쓰입니다. --serve를 더하거나 이 플래그를 빼세요."

@@ -123,7 +123,9 @@ GENERATE_NAMES = {
     "num_texts count best_of",
     "batch_size": "batch bs b per_device_batch_size",
     "output_file": "output output_dir output_path out out_file o save save_to result",
-    "serve": "server web webui ui gui gradio http",
+    "serve": "server web webui ui gui gradio http api openai",
     "host": "address bind ip listen server_name",
     "port": "server_port",
+    "api_key": "key token auth_token password api_token",
+    "cors_origin": "cors cors_origins allowed_origins allow_origins allowed_origin",
 }
