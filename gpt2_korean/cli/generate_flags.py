@@ -7,6 +7,7 @@ from gpt2_korean.cli.parser import (
     DEVICES,
     MOST_TOKENS,
     REMOTE_CODE,
+    Collect,
     KoreanArgumentParser,
     add_flag,
     add_switch,
@@ -71,17 +72,45 @@ def generate_parser():
     add_flag(
         sampling, "--min_length", integer(0, MOST_TOKENS), "적어도 이만큼 새 토큰을 쓰기 전에는 글을 끝내지 않습니다", 0
     )
+    add_switch(
+        sampling,
+        "--end_at_sentence",
+        "글을 문장 끝에서 맺습니다. --length만큼 쓴 뒤 처음으로 문장이 끝나는 데까지 쓰고, 그만큼 더 써도 끝나지 "
+        "않으면 마지막 문장 끝까지만 남깁니다. 쓰는 동안에는 한 문장씩 보입니다",
+    )
     stop_help = r'이 글이 나오면 그 앞에서 끝냅니다. 여러 번 줄 수 있습니다 (예: "\n")'
     sampling.add_argument("--stop", type=escaped_text, action="append", metavar="글", help=stop_help)
     add_flag(sampling, "--top_k", integer(0), "확률이 높은 k개에서만 고릅니다. 0이면 제한하지 않습니다", 50)
     top_p_help = "확률이 높은 순서로 합이 p가 될 때까지의 후보에서만 고릅니다"
     add_flag(sampling, "--top_p", number(above=0, maximum=1), top_p_help, 1.0)
+    min_p_help = "가장 확률이 높은 토큰의 p배가 안 되는 토큰은 고르지 않습니다. 0이면 막지 않습니다"
+    add_flag(sampling, "--min_p", number(0, 1), min_p_help, 0.0)
+    typical_help = (
+        "확률이 뻔하지도 뜻밖이지도 않은 순서로 합이 p가 될 때까지의 후보에서만 고릅니다. 1이면 막지 않습니다"
+    )
+    add_flag(sampling, "--typical_p", number(above=0, maximum=1), typical_help, 1.0)
     heat_help = "낮을수록 무난하고 높을수록 다양합니다. 0이면 항상 확률이 가장 높은 토큰을 고릅니다"
     add_flag(sampling, "--temperature", temperature, heat_help, 1.0)
     penalty_help = "반복 페널티: 이미 나온 토큰의 점수를 낮추는 정도. 1이면 낮추지 않습니다"
     add_flag(sampling, "--repetition_penalty", number(0.001, 1000), penalty_help, 1.0)
     add_flag(sampling, "--repetition_window", integer(0), "최근 N개의 토큰에만 반복 페널티를 줍니다. 0이면 모두", 0)
     add_switch(sampling, "--penalize_prompt", "앞글에 나온 토큰에도 반복 페널티를 줍니다 (기본값: true)", default=True)
+    dry_help = "DRY: 앞에 나온 구절을 되풀이해 갈수록 점수를 더 낮추는 정도. 흔히 0.8, 0이면 쓰지 않습니다"
+    add_flag(sampling, "--dry_multiplier", number(0), dry_help, 0.0)
+    base_help = "DRY: 되풀이가 한 토큰 길어질 때마다 점수를 몇 배로 더 낮출지"
+    add_flag(sampling, "--dry_base", number(1), base_help, 1.75)
+    add_flag(sampling, "--dry_allowed_length", integer(1), "DRY: 이보다 길게 되풀이하는 토큰부터 점수를 낮춥니다", 2)
+    add_flag(
+        sampling, "--dry_penalty_last_n", integer(0), "DRY: 최근 N개의 토큰에서만 되풀이를 찾습니다. 0이면 모두", 0
+    )
+    sampling.add_argument(
+        "--dry_sequence_breaker",
+        type=escaped_text,
+        action=Collect,
+        default=["\n", ":", '"', "*"],
+        metavar="글",
+        help="DRY: 되풀이가 이어지지 않는 글. 여러 번 줄 수 있고, none이면 두지 않습니다 " + r'(기본값: \n : " *)',
+    )
     add_flag(
         sampling, "--no_repeat_ngram_size", integer(0), "이만큼 이어진 토큰은 반복하지 않습니다. 0이면 막지 않습니다", 0
     )

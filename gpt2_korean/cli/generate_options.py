@@ -48,13 +48,21 @@ class Settings:
 
     length: int
     min_length: int
+    end_at_sentence: bool
     stop: list[str] | None
     top_k: int
     top_p: float
+    min_p: float
+    typical_p: float
     temperature: float
     repetition_penalty: float
     repetition_window: int
     penalize_prompt: bool
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breaker: list[str]
     no_repeat_ngram_size: int
 
 

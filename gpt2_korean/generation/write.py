@@ -3,8 +3,10 @@
 from bisect import bisect_left
 from dataclasses import dataclass, fields
 
+from gpt2_korean.generation.dry import find_breakers
 from gpt2_korean.generation.loop import fit_prompt, stream_ids
 from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.generation.sentence_end import SentenceStream
 from gpt2_korean.generation.text_stream import TextStream
 from gpt2_korean.messages import warn
 from gpt2_korean.text.chat_prompt import as_turns
@@ -37,11 +39,13 @@ def stream_pieces(model, prompts, settings, every=1, tell=warn):
     """Continue `prompts`, a batch of str or of ids, by a LoadedModel; or answer them, conversations as Chat.encode
     takes them.
 
-    settings: a frozen dataclass with the fields of a Sampling, and `length` and `stop`.
+    settings: a frozen dataclass with the fields of a Sampling, and `length`, `stop`, `dry_sequence_breaker` and
+        `end_at_sentence`.
     tell: gets the line that says so where the model's context is too short for all of a text, at once.
 
     Returns an iterator that yields, every few steps, how many steps they were and a Piece for each row. A row's text
-    ends with the document or the answer, before the first of the stop texts, or after `length` tokens.
+    ends with the document or the answer, before the first of the stop texts, or after `length` tokens; with
+    `end_at_sentence` at an end of a sentence, after twice as many at most.
     """
     sampling = Sampling(**{field.name: getattr(settings, field.name) for field in fields(Sampling)})
     encoded = [encode(model, prompt) for prompt in prompts]
@@ -51,9 +55,14 @@ def stream_pieces(model, prompts, settings, every=1, tell=warn):
         end, lead = model.chat.end, "" if _has_begun(prompts[0]) else model.chat.lead
         encoded = [_shorten(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
     streams = [TextStream(model.tokenizer, ids, settings.stop or (), lead) for ids in encoded]
+    breakers, more = None, settings.length if settings.end_at_sentence else 0
+    if more:
+        streams = [SentenceStream(stream, settings.length, settings.length + more) for stream in streams]
+    if sampling.dry_multiplier > 0:
+        breakers = find_breakers(model.tokenizer, tuple(settings.dry_sequence_breaker), model.decoder.vocab_size)
     every = every if model.decoder.captures else 1
-    chunks = stream_ids(model.decoder, encoded, settings.length, sampling, end, model.utf8, every)
-    return _push_chunks(streams, chunks, settings.length)
+    chunks = stream_ids(model.decoder, encoded, settings.length, sampling, end, model.utf8, every, breakers, more)
+    return _push_chunks(streams, chunks, settings.length + more)
 
 
 def _push_chunks(streams, chunks, length):
@@ -171,6 +180,7 @@ def write_batches(model, prompts, settings, batch_size, on_tokens):
         texts, left = [""] * len(batch), settings.length
         for steps, new in stream_texts(model, batch, settings, LOOK_EVERY):
             texts = [text + more for text, more in zip(texts, new, strict=True)]
+            steps = min(steps, left)  # a sentence may be finished beyond it
             on_tokens(steps * len(batch))
             left -= steps
         on_tokens(left * len(batch))  # those that it needed less, all its texts having ended

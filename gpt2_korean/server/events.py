@@ -158,7 +158,7 @@ def suggest_texts(page, asked):
     opening = (template or PROMPT).partition(PROMPT)[0]
     whole = put_in_context(page.model, template, asked.turns, opening + typed, SUGGESTED_TOKENS)
     stop = [*(asked.settings.stop or ()), "\n"]
-    short = replace(asked.settings, length=SUGGESTED_TOKENS, min_length=0, stop=stop)
+    short = replace(asked.settings, length=SUGGESTED_TOKENS, min_length=0, stop=stop, end_at_sentence=False)
     texts = [""] * SUGGESTIONS
     for _, new in stream_texts(page.model, [whole] * SUGGESTIONS, short, LOOK_EVERY, lambda _: None):
         texts = [text + more for text, more in zip(texts, new, strict=True)]

@@ -312,3 +312,10 @@ def test_a_full_line_says_when_to_come_again(open_page, model, monkeypatch):
     assert refused.value.response.headers["retry-after"] == "5"
     for answer in busy:
         answer.close()
+
+
+def test_settings_that_were_added_are_fields_by_their_names(client, model):
+    more = {"min_p": 0.1, "typ_p": 0.9, "dry_multiplier": 0.8, "dry_sequence_breaker": ["\n", "가"], "end_at_sentence": True}
+    assert client.completions.create(model=model, prompt="가", max_tokens=5, extra_body=more).choices[0].text
+    with pytest.raises(openai.BadRequestError, match="min_p"):
+        client.completions.create(model=model, prompt="가", extra_body={"min_p": 2})
