@@ -9,7 +9,7 @@ NOT_SERVED = ("interactive", "prompt_file", "output_file")
 NOT_ASKED = ("stream", "batch_size")
 # What is of use where a model is exported; the values of sampling are written beside it.
 EXPORTED = {"export", "export_type", "model_name_or_path", "raw", "prompt_template", "system", "length", "stop", "seed"}
-EXPORTED |= {"top_k", "top_p", "temperature", "repetition_penalty", "repetition_window"}
+EXPORTED |= {"top_k", "top_p", "min_p", "temperature", "repetition_penalty", "repetition_window"}
 ONE_ANSWER = "--num_return_sequences는 --interactive의 대화에서는 1이어야 합니다."
 
 
@@ -43,7 +43,7 @@ def check_together(options, given):
             raise UsageError(
                 f"{mode}와 {particle(f'--{name}', '은/는')} 함께 쓸 수 없습니다. 글은 한 편씩, 쓰는 대로 보입니다."
             )
-    for name in ("host", "port"):
+    for name in ("host", "port", "api_key", "cors_origin"):
         if name in given and not options.serve:
             raise UsageError(
                 f"{particle(f'--{name}', '은/는')} 웹 페이지를 열 때만 쓰입니다. --serve를 더하거나 이 플래그를 빼세요."

@@ -111,7 +111,7 @@ def tell_sampling(writer, settings):
     writer.add_sampling_temp(settings.temperature)
     writer.add_sampling_top_k(settings.top_k)
     writer.add_sampling_top_p(settings.top_p)
-    writer.add_sampling_min_p(0.0)
+    writer.add_sampling_min_p(settings.min_p)
     writer.add_sampling_penalty_repeat(settings.repetition_penalty)
     writer.add_sampling_penalty_last_n(settings.repetition_window or -1)
 

@@ -26,7 +26,7 @@ def modelfile(name, turns, settings, context, seed=None, system=None, marks=()):
         "temperature": settings.temperature,
         "top_k": settings.top_k,
         "top_p": settings.top_p,
-        "min_p": 0.0,
+        "min_p": settings.min_p,
         "repeat_penalty": settings.repetition_penalty,
         "repeat_last_n": settings.repetition_window or -1,
         "num_ctx": context,

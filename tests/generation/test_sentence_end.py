@@ -125,7 +125,9 @@ def test_the_same_text_is_streamed_written_in_a_batch_and_recorded(run_main, tin
     file = tmp_path / "글.jsonl"
     words = [f"--model_name_or_path={tiny_model_folder}", "--prompt=오늘은", "--device=cpu", "--dtype=float32"]
     words += ["--length=40", "--end_at_sentence", "--seed=2", "--top_k=0", "--dry_multiplier=0.8", "--min_p=0.01"]
-    shown = [run_main("generate.py", *words, f"--output_file={file}", more)[:2] for more in ("--stream", "--stream=false")]
+    shown = [
+        run_main("generate.py", *words, f"--output_file={file}", more)[:2] for more in ("--stream", "--stream=false")
+    ]
     assert shown[0] == shown[1] and shown[0][0] == 0
     streamed, batched = map(json.loads, file.read_text("utf-8").splitlines())
     assert streamed == batched and shown[0][1] == streamed["text"] + "\n"
