@@ -13,6 +13,7 @@ from gpt2_korean.checkpoints.complete import (
     STATE,
     WEIGHTS,
     has_weights,
+    is_our_card,
     read_json,
     whole_checkpoints,
 )
@@ -136,7 +137,7 @@ def remove_run_files(folder):
 
 
 def _is_run_file(path):
-    return path.is_file() and any(path.match(pattern) for pattern in RUN_FILES)
+    return path.is_file() and (any(path.match(pattern) for pattern in RUN_FILES) or is_our_card(path))
 
 
 def _publication_order(path):
