@@ -7,6 +7,7 @@ from pathlib import Path
 from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.checkpoints.complete import (
     ADAPTER,
+    CARD,
     CHECKPOINT,
     CURVE,
     RESUME,
@@ -127,6 +128,8 @@ def remove_checkpoint(folder):
         atomic_files.tidy_staging_area(folder.parent)
     else:
         remove_run_files(folder)
+        if is_our_card(folder / CARD):  # an adapter's, which is of no use alone
+            (folder / CARD).unlink()
 
 
 def remove_run_files(folder):
