@@ -1,4 +1,4 @@
-"""What is saved says to other programs what they ask of it: whichever way it is saved, and whatever it was made from."""
+"""What is saved says to other programs what they ask of it: whichever way it is saved, whatever it is made from."""
 
 import json
 import shutil
@@ -14,7 +14,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gpt2_korean.cli.licenses import LICENSES
 from gpt2_korean.model.elsewhere import tell_others
 
-PIECES = [*"가나다라힣ㄱㅏ한글 \n\t  　", "😀", "👩‍👩‍👧", "é", "e\u0301", "\u1112\u1161", "\u200b", "\x00", "日本", "'s", "12", "  "]
+PIECES = [
+    *"가나다라힣ㄱㅏ한글 \n\t  　",
+    "😀",
+    "👩‍👩‍👧",
+    "é",
+    "e\u0301",
+    "\u1112\u1161",
+    "\u200b",
+    "\x00",
+    "日本",
+    "'s",
+    "12",
+    "  ",
+]
 PIECES += ["<|endoftext|>", "<|user|>", "def f(x):\n    return", "\r\n", "한국어", "the "]
 
 
