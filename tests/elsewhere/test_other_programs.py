@@ -1,6 +1,6 @@
 """Other programs open what is saved and write what transformers here writes; skipped where a program is not installed.
 
-A program that wants other versions than ours runs in a Python of its own: see GPT2_KOREAN_PYTHONS in CONTRIBUTING.md.
+A program that wants other versions than ours runs in a Python of its own: see GPT2_KOREAN_PYTHONS in conftest.py.
 """
 
 import json
@@ -88,20 +88,22 @@ def test_openvino_genai_encodes_and_writes_the_same(saved, run_with, tmp_path):
 import sys, json
 import openvino_genai
 from optimum.exporters.openvino import main_export
-main_export(sys.argv[1], sys.argv[2], task="text-generation-with-past")
-from optimum.exporters.openvino.convert import export_tokenizer
-from transformers import AutoTokenizer
-export_tokenizer(AutoTokenizer.from_pretrained(sys.argv[1]), sys.argv[2])
-pipe = openvino_genai.LLMPipeline(sys.argv[2], "CPU", INFERENCE_PRECISION_HINT="f32")
+main_export(sys.argv[1], sys.argv[2], task="text-generation-with-past", convert_tokenizer=True)
+exact = {{"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}}
+pipe = openvino_genai.LLMPipeline(sys.argv[2], "CPU", **exact)
 tokenizer = pipe.get_tokenizer()
 ids = tokenizer.encode({PROMPT!r}).input_ids
 chat = tokenizer.apply_chat_template({TURNS!r}, add_generation_prompt=True)
-print(json.dumps([ids.data[0].tolist(), chat]))
+new = {{"max_new_tokens": {NEW}, "min_new_tokens": {NEW}}}
+text = pipe.generate({PROMPT!r}, do_sample=False, apply_chat_template=False, **new)
+print(json.dumps([ids.data[0].tolist(), chat, text]))
 """
     folder = saved["conversations"]
-    ids, chat = json.loads(run_with("openvino_genai", code, folder, tmp_path / "openvino"))
-    assert ids == AutoTokenizer.from_pretrained(folder)(PROMPT)["input_ids"]
+    ids, chat, text = json.loads(run_with("openvino_genai", code, folder, tmp_path / "openvino"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert ids == tokenizer(PROMPT)["input_ids"]
     assert chat == "<|endoftext|><|user|> 안녕 하세요<|assistant|>"
+    assert text == tokenizer.decode(greedy(folder)[len(ids) :], skip_special_tokens=True)
 
 
 def test_trl_learns_texts_and_of_messages_the_answers(saved, run_with, tmp_path):
