@@ -17,6 +17,8 @@ RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: 
 ADAPTER = "adapter"  # beside a model that LoRA trained: what was merged into it
 RECORD = "run.json"  # what training/record.py tells of a run
 CURVE = "training_curve.png"
+CARD = "README.md"  # see training/model_card.py
+CARD_MARK = "<!-- gpt2-korean이 쓴 파일입니다. 고쳐서 간직하려면 이 줄을 지우세요. -->"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors", "adapter_model.bin")
 LEGACY_PICKLE = b"\x80"  # how torch.save wrote before its files were archives
 
@@ -96,6 +98,11 @@ def read_shapes(folder):
         except (SafetensorError, OSError):
             continue  # missing_weights names it
     return shapes
+
+
+def is_our_card(path):
+    """Whether a file is a README.md that we wrote, and no user has made their own."""
+    return path.name == CARD and path.is_file() and CARD_MARK in path.read_text("utf-8", errors="replace")
 
 
 def first_bytes(path, count):

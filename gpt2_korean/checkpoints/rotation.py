@@ -7,12 +7,14 @@ from pathlib import Path
 from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.checkpoints.complete import (
     ADAPTER,
+    CARD,
     CHECKPOINT,
     CURVE,
     RESUME,
     STATE,
     WEIGHTS,
     has_weights,
+    is_our_card,
     read_json,
     whole_checkpoints,
 )
@@ -126,6 +128,8 @@ def remove_checkpoint(folder):
         atomic_files.tidy_staging_area(folder.parent)
     else:
         remove_run_files(folder)
+        if is_our_card(folder / CARD):  # an adapter's, which is of no use alone
+            (folder / CARD).unlink()
 
 
 def remove_run_files(folder):
@@ -136,7 +140,7 @@ def remove_run_files(folder):
 
 
 def _is_run_file(path):
-    return path.is_file() and any(path.match(pattern) for pattern in RUN_FILES)
+    return path.is_file() and (any(path.match(pattern) for pattern in RUN_FILES) or is_our_card(path))
 
 
 def _publication_order(path):

@@ -184,12 +184,19 @@ def test_an_adapter_is_exported_merged(exported, tmp_path, tiny_model_folder, by
 
 
 def test_sampling_starts_as_the_page_does_or_as_the_flags_say(exported, tiny_model_folder):
-    names = ("temp", "top_k", "top_p", "penalty_repeat", "penalty_last_n")
+    names = ("temp", "top_k", "top_p", "min_p", "penalty_repeat", "penalty_last_n")
     reader = exported(tiny_model_folder)
-    assert [field(reader, f"general.sampling.{name}") for name in names] == pytest.approx([0.7, 50, 0.95, 1.2, -1])
-    words = ["--temperature=0.5", "--top_k=3", "--top_p=0.9", "--repetition_penalty=1.5", "--repetition_window=64"]
+    assert [field(reader, f"general.sampling.{name}") for name in names] == pytest.approx([0.7, 50, 0.95, 0, 1.2, -1])
+    words = [
+        "--temperature=0.5",
+        "--top_k=3",
+        "--top_p=0.9",
+        "--min_p=0.1",
+        "--repetition_penalty=1.5",
+        "--repetition_window=64",
+    ]
     reader = exported(tiny_model_folder, *words)
-    assert [field(reader, f"general.sampling.{name}") for name in names] == pytest.approx([0.5, 3, 0.9, 1.5, 64])
+    assert [field(reader, f"general.sampling.{name}") for name in names] == pytest.approx([0.5, 3, 0.9, 0.1, 1.5, 64])
 
 
 def test_name_licence_and_language_are_told(exported, tmp_path, byte_tokenizer):
