@@ -10,6 +10,7 @@ import errno
 import importlib.util
 import ipaddress
 import json
+import mimetypes
 import secrets
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -99,6 +100,7 @@ def build_app(names, closing, page):
     from gpt2_korean.device import describe_device
     from gpt2_korean.generation.write import converses
 
+    mimetypes.add_type("text/javascript", ".js")  # in the registry of many a Windows it is plain text: no script then
     settings, seed, chat = page.options.settings, page.options.model.seed, page.model.chat
     take_turns = turns_on_one_thread(closing)
 

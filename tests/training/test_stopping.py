@@ -34,9 +34,12 @@ def test_a_signal_before_training_ends_the_run_at_once(
 
 
 def test_the_end_of_max_hours_before_training_ends_the_run_at_once():
-    with pytest.raises(Stopped, match="--max_hours.*저장할 것은 없습니다"), stop_requests(max_hours=0.1 / 3600):
+    def wait():
         for _ in range(6000):
             time.sleep(0.01)
+
+    with stop_requests(max_hours=0.1 / 3600), pytest.raises(Stopped, match=r"--max_hours.*저장할 것은 없습니다"):
+        wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, None])
