@@ -19,6 +19,7 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 import types
 from pathlib import Path
 
@@ -97,6 +98,13 @@ def emulated_processes(known={}):  # noqa: B006
             yield Path("/proc", process)
 
 
+def read_link(path):
+    try:
+        return os.readlink(path)
+    except OSError:  # that of the listing itself
+        return None
+
+
 def is_held(path):
     """Whether a file, or any in a folder, is open or mapped in this process or another of Windows."""
     path = os.path.join(os.path.realpath(os.path.dirname(os.fspath(path)) or "."), os.path.basename(os.fspath(path)))
@@ -105,11 +113,13 @@ def is_held(path):
     inside = path + os.sep
     for process in emulated_processes():
         try:
-            descriptors = [os.readlink(each) for each in (process / "fd").iterdir()]
-            mapped = re.findall(r"/.*", (process / "maps").read_text())
+            held = [place for each in os.listdir(process / "fd") if (place := read_link(process / "fd" / each))]
+            maps = (process / "maps").read_text("utf-8")
         except OSError:
             continue  # it has ended
-        if any(held == path or held.startswith(inside) for held in (*descriptors, *mapped)):
+        if path in maps:
+            held += re.findall(r"/.*", maps)
+        if any(each == path or each.startswith(inside) for each in held):
             return True
     return False
 
@@ -161,7 +171,9 @@ def change_files():
 
     def removed(real):
         def remove(path, *args, **keywords):
-            if is_held(path):
+            frames = [sys._getframe(1), sys._getframe(2)]  # pathlib may stand between
+            own_way = any(frame.f_globals["__name__"].startswith("filelock") for frame in frames)  # and another there
+            if not own_way and is_held(path):
                 raise failure(SHARING_VIOLATION, os.fspath(path))
             return real(path, *args, **keywords)
 
@@ -188,6 +200,7 @@ def change_files():
         setattr(os, name, removed(getattr(os, name)))
     os.mkdir = made(os.mkdir)
     shutil._use_fd_functions = False
+    tempfile.TemporaryFile = tempfile.NamedTemporaryFile  # as it is there
 
 
 def change_signals():
@@ -217,7 +230,8 @@ def make_msvcrt():
     import fcntl
 
     def locking(descriptor, mode, count):
-        kind = fcntl.F_UNLCK if mode == msvcrt.LK_UNLCK else fcntl.F_WRLCK
+        writes = fcntl.fcntl(descriptor, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR)  # Linux locks nothing else alone
+        kind = fcntl.F_UNLCK if mode == msvcrt.LK_UNLCK else fcntl.F_WRLCK if writes else fcntl.F_RDLCK
         region = struct.pack("hhqqi4x", kind, os.SEEK_SET, os.lseek(descriptor, 0, os.SEEK_CUR), count, 0)
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, region)
