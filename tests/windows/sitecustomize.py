@@ -7,6 +7,7 @@ removed, it does to everybody. Not here: the console, the Proactor loop, reads o
 
 import builtins
 import errno
+import functools
 import importlib.util
 import io
 import mimetypes
@@ -24,6 +25,7 @@ import types
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+OURS, SCRIPTS = f"{ROOT}/gpt2_korean/", {f"{ROOT}/train.py", f"{ROOT}/generate.py"}
 MARK = "EMULATED_WINDOWS"  # in the environment of all such processes
 CODE_PAGE = "cp949"
 ACCESS_DENIED, SHARING_VIOLATION, ALREADY_EXISTS, INVALID_NAME, NO_SOCKET = 5, 32, 183, 123, 10038
@@ -47,10 +49,10 @@ ITIMER_PROF ITIMER_REAL ITIMER_VIRTUAL SIG_BLOCK SIG_SETMASK SIG_UNBLOCK
 BAD_NAME = re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$')
 
 
+@functools.cache
 def is_ours(file):
     """Whether a file of code is of the package or one of the two scripts."""
-    place = os.path.relpath(file, ROOT) if os.path.isabs(file) else file
-    return place.startswith("gpt2_korean" + os.sep) or place in ("train.py", "generate.py")
+    return file.startswith(OURS) or os.path.abspath(file) in SCRIPTS
 
 
 def called_by_us(depth=2):
