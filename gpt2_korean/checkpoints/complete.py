@@ -138,7 +138,8 @@ def check_output_dir(output_dir):
     output_dir = Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise UsageError(f"--output_dir={output_dir}: 폴더가 아니라 파일입니다. 다른 경로를 주세요.")
-    existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
+    # Of a drive that is not there nothing exists.
+    existing = next((path for path in (output_dir, *output_dir.absolute().parents) if path.exists()), output_dir)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(
             f"--output_dir={output_dir}: {existing}에 쓸 수 없습니다. 권한을 확인하거나 다른 경로를 주세요."

@@ -237,7 +237,7 @@ def path(word):
 def file_path(word):
     """A path that is no folder's."""
     word = path(word)
-    if word.endswith("/") or os.path.isdir(word):
+    if word.endswith(("/", os.sep)) or os.path.isdir(word):
         raise argparse.ArgumentTypeError(f"{particle(repr(word), '은/는')} 폴더입니다. 파일을 주세요.")
     return word
 

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import re
-import shlex
 import shutil
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from gpt2_korean.export.vocabulary import CONTROL, read_vocabulary, refusal
 from gpt2_korean.messages import UsageError, UserError, particle, print_once, say, warn
 from gpt2_korean.model.gpt2 import TANH_GELU, is_gpt2
 from gpt2_korean.text.chat_prompt import find_chat
+from gpt2_korean.windows import join_command
 
 SUFFIX = ".gguf"
 SPARE = 1 << 23  # bytes for all that is no weight: a vocabulary of 50,000 tokens takes a fifth of it
@@ -189,7 +189,9 @@ def read_card(source):
 
 def describe_use(path, talks, length):
     """The lines that say how a GGUF file is opened elsewhere."""
-    file, name = shlex.quote(str(path)), re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "gpt2-korean"
-    llama = f"llama-cli -m {file}" if talks else f'llama-completion -m {file} -p "오늘은" -n {length}'
-    ollama = f"ollama create {name} -f {shlex.quote(str(modelfile_of(path)))} && ollama run {name}"
-    return f"llama.cpp로: {llama}\nOllama로: {ollama}" + ("" if talks else ' "오늘은"')
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "gpt2-korean"
+    begin = [] if talks else ["오늘은"]
+    llama = ["llama-cli", "-m", path] if talks else ["llama-completion", "-m", path, "-p", *begin, "-n", length]
+    ollama = ["ollama", "create", name, "-f", modelfile_of(path)], ["ollama", "run", name, *begin]
+    llama, create, run = (join_command(list(map(str, words))) for words in (llama, *ollama))
+    return f"llama.cpp로: {llama}\nOllama로: {create}\n          {run}"

@@ -9,6 +9,7 @@ import errno
 import importlib.util
 import ipaddress
 import json
+import mimetypes
 import secrets
 import socket
 from dataclasses import replace
@@ -125,6 +126,7 @@ def page_routes(page, line):
     from gpt2_korean.device import describe_device
     from gpt2_korean.generation.write import converses
 
+    mimetypes.add_type("text/javascript", ".js")  # in the registry of many a Windows it is plain text: no script then
     settings, seed, chat = page.options.settings, page.options.model.seed, page.model.chat
 
     async def describe(_request):

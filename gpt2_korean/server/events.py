@@ -1,6 +1,5 @@
 """What a page asks for → the events that answer it, as they come: a text, piece by piece, or suggestions."""
 
-import re
 import secrets
 import shlex
 import time
@@ -8,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from gpt2_korean.cli.generate_options import GenerateOptions, Settings, to_words
 from gpt2_korean.text.conversations import PROMPT
+from gpt2_korean.windows import join_for_windows
 
 SUGGESTIONS, SUGGESTED_TOKENS = 3, 10
 
@@ -87,19 +87,6 @@ def equal_commands(options, read, asked):
     equal = replace(options, model=model, prompts=prompts, settings=asked.settings)
     words = ["python", "generate.py", *to_words(equal)]
     return {"posix": shlex.join(words), "windows": join_for_windows(words)}
-
-
-def join_for_windows(words):
-    """A command line that cmd and PowerShell read alike, None where a word has what they read each in its own way."""
-    if re.search(r'["%$`!\r\n\u201c-\u201e]', "".join(words)):
-        return None
-    plain = re.compile(r"[\w=-]+")
-    return " ".join(word if plain.fullmatch(word) else f'"{word}{trailing_backslashes(word)}"' for word in words)
-
-
-def trailing_backslashes(word):
-    """Those of its end once more: before a quote a program reads two as one."""
-    return word[len(word.rstrip("\\")) :]
 
 
 def write_rows(page, rows):
