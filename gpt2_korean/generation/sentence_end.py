@@ -1,7 +1,7 @@
 """Where the sentences of a text end, and a text that comes by whole sentences; knows no model.
 
 A sentence ends
-- where its line does;
+- where its line does, but not behind a comma;
 - behind . ! ? and closing quotes and brackets after them, where a blank follows, but not behind the point of a number
   ("3.5", "1.", "2026. 5. 1."), a single letter ("A.", at the beginning of a line also "가.") or a title ("Mr.");
 - behind … .. and ~ there only after 다, 요, 죠, or with a closing quote or bracket: else they are a pause;
@@ -24,7 +24,8 @@ def sentence_ends(text, whole):
     for found in MARKS.finditer(text):
         line_ends = found["marks"] is None
         end = found.start() if line_ends else found.end()
-        if end > last and (line_ends or _ends(text, found, whole)):
+        is_end = not text[:end].endswith((",", "，", "、")) if line_ends else _ends(text, found, whole)
+        if end > last and is_end:
             yield end
             last = end
 
