@@ -1,4 +1,7 @@
-"""Continue or answer a prompt with a trained model: argv → options → model → ids → text on stdout, or on a page."""
+"""Continue or answer a prompt with a trained model: argv → options → model → ids → text on stdout, or on a page.
+
+Or write the model for other programs.
+"""
 
 import sys
 
@@ -14,6 +17,11 @@ def main(argv=None):
     # Whatever the command line and the files alone can show to be wrong is refused here, before torch is
     # imported, which takes seconds.
     options = parse_generate_options(argv, models_below)
+    if options.export.export:
+        from gpt2_korean.export.command import export
+
+        export(find_model(options.model.model_name_or_path), options)
+        return 0
     prompts = [] if options.output.interactive else find_prompts(options.prompts, not options.page.serve)
     source = find_model(options.model.model_name_or_path)
     check_output_file(options.output.output_file)

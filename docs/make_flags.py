@@ -22,7 +22,7 @@ MORE = {
     ("generate.py", "모델"): "[장치](devices.md), [속도](speed.md)",
     ("generate.py", "앞글(프롬프트)"): "[쓰기](writing.md)",
     ("generate.py", "샘플링"): "[쓰기](writing.md), [동작 원리](how-it-works.md#7-고르기-샘플링)",
-    ("generate.py", "웹 페이지"): "[쓰기](writing.md#웹-페이지에서)",
+    ("generate.py", "웹 페이지와 API"): "[쓰기](writing.md#웹-페이지에서)",
 }
 
 

@@ -35,6 +35,7 @@ READ_WITH_CONSONANT = READ_WITH_L | set("036MmNn") | {chr(letter) for letter in 
 READ = READ_WITH_CONSONANT | set("2459%ABCDEFGHIJKOPQSTUVWXYZabcdefghijkopqstuvwxyz")
 # A few of requirements.txt, by which one knows a Python that has none of it.
 REQUIRED = ("torch", "transformers", "datasets", "safetensors")
+IN_USE = (5, 32, 33)  # how Windows refuses to change a file that a program has open or mapped; 5: or for its rights
 SHORTEST_SECRET = 6  # what is shorter, as the 1 or false of a switch, would hide half of every message
 
 
@@ -144,7 +145,7 @@ def report(error):
         print(lines, file=sys.stderr, flush=True)
     name = f"gpt2-korean-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     about = f"Python {platform.python_version()}, {platform.platform()}\n"
-    place = "적을 곳이 없었습니다. GPT2_KOREAN_DEBUG=1을 앞에 붙여 다시 실행하면 화면에 나옵니다."
+    place = "적을 곳이 없었습니다. 환경 변수 GPT2_KOREAN_DEBUG를 1로 두고 다시 실행하면 화면에 나옵니다."
     for folder in (getattr(error, "reported_in", None), ".", tempfile.gettempdir()):
         with contextlib.suppress(OSError, ValueError, TypeError):
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -202,8 +203,10 @@ def particle(word, pair):
 
 def describe_missing(packages):
     """What to do about `packages` that this Python has not: most often its virtual environment is not active."""
-    if os.path.exists(".venv/bin/python"):
-        way_on = "source .venv/bin/activate를 먼저 하거나 .venv/bin/python으로 실행하세요."
+    ways = {".venv/bin/python": "source .venv/bin/activate", r".venv\Scripts\python.exe": r".venv\Scripts\activate"}
+    here = next((python for python in ways if os.path.exists(python)), None)
+    if here:
+        way_on = f"{particle(ways[here], '을/를')} 먼저 하거나 {particle(here, '으로/로')} 실행하세요."
     else:
         way_on = "README의 ‘설치’대로 가상 환경을 만들고 pip install -r requirements.txt를 실행하세요."
     return f"이 Python({sys.executable})에는 필요한 패키지가 없습니다: {', '.join(packages)}\n{way_on}"
@@ -223,5 +226,13 @@ def describe_os_error(error):
         errno.ENOTDIR: "폴더가 아니라 파일입니다",
     }
     reason = reasons.get(error.errno, first_line(error))
+    if is_in_use(error):
+        may_be = "권한이 없거나 " if error.winerror == IN_USE[0] else ""
+        reason = f"{may_be}다른 프로그램이 열어 두고 있습니다. 그 프로그램을 닫고 다시 실행하세요"
     where = f" ({error.filename})" if error.filename else ""
     return f"{reason}{where}"
+
+
+def is_in_use(error):
+    """Whether Windows refused to change a file since some program has it open, or may have."""
+    return getattr(error, "winerror", None) in IN_USE

@@ -74,7 +74,7 @@ def start(request, rank, port):
             os.environ.update({name: str(value) for name, value in each.items()}, MASTER_ADDR="127.0.0.1")
         os.chdir(request["folder"])
         if request.get("bytes"):
-            held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            held = int(Path("/proc/self/statm").read_text("utf-8").split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (held + request["bytes"],) * 2)
         sys.argv = request["words"]
         code = run_as_script(sys.argv[0])

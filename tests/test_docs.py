@@ -21,7 +21,8 @@ TWINS = [(page, page.with_name(page.name.replace(".en.md", ".md"))) for page in 
 OTHERS = [
     "contenders", "batches", "cold_only", "durations", "tb", "logdir", "flag",
     "nproc_per_node", "signals_to_handle", "shutdown_timeout", "gpus_per_node", "nodes", "time", "signal",
-    "extra_index_url", "index_url", "no_index", "find_links",
+    "extra_index_url", "index_url", "no_index", "find_links", "model", "model_args", "task", "tasks",
+    "rm", "init", "stop_timeout", "user", "userns", "build_arg", "gpus", "ipc", "group_add", "yes",
 ]  # fmt: skip
 
 
@@ -31,15 +32,25 @@ def text_of(page):
 
 def blocks(page, kind=""):
     """The code blocks of a page, of one kind such as bash or of all; those of a list are indented."""
-    return re.findall(rf"^ *```{kind or '.*'}\n(.*?)^ *```$", text_of(page), re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^ *```{kind or '[^`]*?'}\n(.*?)^ *```$", text_of(page), re.DOTALL | re.MULTILINE)
 
 
-def commands(page):
-    """The commands of a page's bash blocks, each as a list of words without comments."""
-    lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
+SHELLS = {"bash": "\\", "powershell": "`"}  # and what each escapes a character or the end of a line with
+
+
+def commands(page, shell="bash"):
+    """The commands of a page's blocks for a shell, each as a list of words without comments."""
+    escape = SHELLS[shell]
+    lines = [line for block in blocks(page, shell) for line in block.replace(f"{escape}\n", " ").splitlines()]
     # What the reader is to fill in is <so>, and a loop of the shell is read as it goes for the first time.
     lines = [re.sub("<[^>]*>", "FILL", line).replace("$size", "1024") for line in lines]
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+    return [words for line in lines if (words := split_words(line, escape))]
+
+
+def split_words(line, escape):
+    reader = shlex.shlex(line, posix=True, punctuation_chars=False)
+    reader.whitespace_split, reader.escape = True, escape
+    return list(reader)
 
 
 def test_every_message_of_the_troubleshooting_tables_is_in_the_program():
@@ -83,7 +94,7 @@ def train_words(words):
 def test_every_command_shown_is_accepted(page, tmp_path, monkeypatch):
     (tmp_path / "run.yaml").write_text("dataset_path: 글.txt\ndo_train: true\n", "utf-8")
     monkeypatch.chdir(tmp_path)
-    for words in commands(page):
+    for words in [words for shell in SHELLS for words in commands(page, shell)]:
         if flags := train_words(words):
             parse_train_options(flags)
         elif "generate.py" in words:
@@ -113,6 +124,29 @@ def test_the_english_tables_have_the_same_flags_and_values():
     assert english == rows("flags.md") != []
 
 
+def test_windows_is_told_the_commands_of_readme_and_of_the_demo():
+    def of_scripts(lines):
+        return [words[1:] for words in lines if words[1:2] in (["train.py"], ["generate.py"])]
+
+    told = of_scripts(commands(ROOT / "docs" / "windows.md", "powershell"))
+    recipe = text_of(ROOT / "Makefile").replace("\\\n", " ").replace("$(DEMO)", "fine_tuned_models/demo")
+    demo = of_scripts(shlex.split(line) for line in re.findall(r"^\t@?(\$\(RUN\) .*)$", recipe, re.MULTILINE))
+    assert demo == told[:2]
+    steps = of_scripts(commands(ROOT / "README.md"))[:2]
+    assert len(steps) == 2 and [words for words in told if words in steps] == steps
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_for_powershell_have_nothing_that_it_reads_in_its_own_way(page):
+    """A line that goes on ends in a backtick, and what it would fill in or split stands in single quotes."""
+    for block in blocks(page, "powershell"):
+        lines = block.splitlines()
+        for line, after in zip(lines, [*lines[1:], ""], strict=True):
+            assert not line.endswith((" ", "\\")) and line.endswith("`") == after.startswith("  "), line
+            assert not re.search(r"[$`]", re.sub("'[^']*'", "", line.removesuffix("`").removeprefix("$env:"))), line
+            assert " && " not in line  # PowerShell 5.1 knows none
+
+
 @pytest.mark.parametrize("english, korean", TWINS, ids=lambda page: page.name)
 def test_twins_have_the_same_parts_commands_and_links(english, korean):
     def parts(page):
@@ -124,7 +158,8 @@ def test_twins_have_the_same_parts_commands_and_links(english, korean):
         return {target.replace(".en.md", ".md") for target in targets} - {korean.name}
 
     assert parts(english) == parts(korean)
-    assert commands(english) == commands(korean)
+    for shell in SHELLS:
+        assert commands(english, shell) == commands(korean, shell)
     assert links(korean) <= links(english)
 
 

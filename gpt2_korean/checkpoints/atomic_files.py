@@ -8,9 +8,15 @@ import contextlib
 import os
 import shutil
 import stat
+import time
+from functools import partial
 from pathlib import Path
 
+from gpt2_korean.messages import is_in_use
+from gpt2_korean.windows import WINDOWS
+
 UNFINISHED = "_unfinished"
+PATIENCE_SECONDS = 5  # for a program that has a file open on Windows: a scanner of viruses looks at each new one
 
 
 def staging_area(output_dir):
@@ -52,14 +58,14 @@ def sync(folder):
 
 def rename_into_place(folder, target):
     """Make a synced folder visible as `target`, which must not exist: before or after, never half."""
-    os.rename(folder, target)
+    move(folder, target, os.rename)
     _sync_path(target.parent)
 
 
 def replace_files(folder, target, order):
     """Move the synced files of `folder` into the folder `target` one by one, sorted by `order` (path → number)."""
     for path in sorted(folder.iterdir(), key=lambda path: (order(path), path.name)):
-        os.replace(path, target / path.name)
+        move(path, target / path.name)
     folder.rmdir()
     _sync_path(target)
 
@@ -68,19 +74,47 @@ def write_file(path, content):
     """Write `path` (a str as UTF-8, or bytes) so that it holds the old content or the new one, whatever happens."""
     try:
         beside = staging_area(path.parent) / path.name
-        beside.unlink(missing_ok=True)
+        remove(beside)
         with beside.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
         _sync_path(beside)
-        os.replace(beside, path)
+        move(beside, path)
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk is told of without
         raise
     tidy_staging_area(path.parent)
 
 
+def move(source, target, change=os.replace):
+    """Rename a file or folder; an OSError names the one of the two that stands in the way."""
+    try:
+        patiently(change, source, target)
+    except OSError as error:
+        error.filename, error.filename2 = str(target if os.path.lexists(target) else source), None
+        raise
+
+
+def remove(path):
+    """Delete a file, where it is there."""
+    patiently(partial(path.unlink, missing_ok=True))
+
+
+def patiently(change, *paths):
+    """change(*paths), tried for some seconds where Windows refuses it since a program has a file of them open."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return change(*paths)
+        except PermissionError as error:
+            if not is_in_use(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
 def _sync_path(path):
-    descriptor = os.open(path, os.O_RDONLY)
+    if WINDOWS and os.path.isdir(path):
+        return  # no folder is opened there, and no file synced that is open to be read alone
+    descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -17,6 +17,8 @@ RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: 
 ADAPTER = "adapter"  # beside a model that LoRA trained: what was merged into it
 RECORD = "run.json"  # what training/record.py tells of a run
 CURVE = "training_curve.png"
+CARD = "README.md"  # see training/model_card.py
+CARD_MARK = "<!-- gpt2-korean이 쓴 파일입니다. 고쳐서 간직하려면 이 줄을 지우세요. -->"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors", "adapter_model.bin")
 LEGACY_PICKLE = b"\x80"  # how torch.save wrote before its files were archives
 
@@ -98,6 +100,11 @@ def read_shapes(folder):
     return shapes
 
 
+def is_our_card(path):
+    """Whether a file is a README.md that we wrote, and no user has made their own."""
+    return path.name == CARD and path.is_file() and CARD_MARK in path.read_text("utf-8", errors="replace")
+
+
 def first_bytes(path, count):
     """The first bytes of a file, none of what is no file."""
     if not Path(path).is_file():
@@ -131,7 +138,8 @@ def check_output_dir(output_dir):
     output_dir = Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise UsageError(f"--output_dir={output_dir}: 폴더가 아니라 파일입니다. 다른 경로를 주세요.")
-    existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
+    # Of a drive that is not there nothing exists.
+    existing = next((path for path in (output_dir, *output_dir.absolute().parents) if path.exists()), output_dir)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(
             f"--output_dir={output_dir}: {existing}에 쓸 수 없습니다. 권한을 확인하거나 다른 경로를 주세요."

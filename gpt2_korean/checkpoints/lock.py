@@ -3,19 +3,27 @@
 import contextlib
 import datetime
 import errno
-import fcntl
 import json
 import math
 import os
 import re
 import time
+from functools import partial
 from pathlib import Path
 
+from gpt2_korean.checkpoints.atomic_files import patiently
 from gpt2_korean.checkpoints.complete import RECORD, check_output_dir, read_json
 from gpt2_korean.checkpoints.rotation import finish_what_a_killed_run_began
 from gpt2_korean.messages import UsageError, UserError, particle, warn
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+    import msvcrt
+
 LOCK = "_lock"
+FAR = 2**30  # where Windows' lock lies: who does not hold it can read nothing of what it is on
 PATIENCE_SECONDS = 5  # for a run that was killed just now: it takes time to give back its memory, and then the lock
 
 
@@ -23,7 +31,7 @@ PATIENCE_SECONDS = 5  # for a run that was killed just now: it takes time to giv
 def own_output_dir(output_dir):
     """Hold `output_dir`, made if need be, against other runs, and finish what a killed one began.
 
-    The lock is the operating system's (POSIX, and so across hosts where the file system carries it): it ends
+    The lock is the operating system's (POSIX has it across hosts, where the file system carries it): it ends
     with the process that holds it, however that ends, and no child inherits it. Of several ranks the first
     holds it for all. Raises UsageError where it cannot be one, UserError where another run holds it.
     """
@@ -38,6 +46,8 @@ def own_output_dir(output_dir):
         finish_what_a_killed_run_began(output_dir)
         yield
     finally:
+        if fcntl is None:
+            lock.close()  # a file that is open cannot be removed: not this one, and not the one of who holds it next
         with contextlib.suppress(OSError):  # the folder may be gone by now
             (output_dir / LOCK).unlink()
         lock.close()
@@ -50,9 +60,9 @@ def _lock(output_dir):
     path, deadline = output_dir / LOCK, time.monotonic() + PATIENCE_SECONDS
     while True:
         output_dir.mkdir(parents=True, exist_ok=True)  # anew, where the run before was the one that made it
-        file = open(path, "a+", encoding="utf-8", opener=_open_no_link)  # noqa: SIM115
+        file = patiently(partial(open, path, "a+", encoding="utf-8", opener=_open_no_link))
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _hold(file)
         except (BlockingIOError, PermissionError):
             if time.monotonic() < deadline:
                 file.close()
@@ -67,13 +77,22 @@ def _lock(output_dir):
             warn(f"{output_dir}: 잠금이 없는 파일 시스템입니다. 같은 --output_dir로 두 작업을 함께 돌리지 마세요.")
         with contextlib.suppress(FileNotFoundError):
             # A run that was just ending may have removed the file between our opening and locking it.
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            if fcntl is None or os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 break
         file.close()
     file.truncate(0)
     file.write(json.dumps({"job": _job_number(), "process": os.getpid(), "start": time.strftime("%Y-%m-%d %H:%M")}))
     file.flush()
     return file
+
+
+def _hold(file, alone=True):
+    """Lock an open file, not `alone`: as others may too; or raise BlockingIOError or PermissionError at once."""
+    if fcntl is not None:
+        fcntl.lockf(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        return
+    os.lseek(file.fileno(), FAR, os.SEEK_SET)
+    msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # which knows no other way
 
 
 def describe_run(output_dir):
@@ -87,7 +106,7 @@ def describe_run(output_dir):
         if _is_own(holder):  # to close the file would give up the lock
             return None
         try:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _hold(file, alone=False)
             return None
         except (BlockingIOError, PermissionError):
             step = _first_save(output_dir, start)
@@ -114,7 +133,9 @@ def _first_save(output_dir, start):
 def _open_no_link(path, flags):
     """Open the lock itself: through a link another file would be emptied."""
     try:
-        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+        if fcntl is None and os.path.islink(path):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise

@@ -7,15 +7,18 @@ from pathlib import Path
 from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.checkpoints.complete import (
     ADAPTER,
+    CARD,
     CHECKPOINT,
     CURVE,
     RESUME,
     STATE,
     WEIGHTS,
     has_weights,
+    is_our_card,
     read_json,
     whole_checkpoints,
 )
+from gpt2_korean.messages import is_in_use, warn
 
 REPLACES = "replaces_earlier_run"  # in a checkpoint: what an earlier run left beside it is still to be removed
 ESSENTIAL = (STATE, "config.json", "adapter_config.json")  # without them a folder is not whole, no model, no adapter
@@ -73,7 +76,7 @@ def publish(folder, target, replaced=True):
 def publish_model(folder, output_dir):
     """Move the synced files of a model, and its adapter, from `folder` into `output_dir`: no half model is visible."""
     for name in ESSENTIAL:
-        (output_dir / name).unlink(missing_ok=True)
+        atomic_files.remove(output_dir / name)
     if (folder / ADAPTER).is_dir():
         publish(folder / ADAPTER, output_dir / ADAPTER)
     atomic_files.replace_files(folder, output_dir, _publication_order)
@@ -95,9 +98,9 @@ def remove_earlier_run(output_dir, keep):
             remove_checkpoint(path)
     if has_weights(output_dir):
         remove_run_files(output_dir)
-    (output_dir / CURVE).unlink(missing_ok=True)  # a run that was stopped leaves one beside no model
+    atomic_files.remove(output_dir / CURVE)  # a run that was stopped leaves one beside no model
     remove_checkpoint(output_dir / ADAPTER)
-    (keep / REPLACES).unlink(missing_ok=True)
+    atomic_files.remove(keep / REPLACES)
 
 
 def drop_old_checkpoints(output_dir, limit, keep=None):
@@ -110,8 +113,14 @@ def drop_old_checkpoints(output_dir, limit, keep=None):
     kept = [*(wanted if limit is None else wanted[-limit:]), *whole[-1:], *([keep] if keep else [])]
     kept = {Path(path).resolve() for path in kept}
     for path in whole:
-        if path.resolve() not in kept:
+        if path.resolve() in kept:
+            continue
+        try:
             remove_checkpoint(path)
+        except PermissionError as error:
+            if not is_in_use(error):
+                raise
+            warn(f"{path}: 다른 프로그램이 열어 두어 지우지 못했습니다. 다음에 저장할 때 다시 지웁니다.")
 
 
 def remove_checkpoint(folder):
@@ -121,22 +130,24 @@ def remove_checkpoint(folder):
     elif folder.is_dir() and all(map(_is_run_file, folder.iterdir())):
         removed = atomic_files.staging_area(folder.parent) / f"removed-{folder.name}"
         shutil.rmtree(removed, ignore_errors=True)
-        os.rename(folder, removed)
+        atomic_files.move(folder, removed, os.rename)
         shutil.rmtree(removed, ignore_errors=True)  # what is left of it goes at the next start
         atomic_files.tidy_staging_area(folder.parent)
     else:
         remove_run_files(folder)
+        if is_our_card(folder / CARD):  # an adapter's, which is of no use alone
+            (folder / CARD).unlink()
 
 
 def remove_run_files(folder):
     """Delete the files of `folder` that a training run writes, and nothing else."""
     for pattern in RUN_FILES:
         for path in Path(folder).glob(pattern):
-            path.unlink()
+            atomic_files.remove(path)
 
 
 def _is_run_file(path):
-    return path.is_file() and any(path.match(pattern) for pattern in RUN_FILES)
+    return path.is_file() and (any(path.match(pattern) for pattern in RUN_FILES) or is_our_card(path))
 
 
 def _publication_order(path):

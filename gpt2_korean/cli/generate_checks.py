@@ -7,11 +7,22 @@ from gpt2_korean.text.chat_prompt import as_turns
 NOT_SERVED = ("interactive", "prompt_file", "output_file")
 # How many texts are written together and when they are shown: with a person in front of them that is settled.
 NOT_ASKED = ("stream", "batch_size")
+# What is of use where a model is exported; the values of sampling are written beside it.
+EXPORTED = {"export", "export_type", "model_name_or_path", "raw", "prompt_template", "system", "length", "stop", "seed"}
+EXPORTED |= {"top_k", "top_p", "min_p", "temperature", "repetition_penalty", "repetition_window"}
 ONE_ANSWER = "--num_return_sequences는 --interactive의 대화에서는 1이어야 합니다."
 
 
 def check_together(options, given):
     """Raise UsageError for flags that do not go together; options, given: all flags, and those of the command line."""
+    useless = sorted(given.keys() - EXPORTED)
+    if options.export and useless:
+        raise UsageError(
+            f"--export와 {particle(f'--{useless[0]}', '은/는')} 함께 쓸 수 없습니다. 내보낼 때는 글을 쓰지 않으니 이 "
+            "플래그를 빼세요."
+        )
+    if "export_type" in given and not options.export:
+        raise UsageError("--export_type은 내보낼 때만 쓰입니다. --export=내모델.gguf를 더하거나 이 플래그를 빼세요.")
     if options.prompt_file and options.prompt:
         raise UsageError("--prompt와 --prompt_file은 함께 쓸 수 없습니다. 하나만 주세요.")
     if options.interactive and (options.prompt or options.prompt_file):
@@ -32,7 +43,7 @@ def check_together(options, given):
             raise UsageError(
                 f"{mode}와 {particle(f'--{name}', '은/는')} 함께 쓸 수 없습니다. 글은 한 편씩, 쓰는 대로 보입니다."
             )
-    for name in ("host", "port"):
+    for name in ("host", "port", "api_key", "cors_origin"):
         if name in given and not options.serve:
             raise UsageError(
                 f"{particle(f'--{name}', '은/는')} 웹 페이지를 열 때만 쓰입니다. --serve를 더하거나 이 플래그를 빼세요."

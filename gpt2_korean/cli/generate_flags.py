@@ -7,6 +7,7 @@ from gpt2_korean.cli.parser import (
     DEVICES,
     MOST_TOKENS,
     REMOTE_CODE,
+    Collect,
     KoreanArgumentParser,
     add_flag,
     add_switch,
@@ -18,7 +19,7 @@ from gpt2_korean.cli.parser import (
     text,
 )
 from gpt2_korean.cli.suggestions import flag_to_write_with
-from gpt2_korean.cli.writing_values import prompt_template, stage, temperature
+from gpt2_korean.cli.writing_values import api_key, origin, prompt_template, stage, temperature
 
 
 def generate_parser():
@@ -71,17 +72,43 @@ def generate_parser():
     add_flag(
         sampling, "--min_length", integer(0, MOST_TOKENS), "적어도 이만큼 새 토큰을 쓰기 전에는 글을 끝내지 않습니다", 0
     )
+    add_switch(
+        sampling,
+        "--end_at_sentence",
+        "글을 문장 끝에서 맺습니다. --length만큼 쓴 뒤 처음으로 문장이 끝나는 데까지 쓰고, 그만큼 더 써도 끝나지 "
+        "않으면 마지막 문장 끝까지만 남깁니다. 쓰는 동안에는 한 문장씩 보입니다",
+    )
     stop_help = r'이 글이 나오면 그 앞에서 끝냅니다. 여러 번 줄 수 있습니다 (예: "\n")'
     sampling.add_argument("--stop", type=escaped_text, action="append", metavar="글", help=stop_help)
     add_flag(sampling, "--top_k", integer(0), "확률이 높은 k개에서만 고릅니다. 0이면 제한하지 않습니다", 50)
     top_p_help = "확률이 높은 순서로 합이 p가 될 때까지의 후보에서만 고릅니다"
     add_flag(sampling, "--top_p", number(above=0, maximum=1), top_p_help, 1.0)
+    min_p_help = "가장 확률이 높은 토큰의 p배가 안 되는 토큰은 고르지 않습니다. 0이면 막지 않습니다"
+    add_flag(sampling, "--min_p", number(0, 1), min_p_help, 0.0)
+    typical_help = (
+        "확률이 뻔하지도 뜻밖이지도 않은 순서로 합이 p가 될 때까지의 후보에서만 고릅니다. 1이면 막지 않습니다"
+    )
+    add_flag(sampling, "--typical_p", number(above=0, maximum=1), typical_help, 1.0)
     heat_help = "낮을수록 무난하고 높을수록 다양합니다. 0이면 항상 확률이 가장 높은 토큰을 고릅니다"
     add_flag(sampling, "--temperature", temperature, heat_help, 1.0)
     penalty_help = "반복 페널티: 이미 나온 토큰의 점수를 낮추는 정도. 1이면 낮추지 않습니다"
     add_flag(sampling, "--repetition_penalty", number(0.001, 1000), penalty_help, 1.0)
     add_flag(sampling, "--repetition_window", integer(0), "최근 N개의 토큰에만 반복 페널티를 줍니다. 0이면 모두", 0)
     add_switch(sampling, "--penalize_prompt", "앞글에 나온 토큰에도 반복 페널티를 줍니다 (기본값: true)", default=True)
+    dry_help = "DRY: 앞에 나온 구절을 길게 반복할수록 점수를 더 낮추는 정도. 흔히 0.8, 0이면 쓰지 않습니다"
+    add_flag(sampling, "--dry_multiplier", number(0), dry_help, 0.0)
+    base_help = "DRY: 반복이 한 토큰 길어질 때마다 점수를 몇 배로 더 낮출지"
+    add_flag(sampling, "--dry_base", number(1), base_help, 1.75)
+    add_flag(sampling, "--dry_allowed_length", integer(1), "DRY: 이보다 길게 반복하는 토큰부터 점수를 낮춥니다", 2)
+    add_flag(sampling, "--dry_penalty_last_n", integer(0), "DRY: 최근 N개의 토큰에서만 반복을 찾습니다. 0이면 모두", 0)
+    sampling.add_argument(
+        "--dry_sequence_breaker",
+        type=escaped_text,
+        action=Collect,
+        default=["\n", ":", '"', "*"],
+        metavar="글",
+        help="DRY: 반복을 끊는 글. 여러 번 줄 수 있고, none이면 두지 않습니다 " + r'(기본값: \n : " *)',
+    )
     add_flag(
         sampling, "--no_repeat_ngram_size", integer(0), "이만큼 이어진 토큰은 반복하지 않습니다. 0이면 막지 않습니다", 0
     )
@@ -97,9 +124,30 @@ def generate_parser():
     add_flag(output, "--batch_size", integer(1, 4096), "한 번에 함께 쓸 글의 수", 32)
     add_flag(output, "--output_file", file_path, "결과를 한 줄에 하나씩 덧붙일 .jsonl 파일(앞글, 글, 시드, 설정)")
 
-    page = parser.add_argument_group("웹 페이지")
-    add_switch(page, "--serve", "브라우저로 글을 쓰는 웹 페이지를 엽니다. 다른 플래그는 그 페이지의 처음 값이 됩니다")
+    page = parser.add_argument_group("웹 페이지와 API")
+    serve_help = "브라우저로 글을 쓰는 웹 페이지와 OpenAI 호환 API(/v1)를 엽니다. 다른 플래그는 그 처음 값이 됩니다"
+    add_switch(page, "--serve", serve_help)
     host_help = "웹 페이지를 열 주소. 기본값으로는 이 컴퓨터에서만 접속할 수 있습니다. 다른 컴퓨터에서도 쓰려면 0.0.0.0"
     add_flag(page, "--host", text, host_help, "127.0.0.1")
     add_flag(page, "--port", integer(0, 65535), "웹 페이지를 열 포트. 0이면 비어 있는 포트", 7860)
+    key_help = (
+        "이 키를 보내는 사람에게만 답합니다. 환경 변수 GPT2_KOREAN_API_KEY로 주면 프로세스 목록에 보이지 않습니다"
+    )
+    add_flag(page, "--api_key", api_key, key_help)
+    page.add_argument(
+        "--cors_origin",
+        type=origin,
+        action="append",
+        metavar="주소",
+        help="이 주소의 다른 웹 페이지가 API를 쓸 수 있게 합니다. 여러 번 줄 수 있고, *는 모두입니다 (기본값: 없음)",
+    )
+
+    export = parser.add_argument_group("내보내기")
+    export_help = (
+        "글을 쓰는 대신 모델을 llama.cpp와 Ollama가 여는 GGUF 파일로 내보냅니다. Ollama의 Modelfile도 곁에 쓰고, "
+        "샘플링의 플래그는 그곳의 처음 값이 됩니다 (예: 내모델.gguf)"
+    )
+    add_flag(export, "--export", file_path, export_help)
+    type_help = "내보낼 가중치의 자료형. 파일의 크기는 f32의 반(f16, bf16)이나 4분의 1(q8_0)이 됩니다"
+    add_flag(export, "--export_type", choice("f32", "f16", "bf16", "q8_0"), type_help, "f16")
     return parser

@@ -1,5 +1,7 @@
 """argv → the options of generate.py: frozen dataclasses by README's groups; and back to the words of a command line."""
 
+import argparse
+import os
 import sys
 from dataclasses import dataclass, fields
 
@@ -9,11 +11,12 @@ from gpt2_korean.cli.other_names import GENERATE_NAMES
 from gpt2_korean.cli.parser import escaped_text, group_of
 from gpt2_korean.cli.suggestions import suggest_flag
 from gpt2_korean.cli.usage import MODELS, ask_for_model, show_writing
-from gpt2_korean.cli.writing_values import prompt_template
+from gpt2_korean.cli.writing_values import api_key, prompt_template
 from gpt2_korean.messages import UsageError
 
-# What --serve takes for itself, and where its page starts without flags: values that write well.
-SERVING = ("serve", "host", "port")
+# What --serve takes for itself, and where its page and an exported model start without flags: values that write well.
+SERVING = ("serve", "host", "port", "api_key", "cors_origin")
+API_KEY = "GPT2_KOREAN_API_KEY"  # the environment variable: others do not see it in the list of processes
 PAGE_START = {"top_p": 0.95, "temperature": 0.7, "repetition_penalty": 1.2}
 
 
@@ -45,13 +48,21 @@ class Settings:
 
     length: int
     min_length: int
+    end_at_sentence: bool
     stop: list[str] | None
     top_k: int
     top_p: float
+    min_p: float
+    typical_p: float
     temperature: float
     repetition_penalty: float
     repetition_window: int
     penalize_prompt: bool
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breaker: list[str]
     no_repeat_ngram_size: int
 
 
@@ -69,6 +80,14 @@ class PageOptions:
     serve: bool
     host: str
     port: int
+    api_key: str | None
+    cors_origin: list[str] | None
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    export: str | None
+    export_type: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,7 @@ class GenerateOptions:
     settings: Settings
     output: ResultOptions
     page: PageOptions
+    export: ExportOptions
 
 
 SETTINGS = tuple(field.name for field in fields(Settings))
@@ -97,9 +117,19 @@ def parse_generate_options(argv=None, find_models=lambda folder: []):
     if not options.model_name_or_path:
         raise ask_for_model(find_models(MODELS))
     check_together(options, given)
-    if options.serve:
+    if options.serve or options.export:
         vars(options).update({name: value for name, value in PAGE_START.items() if name not in given})
+    if options.serve:
+        options.api_key = options.api_key or read_key(os.environ.get(API_KEY))
     return GenerateOptions(*(group_of(field.type, options) for field in fields(GenerateOptions)))
+
+
+def read_key(word):
+    """The key of the environment variable, None where it has none. Raises UsageError."""
+    try:
+        return api_key(word) if word else None
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"{API_KEY}: {error}") from None
 
 
 def parse_setting(name, word, names=SETTINGS):

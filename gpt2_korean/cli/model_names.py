@@ -25,7 +25,7 @@ def model_name(word):
 def tokenizer_name(word):
     """korean, original, a path, or what may be a name of the Hub."""
     word = path(word)
-    if word in TOKENIZERS or "/" in word or os.path.isdir(word):
+    if word in TOKENIZERS or _is_path(word) or os.path.isdir(word):
         return word
     found = nearest(word, TOKENIZERS, 0.5)
     # The Hub's names without an owner are those of old: gpt2, roberta-base.
@@ -35,8 +35,13 @@ def tokenizer_name(word):
     return word
 
 
+def _is_path(word):
+    """Whether a word has parts, as a path has or a Hub name with its owner."""
+    return "/" in word or os.sep in word
+
+
 def _no_typo(word, names):
-    if word in names or "/" in word or os.path.lexists(word):
+    if word in names or _is_path(word) or os.path.lexists(word):
         return word
     found = ALSO.get(squeeze(word)) or nearest(word, names, 0.75)
     if found:

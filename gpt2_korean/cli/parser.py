@@ -97,6 +97,14 @@ class KoreanArgumentParser(argparse.ArgumentParser):
         return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
 
 
+class Collect(argparse.Action):
+    """A flag that can be given more than once, which then has the given values in place of its default ones."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        given = getattr(namespace, self.dest, self.default)
+        setattr(namespace, self.dest, [value] if given is self.default else [*given, value])
+
+
 def spell_flag(word):
     """`--learning-rate=1` as `--learning_rate=1`: both spellings are in use among Hugging Face's scripts."""
     if not word.startswith("--"):
@@ -229,7 +237,7 @@ def path(word):
 def file_path(word):
     """A path that is no folder's."""
     word = path(word)
-    if word.endswith("/") or os.path.isdir(word):
+    if word.endswith(("/", os.sep)) or os.path.isdir(word):
         raise argparse.ArgumentTypeError(f"{particle(repr(word), '은/는')} 폴더입니다. 파일을 주세요.")
     return word
 

@@ -1,9 +1,8 @@
 """What a script says that was started without any flag, or without a model: how it is used, and a command that runs."""
 
-import shlex
-
 from gpt2_korean.messages import UsageError, say
 from gpt2_korean.text.folders import name_some
+from gpt2_korean.windows import join_command
 
 MODELS = "fine_tuned_models"  # where train.py writes unless told otherwise
 MOST_SHOWN = 5
@@ -28,8 +27,8 @@ def show_training(parser):
 def show_writing(parser, models):
     """models: paths of those there are."""
     heading = "학습한 모델로 써 보기:" if models else "예 (먼저 train.py로 학습하세요):"
-    flag = 'python generate.py --model_name_or_path={} --prompt="오늘은"'
-    show_usage(parser, heading, [flag.format(shlex.quote(str(model))) for model in models or [MODELS]])
+    words = [["python", "generate.py", f"--model_name_or_path={model}"] for model in models or [MODELS]]
+    show_usage(parser, heading, [f'{join_command(each)} --prompt="오늘은"' for each in words])
 
 
 def ask_for_model(models):

@@ -2,6 +2,7 @@
 
 import argparse
 import unicodedata
+from urllib.parse import urlsplit
 
 from gpt2_korean.cli.parser import escaped_text, number, text
 from gpt2_korean.messages import particle
@@ -15,6 +16,21 @@ def stage(word):
     if not word:
         raise argparse.ArgumentTypeError("빈 글은 줄 수 없습니다.")
     return word
+
+
+def api_key(word):
+    """A key that a header can carry."""
+    if not (word.isascii() and word.isprintable() and word and " " not in word):
+        raise argparse.ArgumentTypeError("빈칸 없는 영문자, 숫자, 기호로 된 키를 주세요.")
+    return word
+
+
+def origin(word):
+    """An origin as browsers send it, or * for any."""
+    parts, word = urlsplit(word), word.removesuffix("/")
+    if word != "*" and (parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != word):
+        raise argparse.ArgumentTypeError(f"{word!r}: https://example.com 꼴의 주소나 *를 주세요.")
+    return word.lower()
 
 
 def temperature(word):

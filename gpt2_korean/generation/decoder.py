@@ -79,6 +79,15 @@ class GPT2Decoder:
 
     def start(self, ids, mask, steps):
         """Logits [batch, vocab] after `ids` [batch, n], flush right where `mask` is 1; `steps` steps may follow."""
+        return self._logits(*self._start(ids, mask, steps))
+
+    def read(self, ids, first):
+        """Logits [n, vocab] after each of `ids`, a list, from the `first` on."""
+        ids = torch.tensor([ids], device=self.device)
+        x, added = self._start(ids, torch.ones_like(ids), 0)
+        return self.head(x[0, first:], added[0, first:])[0][:, : self.vocab_size]
+
+    def _start(self, ids, mask, steps):
         batch, width = ids.shape
         slots = self.room(width + steps)
         shape = (2, batch, self.heads, slots, self.tokens.shape[1] // self.heads)
@@ -115,7 +124,7 @@ class GPT2Decoder:
         if self.attend is None and (self.captures or self.padded):
             seen = self.slots[:reach]
             attention = {"attn_mask": ((seen <= self.next) & (seen >= self.first[:, None]))[:, None, None]}
-        logits = self._forward(tokens[:, None], self.next, reach, attention)
+        logits = self._logits(*self._forward(tokens[:, None], self.next, reach, attention))
         self.next += 1
         return logits
 
@@ -134,6 +143,9 @@ class GPT2Decoder:
                 y = y.transpose(1, 2).reshape(batch, new, -1)
             inner, x = mlp_in(x, attention_out(y))
             added = mlp_out(inner)
+        return x, added
+
+    def _logits(self, x, added):
         return self.head(x[:, -1], added[:, -1])[0][:, : self.vocab_size]
 
 
@@ -154,6 +166,10 @@ class LibraryDecoder:
         """As GPT2Decoder.start."""
         self.mask, self.cache = mask, None
         return self._forward(ids)
+
+    def read(self, ids, first):
+        """As GPT2Decoder.read."""
+        return self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=False).logits[0, first:]
 
     def room(self, tokens):
         return tokens

@@ -23,6 +23,7 @@ from gpt2_korean.speed import int8, linear
 from gpt2_korean.text.chat_prompt import find_chat
 from gpt2_korean.text.chat_template import CHAT_TEMPLATE
 from gpt2_korean.text.end_of_text import find_end
+from gpt2_korean.windows import WINDOWS
 
 FLAG = "--model_name_or_path"
 TOLD_OF = set()  # the failures of the Triton kernels that this process has warned of
@@ -162,9 +163,9 @@ def _tell_of_kernels(failure):
 
 
 def _read_weights(folder, config):
-    """Name → tensor, mapped from the files; None where there is no safetensors file."""
+    """Name → tensor, mapped from the files but on Windows; None where there is no safetensors file."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     index = read_model_json(FLAG, folder / "model.safetensors.index.json")
     names = {"model.safetensors"} if index is None else set(index["weight_map"].values())
@@ -173,7 +174,7 @@ def _read_weights(folder, config):
     tensors = {}
     try:
         for name in names:
-            tensors.update(load_file(folder / name))
+            tensors.update(load((folder / name).read_bytes()) if WINDOWS else load_file(folder / name))
     except SafetensorError as error:
         raise damaged(FLAG, folder, error) from None
     check_sizes(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, len(tensors), FLAG, folder)

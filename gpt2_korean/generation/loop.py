@@ -26,6 +26,7 @@ class _Rows:
     written: torch.Tensor  # int64 [], how many tokens are new
     length: torch.Tensor  # int64 [], how many are to be
     states: torch.Tensor  # int64 [batch], of the UTF-8 automaton
+    breakers: torch.Tensor  # bool [vocab], see dry.py
 
 
 def generate_ids(*arguments, **keywords):
@@ -35,7 +36,7 @@ def generate_ids(*arguments, **keywords):
 
 
 @torch.inference_mode()
-def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, every=1):
+def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, every=1, breakers=None, more=0):
     """Continue each of `prompts`, a batch of non-empty id lists, by up to `length` tokens.
 
     Yields, every few steps, the new ids of each row, a list of lists; a row ends before its first
@@ -44,12 +45,17 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
 
     utf8: the Utf8Tables of the vocabulary, to write whole characters only; the prompts end on one.
     every: after how many steps to look: each look waits for the device.
+    breakers: bool [vocab], the tokens at which repetitions end (dry.py), on any device; None for none.
+    more: how many tokens may follow `length`, for which no room is kept behind a prompt.
     """
     device, context = decoder.device, decoder.context
     windows = [torch.tensor(fit_prompt(prompt, length, context), device=device) for prompt in prompts]
     states = torch.zeros(len(windows), dtype=torch.long, device=device)
+    if breakers is None:
+        breakers = torch.zeros(decoder.vocab_size, dtype=torch.bool)
+    breakers = breakers.to(device, copy=True)  # a recording keeps it
     ended = [False] * len(windows)
-    done = 0
+    done, length = 0, length + more
     while done < length:
         ids, mask = pad_left(windows)
         width, steps = ids.shape[1], length - done
@@ -58,7 +64,7 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
             steps = min(steps, context - width + 1)
         logits = decoder.start(ids, mask, steps - 1)
         history = F.pad(ids.where(mask == 1, -1), (decoder.room(width + steps) - width, 0), value=-1)
-        rows = _Rows(history, *torch.tensor([done, length], device=device), states)
+        rows = _Rows(history, *torch.tensor([done, length], device=device), states, breakers)
         rows, replays = _recorded(decoder, rows, sampling, eos_token_id, utf8)
 
         def draw(logits, rows=rows):
@@ -138,7 +144,7 @@ def _draw(logits, rows, sampling, eos_token_id, utf8):
         # One number for each row: a lone one would be fetched from the device to index by.
         more = (rows.length - 1 - rows.written).clamp(max=3).expand(len(logits))
         logits = logits.masked_fill(~utf8.allowed[more, rows.states], -torch.inf)
-    scores = penalize_and_ban(logits, rows.history, rows.written, sampling, eos_token_id)
+    scores = penalize_and_ban(logits, rows.history, rows.written, sampling, eos_token_id, rows.breakers)
     tokens = choose_token(scores, sampling)
     if utf8 is not None:
         rows.states.copy_(utf8.next_state[rows.states, tokens])

@@ -1,5 +1,6 @@
 """Written texts → stdout, piece by piece, and a .jsonl file."""
 
+import errno
 import json
 import os
 import sys
@@ -76,7 +77,9 @@ def print_piece(text):
     try:
         print(text, end="", flush=True)
         return True
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EINVAL):  # the second is Windows' word for it
+            raise
         # What is left in the buffer would raise again when Python closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
@@ -95,5 +98,5 @@ def append_record(out, prompt, text, settings):
         "dtype": out.model.dtype,
     }
     record = {"prompt": prompt, "text": text, "seed": out.model.seed, "settings": about | vars(settings)}
-    with open(out.file, "a", encoding="utf-8") as file:
+    with open(out.file, "a", encoding="utf-8", newline="\n") as file:
         print(json.dumps(record, ensure_ascii=False), file=file)

@@ -11,21 +11,30 @@ from dataclasses import dataclass
 
 import torch
 
+from gpt2_korean.generation.dry import penalize_continued_repeats
+
 
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is drawn; the defaults draw from the model's own distribution.
 
-    temperature 0 is greedy; top_k 0, top_p 1, repetition_penalty 1, no_repeat_ngram_size 0 and
-    min_length 0 (in new tokens) are off; repetition_window 0 is no limit.
+    temperature 0 is greedy; top_k 0, top_p 1, min_p 0, typical_p 1, repetition_penalty 1, dry_multiplier 0,
+    no_repeat_ngram_size 0 and min_length 0 (in new tokens) are off; repetition_window and dry_penalty_last_n 0 are no
+    limit.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
     repetition_penalty: float = 1.0
     repetition_window: int = 0
     penalize_prompt: bool = True
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = 0
     no_repeat_ngram_size: int = 0
     min_length: int = 0
 
@@ -92,16 +101,40 @@ def keep_top_p(logits, p):
     return logits.masked_fill(drop, -torch.inf)
 
 
-def penalize_and_ban(logits, history, written, sampling, eos_token_id):
+def keep_min_p(logits, p):
+    """Keep the logits whose probability is at least `p` times that of the likeliest (Nguyen et al. 2024)."""
+    probabilities = logits.softmax(-1)
+    return logits.masked_fill(probabilities < p * probabilities.amax(-1, keepdim=True), -torch.inf)
+
+
+def keep_typical(logits, mass):
+    """Keep the fewest logits whose probabilities sum to `mass` or more, those first that tell about as much as is to be
+    expected: whose -log p is next to the entropy. Locally typical sampling, Meister et al. 2022.
+    """
+    logs = logits.log_softmax(-1)
+    entropy = -(logs * logs.exp()).nansum(-1, keepdim=True)
+    distances = (-logs - entropy).abs()
+    nearest, order = distances.sort(-1)
+    last = (logits.gather(-1, order).softmax(-1).cumsum(-1) < mass).sum(-1, keepdim=True)
+    return logits.masked_fill(distances > nearest.gather(-1, last.clamp(max=logits.shape[-1] - 1)), -torch.inf)
+
+
+def penalize_and_ban(logits, history, written, sampling, eos_token_id, breakers=None):
     """Logits [batch, vocab] in float32, less what the tokens so far speak against.
 
     written: int64 [], how many tokens of `history` are new; the older ones are the prompt's.
+    breakers: bool [vocab], see dry.py; of no use where dry_multiplier is 0.
     """
     scores = logits.float()
     if sampling.repetition_penalty != 1:
         counted = history[:, -sampling.repetition_window :]  # -0: all
         new = None if sampling.penalize_prompt else written
         scores = penalize_repetition(scores, counted, sampling.repetition_penalty, new)
+    if sampling.dry_multiplier > 0:
+        scores = penalize_continued_repeats(
+            scores, history, breakers, sampling.dry_multiplier, sampling.dry_base, sampling.dry_allowed_length,
+            sampling.dry_penalty_last_n,
+        )  # fmt: skip
     if sampling.no_repeat_ngram_size > 0:
         scores = ban_repeated_ngrams(scores, history, sampling.no_repeat_ngram_size)
     if sampling.min_length > 0:
@@ -121,6 +154,10 @@ def candidates(scores, sampling):
         if ids is None:
             scores, ids = scores.sort(descending=True)
         scores = keep_top_p(scores, sampling.top_p)
+    if sampling.min_p > 0:
+        scores = keep_min_p(scores, sampling.min_p)
+    if sampling.typical_p < 1:
+        scores = keep_typical(scores, sampling.typical_p)
     return scores, ids
 
 

@@ -1,9 +1,12 @@
 """Prompts → the texts that continue or answer them, as they come: what generate.py and its sessions share."""
 
-from dataclasses import fields
+from bisect import bisect_left
+from dataclasses import dataclass, fields
 
+from gpt2_korean.generation.dry import find_breakers
 from gpt2_korean.generation.loop import fit_prompt, stream_ids
 from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.generation.sentence_end import SentenceStream
 from gpt2_korean.generation.text_stream import TextStream
 from gpt2_korean.messages import warn
 from gpt2_korean.text.chat_prompt import as_turns
@@ -16,45 +19,85 @@ from gpt2_korean.text.prompts import encode_prompt
 LOOK_EVERY, LOOK_EVERY_IN_STREAM = 16, 4
 
 
-def stream_texts(model, prompts, settings, every=1, tell=warn):
-    """Continue `prompts`, a batch of str, by a LoadedModel; or answer them, conversations as Chat.encode takes them.
+@dataclass(frozen=True)
+class Piece:
+    """What a few steps add to a row. ended: None while it goes on; then "stop", one of the stop texts has come,
+    "end", the document's or the answer's has, or "length", it has all its tokens."""
 
-    settings: a frozen dataclass with the fields of a Sampling, and `length` and `stop`.
+    ids: list[int]
+    text: str
+    ended: str | None
+
+
+def stream_texts(model, prompts, settings, every=1, tell=warn):
+    """As stream_pieces, the new text of each row alone: a list of str."""
+    pieces = stream_pieces(model, prompts, settings, every, tell)
+    return ((steps, [piece.text for piece in rows]) for steps, rows in pieces)
+
+
+def stream_pieces(model, prompts, settings, every=1, tell=warn):
+    """Continue `prompts`, a batch of str or of ids, by a LoadedModel; or answer them, conversations as Chat.encode
+    takes them.
+
+    settings: a frozen dataclass with the fields of a Sampling, and `length`, `stop`, `dry_sequence_breaker` and
+        `end_at_sentence`.
     tell: gets the line that says so where the model's context is too short for all of a text, at once.
 
-    Returns an iterator that yields, every few steps, how many steps they were and the new text of each row,
-    a list of str. A row's text ends with the document or the answer, before the first of the stop texts, or
-    after `length` tokens.
+    Returns an iterator that yields, every few steps, how many steps they were and a Piece for each row. A row's text
+    ends with the document or the answer, before the first of the stop texts, or after `length` tokens; with
+    `end_at_sentence` at an end of a sentence, after twice as many at most.
     """
     sampling = Sampling(**{field.name: getattr(settings, field.name) for field in fields(Sampling)})
     encoded = [encode(model, prompt) for prompt in prompts]
     _tell_of_context(encoded, settings.length, model.decoder.context, tell)
     end, lead = model.eos_token_id, ""
-    if not isinstance(prompts[0], str):
+    if _is_conversation(prompts[0]):
         end, lead = model.chat.end, "" if _has_begun(prompts[0]) else model.chat.lead
         encoded = [_shorten(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
     streams = [TextStream(model.tokenizer, ids, settings.stop or (), lead) for ids in encoded]
+    breakers, more = None, settings.length if settings.end_at_sentence else 0
+    if more:
+        streams = [SentenceStream(stream, settings.length, settings.length + more) for stream in streams]
+    if sampling.dry_multiplier > 0:
+        breakers = find_breakers(model.tokenizer, tuple(settings.dry_sequence_breaker), model.decoder.vocab_size)
     every = every if model.decoder.captures else 1
-    return _push_chunks(streams, stream_ids(model.decoder, encoded, settings.length, sampling, end, model.utf8, every))
+    chunks = stream_ids(model.decoder, encoded, settings.length, sampling, end, model.utf8, every, breakers, more)
+    return _push_chunks(streams, chunks, settings.length + more)
 
 
-def _push_chunks(streams, chunks):
+def _push_chunks(streams, chunks, length):
+    ended, left = [None] * len(streams), length
     for chunk in chunks:
-        yield max(map(len, chunk)), [stream.push(ids) for stream, ids in zip(streams, chunk, strict=True)]
-        # A row without new ids has come to the end of its document.
-        if all(stream.ended or not ids for stream, ids in zip(streams, chunk, strict=True)):
-            break
-    yield 0, [stream.close() for stream in streams]
+        steps = max(map(len, chunk))
+        left -= steps
+        pieces = []
+        for row, (stream, ids) in enumerate(zip(streams, chunk, strict=True)):
+            ids, text = ([], "") if ended[row] else (ids, stream.push(ids))
+            if not ended[row]:
+                # A row with fewer ids than another has come to the end of its document.
+                ended[row] = "stop" if stream.ended else "end" if len(ids) < steps else None if left else "length"
+                text += stream.close() if ended[row] else ""
+            pieces.append(Piece(ids, text, ended[row]))
+        yield steps, pieces
+        if all(ended):
+            return
+    yield 0, [Piece([], stream.close(), why or "end") for stream, why in zip(streams, ended, strict=True)]
 
 
 def encode(model, prompt):
-    """The ids that `model` reads of a prompt, a str or a conversation."""
+    """The ids that `model` reads of a prompt: a str, a conversation, or ids already."""
     if isinstance(prompt, str):
         return encode_prompt(prompt, model.tokenizer, model.eos_token_id)
+    if not _is_conversation(prompt):
+        return prompt
     if _has_begun(prompt):
         *asked, begun = prompt
         return model.chat.encode(asked) + encode_texts([model.chat.lead + begun["content"]], model.tokenizer)[0]
     return model.chat.encode(prompt)
+
+
+def _is_conversation(prompt):
+    return not isinstance(prompt, str) and isinstance(prompt[0], dict)
 
 
 def _has_begun(conversation):
@@ -78,12 +121,25 @@ def read_after_turns(model, options, turns, prompt, length, written=""):
         text = fill(options.prompt_template, prompt) + written
         return put_in_context(model, options.prompt_template, turns, text, length)
     begun = [{"role": "assistant", "content": written}] if written else []
-    unseen = 0 if model.chat.answers is None else max(0, len(turns) + 1 - model.chat.answers)
-    for start in range(unseen, len(turns)):
-        conversation = as_turns(options.system, turns[start:], prompt) + begun
-        if _fits(model, conversation, length):
-            return conversation
-    return as_turns(options.system, [], prompt) + begun
+    return keep_newest(model, as_turns(options.system, turns, prompt) + begun, length)
+
+
+def keep_newest(model, conversation, length):
+    """A conversation less its oldest exchanges: until the model's context has room for `length` tokens more, and a
+    chat model has learnt from conversations as long. What sets its stage stays, and the last exchange.
+    """
+    roles = [turn["role"] for turn in conversation]
+    stage = next((place for place, role in enumerate(roles) if role != "system"), len(roles))
+    asked = [place for place in range(stage + 1, len(roles)) if roles[place - 1 : place + 1] == ["assistant", "user"]]
+    starts = [stage, *asked]
+    unseen = 0 if model.chat.answers is None else max(0, len(starts) - model.chat.answers)
+
+    def since(start):
+        return conversation[:stage] + conversation[start:]
+
+    *earlier, last = starts[unseen:]
+    kept = bisect_left(earlier, True, key=lambda start: _fits(model, since(start), length))
+    return since([*earlier, last][kept])
 
 
 def put_in_context(model, template, turns, text, length):
@@ -124,6 +180,7 @@ def write_batches(model, prompts, settings, batch_size, on_tokens):
         texts, left = [""] * len(batch), settings.length
         for steps, new in stream_texts(model, batch, settings, LOOK_EVERY):
             texts = [text + more for text, more in zip(texts, new, strict=True)]
+            steps = min(steps, left)  # a sentence may be finished beyond it
             on_tokens(steps * len(batch))
             left -= steps
         on_tokens(left * len(batch))  # those that it needed less, all its texts having ended

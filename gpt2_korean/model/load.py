@@ -10,6 +10,7 @@ from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 from gpt2_korean.model.tokenizer import learn_scratch_tokenizer, load_tokenizer
 from gpt2_korean.text.end_of_text import agree_on_ends
+from gpt2_korean.windows import WINDOWS
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 SMALL = 2**24  # weights and buffers that may be made without being held against files
@@ -77,6 +78,7 @@ def _load_whole(source, dtype, flag, access):
     check_room(source, config, flag, trust_remote_code=access["trust_remote_code"], **attention)
     model, loading = AutoModelForCausalLM.from_pretrained(
         source, config=config, dtype=dtype, output_loading_info=True, **access, **attention,
+        disable_mmap=WINDOWS or None,  # None: as it is best
         adapter_kwargs={"local_files_only": access["local_files_only"]},  # not handed on by itself
     )  # fmt: skip
     if loading["missing_keys"] or loading["mismatched_keys"]:

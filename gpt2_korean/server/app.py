@@ -4,22 +4,24 @@ The page is in page/. It asks in JSON and gets a line of JSON for each event; ha
 words and the checks of the settings are those of cli/.
 """
 
-import asyncio
 import contextlib
 import errno
 import importlib.util
 import ipaddress
 import json
+import mimetypes
 import secrets
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from gpt2_korean.cli.generate_options import PAGE_START, describe_settings, parse_setting
-from gpt2_korean.messages import UsageError, UserError, report, say, say_error, warn
+from gpt2_korean.messages import UsageError, UserError, say, warn
 from gpt2_korean.server.events import Asked, suggest_texts, write_text
+from gpt2_korean.server.key import ask_for_key
+from gpt2_korean.server.openai_answers import describe_error
+from gpt2_korean.server.openai_routes import is_json, openai_routes
+from gpt2_korean.server.turns import FULL, Line, LineIsFull
 from gpt2_korean.text.prompts import read_prompts
 
 # What the page can change: its Korean name; least, most and step of its slider. The field takes whatever the flag does.
@@ -36,9 +38,10 @@ PRESETS = {
     "보통": {"top_k": 50, **PAGE_START},
     "자유롭게": {"top_k": 0, "top_p": 0.98, "temperature": 1.0, "repetition_penalty": 1.1},
 }
-# The most that is done for one request, however it was sent, and the most requests that wait.
-MOST_LENGTH, MOST_CHARACTERS, MOST_WAITING = 1000, 20_000, 16
+# The most that is done for one text, however it was asked for.
+MOST_LENGTH, MOST_CHARACTERS = 1000, 20_000
 TOO_LONG = f"글이 너무 깁니다. {MOST_CHARACTERS:,}자까지 쓸 수 있습니다."
+ERRORS = {404: "그런 주소가 없습니다.", 405: "이 주소에는 쓸 수 없는 메서드입니다."}
 # The page loads nothing from elsewhere and tells nobody where it is.
 POLICY = "default-src 'self'; img-src data:; frame-ancestors 'none'"
 HEADERS = [("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer")]
@@ -60,12 +63,14 @@ def serve(listener, page):
     """Answer whoever comes to `listener` until Ctrl-C."""
     host, port = listener.getsockname()[:2]
     address = ipaddress.ip_address(host)
-    if not address.is_loopback:
+    if not address.is_loopback and not page.options.page.api_key:
         warn(
-            "암호가 없습니다. 이 주소에 접속하는 사람은 누구나 이 모델로 글을 쓸 수 있으니 믿는 네트워크에서만 여세요."
+            "암호가 없습니다. 이 주소에 접속하는 사람은 누구나 이 모델로 글을 쓸 수 있으니 믿는 네트워크에서만 열거나 "
+            "--api_key를 더하세요."
         )
     elsewhere = f"다른 컴퓨터에서는 {host} 대신 이 컴퓨터의 IP 주소, " if address.is_unspecified else ""
-    say(f"글쓰기 웹 페이지: http://{f'[{host}]' if ':' in host else host}:{port} ({elsewhere}끝내려면 Ctrl-C)")
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    say(f"글쓰기 웹 페이지: {url} · OpenAI API: {url}/v1 ({elsewhere}끝내려면 Ctrl-C)")
     with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises once it has closed
         build_server(host, page).run(sockets=[listener])
     say("웹 페이지를 닫았습니다.")
@@ -86,11 +91,33 @@ def build_server(host, page):
 
 
 def build_app(names, closing, page):
-    """The page as an ASGI application, called by `names` ("*": any); `closing()`, between steps: whether it ends."""
+    """The page and the API as an ASGI application, called by `names` ("*": any); `closing()`: whether it ends."""
     from starlette.applications import Starlette
-    from starlette.background import BackgroundTask
+    from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
+    from starlette.middleware.cors import CORSMiddleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import JSONResponse
+
+    async def tell_error(_request, error):
+        told = describe_error(ERRORS.get(error.status_code, error.detail), error.status_code)
+        return JSONResponse(told, error.status_code, error.headers)
+
+    line, served, settings = Line(closing), page.options.page, page.options.settings
+    length = max(MOST_LENGTH, settings.length, settings.min_length)
+    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=names)]
+    if served.cors_origin:
+        given = {"allow_origins": served.cors_origin, "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
+        guards.append(Middleware(CORSMiddleware, **given))
+    if served.api_key:
+        guards.append(Middleware(ask_for_key, key=served.api_key))
+    routes = [*openai_routes(page, line, length, MOST_CHARACTERS), *page_routes(page, line)]
+    return Starlette(routes=routes, middleware=guards, exception_handlers={HTTPException: tell_error})
+
+
+def page_routes(page, line):
+    """A list of Starlette's routes."""
+    from starlette.background import BackgroundTask
     from starlette.requests import ClientDisconnect
     from starlette.responses import JSONResponse, StreamingResponse
     from starlette.routing import Mount, Route
@@ -99,8 +126,8 @@ def build_app(names, closing, page):
     from gpt2_korean.device import describe_device
     from gpt2_korean.generation.write import converses
 
+    mimetypes.add_type("text/javascript", ".js")  # in the registry of many a Windows it is plain text: no script then
     settings, seed, chat = page.options.settings, page.options.model.seed, page.model.chat
-    take_turns = turns_on_one_thread(closing)
 
     async def describe(_request):
         decoder = page.model.decoder
@@ -115,26 +142,38 @@ def build_app(names, closing, page):
         text = {"prompt": page.prompt, "chat": talks, "suggests": chat is None, "characters": MOST_CHARACTERS}
         return JSONResponse({**about, **text})
 
-    def answer_with(work):
+    def answer_with(write):
+        def work(asked):
+            return ([event] for event in write(page, *asked))
+
         async def answer(request):
             try:
                 asked = await read_request(request, settings, needs_words=chat is not None)
+                turn = line.join(work, [asked])
             except (UserError, ClientDisconnect) as error:  # who has left does not read it
                 return JSONResponse({"error": str(error), "field": getattr(error, "field", None)}, 400)
-            events = take_turns(work(page, asked))
-            lines = (json.dumps(event, ensure_ascii=False) + "\n" async for event in events)
-            # Its task may be ended while a line is sent, and then nothing else closes it at once.
-            return StreamingResponse(lines, media_type="application/x-ndjson", background=BackgroundTask(events.aclose))
+            except LineIsFull:
+                return JSONResponse({"error": FULL})
+            # Its task may be ended while a line is sent, and then nothing else leaves at once.
+            leave = BackgroundTask(turn.leave, turn)
+            return StreamingResponse(stream_lines(turn), media_type="application/x-ndjson", background=leave)
 
         return answer
 
-    routes = [
+    return [
         Route("/settings", describe),
         Route("/write", answer_with(write_text), methods=["POST"]),
         Route("/suggest", answer_with(suggest_texts), methods=["POST"]),
         Mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=names)])
+
+
+async def stream_lines(turn):
+    """Yield a line for each event of the page's turn, first how many are before it if there are some."""
+    if turn.before:
+        yield json.dumps({"waiting": turn.before}) + "\n"
+    async for _, event in turn.read():
+        yield json.dumps(event, ensure_ascii=False) + "\n"
 
 
 def describe_sliders(settings):
@@ -159,8 +198,7 @@ async def read_request(request, settings, needs_words):
 
     needs_words: whether an empty prompt is none. Raises UserError.
     """
-    # A form of another site cannot send this type, and a script of it cannot without being allowed to.
-    if request.headers.get("content-type") != "application/json":
+    if not is_json(request):
         raise UserError("application/json이 아닌 요청입니다.")
     body = b""
     async for chunk in request.stream():
@@ -200,35 +238,3 @@ def read_field(name, word, names):
 def of_field(name, error):
     error.field = name
     return error
-
-
-def turns_on_one_thread(closing):
-    """A function: a generator → an async generator of what it yields, once all that came before it are done.
-
-    The model works on one text at a time, and always on the same thread: each thread would have helpers of
-    its own. Closing the async generator closes the other after the step that it is at; so does `closing()`.
-    """
-    worker, turn, line = ThreadPoolExecutor(1), asyncio.Lock(), []
-
-    async def take_turns(work):
-        if len(line) > MOST_WAITING:
-            yield {"error": "대기 중인 요청이 너무 많습니다. 잠시 뒤에 다시 시도하세요."}
-            return
-        line.append(work)
-        try:
-            if len(line) > 1:
-                yield {"waiting": len(line) - 1}
-            async with turn:
-                try:
-                    step = partial(asyncio.get_running_loop().run_in_executor, worker, next, work, None)
-                    while not closing() and (event := await step()):
-                        yield event
-                except Exception as error:  # of one text; the page goes on
-                    say_error(report(error))
-                    yield {"error": "글을 쓰다가 오류가 났습니다. generate.py를 실행한 터미널을 확인하세요."}
-                finally:
-                    worker.submit(work.close)
-        finally:
-            line.remove(work)
-
-    return take_turns

@@ -1,12 +1,13 @@
 """What a page asks for → the events that answer it, as they come: a text, piece by piece, or suggestions."""
 
-import re
+import secrets
 import shlex
 import time
 from dataclasses import dataclass, replace
 
 from gpt2_korean.cli.generate_options import GenerateOptions, Settings, to_words
 from gpt2_korean.text.conversations import PROMPT
+from gpt2_korean.windows import join_for_windows
 
 SUGGESTIONS, SUGGESTED_TOKENS = 3, 10
 
@@ -22,6 +23,21 @@ class Page:
     model: object
     options: GenerateOptions
     prompt: str
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One text of a request of OpenAI's API. prompt: as stream_pieces takes it, of `read` tokens. number: which of the
+    request's texts it is. logprobs: of how many likeliest tokens it is to be told, None: of none. echo: the text of the
+    prompt where it is to stand in front, with its log-probabilities."""
+
+    prompt: list
+    read: int
+    settings: Settings
+    seed: int | None
+    number: int
+    logprobs: int | None
+    echo: str | None
 
 
 @dataclass(frozen=True)
@@ -73,17 +89,45 @@ def equal_commands(options, read, asked):
     return {"posix": shlex.join(words), "windows": join_for_windows(words)}
 
 
-def join_for_windows(words):
-    """A command line that cmd and PowerShell read alike, None where a word has what they read each in its own way."""
-    if re.search(r'["%$`!\r\n\u201c-\u201e]', "".join(words)):
-        return None
-    plain = re.compile(r"[\w=-]+")
-    return " ".join(word if plain.fullmatch(word) else f'"{word}{trailing_backslashes(word)}"' for word in words)
+def write_rows(page, rows):
+    """Yield a list every few steps, for each of `rows`, Rows of equal settings, `{"text"}`, what it adds, or None; with
+    the last of a row `ended`, see Piece, and `tokens`, how many it has, with the one that ended it.
 
+    Those that are to tell log-probabilities end last, with `ids` and `logprobs`, see log_probabilities; of the first
+    token of all it is None.
+    """
+    import torch
 
-def trailing_backslashes(word):
-    """Those of its end once more: before a quote a program reads two as one."""
-    return word[len(word.rstrip("\\")) :]
+    from gpt2_korean.generation.log_probabilities import log_probabilities
+    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, encode, stream_pieces
+
+    model, settings = page.model, rows[0].settings
+    seed = secrets.randbits(32) if rows[0].seed is None else (rows[0].seed + rows[0].number) % 2**63
+    torch.manual_seed(seed)
+    written, why = [[] for _ in rows], [None] * len(rows)
+    prompts = [row.prompt for row in rows]
+    for _, pieces in stream_pieces(model, prompts, settings, LOOK_EVERY_IN_STREAM, tell=lambda _: None):
+        events = [None] * len(rows)
+        for place, (row, piece) in enumerate(zip(rows, pieces, strict=True)):
+            if why[place]:
+                continue
+            begins = row.echo is not None and not written[place]
+            events[place], why[place] = {"text": row.echo + piece.text if begins else piece.text}, piece.ended
+            written[place] += piece.ids
+            if piece.ended == "end":
+                written[place].append(model.eos_token_id if isinstance(row.prompt[0], int) else model.chat.end)
+            if piece.ended and row.logprobs is None:
+                events[place] |= {"ended": piece.ended, "tokens": len(written[place])}
+        yield events
+    for place, row in enumerate(rows):
+        if row.logprobs is not None:
+            ids, new = encode(model, row.prompt), written[place]
+            # Of the very first token nothing can be said.
+            ids, new, unread = (ids[:1], ids[1:] + new, ids[:1]) if row.echo is not None else (ids, new, [])
+            likely = log_probabilities(model.decoder, ids, new, settings.length, row.logprobs)
+            event = {"text": "", "ended": why[place], "tokens": len(written[place])}
+            event |= {"ids": unread + new, "logprobs": [None] * len(unread) + likely}
+            yield [event if other is row else None for other in rows]
 
 
 def suggest_texts(page, asked):
@@ -101,7 +145,7 @@ def suggest_texts(page, asked):
     opening = (template or PROMPT).partition(PROMPT)[0]
     whole = put_in_context(page.model, template, asked.turns, opening + typed, SUGGESTED_TOKENS)
     stop = [*(asked.settings.stop or ()), "\n"]
-    short = replace(asked.settings, length=SUGGESTED_TOKENS, min_length=0, stop=stop)
+    short = replace(asked.settings, length=SUGGESTED_TOKENS, min_length=0, stop=stop, end_at_sentence=False)
     texts = [""] * SUGGESTIONS
     for _, new in stream_texts(page.model, [whole] * SUGGESTIONS, short, LOOK_EVERY, lambda _: None):
         texts = [text + more for text, more in zip(texts, new, strict=True)]

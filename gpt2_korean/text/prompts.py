@@ -1,7 +1,8 @@
 """Prompt texts, from flags or a file, and their ids."""
 
-import select
 import sys
+import threading
+from contextlib import suppress
 
 from gpt2_korean.messages import UsageError, UserError, say
 from gpt2_korean.text.chat_template import encode_texts
@@ -49,14 +50,16 @@ def find_prompts(options, takes_piped=True):
 def _piped_prompt():
     """All of stdin as a list of one prompt; None from a terminal, and where nothing comes or it is closed.
 
-    Raises UserError for bytes that are no UTF-8.
+    Raises UserError for bytes that are neither UTF-8 nor in the encoding of the system, which Windows' pipes have.
     """
+    waiting = '표준 입력에서 앞글을 기다립니다. 앞글 없이 쓰려면 --prompt=""를 주세요.'
+    patience = threading.Timer(2, say, [waiting])
+    patience.daemon = True
     try:
         if sys.stdin.isatty():
             return None
-        if not select.select([sys.stdin], [], [], 2)[0]:
-            say('표준 입력에서 앞글을 기다립니다. 앞글 없이 쓰려면 --prompt=""를 주세요.')
-        piped = sys.stdin.buffer.read().decode("utf-8-sig")
+        patience.start()
+        piped = _decode(sys.stdin.buffer.read(), sys.stdin.encoding)
     except UnicodeDecodeError as error:
         raise UserError(
             f"표준 입력의 {error.start}번째 바이트부터 UTF-8로 읽을 수 없습니다. "
@@ -64,7 +67,19 @@ def _piped_prompt():
         ) from None
     except (AttributeError, OSError, ValueError):  # there is none, or it is closed
         return None
+    finally:
+        patience.cancel()
     return [piped.rstrip("\r\n")] if piped.strip() else None
+
+
+def _decode(content, encoding):
+    """Bytes of UTF-8, else of `encoding`; raises the UnicodeDecodeError of UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        with suppress(UnicodeDecodeError):
+            return content.decode(encoding)
+        raise error from None
 
 
 def encode_prompt(prompt, tokenizer, eos_token_id):

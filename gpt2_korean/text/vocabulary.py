@@ -132,6 +132,8 @@ def train_bpe(texts, vocab_size, *cuts, marks=()):
         min_frequency=2,
         special_tokens=[END_OF_TEXT, *marks],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        continuing_subword_prefix="",  # as in GPT-2's own file, and not none at all: read and saved, it stays the same
+        end_of_word_suffix="",
         show_progress=False,  # it is English, and leaves blank lines
     )
     tokenizer.train_from_iterator(texts, trainer, length=len(texts))

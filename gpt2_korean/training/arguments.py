@@ -21,6 +21,7 @@ from gpt2_korean.messages import UsageError, particle, say, warn
 from gpt2_korean.model.load import show_downloads_only
 from gpt2_korean.text.blocks import count_targets
 from gpt2_korean.training.rehearsal import check_reports, describe, rehearse
+from gpt2_korean.windows import WINDOWS
 
 # Flags of TrainingArguments that are ours to carry out: see speed/choose.py. Trainer would compile the whole model,
 # which takes several times as long, anew for each shape of a batch.
@@ -110,7 +111,7 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
     if arguments.fsdp and arguments.parallel_mode != ParallelMode.DISTRIBUTED:
         raise UsageError("--fsdp: 프로세스가 여럿이어야 합니다. torchrun --nproc_per_node=2 train.py ...로 실행하세요.")
     folder = tempfile.gettempdir()
-    if arguments.dataloader_num_workers and len(os.fsencode(folder)) > LONGEST_TEMPORARY:
+    if arguments.dataloader_num_workers and len(os.fsencode(folder)) > LONGEST_TEMPORARY and not WINDOWS:
         raise UsageError(
             f"--dataloader_num_workers: 임시 폴더의 이름이 너무 길어 프로세스들이 서로 연결되지 못합니다({folder}).\n"
             f"TMPDIR=/tmp처럼 짧은 폴더({LONGEST_TEMPORARY}바이트까지)를 주거나 이 플래그를 빼세요."

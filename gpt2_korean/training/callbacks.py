@@ -11,7 +11,7 @@ from transformers.trainer_callback import ProgressCallback
 from gpt2_korean.checkpoints.atomic_files import write_file
 from gpt2_korean.checkpoints.complete import CURVE
 from gpt2_korean.checkpoints.rotation import drop_old_checkpoints
-from gpt2_korean.messages import say, warn_of_failure
+from gpt2_korean.messages import is_in_use, say, warn_of_failure
 from gpt2_korean.training.curve import curve_of, draw, is_worth_drawing
 from gpt2_korean.training.record import write_record
 from gpt2_korean.training.report import shorten
@@ -199,7 +199,8 @@ class DrawCurve(TrainerCallback):
                     write_file(Path(args.output_dir) / CURVE, draw(curve))
                 self.drawn = curve
         except Exception as error:
-            self.corpus = None
+            if not is_in_use(error):  # a picture that somebody looks at is drawn again later
+                self.corpus = None
             warn_of_failure(error, f"{CURVE}를 그릴 수 없습니다 ({type(error).__name__}: {error}).")
 
     on_evaluate = on_save

@@ -1,4 +1,5 @@
-"""The model card of a trained model: Hugging Face's metadata, then what the model is and how it was made."""
+"""The model card of a trained model: Hugging Face's metadata, then what the model is and how it was made; and that of
+the adapter beside it."""
 
 import json
 import re
@@ -7,17 +8,21 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import write_file
-from gpt2_korean.checkpoints.complete import RECORD
+from gpt2_korean.checkpoints.complete import ADAPTER, CARD, CARD_MARK, RECORD, is_our_card, read_shapes
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
+from gpt2_korean.model.lora import read_adapter
 from gpt2_korean.training.record import logged_losses, name_of_text, publishable
 
-CARD = "README.md"
-CARD_MARK = "<!-- gpt2-korean이 쓴 파일입니다. 고쳐서 간직하려면 이 줄을 지우세요. -->"
 BASE_LICENSES = dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"), "mit")
 UNKNOWN = "unknown"  # as the Hub spells it
 ABOUT = (
     "한국어 글을 이어 쓰는 언어 모델입니다. gpt2-korean의 train.py로 학습했습니다.",
     "A language model that continues Korean text, trained with train.py of gpt2-korean.",
+)
+VOCABULARY_TOLD = (
+    "바탕 모델과 어휘가 다르므로 바탕 모델의 토크나이저로는 열리지 않습니다(size mismatch). 위처럼 임베딩의 크기를 "
+    "바꾸고, 토크나이저를 따로 받는 프로그램에는 이 폴더를 주세요. lm-eval이라면 "
+    "`--model_args pretrained=바탕_모델,peft=이_폴더,tokenizer=이_폴더`입니다."
 )
 ABOUT_CHAT = (
     "한국어로 대화하는 언어 모델입니다. gpt2-korean의 train.py로 학습했습니다.",
@@ -26,10 +31,20 @@ ABOUT_CHAT = (
 
 
 def write_card(output_dir, record, hub_name=None, talks=False):
-    """Write the model card of a Record, unless a README.md that is not ours stands there. See model_card."""
-    path = Path(output_dir) / CARD
-    if not path.exists() or (path.is_file() and CARD_MARK in path.read_text("utf-8", errors="replace")):
-        write_file(path, model_card(Path(output_dir).resolve().name, record, hub_name, talks))
+    """Write the model card of a Record, and its adapter's, unless a README.md that is not ours stands there.
+
+    See model_card.
+    """
+    output_dir = Path(output_dir)
+    name, adapter = output_dir.resolve().name, output_dir / ADAPTER
+    cards = {output_dir: model_card(name, record, hub_name, talks)}
+    if read_adapter(adapter) is not None:
+        has_vocabulary = any(".lora_" not in weight for weight in read_shapes(adapter))
+        cards[adapter] = adapter_card(name, record, has_vocabulary)
+    for folder, text in cards.items():
+        path = folder / CARD
+        if not path.exists() or is_our_card(path):
+            write_file(path, text)
 
 
 def model_card(name, record, hub_name=None, talks=False):
@@ -74,6 +89,50 @@ def model_card(name, record, hub_name=None, talks=False):
         "있습니다.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def adapter_card(name, record, has_vocabulary):
+    """The text of the card of the adapter that was merged into the model called `name`.
+
+    has_vocabulary: whether embeddings are part of it, those of a vocabulary that its base does not have.
+    """
+    from huggingface_hub import ModelCardData
+
+    base, license_name = _base_and_license(publishable(record.options["model_type"]))
+    metadata = ModelCardData(
+        language="ko",
+        license=record.options.get("license") or license_name,
+        base_model=base,
+        library_name="peft",
+        pipeline_tag="text-generation",
+        tags=["gpt2-korean", "lora"],
+    )
+    made_from = publishable(record.provenance)["model"]["name"]
+    merged = f"{ADAPTER}/를 담은 폴더에는 합친 모델이 있어 peft 없이 열립니다."
+    parts = [
+        f"---\n{metadata.to_yaml()}\n---",
+        CARD_MARK,
+        f"# {name}: LoRA",
+        f"{made_from}에 얹는 peft의 LoRA 어댑터입니다. {merged}",
+        f"A LoRA adapter of peft for {made_from}.",
+        "## 쓰는 법",
+        _code(_loading_adapter(name, has_vocabulary), "python"),
+        VOCABULARY_TOLD if has_vocabulary else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _loading_adapter(name, has_vocabulary):
+    return (
+        "from peft import PeftConfig, PeftModel\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"adapter = {json.dumps(f'{name}/{ADAPTER}', ensure_ascii=False)}  # 이 폴더의 경로\n"
+        "base = PeftConfig.from_pretrained(adapter).base_model_name_or_path\n"
+        "tokenizer = AutoTokenizer.from_pretrained(adapter)\n"
+        "model = AutoModelForCausalLM.from_pretrained(base)\n"
+        + ("model.resize_token_embeddings(len(tokenizer))  # 어휘가 다릅니다\n" if has_vocabulary else "")
+        + "model = PeftModel.from_pretrained(model, adapter)"
+    )
 
 
 def _loading(name, note, prompt):

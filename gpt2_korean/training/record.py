@@ -126,9 +126,9 @@ def _publishable_word(word, before):
 
 def _shorten(text):
     text = hide_secrets(text).replace(str(Path.home()), "~")
-    text = re.sub(r"/(home|Users)/[^/\s]+", "~", text)
-    with suppress(KeyError, OSError):  # a container may run us as a user without a name
-        text = re.sub(rf"(?<=/){re.escape(getpass.getuser())}(?=/|\s|$)", "***", text)
+    text = re.sub(r"([A-Za-z]:)?[/\\](home|Users)[/\\][^/\\\s]+", "~", text)
+    with suppress(KeyError, OSError, ImportError):  # a container may run us as a user without a name
+        text = re.sub(rf"(?<=[/\\]){re.escape(getpass.getuser())}(?=[/\\]|\s|$)", "***", text)
     host = socket.gethostname()
     for name in (host, host.split(".")[0]):
         if len(name) > 2 and name != "localhost":

@@ -2,11 +2,11 @@
 
 import json
 import math
-import shlex
 import unicodedata
 from operator import itemgetter
 
 from gpt2_korean.training.diversity import REPEATED
+from gpt2_korean.windows import join_command
 
 # A text below this many characters, read more than once, may have been learnt by heart.
 SMALL = 2_000_000
@@ -70,9 +70,9 @@ def describe_training(log_history, model_step, output_dir, talks=False, characte
     elif losses:
         rows.append(("손실(토큰당)", f"{losses[0]:.4f} → {losses[-1]:.4f}"))
     rows.append(("모델", f"{output_dir} ({model_step:,}스텝)"))
-    model = shlex.quote(f"--model_name_or_path={output_dir}")
+    command = join_command(["python", "generate.py", f"--model_name_or_path={output_dir}"])
     way = "--interactive" if talks else '--prompt="오늘은"'
-    rows.append(("써 보기", f"python generate.py {model} {way}"))
+    rows.append(("써 보기", f"{command} {way}"))
     told = _learnt_by_heart(log_history, model_step, characters)
     return f"{table(rows)}\n{told}" if told else table(rows)
 

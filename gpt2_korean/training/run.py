@@ -149,7 +149,8 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
         # Found out by a signal (RuntimeError) or by reading what the process no longer sends, whichever is first.
         if not (isinstance(error, ConnectionError) or "DataLoader worker" in str(error)):
             raise
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise again, wherever we are
+        if hasattr(signal, "SIGCHLD"):  # PyTorch's handler would raise again, wherever we are
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise UserError(
             "글을 읽는 프로세스(--dataloader_num_workers)가 죽었습니다. 앞서 저장된 체크포인트는 그대로 있습니다.\n"
             "메모리가 모자라면 그 수를 줄이고, --resume_from_checkpoint=auto를 넣어 다시 실행하세요."

@@ -4,24 +4,28 @@ Until training begins there is nothing to save and a signal ends the run at once
 noted; training asks at the end of each step, and all ranks get the same answer.
 """
 
+import _thread
 import contextlib
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
 
 from gpt2_korean.messages import Stopped
 
-# SIGALRM is the end of --max_hours: so it is honoured wherever a signal is.
-WORDS = {
-    signal.SIGTERM: "SIGTERM 신호를 받아",
-    signal.SIGHUP: "SIGHUP 신호를 받아",
-    signal.SIGUSR1: "SIGUSR1 신호를 받아",
-    signal.SIGINT: "Ctrl-C로",
-    signal.SIGALRM: "--max_hours의 시간이 다 되어",
+NAMED = {
+    "SIGTERM": "SIGTERM 신호를 받아",
+    "SIGHUP": "SIGHUP 신호를 받아",
+    "SIGUSR1": "SIGUSR1 신호를 받아",
+    "SIGINT": "Ctrl-C로",
+    "SIGBREAK": "Ctrl-Break로",  # Windows alone has it, and neither SIGHUP nor SIGUSR1
 }
+WORDS = {getattr(signal, name): words for name, words in NAMED.items() if hasattr(signal, name)}
+HANG_UP = getattr(signal, "SIGHUP", None)
+TIME_IS_UP = "--max_hours의 시간이 다 되어"
 # Native code (learning a vocabulary takes a minute) lets no Python handler run before it returns.
 PATIENCE_SECONDS = 2
 READER_MILLISECONDS = 200  # in which a reader that gets the same signal has ended
@@ -43,7 +47,7 @@ class StopRequest:
             if self._interrupted:
                 os._exit(130)
             self._interrupted = True
-        if number == signal.SIGHUP:
+        if number == HANG_UP:
             _leave_terminal()
         self.reason = self.reason or WORDS[number]
         if self.nothing_to_save:
@@ -53,6 +57,12 @@ class StopRequest:
             line = "\n" * os.isatty(2)  # behind the ^C that a terminal shows
             line += "하던 스텝을 마치고 저장한 뒤 멈춥니다. 바로 끝내려면 Ctrl-C를 한 번 더 누르세요.\n"
             os.write(2, line.encode())
+
+    def time_is_up(self):
+        """The end of --max_hours, called by a thread: honoured wherever a signal is."""
+        self.reason = self.reason or TIME_IS_UP
+        if self.nothing_to_save:
+            _thread.interrupt_main(signal.SIGTERM)
 
     def hold_back(self):
         """From here on signals are only noted: whoever calls this asks `agreed` in good time."""
@@ -80,20 +90,23 @@ def stop_requests(max_hours=None):
     nohup has SIGHUP ignored, and so it stays.
     """
     stop = StopRequest()
-    heard = set(WORDS) - {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else WORDS
+    heard = [number for number in WORDS if number != HANG_UP or signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, stop.receive) for number in heard}
-    if max_hours is not None:
-        signal.setitimer(signal.ITIMER_REAL, max_hours * 3600)
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    # A socket, since nothing else can be told not to block on Windows.
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_leave_native_code, args=(reader, stop), daemon=True).start()
+    timer = threading.Timer(min((max_hours or 0) * 3600, threading.TIMEOUT_MAX), stop.time_is_up)
+    timer.daemon = True
+    if max_hours is not None:
+        timer.start()
     try:
         yield stop
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        timer.cancel()
         signal.set_wakeup_fd(-1)
-        os.close(writer)
+        writer.close()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -135,11 +148,11 @@ def _leave_terminal():
 
 def _leave_native_code(reader, stop):
     """End the process on a signal that no Python handler could take, as long as there is nothing to save."""
-    with open(reader, "rb", buffering=0) as numbers:
-        while byte := numbers.read(1):
+    with reader:
+        while byte := reader.recv(1):
             if byte[0] in WORDS and stop.nothing_to_save:
                 time.sleep(PATIENCE_SECONDS)
                 if stop.nothing_to_save:
                     with contextlib.suppress(OSError):  # of a terminal that is closed
-                        print(f"{WORDS[byte[0]]} 멈췄습니다.", file=sys.stderr, flush=True)
+                        print(f"{stop.reason or WORDS[byte[0]]} 멈췄습니다.", file=sys.stderr, flush=True)
                     os._exit(Stopped.exit_code)

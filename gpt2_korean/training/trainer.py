@@ -22,6 +22,7 @@ from gpt2_korean.checkpoints.same_run import start_anew
 from gpt2_korean.device import describe_device
 from gpt2_korean.messages import UserError, describe_os_error, particle, say, warn
 from gpt2_korean.model import lora
+from gpt2_korean.model.elsewhere import tell_others
 from gpt2_korean.model.embeddings import embedding_layers, split_off
 from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
 from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flops_utilization
@@ -45,8 +46,9 @@ class KoreanTrainer(Trainer):
     tokens_per_character: that losses are told at, None where it is not known. eval_characters: of the evaluated text.
     """
 
-    def __init__(self, *args, stop, record, tokens_per_character=None, eval_characters=None, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, model, *args, stop, record, tokens_per_character=None, eval_characters=None, **kwargs):
+        self.uses_cache = getattr(model.config, "use_cache", True)
+        super().__init__(model, *args, **kwargs)
         self.stop, self.record = stop, record
         self.tokens_per_character, self.eval_characters = tokens_per_character, eval_characters
         self.full_length = self.recorded_step = None
@@ -316,6 +318,12 @@ class KoreanTrainer(Trainer):
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
 
     # How it saves
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        """Save model and tokenizer: each checkpoint's, an adapter's, the last."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            tell_others(output_dir or self.args.output_dir, self.uses_cache)
 
     def _get_output_dir(self, trial):
         """Where Trainer saves its next checkpoint: beside, until it is whole."""

@@ -128,6 +128,15 @@ def test_a_wrong_flag_or_value_is_refused_by_name(words, named):
         ["--top_k=-1"],
         ["--temperature=-0.1"],
         ["--temperature=inf"],
+        ["--min_p=-0.1"],
+        ["--min_p=1.1"],
+        ["--typical_p=0"],
+        ["--typical_p=1.1"],
+        ["--dry_multiplier=-1"],
+        ["--dry_base=0.99"],
+        ["--dry_allowed_length=0"],
+        ["--dry_penalty_last_n=-1"],
+        ["--dry_sequence_breaker="],
         ["--repetition_penalty=0"],
         ["--repetition_penalty=1e39"],
         ["--repetition_penalty=1e-320"],
@@ -222,6 +231,16 @@ def test_two_hyphens_are_a_value_like_any_other():
     assert parse_train_options([*TRAIN, "--run_name=--", "--report_to=--"]).given["report_to"] == ["--"]
     with pytest.raises(UsageError, match="--length"):
         parse_setting("length", "--")
+
+
+def test_given_breakers_stand_in_place_of_the_default_ones():
+    from gpt2_korean.cli.generate_options import to_words
+
+    for words in ([], ["--dry_sequence_breaker=\\n"], ["--dry_sequence_breaker=다.", '--dry_sequence_breaker="']):
+        options = parse_generate_options(["--model_name_or_path=x", *words])
+        given = [word.partition("=")[2].replace("\\n", "\n") for word in words]
+        assert options.settings.dry_sequence_breaker == (given or ["\n", ":", '"', "*"])
+        assert to_words(options) == ["--model_name_or_path=x", *words]
 
 
 def test_bytes_that_are_utf8_are_read_whatever_the_locale():

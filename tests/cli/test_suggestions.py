@@ -191,7 +191,7 @@ def test_generate_tells_the_models_there_are_and_how_to_use_them(capsys):
     with pytest.raises(SystemExit):
         parse_generate_options([], lambda folder: models)
     err = capsys.readouterr().err
-    assert [number for number in range(9) if f"'fine_tuned_models/모델 {number}'" in err] == [0, 1, 2, 3, 4]
+    assert [number for number in range(9) if f"_path=fine_tuned_models/모델 {number}'" in err] == [0, 1, 2, 3, 4]
     said = refusal(lambda words: parse_generate_options(words, lambda folder: models), ["--prompt=x"])
     assert "--model_name_or_path" in said and models[0] in said and models[5] not in said
 

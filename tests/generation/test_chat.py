@@ -26,6 +26,7 @@ OTHERS = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 SPOKEN = ["오늘은", " 그 사람은 ", "<|assistant|>네<|endoftext|>", "마을에 <|user|>\n눈이", "가나 다라"]
+PLAIN = {"end_at_sentence": False, "dry_sequence_breaker": ()}
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +201,7 @@ def test_answers_need_no_transformers_where_the_template_is_ours(chat_model_fold
 @every
 def test_an_answer_ends_at_its_end_and_at_nothing_else(folder):
     model = read_model(folder, torch.device("cpu"), torch.float32, allow_invalid_utf8=True)
-    settings = SimpleNamespace(**vars(Sampling(temperature=0)), length=LENGTH, stop=None)
+    settings = SimpleNamespace(**vars(Sampling(temperature=0)), length=LENGTH, stop=None, **PLAIN)
     turns = turns_of("오늘은")
     free = generate_ids(model.decoder, [model.chat.encode(turns)], LENGTH, Sampling(temperature=0), None)[0]
     for end in (free[5], model.chat.end):
@@ -217,7 +218,7 @@ def test_an_answer_that_has_begun_goes_on_where_it_is(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = read_model(folder, torch.device("cpu"), torch.float32, allow_invalid_utf8=True)
     options = SimpleNamespace(system=None, prompt_template=None)
-    settings = SimpleNamespace(**vars(Sampling(temperature=0)), length=LENGTH, stop=None)
+    settings = SimpleNamespace(**vars(Sampling(temperature=0)), length=LENGTH, stop=None, **PLAIN)
     for begun in ("오늘은", "마을에 눈이 <|user|>", "가나 다라 "):
         read = read_after_turns(model, options, [("처음", "답")], "물음", LENGTH, begun)
         turns = [*turns_of("처음", "답", "물음"), {"role": "assistant", "content": begun}]

@@ -150,7 +150,9 @@ def test_a_wrong_setting_is_explained_and_changes_nothing(capsys):
 
 def test_every_setting_is_a_flag_of_the_kind_it_starts_with():
     for name, value in vars(START).items():
-        if value is not None:
+        if isinstance(value, list):
+            assert [parse_setting(name, word) for word in value] == [[word] for word in value]
+        elif value is not None:
             assert parse_setting(name, str(value)) == value
     assert parse_setting("penalize_prompt", "false") is False
 

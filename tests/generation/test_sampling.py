@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from conftest import tiny_gpt2
 from transformers import (
     LogitsProcessorList,
     MinNewTokensLengthLogitsProcessor,
+    MinPLogitsWarper,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from gpt2_korean.generation.sampling import Sampling, candidates, choose_token, keep_top_k, penalize_and_ban
@@ -24,11 +27,20 @@ EDGES = [
     Sampling(temperature=1e-3),
     Sampling(temperature=100.0, top_k=3, top_p=0.5, repetition_penalty=5.0),
     Sampling(repetition_penalty=0.5),
+    Sampling(min_p=1.0),
+    Sampling(min_p=1e-9),
+    Sampling(typical_p=1e-9),
+    Sampling(typical_p=0.999999),
+    Sampling(top_k=3, typical_p=0.999999),
 ]
 
 
 def library_scores(logits, ids, sampling, prompt_length):
-    """The processors in the order in which generate() puts them."""
+    return library_processors(sampling, prompt_length)(ids, logits)
+
+
+def library_processors(sampling, prompt_length):
+    """In the order in which generate() puts them."""
     processors = LogitsProcessorList()
     if sampling.repetition_penalty != 1:
         ignored = None if sampling.penalize_prompt else prompt_length
@@ -43,7 +55,11 @@ def library_scores(logits, ids, sampling, prompt_length):
         processors.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
         processors.append(TopPLogitsWarper(sampling.top_p))
-    return processors(ids, logits)
+    if sampling.min_p > 0:
+        processors.append(MinPLogitsWarper(sampling.min_p))
+    if sampling.typical_p < 1:
+        processors.append(TypicalLogitsWarper(sampling.typical_p))
+    return processors
 
 
 def our_scores(logits, ids, sampling, prompt_length, unwritten=0):
@@ -59,6 +75,8 @@ def random_sampling(rng):
         temperature=rng.choice([1.0, rng.uniform(0.05, 3)]),
         top_k=rng.choice([0, 1, rng.randint(1, 300)]),
         top_p=rng.choice([1.0, rng.uniform(0.01, 1)]),
+        min_p=rng.choice([0.0, rng.uniform(0.001, 1)]),
+        typical_p=rng.choice([1.0, rng.uniform(0.01, 1)]),
         repetition_penalty=rng.choice([1.0, rng.uniform(0.5, 3)]),
         penalize_prompt=rng.choice([True, False]),
         no_repeat_ngram_size=rng.choice([0, 0, 1, 2, 3, 40]),
@@ -106,6 +124,34 @@ def test_of_equal_logits_at_the_edge_all_are_kept(rng, dtype):
         assert all(kept.gather(1, tokens[:, None]).all() for tokens in draws)
 
 
+def test_of_tokens_that_are_equally_likely_the_library_keeps_the_same(rng):
+    """Whole numbers as scores, so that many are equal, and rows in which all are; some are ruled out."""
+    for seed in range(300):
+        torch.manual_seed(seed)
+        logits = torch.randint(rng.choice([1, 2, 5]), (rng.randint(1, 4), rng.choice([7, 200]))).float()
+        logits = logits.masked_fill(torch.rand_like(logits) < rng.choice([0, 0.5, 0.9]), -torch.inf)
+        logits[:, rng.randrange(7)] = 1
+        sampling = Sampling(
+            top_k=rng.choice([0, rng.randint(1, 9)]),
+            min_p=rng.choice([0.0, rng.uniform(0.01, 1)]),
+            typical_p=rng.choice([1.0, rng.uniform(0.01, 1)]),
+        )
+        assert_same_scores(logits, torch.zeros(len(logits), 1, dtype=torch.long), sampling)
+
+
+def test_the_librarys_own_generate_puts_them_in_this_order():
+    sampling = Sampling(0.7, 9, 0.95, 0.05, 0.8, repetition_penalty=1.1, no_repeat_ngram_size=3, min_length=2)
+    prompt = torch.tensor([[5, 6, 5, 6, 5]])
+    written = tiny_gpt2(50).generate(
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=True, max_new_tokens=3, temperature=0.7, top_k=9,
+        top_p=0.95, min_p=0.05, typical_p=0.8, repetition_penalty=1.1, no_repeat_ngram_size=3, min_new_tokens=2,
+        eos_token_id=EOS, pad_token_id=0, output_logits=True, output_scores=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    for step, (logits, scores) in enumerate(zip(written.logits, written.scores, strict=True)):
+        ids = written.sequences[:, : prompt.shape[1] + step]
+        assert our_scores(logits, ids, sampling, prompt.shape[1]).equal(scores)
+
+
 def test_devices_keep_the_same(rng):
     """Where the number of the kept is not waited for, all tokens are given with the others ruled out."""
     for seed in range(50):
@@ -148,7 +194,9 @@ def test_temperature_zero_takes_the_highest():
     assert choose_token(scores, greedy).tolist() == [2, 2]
 
 
-@pytest.mark.parametrize("limits", [{"top_k": 12, "top_p": 0.97}, {"top_p": 0.9}, {}], ids=str)
+@pytest.mark.parametrize(
+    "limits", [{"top_k": 12, "top_p": 0.97}, {"top_p": 0.9}, {"min_p": 0.1}, {"typical_p": 0.8}, {}], ids=str
+)
 def test_draws_follow_the_distribution(limits):
     """Pearson's chi-square of 20,000 draws at fixed logits against the library's probabilities."""
     draws = 20_000

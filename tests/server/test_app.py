@@ -1,6 +1,7 @@
 """The page of generate.py --serve: what it answers over loopback."""
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.messages import UsageError
-from gpt2_korean.server import app
+from gpt2_korean.server import app, turns
 from gpt2_korean.server.events import SUGGESTIONS, Page
 from gpt2_korean.text.chat_prompt import as_turns
 
@@ -107,8 +108,8 @@ def test_hanging_up_ends_the_work_and_the_next_in_line_goes_on(endless_port, mon
     steps = []
     original = write._push_chunks
 
-    def counted(streams, chunks):
-        for chunk in original(streams, chunks):
+    def counted(streams, chunks, length):
+        for chunk in original(streams, chunks, length):
             steps.append(len(streams))
             yield chunk
 
@@ -125,7 +126,7 @@ def test_hanging_up_ends_the_work_and_the_next_in_line_goes_on(endless_port, mon
 
 
 def test_more_than_a_line_of_waiting_requests_is_turned_away(endless_port, monkeypatch):
-    monkeypatch.setattr(app, "MOST_WAITING", 2)
+    monkeypatch.setattr(turns, "MOST_WAITING", 2)
     waiting = [post(endless_port, "/write", {"prompt": "가"}) for _ in range(3)]
     assert [json.loads(answer.readline()).get("waiting") for answer in waiting] == [None, 1, 2]
     assert "너무 많습니다" in ask(endless_port, "/suggest", prompt="가")[1][0]["error"]
@@ -223,23 +224,24 @@ def test_ctrl_c_ends_the_page_though_a_text_is_being_written(model_folder):
     assert "시드" not in "".join(said)  # the page draws its own
 
 
-def test_a_client_that_leaves_before_all_is_sent_is_not_logged(port):
+def test_a_client_that_leaves_before_all_is_sent_is_not_logged(port, capfd):
     logged, handler = [], logging.Handler()
     handler.emit = logged.append
     logging.getLogger("uvicorn.error").addHandler(handler)
-    lines = ("POST /write HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", "Content-Length: 99", "", "")
-    for body in ("", '{"prompt": "'):
+    lines = ("Host: 127.0.0.1", "Content-Type: application/json", "Content-Length: 99", "", "")
+    for path, body in itertools.product(("/write", "/v1/completions"), ("", '{"prompt": "')):
         with socket.create_connection(("127.0.0.1", port)) as client:
-            client.sendall(("\r\n".join(lines) + body).encode())
+            client.sendall(("\r\n".join((f"POST {path} HTTP/1.1", *lines)) + body).encode())
     assert ask(port, "/write", prompt="가")[0] == 200
     logging.getLogger("uvicorn.error").removeHandler(handler)
-    assert logged == []
+    assert logged == [] and "오류" not in capfd.readouterr().err
 
 
 def test_a_text_that_fails_is_told_and_the_page_goes_on(model_folder, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     options = parse_generate_options([f"--model_name_or_path={model_folder}"])
-    application = app.build_app(["*"], lambda: False, Page(SimpleNamespace(chat=None), options, ""))
+    model = SimpleNamespace(chat=None, decoder=SimpleNamespace(context=None))
+    application = app.build_app(["*"], lambda: False, Page(model, options, ""))
     from starlette.testclient import TestClient
 
     client = TestClient(application)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from server.client import ask, written
 
 from gpt2_korean.cli.generate_options import parse_generate_options
-from gpt2_korean.server.events import join_for_windows
+from gpt2_korean.windows import join_for_windows
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 

@@ -49,6 +49,17 @@ def test_captured_steps_write_what_uncaptured_ones_do(model, kernels, rng, rows)
             assert generate_ids(each, prompts, 700, greedy, -1, every=16) == plain
 
 
+def test_captured_steps_repeat_no_more_than_uncaptured_ones(model, kernels, rng):
+    dry = Sampling(temperature=0, dry_multiplier=5.0, dry_penalty_last_n=200)
+    capturing = [decoder(model, True, ours) for ours in (None, kernels)]
+    for breaker in (7, 9):
+        breakers = torch.arange(VOCABULARY) == breaker
+        prompts = random_prompts(rng, 3)
+        plain = generate_ids(decoder(model, captures=False), prompts, 400, dry, -1, breakers=breakers)
+        for each in capturing:
+            assert generate_ids(each, prompts, 400, dry, -1, every=16, breakers=breakers) == plain
+
+
 def test_captured_steps_write_whole_characters(model, kernels, byte_tokenizer):
     wide = tiny_gpt2(len(byte_tokenizer), n_positions=CONTEXT, initializer_range=0.02)
     tables = build_tables(byte_tokenizer, len(byte_tokenizer)).to(GPU)

@@ -72,7 +72,7 @@ def test_an_empty_or_closed_stdin_is_no_prompt(pipe, monkeypatch):
     for content in (b"", b"\n", b" \r\n"):
         pipe(content)
         assert find_prompts(NONE) == [""]
-    with open(os.devnull) as null:
+    with open(os.devnull, encoding="utf-8") as null:
         monkeypatch.setattr("sys.stdin", null)
         assert find_prompts(NONE) == [""]
     for closed in (null, None):

@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -13,6 +14,8 @@ import torch
 from conftest import ROOT, signal_self, start_python
 
 from gpt2_korean.checkpoints import complete
+from gpt2_korean.messages import Stopped
+from gpt2_korean.training.stopping import stop_requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
@@ -30,17 +33,28 @@ def test_a_signal_before_training_ends_the_run_at_once(
     assert run_main(*resumable_words, "--max_steps=1")[0] == 0
 
 
-def test_a_signal_while_native_code_runs_is_honoured_too():
+def test_the_end_of_max_hours_before_training_ends_the_run_at_once():
+    def wait():
+        for _ in range(6000):
+            time.sleep(0.01)
+
+    with stop_requests(max_hours=0.1 / 3600), pytest.raises(Stopped, match=r"--max_hours.*저장할 것은 없습니다"):
+        wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, None])
+def test_what_ends_a_run_while_native_code_runs_is_honoured_too(number):
     """Learning a vocabulary is one long call into Rust; so is this key derivation, into C."""
     process = start_python(
         "import hashlib, sys\nfrom gpt2_korean.training.stopping import stop_requests\n"
-        "with stop_requests() as stop:\n    print('ready', flush=True)\n"
+        f"with stop_requests({None if number else 0.5 / 3600}) as stop:\n    print('ready', flush=True)\n"
         "    hashlib.pbkdf2_hmac('sha256', b'x', b'y', 2**31 - 1)\n"
     )
-    time.sleep(0.5)  # until it is in there
-    process.send_signal(signal.SIGTERM)
+    if number:
+        time.sleep(0.5)  # until it is in there
+        process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 75 and "SIGTERM" in err and "Traceback" not in err
+    assert process.returncode == 75 and ("SIGTERM" if number else "--max_hours") in err and "Traceback" not in err
 
 
 def test_a_second_ctrl_c_leaves_at_once():
@@ -117,16 +131,21 @@ def test_a_signal_during_a_save_lets_it_finish_and_stops_there(resumable_words, 
 
 
 def test_max_hours_stops_as_a_signal_does(resumable_words, tmp_path, run_main, at_training_step):
+    def running():
+        return [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
+
     def time_is_up(_):
-        assert 0.5 * 3600 < signal.getitimer(signal.ITIMER_REAL)[0] <= 0.75 * 3600
-        signal.setitimer(signal.ITIMER_REAL, 0.001)
-        time.sleep(0.1)
+        [timer] = running()
+        assert timer.interval == 0.75 * 3600
+        timer.function()
 
     at_training_step(3, time_is_up)
     code, _, err = run_main(*resumable_words, "--max_hours=0.75")
     assert code == 75 and "--max_hours" in err
     assert (tmp_path / "out" / "checkpoint-3").is_dir()
-    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    for timer in running():
+        timer.join(10)  # and not for three quarters of an hour
+    assert not running()
 
 
 def test_the_last_evaluation_stops_too(resumable_words, run_main, at_evaluation):

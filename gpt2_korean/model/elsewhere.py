@@ -1,0 +1,51 @@
+"""What a saved model says to other programs: transformers of other versions, converters. Works on files alone."""
+
+import json
+from pathlib import Path
+
+from gpt2_korean.checkpoints.complete import read_json
+from gpt2_korean.model.gpt2 import is_gpt2
+
+CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
+
+
+def tell_others(folder, use_cache):
+    """Have the files of a model or an adapter that was just saved in `folder` say what other programs ask of them.
+
+    use_cache: what the model's config said of it before Trainer, which turns it off in all that it saves: others would
+    compute a text anew at each of its tokens.
+    """
+    folder = Path(folder)
+    config, settings = read_json(folder / CONFIG), read_json(folder / TOKENIZER_CONFIG)
+    if config is not None:
+        if "use_cache" in config:
+            config["use_cache"] = is_gpt2(config) or use_cache
+        if is_gpt2(config):
+            config.setdefault("n_ctx", config["n_positions"])  # its older name, which llama.cpp's converter goes by
+        _write(folder / CONFIG, config)
+    if settings is not None and settings.get("tokenizer_class") == "TokenizersBackend":  # known to transformers 5 alone
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+        ends = [settings.get(name) for name in ("bos_token", "eos_token")]
+        if all(ends) and is_gpt2_tokenizer(read_json(folder / TOKENIZER)):
+            # It has a token for every byte and none is unknown, but GPT-2's class would add one of its own.
+            settings |= {"tokenizer_class": "GPT2Tokenizer", "unk_token": settings.get("unk_token") or ends[1]}
+        _write(folder / TOKENIZER_CONFIG, settings)
+
+
+def is_gpt2_tokenizer(content):
+    """Whether the `content` of a tokenizer.json cuts texts as GPT-2's class does: it reads words and merges."""
+    model, cut = content["model"], content["pre_tokenizer"] or {}
+    odd = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
+    odd += ("fuse_unk", "byte_fallback", "ignore_merges")
+    return (
+        model["type"] == "BPE"
+        and not any(model.get(name) for name in odd)
+        and content["normalizer"] is None
+        and {**cut, "trim_offsets": True}
+        == {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        and (content["decoder"] or {}).get("type") == "ByteLevel"
+    )
+
+
+def _write(path, content):
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n", "utf-8")

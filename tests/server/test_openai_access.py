@@ -1,0 +1,152 @@
+"""Who the API and the page let in, and what they refuse: keys, other sites, wrong addresses, too much at once."""
+
+import base64
+import http.client
+import json
+
+import pytest
+from server.browser import Page
+from server.client import ask, post, written
+
+from gpt2_korean.cli.generate_options import parse_generate_options, to_words
+from gpt2_korean.messages import UsageError
+from gpt2_korean.server.openai_routes import MOST_BYTES
+
+pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
+
+KEY = "k3y-of-a-test"
+PAGE = {"Authorization": "Basic " + base64.b64encode(f"누구나:{KEY}".encode()).decode()}
+
+
+def get(port, path, method="GET", **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, headers=headers)
+    return connection.getresponse()
+
+
+@pytest.fixture(scope="module")
+def guarded(open_page):
+    return open_page(
+        "--serve", f"--api_key={KEY}", "--cors_origin=https://a.example", "--cors_origin=http://b.example:81/"
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/nothing", 404),
+        ("POST", "/v1/", 404),
+        ("GET", "/v1/models/nothing/here", 404),
+        ("GET", "/v1/completions", 405),
+        ("DELETE", "/v1/chat/completions", 405),
+        ("POST", "/v1/models", 405),
+        ("GET", "/nothing", 404),
+    ],
+)
+def test_wrong_addresses_are_refused_in_the_shape_of_the_api(port, method, path, status):
+    answer = get(port, path, method)
+    error = json.loads(answer.read())["error"]
+    assert answer.status == status and error.keys() == {"message", "type", "param", "code"}
+    assert status != 405 or answer.getheader("Allow")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"5", b'{"prompt": "\\ud800"}', b"[" * 100_000, b'{"n": 1e999}'])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_what_is_no_request_is_refused(port, path, body):
+    answer = post(port, path, body)
+    assert answer.status == 400 and json.loads(answer.read())["error"]["type"] == "invalid_request_error"
+
+
+def test_a_body_past_the_limit_and_one_of_another_type_are_refused(port):
+    assert post(port, "/v1/completions", b" " * (MOST_BYTES + 1)).status == 413
+    assert post(port, "/v1/completions", {"prompt": "가"}, **{"Content-Type": "text/plain"}).status == 400
+    typed = {"Content-Type": "application/json; charset=utf-8"}  # as PowerShell sends it
+    assert post(port, "/v1/completions", {"prompt": "가", "max_tokens": 1}, **typed).status == 200
+    assert post(port, "/v1/completions", {"prompt": "가"}, Host="evil.example").status == 400
+
+
+def test_health_and_what_llama_cpps_page_asks_are_told(port, guarded):
+    assert json.loads(get(port, "/health").read()) == {"status": "ok"} and get(guarded, "/health").status == 200
+    settings = json.loads(get(port, "/props").read())["default_generation_settings"]
+    assert settings["n_ctx"] == 256 and settings["params"]["n_predict"] == 20
+
+
+def test_the_key_guards_the_api_and_the_page_which_a_browser_opens_with_it(guarded):
+    for path in ("/v1/models", "/props", "/", "/settings", "/page.js", "/v1/nothing"):
+        refused = get(guarded, path)
+        assert refused.status == 401 and json.loads(refused.read())["error"]["code"] == "invalid_api_key"
+        scheme = "Bearer" if path.startswith(("/v1", "/props")) else "Basic"
+        assert refused.getheader("WWW-Authenticate").startswith(scheme)
+    for path in ("/write", "/suggest", "/v1/completions"):
+        assert post(guarded, path, {"prompt": "가"}).status == 401
+    assert get(guarded, "/", **PAGE).status == 200 and get(guarded, "/settings", **PAGE).status == 200
+    assert post(guarded, "/write", {"prompt": "가", "settings": {"length": "2"}}, **PAGE).status == 200
+    assert get(guarded, "/v1/models", Authorization=f"bearer {KEY}").status == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer ", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", f"Basic {KEY}", "Basic !", KEY, "Basic a2V5"],
+)
+def test_a_wrong_key_is_none(guarded, header):
+    assert get(guarded, "/v1/models", Authorization=header).status == 401
+
+
+def test_the_page_writes_with_a_key_and_shows_it_in_no_command(guarded, port):
+    answer = post(guarded, "/write", {"prompt": "가", "settings": {"length": "5"}}, **PAGE)
+    events = [json.loads(line) for line in answer.read().decode().splitlines()]
+    assert written(events) and KEY not in str(events)
+    options = parse_generate_options(["--model_name_or_path=x", "--serve", f"--api_key={KEY}"])
+    assert KEY not in str(to_words(options)) and ask(port, "/write", prompt="가")[0] == 200
+
+
+def test_the_key_may_be_an_environment_variable(monkeypatch):
+    monkeypatch.setenv("GPT2_KOREAN_API_KEY", KEY)
+    words = ["--model_name_or_path=x"]
+    assert parse_generate_options([*words, "--serve"]).page.api_key == KEY
+    assert parse_generate_options([*words, "--serve", "--api_key=other"]).page.api_key == "other"
+    assert parse_generate_options(words).page.api_key is None
+    monkeypatch.setenv("GPT2_KOREAN_API_KEY", "두 낱말")
+    with pytest.raises(UsageError, match="GPT2_KOREAN_API_KEY"):
+        parse_generate_options([*words, "--serve"])
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("--api_key=", "--api_key"),
+        ("--api_key=키", "--api_key"),
+        ("--api_key=a b", "--api_key"),
+        ("--cors_origin=example.com", "--cors_origin"),
+        ("--cors_origin=https://a.example/page", "--cors_origin"),
+        ("--cors_origin=", "--cors_origin"),
+    ],
+)
+def test_keys_and_origins_that_are_none_are_refused(word, named):
+    with pytest.raises(UsageError, match=named):
+        parse_generate_options(["--model_name_or_path=x", "--serve", word])
+
+
+@pytest.mark.parametrize("word", ["--api_key=k", "--cors_origin=*"])
+def test_they_belong_to_a_server(word):
+    with pytest.raises(UsageError, match="--serve"):
+        parse_generate_options(["--model_name_or_path=x", word])
+
+
+def test_other_sites_may_ask_where_the_flag_names_them_alone(port, guarded):
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    for origin in ("https://a.example", "http://b.example:81"):
+        allowed = get(guarded, "/v1/completions", "OPTIONS", Origin=origin, **asked)
+        assert allowed.status == 200 and allowed.getheader("Access-Control-Allow-Origin") == origin
+        assert get(guarded, "/v1/models", Origin=origin).getheader("Access-Control-Allow-Origin") == origin  # a 401 too
+    for server, origin in ((guarded, "https://c.example"), (port, "https://a.example")):
+        refused = get(server, "/v1/completions", "OPTIONS", Origin=origin, **asked)
+        assert refused.status in (400, 401, 405) and refused.getheader("Access-Control-Allow-Origin") is None
+        assert get(server, "/v1/models", Origin=origin).getheader("Access-Control-Allow-Origin") is None
+
+
+def test_a_browser_that_has_asked_its_user_for_the_key_writes_with_it(browser, guarded):
+    browser.get(f"http://anyone:{KEY}@127.0.0.1:{guarded}/page.css")  # as its dialog would send it
+    page = Page(browser, guarded)
+    page.type("오늘은")
+    assert page.write().startswith("오늘은") and page.count("#error:not(:empty)") == 0

@@ -1,0 +1,327 @@
+"""The API of generate.py --serve by OpenAI's own client: what programs that speak it are answered."""
+
+import threading
+
+import pytest
+import torch
+from server.client import post
+
+from gpt2_korean.generation.load import read_model
+from gpt2_korean.generation.loop import generate_ids
+from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.server import turns
+
+pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
+openai = pytest.importorskip("openai")
+
+GREEDY = {"temperature": 0, "max_tokens": 12, "extra_body": {"repetition_penalty": 1, "top_k": 0}}
+
+
+def client_of(port, key="none"):
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key, max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def client(port):
+    return client_of(port)
+
+
+@pytest.fixture(scope="module")
+def chat(open_page, chat_model_folder):
+    return client_of(open_page("--dtype=float32", "--length=20", "--top_p=1", folder=chat_model_folder))
+
+
+@pytest.fixture(scope="module")
+def model(client):
+    return client.models.list().data[0].id
+
+
+@pytest.fixture(scope="module")
+def loaded(model_folder):
+    return read_model(model_folder, torch.device("cpu"), torch.float32)
+
+
+def greedy(loaded, text, length=12):
+    """The ids that the model itself writes, and the text that they are."""
+    ids = loaded.tokenizer.encode(text).ids
+    new = generate_ids(loaded.decoder, [ids], length, Sampling(temperature=0), loaded.eos_token_id, loaded.utf8)[0]
+    return new, loaded.tokenizer.decode(new)
+
+
+def test_the_model_is_named_as_its_folder(client, model, model_folder):
+    assert model == model_folder.name and client.models.retrieve(model).id == model
+    assert client.completions.create(model=str(model_folder), prompt="가", max_tokens=1).model == model
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.completions.create(model="gpt-4", prompt="가")
+    assert refused.value.code == "model_not_found" and refused.value.param == "model"
+
+
+def test_a_completion_is_the_greedy_text_of_the_model(client, model, loaded):
+    for prompt in ("오늘은", "한국어 글을"):
+        answer = client.completions.create(model=model, prompt=prompt, **GREEDY)
+        new, text = greedy(loaded, prompt)
+        assert answer.object == "text_completion" and answer.choices[0].text == text
+        assert answer.choices[0].finish_reason == ("length" if len(new) == 12 else "stop")
+        read = len(loaded.tokenizer.encode(prompt).ids)
+        assert (answer.usage.prompt_tokens, answer.usage.total_tokens - answer.usage.completion_tokens) == (read, read)
+
+
+def test_prompts_may_be_several_and_token_ids(client, model, loaded):
+    texts = ["오늘은", "가나", "한국어 글을"]
+    ids = [loaded.tokenizer.encode(text).ids for text in texts]
+    expected = [greedy(loaded, text)[1] for text in texts]
+    for prompt in (texts, ids):
+        answer = client.completions.create(model=model, prompt=prompt, **GREEDY)
+        assert [choice.text for choice in answer.choices] == expected
+        assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    one = client.completions.create(model=model, prompt=ids[0], n=2, **GREEDY)
+    assert [choice.text for choice in one.choices] == [expected[0]] * 2
+    assert one.usage.prompt_tokens == len(ids[0])
+
+
+def test_a_stream_is_the_text_in_pieces_and_tells_its_usage_if_asked(client, model):
+    asked = {"model": model, "prompt": ["오늘은", "가"], **GREEDY}
+    whole = client.completions.create(**asked)
+    parts = list(client.completions.create(stream=True, stream_options={"include_usage": True}, **asked))
+    texts, reasons = ["", ""], [None, None]
+    for part in parts[:-1]:
+        (choice,) = part.choices
+        assert part.usage is None and reasons[choice.index] is None
+        texts[choice.index] += choice.text
+        reasons[choice.index] = choice.finish_reason
+    assert texts == [choice.text for choice in whole.choices] and len(parts) > 10
+    assert reasons == [choice.finish_reason for choice in whole.choices]
+    assert parts[-1].choices == [] and parts[-1].usage == whole.usage
+    assert all(part.choices for part in client.completions.create(stream=True, **asked))
+
+
+def test_a_stop_text_ends_a_text_before_it(client, model, loaded):
+    _, text = greedy(loaded, "오늘은")
+    stop = text[4:6]
+    for stops in (stop, [stop, "나오지 않는 글"]):
+        answer = client.completions.create(model=model, prompt="오늘은", stop=stops, **GREEDY).choices[0]
+        assert answer.text == text.partition(stop)[0] and answer.finish_reason == "stop"
+
+
+def test_a_seed_repeats_a_text_whatever_else_is_asked(client, model):
+    def write(seed=None):
+        asked = {"prompt": "가", "temperature": 1, "n": 3, "max_tokens": 20}
+        return [choice.text for choice in client.completions.create(model=model, seed=seed, **asked).choices]
+
+    alone, others = write(7), []
+    threads = [threading.Thread(target=lambda: others.append(write())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert write(7) == alone and len(set(alone)) == 3 and write() != alone
+    for thread in threads:
+        thread.join()
+    # Texts beyond one batch are no copies of its own.
+    texts = client.completions.create(model=model, prompt="가", temperature=1, n=40, seed=1, max_tokens=20).choices
+    assert len({choice.text for choice in texts}) == 40
+
+
+def reference(loaded, ids):
+    """Log-probabilities [len(ids) - 1, vocab] of transformers' own forward."""
+    from transformers import GPT2LMHeadModel
+
+    own = GPT2LMHeadModel.from_pretrained(loaded).eval()
+    with torch.no_grad():
+        return own(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+
+
+def test_log_probabilities_are_those_of_the_model(client, model, loaded, model_folder):
+    ids, (new, _) = loaded.tokenizer.encode("오늘은").ids, greedy(loaded, "오늘은")
+    answer = client.completions.create(model=model, prompt="오늘은", logprobs=2, echo=True, **GREEDY).choices[0]
+    told, scores = answer.logprobs, reference(model_folder, ids + new)
+    assert answer.text.startswith("오늘은") and len(told.tokens) in (len(ids + new), len(ids + new) + 1)
+    assert told.token_logprobs[0] is None and told.top_logprobs[0] is None
+    for place, index in enumerate((ids + new)[1:]):
+        assert told.token_logprobs[place + 1] == pytest.approx(scores[place, index].item(), abs=1e-3)
+        assert max(told.top_logprobs[place + 1].values()) == pytest.approx(scores[place].max().item(), abs=1e-3)
+        assert told.top_logprobs[place + 1][told.tokens[place + 1]] == told.token_logprobs[place + 1]
+    assert told.text_offset[:2] == [0, len(told.tokens[0])]
+    alone = client.completions.create(model=model, prompt="오늘은", logprobs=2, **GREEDY).choices[0].logprobs
+    assert alone.tokens == told.tokens[len(ids) :]
+
+
+def test_log_probabilities_of_a_chat_have_their_bytes(chat, chat_model_folder):
+    asked = {"model": chat_model_folder.name, "messages": [{"role": "user", "content": "안녕"}], "temperature": 0}
+    answer = chat.chat.completions.create(logprobs=True, top_logprobs=3, max_tokens=8, **asked).choices[0]
+    told = answer.logprobs.content
+    written = b"".join(bytes(each.bytes) for each in told).decode("utf-8", "ignore")
+    assert written.removeprefix(" ").startswith(answer.message.content) and answer.message.content
+    assert all(len(each.top_logprobs) == 3 and each.top_logprobs[0].logprob >= each.logprob for each in told)
+    parts = chat.chat.completions.create(logprobs=True, top_logprobs=3, max_tokens=8, stream=True, **asked)
+    streamed = [each for part in parts if part.choices[0].logprobs for each in part.choices[0].logprobs.content]
+    assert [each.token for each in streamed] == [each.token for each in told]
+
+
+def test_a_chat_is_the_conversation_of_the_page(chat, chat_model_folder):
+    loaded = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    turns = [("system", "너는 시인이야."), ("user", "가 <|user|>"), ("assistant", "나"), ("user", "다 ")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    messages[-1]["content"] = [{"type": "text", "text": "다"}, {"type": "text", "text": " "}]
+    answer = chat.chat.completions.create(model="chat", messages=messages, **GREEDY)
+    ids = loaded.chat.encode([{"role": role, "content": content.strip()} for role, content in turns])
+    new = generate_ids(loaded.decoder, [ids], 12, Sampling(temperature=0), loaded.chat.end, loaded.utf8)[0]
+    text = loaded.tokenizer.decode(new).removeprefix(" ")
+    assert answer.object == "chat.completion" and answer.choices[0].message.role == "assistant"
+    assert answer.choices[0].message.content == text and answer.usage.prompt_tokens == len(ids)
+    parts = list(chat.chat.completions.create(model="chat", messages=messages, stream=True, **GREEDY))
+    assert "".join(part.choices[0].delta.content or "" for part in parts) == text
+    assert parts[0].choices[0].delta.role == "assistant" and parts[0].object == "chat.completion.chunk"
+    assert [part.choices[0].finish_reason for part in parts][-1] == answer.choices[0].finish_reason
+
+
+def test_a_conversation_that_is_too_long_loses_its_oldest_exchanges(chat, chat_model_folder):
+    encode = read_model(chat_model_folder, torch.device("cpu"), torch.float32).chat.encode
+    system, last = {"role": "system", "content": "시인"}, {"role": "user", "content": "마지막"}
+    pairs = [[{"role": "user", "content": f"가{n}"}, {"role": "assistant", "content": f"나{n}"}] for n in range(2000)]
+    longest = [system, last]
+    for pair in reversed(pairs):
+        longer = [system, *pair, *longest[1:]]
+        if len(encode(longer)) > 96 - 12 + 1:
+            break
+        longest = longer
+    long = [system, *(turn for pair in pairs for turn in pair), last]
+    answer, same = (chat.chat.completions.create(model="chat", messages=each, **GREEDY) for each in (long, longest))
+    assert len(longest) > 4 and answer.choices == same.choices and answer.usage == same.usage
+
+
+def test_an_answer_that_has_begun_goes_on(chat):
+    asked = [{"role": "user", "content": "가"}]
+    whole = chat.chat.completions.create(model="chat", messages=asked, **GREEDY).choices[0].message.content
+    begun = [*asked, {"role": "assistant", "content": whole[:3]}]
+    rest = chat.chat.completions.create(model="chat", messages=begun, **GREEDY).choices[0].message.content
+    assert rest and rest != whole
+
+
+def test_a_model_without_a_template_names_the_way_on_and_takes_one_of_the_server(client, open_page, model, loaded):
+    messages = [
+        {"role": "user", "content": "가"},
+        {"role": "assistant", "content": " 답"},
+        {"role": "user", "content": "나"},
+    ]
+    with pytest.raises(openai.BadRequestError, match="--prompt_template") as refused:
+        client.chat.completions.create(model=model, messages=messages)
+    assert refused.value.code == "no_chat_template"
+    templated = client_of(open_page("--dtype=float32", "--prompt_template=Q{prompt}A"))
+    answer = templated.chat.completions.create(model=model, messages=messages, **GREEDY)
+    assert answer.choices[0].message.content == greedy(loaded, "Q가A 답\nQ나A")[1]
+    with pytest.raises(openai.BadRequestError, match="system"):
+        templated.chat.completions.create(model=model, messages=[{"role": "system", "content": "시"}, *messages])
+
+
+@pytest.mark.parametrize(
+    ("changed", "param"),
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": "뜨겁게"}, "temperature"),
+        ({"top_p": 2}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1001}, "max_tokens"),
+        ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
+        ({"n": 100, "prompt": ["가", "나"]}, "n"),
+        ({"stop": ""}, "stop"),
+        ({"stop": [1]}, "stop"),
+        ({"stop": ["가"] * 17}, "stop"),
+        ({"seed": "하나"}, "seed"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"frequency_penalty": -1}, "frequency_penalty"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"best_of": 3}, "best_of"),
+        ({"suffix": "끝"}, "suffix"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": [[1], "가"]}, None),
+        ({"prompt": [10**9]}, "prompt"),
+        ({"prompt": {"text": "가"}}, "prompt"),
+        ({"prompt": "가" * 20_001}, "prompt"),
+        ({"extra_body": {"top_k": 1.5}}, "top_k"),
+        ({"extra_body": {"repetition_penalty": [1]}}, "repetition_penalty"),
+        ({"extra_body": {"output_file": "x"}}, "output_file"),
+        ({"extra_body": {"tools": [{}], "tool_choice": "required"}}, "tool_choice"),
+    ],
+)
+def test_what_is_wrong_or_not_supported_is_refused_by_name(client, model, changed, param):
+    asked = {"model": model, "prompt": "가", "max_tokens": 4, **changed}
+    if param is None:
+        assert client.completions.create(**asked).choices
+        return
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(**asked)
+    assert refused.value.param == param and refused.value.type == "invalid_request_error"
+    assert param in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [{"role": "user"}],
+        [{"role": "robot", "content": "가"}],
+        [{"role": "user", "content": " "}],
+        [{"role": "system", "content": "가"}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
+        [{"role": "user", "content": "가" * 20_001}],
+        [{"role": "user", "content": 5}],
+    ],
+)
+def test_a_conversation_that_is_none_is_refused(chat, messages):
+    with pytest.raises(openai.BadRequestError, match="messages"):
+        chat.chat.completions.create(model="chat", messages=messages)
+
+
+def test_what_means_nothing_is_taken(client, model):
+    off = {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "best_of": 2, "n": 2, "user": "나"}
+    extra = {
+        "tools": [{"type": "function"}],
+        "tool_choice": "auto",
+        "top_k": -1,
+        "min_tokens": 3,
+        "repetition_penalty": 1.1,
+        "no_repeat_ngram_size": 3,
+        "seed": -1,
+    }
+    answer = client.completions.create(model=model, prompt="가", max_tokens=5, **off, extra_body=extra)
+    assert len(answer.choices) == 2 and answer.usage.completion_tokens >= 6
+
+
+def test_what_a_request_leaves_out_is_as_the_flags_say(open_page, model):
+    flags = ["--length=7", "--min_length=7", "--temperature=0", "--seed=3"]
+    answers = [client_of(open_page(*flags)).completions.create(model=model, prompt="가") for _ in range(2)]
+    assert answers[0].usage.completion_tokens == 7 and answers[0].choices[0].text == answers[1].choices[0].text
+
+
+def test_a_key_is_asked_for(open_page, model):
+    port = open_page("--serve", "--api_key=s3cret")
+    assert client_of(port, "s3cret").models.list().data[0].id == model
+    for key in ("wrong", "s3cret2"):
+        with pytest.raises(openai.AuthenticationError) as refused:
+            client_of(port, key).completions.create(model=model, prompt="가")
+        assert refused.value.code == "invalid_api_key"
+
+
+def test_a_full_line_says_when_to_come_again(open_page, model, monkeypatch):
+    monkeypatch.setattr(turns, "MOST_WAITING", 1)
+    port = open_page("--length=1000000", "--min_length=1000000")
+    busy = [post(port, "/v1/completions", {"prompt": "가", "stream": True, "seed": seed}) for seed in range(2)]
+    with pytest.raises(openai.RateLimitError) as refused:
+        client_of(port).completions.create(model=model, prompt="가")
+    assert refused.value.response.headers["retry-after"] == "5"
+    for answer in busy:
+        answer.close()
+
+
+def test_settings_that_were_added_are_fields_by_their_names(client, model):
+    more = {
+        "min_p": 0.1,
+        "typ_p": 0.9,
+        "dry_multiplier": 0.8,
+        "dry_sequence_breaker": ["\n", "가"],
+        "end_at_sentence": True,
+    }
+    assert client.completions.create(model=model, prompt="가", max_tokens=5, extra_body=more).choices[0].text
+    with pytest.raises(openai.BadRequestError, match="min_p"):
+        client.completions.create(model=model, prompt="가", extra_body={"min_p": 2})
