@@ -26,6 +26,9 @@ LACKING = ("fcntl", "os.fork", "os.O_NOFOLLOW", "signal.SIGUSR1", "signal.setiti
 
 @pytest.fixture(scope="session", autouse=True)
 def cleared_away_as_on_linux():
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job has it ignored, its children too
     yield
     sitecustomize.is_held = lambda path: False
 
@@ -178,18 +181,21 @@ def test_the_page_is_served_until_ctrl_c(learnt):
     pytest.importorskip("uvicorn", reason="requirements-serve.txt is not installed")
     words = [f"--model_name_or_path={learnt / 'whole'}", "--serve", "--port=0", "--device=cpu", "--length=3"]
     process = subprocess.Popen([sys.executable, "generate.py", *words], cwd=ROOT, stderr=subprocess.PIPE)
-    lines = []
-    while not (found := re.search(r"http://127.0.0.1:(\d+)", lines[-1] if lines else "")):
-        lines.append(process.stderr.readline().decode("cp949"))
-        assert lines[-1], lines
-    connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
-    connection.request("GET", "/page.js")
-    answer = connection.getresponse()
-    assert answer.getheader("Content-Type").startswith("text/javascript") and answer.read()
-    connection.request("POST", "/write", json.dumps({"prompt": "오늘은"}), {"Content-Type": "application/json"})
-    events = [json.loads(line) for line in connection.getresponse().read().decode().splitlines()]
-    assert any(event.get("text") for event in events) and "ended" in events[-1]
-    connection.close()
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1].decode("cp949")
+    try:
+        lines = []
+        while not (found := re.search(r"http://127.0.0.1:(\d+)", lines[-1] if lines else "")):
+            lines.append(process.stderr.readline().decode("cp949"))
+            assert lines[-1], lines
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
+        connection.request("GET", "/page.js")
+        answer = connection.getresponse()
+        assert answer.getheader("Content-Type").startswith("text/javascript") and answer.read()
+        connection.request("POST", "/write", json.dumps({"prompt": "오늘은"}), {"Content-Type": "application/json"})
+        events = [json.loads(line) for line in connection.getresponse().read().decode().splitlines()]
+        assert any(event.get("text") for event in events) and "ended" in events[-1]
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1].decode("cp949")
+    finally:
+        process.kill()
     assert process.returncode == 0 and "닫았습니다" in said and "Traceback" not in said
