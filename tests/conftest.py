@@ -22,8 +22,10 @@ sys.modules["conftest"] = sys.modules[__name__]  # what test modules import by t
 # A temporary folder of this test run alone, which its processes share, caches of each process, a Hub that answers at
 # once that it is not there, and one thread: in models so small more of them only wait for each other, for minutes on a
 # busy machine. The libraries read these when they are imported, so they are set before any test module is.
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
-TEMPORARY = None if WORKER else tempfile.TemporaryDirectory(prefix="gpt2-korean-tests-", ignore_cleanup_errors=True)
+WORKER, OURS = os.environ.get("PYTEST_XDIST_WORKER", ""), "gpt2-korean-tests-"
+# This file is read more than once where folders with a conftest.py of their own are named, and by runs within a run.
+IS_THERE = Path(tempfile.gettempdir()).name.startswith(OURS)
+TEMPORARY = None if WORKER or IS_THERE else tempfile.TemporaryDirectory(prefix=OURS, ignore_cleanup_errors=True)
 if TEMPORARY:
     os.environ["TMPDIR"] = tempfile.tempdir = TEMPORARY.name
 CACHES = f"{os.environ['TMPDIR']}/{WORKER or 'caches'}"
