@@ -90,7 +90,9 @@ class KoreanTrainer(Trainer):
         trained, uses_muon = self.model if model is None else model, getattr(self.args, "uses_muon", False)
         own_rate = self.record.provenance.get("embedding_learning_rate")
         if uses_muon:
-            self.optimizer_cls_and_kwargs = (MuonWithAdamW, self.get_optimizer_cls_and_kwargs(self.args)[1])
+            adamw = self.get_optimizer_cls_and_kwargs(self.args)[1]
+            # A fused step leaves it to AdamW alone to pass over gradients that overflow in float16.
+            self.optimizer_cls_and_kwargs = (MuonWithAdamW, adamw | {"fused": not self.args.fp16})
         optimizer = super().create_optimizer(model)
         if uses_muon:
             for count, weights in layer_matrices(trained).items():
