@@ -52,14 +52,14 @@ class MuonWithAdamW(AdamW):
 
     def _step_matrices(self, group):
         weights = [weight for weight in group["params"] if weight.grad is not None]
-        gradients = [weight.grad for weight in weights]
+        ahead = []
         for weight in weights:
-            if not self.state[weight]:
-                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        momenta = [self.state[weight]["momentum_buffer"] for weight in weights]
-        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
-        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            state = self.state[weight]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(weight)
+            momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - MOMENTUM)
+            ahead.append(weight.grad.lerp(momentum, MOMENTUM))  # Nesterov's
+            weight.mul_(1 - group["lr"] * group["weight_decay"])
         for places in _alike(ahead):
             each = torch.stack([ahead[place] for place in places])
             rows, columns = each.shape[1], each.shape[2] // group["matrices"]
