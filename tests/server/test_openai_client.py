@@ -316,6 +316,7 @@ def test_a_full_line_says_when_to_come_again(open_page, model, monkeypatch):
 
 def test_settings_that_were_added_are_fields_by_their_names(client, model):
     more = {
+        "min_tokens": 5,
         "min_p": 0.1,
         "typ_p": 0.9,
         "dry_multiplier": 0.8,
