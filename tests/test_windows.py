@@ -10,11 +10,11 @@ import sys
 
 import pytest
 from conftest import ROOT
+from test_house import FILES, imports
 
 from gpt2_korean import windows
 
 EMULATION = ROOT / "tests" / "windows"
-FILES = sorted([*(ROOT / "gpt2_korean").rglob("*.py"), ROOT / "train.py", ROOT / "generate.py"])
 # The only files that use what Windows lacks, or what it alone has: each asks first whether it is there.
 ASKED = {
     "fcntl": "lock.py", "msvcrt": "lock.py", "termios": "keyboard.py", "tty": "keyboard.py",
@@ -37,15 +37,9 @@ def test_both_scripts_do_without_what_windows_lacks():
 
 def uses(path):
     """The modules that a file imports, and `module.name` for what it takes of them."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            found.add(f"{node.value.id}.{node.attr}")
-    return found
+    attributes = (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute))
+    taken = {f"{node.value.id}.{node.attr}" for node in attributes if isinstance(node.value, ast.Name)}
+    return imports(path) | taken
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names are those of a Linux")
@@ -56,7 +50,7 @@ def test_what_windows_lacks_is_used_only_where_it_is_asked_for():
     signals = {f"signal.{name}" for name in [*dir(signal), "SIGBREAK"] if name.startswith("SIG")}
     there = {f"signal.{name}" for name in (*emulation["SIGNALS"].split(), "SIG_DFL", "SIG_IGN")}
     lacking |= (signals - there) | {f"signal.{name}" for name in emulation["OF_SIGNAL"].split()}
-    found = {(name, path.name) for path in FILES for name in uses(path) & lacking}
+    found = {(name, path.name) for path in FILES.values() for name in uses(path) & lacking}
     assert found == {*ASKED.items()}
 
 
@@ -71,7 +65,7 @@ def test_a_command_that_is_printed_fits_the_shell_at_hand(monkeypatch):
 def test_what_is_said_can_be_written_in_the_code_page_of_a_korean_windows():
     """But for a few signs that stand for others: in a file they come escaped."""
     lacking = {}
-    for path in FILES:
+    for path in FILES.values():
         tree = ast.parse(path.read_text("utf-8"))
         texts = [
             node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)

@@ -1,7 +1,7 @@
 """Flags of generate.py that do not go together, or not with the model; imports no torch."""
 
 from gpt2_korean.messages import UsageError, particle
-from gpt2_korean.text.chat_prompt import as_turns
+from gpt2_korean.text.chat_prompt import ignores_system
 
 # What a page has no use for.
 NOT_SERVED = ("interactive", "prompt_file", "output_file")
@@ -82,6 +82,5 @@ def check_chat(options, chat, prompts):
             "대화 모델에 건넬 말이 없습니다. --prompt에 말을 적거나 --interactive로 대화하세요. "
             "빈 글에서 이어 쓰게 하려면 --raw를 더하세요."
         )
-    # A template that takes no system turn says so, or leaves it out.
-    if system and chat.encode(as_turns(system, [], "말")) == chat.encode(as_turns(None, [], "말")):
+    if system and ignores_system(chat, system):
         raise UsageError("--system: 모델의 대화 양식(chat_template)에 자리가 없습니다. 빼고 첫 말에 적으세요.")

@@ -4,7 +4,7 @@ from itertools import accumulate
 
 from gpt2_korean.server.events import Row
 from gpt2_korean.server.openai_requests import Refused
-from gpt2_korean.text.chat_prompt import as_turns
+from gpt2_korean.text.chat_prompt import ignores_system
 
 NO_TEMPLATE = (
     "대화 양식(chat_template) 없이 열린 모델입니다. /v1/completions로 이어 쓰거나, "
@@ -60,8 +60,7 @@ def _read_conversation(page, messages, length, most_characters):
     begun = messages[-1:] if messages[-1]["role"] == "assistant" else []
     turns = [{**turn, "content": turn["content"].strip()} for turn in messages[: len(messages) - len(begun)]]
     system = "".join(turn["content"] for turn in turns if turn["role"] == "system")
-    # A template that takes no system turn says so, or leaves it out.
-    if system and model.chat.encode(as_turns(system, [], "말")) == model.chat.encode(as_turns(None, [], "말")):
+    if system and ignores_system(model.chat, system):
         raise Refused(400, "messages: 모델의 대화 양식(chat_template)에 system의 자리가 없습니다.", "messages")
     if not begun and not turns[-1]["content"]:
         raise Refused(400, "messages: 건넬 말이 비었습니다.", "messages")

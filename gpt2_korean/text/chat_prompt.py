@@ -49,6 +49,11 @@ def as_turns(system, pairs, prompt):
     return [{"role": role, "content": content.strip()} for role, content in [*turns, ("user", prompt)]]
 
 
+def ignores_system(chat, system):
+    """Whether a Chat's template leaves a system turn out; raises UserError where it refuses one."""
+    return chat.encode(as_turns(system, [], "말")) == chat.encode(as_turns(None, [], "말"))
+
+
 def _end_of_turn(tokenizer):
     """The id of the special token that a template writes behind an answer, None where there is none."""
     rest = _render(tokenizer, as_turns(None, [("물음", "대답")], "")[:2], tokenize=False).rpartition("대답")[2]
