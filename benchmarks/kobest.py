@@ -1,8 +1,8 @@
 """How does a model answer KoBEST, by lm-evaluation-harness' own tasks, where no hub can be reached?
 
-KoBEST (Kim et al., 2022; CC BY-SA 4.0) is published as tsv files, BoolQ/train.tsv, dev.tsv and test.tsv and so on; found
-are files named BoolQ_dev.tsv, too. They are written to skt/kobest_v1 in the current folder, with the columns of the hub's
-data set of that name: there `datasets` looks before it asks the hub. From that folder, `lm_eval --tasks kobest` runs, too.
+KoBEST (Kim et al., 2022; CC BY-SA 4.0) is published as tsv files: BoolQ/train.tsv, dev.tsv, test.tsv and so on, or as
+here BoolQ_dev.tsv. They are written to skt/kobest_v1 in the current folder, with the columns of the hub's data set of
+that name: there `datasets` looks before it asks the hub. In that folder `lm_eval --tasks kobest` runs as well.
 
     python benchmarks/kobest.py KOBEST --model=CHECKPOINT --device=cuda
 
@@ -48,6 +48,7 @@ def main():
     scores = evaluate(options) if options.model else {}
     print(f"{'task':<10} {'metric':<9} {'model':>15} {'evenly':>7} {'always one':>11} {'rows':>5}")
     for task, answers in labels.items():
+        answers = answers[: options.limit]
         counts = Counter(answers)
         shares = [counts[label] / len(answers) for label in range(CHOICES.get(task, 2))]
         for metric in ("acc", *(["acc_norm"] if task == "hellaswag" else []), "f1"):
