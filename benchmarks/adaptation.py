@@ -255,7 +255,7 @@ def train(model, blocks, done, options, embedding_learning_rate=None, measure=No
     peak, device, measured = options.learning_rate, blocks.device, []
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.01, fused=True)
     if embedding_learning_rate is not None:
-        split_off(optimizer, [model.transformer.wte.weight], embedding_learning_rate)
+        split_off(optimizer, [model.transformer.wte.weight], lr=embedding_learning_rate)
     for group in optimizer.param_groups:
         group["peak"] = group["lr"]
 
