@@ -104,7 +104,7 @@ def train_parser():
         tokenizer_name,
         "korean(글에서 배운 어휘로 바꿈), original(모델의 것), 또는 토크나이저 폴더 (기본값: 글의 양에 따라 자동)",
     )
-    vocabulary_help = "배울 어휘의 토큰 수. 128의 배수 (기본값: 32000, scratch-mini는 8192)"
+    vocabulary_help = "배울 어휘의 토큰 수. 128의 배수 (기본값: 글의 양에 따라 4096~32000, scratch-mini는 8192까지)"
     add_flag(model, "--vocab_size", vocabulary_size, vocabulary_help)
 
     add_switch(model, "--trust_remote_code", REMOTE_CODE)
