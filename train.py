@@ -68,7 +68,8 @@ def learn(options, stop):
         all_learnt = learns_prompts(start, options.text, is_new)
         blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments, all_learnt)
         rate = choose_embedding_learning_rate(options.learning, arguments, tokenizer is not own)
-        record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, rate, arguments)
+        learnt = {"embedding_learning_rate": rate, "average_last": options.learning.average_last}
+        record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, learnt, arguments)
         send_logs_to(options.output.logging_dir, options.output.output_dir, record.provenance["started"])
         with arguments.main_process_first():  # it computes the embeddings of a new vocabulary
             model = prepare_model(model, own, tokenizer, added, texts.train, blocks.train, start, options.model)
@@ -82,7 +83,8 @@ def learn(options, stop):
             print_once(evaluation_table(evaluate(trainer)))
             trainer.create_model_card()
         end = trainer.state.log_history, trainer.model_step(), options.output.output_dir
-        say(describe_training(*end, tokenizer.chat_template is not None, record.characters))
+        talks = tokenizer.chat_template is not None
+        say(describe_training(*end, talks, record.characters, trainer.averaged_steps))
 
 
 def measure(options, stop):

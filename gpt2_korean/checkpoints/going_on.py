@@ -80,7 +80,7 @@ RIGHT = {
         "learning": _is_learning,
         **dict.fromkeys(("vocab_size", "block_size"), _or_none(_is_whole)),
         **dict.fromkeys(("started", "unlogged_loss", "logged_step"), _is_number),
-        "embedding_learning_rate": _or_none(_is_number),
+        **dict.fromkeys(("embedding_learning_rate", "average_last"), _or_none(_is_number)),
     },
     "tokenizer.json": {},
     "tokenizer_config.json": {},

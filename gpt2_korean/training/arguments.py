@@ -51,6 +51,11 @@ def set_up_machine(machine, learning, record=None):
     rehearse(build, learning.trainer_arguments, learning.passed_on)
     arguments = build(learning.trainer_arguments)
     check_reports(arguments)
+    if learning.average_last and (arguments.fsdp or arguments.deepspeed):
+        raise UsageError(
+            f"--average_last={learning.average_last:g}: --fsdp, --deepspeed와 함께 쓸 수 없습니다. 가중치가 조각나 "
+            "있습니다. 둘 가운데 하나를 빼세요."
+        )
     set_seed(arguments.seed)
     if record is not None:
         record.device, record.precision = describe_device(device), name_precision(bf16, fp16)
