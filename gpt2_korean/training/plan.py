@@ -52,8 +52,9 @@ def settle_plan(start, blocks, learning, arguments, config, new_vocabulary):
         epochs = count_epochs(blocks, arguments)
         plan = propose(blocks.train_characters, epochs, new_vocabulary, start.from_scratch, settled)
         if "embedding_learning_rate" in plan:
+            of_all, _ = plan.get("learning_rate", (arguments.learning_rate, None))
             rate, why = plan["embedding_learning_rate"]
-            plan["embedding_learning_rate"] = max(rate, arguments.learning_rate), why
+            plan["embedding_learning_rate"] = max(rate, of_all), why
     else:
         plan = (read_json(start.checkpoint / RESUME) or {}).get("plan") or {}
     open_values = {name: value for name, (value, _) in plan.items() if name not in settled}
