@@ -6,6 +6,7 @@ and so its checkpoints hold them; the mean stands in a file beside them.
 """
 
 import math
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -40,9 +41,9 @@ class AverageWeights(TrainerCallback):
             self.since = state.global_step - 1
             self.means = {
                 name: torch.zeros_like(weight, dtype=torch.float32, memory_format=torch.contiguous_format)
-                for name, weight in self._weights().items()
+                for name, weight in self._weights.items()
             }
-        for name, weight in self._weights().items():
+        for name, weight in self._weights.items():
             self.means[name].lerp_(weight.float(), 1 / self.steps())
 
     def steps(self):
@@ -52,7 +53,7 @@ class AverageWeights(TrainerCallback):
     @torch.no_grad()
     def swap(self):
         """Exchange the weights for their mean: once more, and they are as they were."""
-        for name, weight in self._weights().items():
+        for name, weight in self._weights.items():
             kept = weight.clone()
             weight.copy_(self.means[name])
             self.means[name].copy_(kept)
@@ -70,7 +71,7 @@ class AverageWeights(TrainerCallback):
         path = Path(checkpoint) / AVERAGE
         if not path.exists():
             return
-        weights = self._weights()
+        weights = self._weights
         with safe_open(path, framework="pt") as file:
             since = int(file.metadata()["since"])
             means = {name: file.get_tensor(name).to(weight.device, copy=True) for name, weight in weights.items()}
@@ -84,6 +85,7 @@ class AverageWeights(TrainerCallback):
         steps = self.trainer.state.max_steps
         return steps - (int(self.last) if self.last >= 1 else math.ceil(self.last * steps))
 
+    @cached_property
     def _weights(self):
         return {name: weight for name, weight in self.trainer.model.named_parameters() if weight.requires_grad}
 
