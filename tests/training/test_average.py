@@ -150,8 +150,6 @@ def test_the_mean_of_other_weights_is_refused(words, tmp_path, run_main):
         assert code == 1 and AVERAGE in err and "--output_dir" in err and "Traceback" not in err, err
 
 
-def test_it_is_refused_where_weights_are_in_parts_and_where_nothing_is_learnt(words, run_main):
-    code, _, err = run_main(*words, "--average_last=4", '--deepspeed={"zero_optimization": {"stage": 2}}')
-    assert code in (1, 2) and "deepspeed" in err
+def test_it_is_refused_where_nothing_is_learnt(words, run_main):
     code, _, err = run_main(*[word for word in words if "do_train" not in word], "--do_eval", "--average_last=4")
     assert code == 2 and "--average_last" in err and "--do_train" in err
