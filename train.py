@@ -67,7 +67,8 @@ def learn(options, stop):
         is_new, room = tokenizer is not own or start.from_scratch, context_length(model.config)
         all_learnt = learns_prompts(start, options.text, is_new)
         blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments, all_learnt)
-        plan = settle_plan(start, blocks, options.learning, arguments, model.config, tokenizer is not own)
+        changes, rank = tokenizer is not own, options.model.lora_rank
+        plan = settle_plan(start, blocks, options.learning, arguments, model.config, changes, rank)
         record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, plan, arguments)
         send_logs_to(options.output.logging_dir, options.output.output_dir, record.provenance["started"])
         with arguments.main_process_first():  # it computes the embeddings of a new vocabulary

@@ -1,60 +1,79 @@
-"""What a run takes where nobody said: by how much text there is, how often it is read, and what of the model is new.
+"""What a run takes where nobody said: by how much text there is, how often it is read, and how wide the model is.
 
-The rule: of the tables below all that hold are taken, a later one going before an earlier one; a flag that is given is
-obeyed; all else stays at its default. How long a run is, is for its user to say. The figures are those of
-benchmarks/RESULTS.md.
+The rule is for what is learnt anew, a vocabulary or a whole model. What goes on learning with its own vocabulary keeps
+the usual defaults, and so does the rate of an adapter. A flag that is given is obeyed. How long a run is, is for its
+user to say. The figures are those of benchmarks/RESULTS.md.
 """
-
-from transformers.trainer_utils import SchedulerType
 
 from gpt2_korean.checkpoints.complete import RESUME, read_json
 from gpt2_korean.checkpoints.same_run import OWN
 from gpt2_korean.model.embeddings import NEW_EMBEDDINGS
 from gpt2_korean.model.gpt2 import is_gpt2
 
-# Flag → value: of TrainingArguments, and those of OWN.
-OWN_VOCABULARY = {}
-NEW_VOCABULARY = {"embedding_learning_rate": NEW_EMBEDDINGS}
-FROM_SCRATCH = {}
-LEARNT_BY_HEART = {}  # what is read OFTEN (in epochs) and has fewer than SMALL characters
-OFTEN, SMALL = 5, 2_000_000
+# A text that is read more often than so many times is learnt by heart: then weights have to decay, and dropout stays.
+OFTEN = 4
+# The peak learning rate times the model's width, and the most that it is.
+RATES = {"muon": (1.0, 2e-3), "adamw": (0.5, 1e-3), "adamw, often": (0.3, 1e-3)}
+# Muon's work is the same for any number of tokens: so many of them a step, for each of the width, make it pay.
+MUON_TOKENS = 16
+WARM_UP = 0.05  # of the run
+# The rate of new embeddings is for so many characters; of fewer it falls with their square root, down to the least.
+CHARACTERS, LEAST_RATE = 24_000_000, 6e-4
 
 
-def propose(characters, epochs, new_vocabulary, from_scratch, settled):
+def propose(characters, epochs, width, tokens_per_step, new_vocabulary, from_scratch, settled, uses_muon=False):
     """Flag → `(value, why)` for what is not among the `settled` flags; why: a few words that a user reads.
 
     characters: of the text, None for a stream. new_vocabulary: whether the model is carried over to one. from_scratch:
-    whether all of the model is new.
+    whether all of the model is new. uses_muon: whether --optim=muon was given.
     """
-    small = characters is not None and characters < SMALL and epochs >= OFTEN
-    tables = (
-        (not (new_vocabulary or from_scratch), "모델의 어휘로 배우므로", OWN_VOCABULARY),
-        (new_vocabulary, "어휘가 새것이므로", NEW_VOCABULARY),
-        (from_scratch, "처음부터 배우므로", FROM_SCRATCH),
-        (small, f"글 {characters or 0:,}자를 {epochs:.3g}번 읽으므로", LEARNT_BY_HEART),
-    )
-    return {
-        name: (value, why)
-        for holds, why, values in tables
-        for name, value in values.items()
-        if holds and name not in settled
+    if not (new_vocabulary or from_scratch):
+        return {}
+    anew, reading = "어휘가 새것이므로" if new_vocabulary else "처음부터 배우므로", f"글을 {epochs:.3g}번 읽으므로"
+    often, open_to_muon = epochs > OFTEN, not {"optim", "learning_rate"} & set(settled)
+    chooses_muon = open_to_muon and not often and tokens_per_step >= MUON_TOKENS * width
+    rate, most = RATES["muon" if uses_muon or chooses_muon else "adamw, often" if often else "adamw"]
+    plan = {
+        "learning_rate": (min(most, _rounded(rate / width)), anew),
+        "warmup_steps": (WARM_UP, anew),
+        "weight_decay": (1.0 if often else 0.3, reading),
     }
+    if chooses_muon:
+        plan = {"optim": ("muon", anew), **plan}
+    if not often:
+        plan["dropout"] = 0.0, reading
+    if new_vocabulary:
+        known = CHARACTERS if characters is None else characters
+        fitting = max(LEAST_RATE, _rounded(NEW_EMBEDDINGS * (known / CHARACTERS) ** 0.5))
+        plan["embedding_learning_rate"] = min(NEW_EMBEDDINGS, fitting), anew
+    return {name: value for name, value in plan.items() if name not in settled}
 
 
-def settle_plan(start, blocks, learning, arguments, config, new_vocabulary):
+def _rounded(rate):
+    return float(f"{rate:.2g}")
+
+
+def settle_plan(start, blocks, learning, arguments, config, new_vocabulary, lora_rank=0):
     """Set in `arguments` (TrainingArguments) what the flags leave open; returns what these do not know.
 
     start: a Start; what goes on from a checkpoint keeps that one's plan. blocks: Blocks. learning: LearningOptions.
     config: the model's. What is returned has the names of OWN, None for what is left to the model or the checkpoint.
     """
-    settled = learning.chosen | _impossible(learning, arguments, config)
+    settled = learning.chosen | _impossible(learning, arguments, config, lora_rank)
     if start.checkpoint is None:
-        epochs = count_epochs(blocks, arguments)
-        plan = propose(blocks.train_characters, epochs, new_vocabulary, start.from_scratch, settled)
-        if "embedding_learning_rate" in plan:
-            of_all, _ = plan.get("learning_rate", (arguments.learning_rate, None))
+        plan = propose(
+            blocks.train_characters,
+            count_epochs(blocks, arguments),
+            config.hidden_size,
+            _blocks_per_step(arguments) * blocks.size,
+            new_vocabulary,
+            start.from_scratch,
+            settled,
+            arguments.uses_muon,
+        )
+        if "embedding_learning_rate" in plan and "learning_rate" not in plan:
             rate, why = plan["embedding_learning_rate"]
-            plan["embedding_learning_rate"] = max(rate, of_all), why
+            plan["embedding_learning_rate"] = max(rate, arguments.learning_rate), why
     else:
         plan = (read_json(start.checkpoint / RESUME) or {}).get("plan") or {}
     open_values = {name: value for name, (value, _) in plan.items() if name not in settled}
@@ -70,8 +89,11 @@ def count_epochs(blocks, arguments):
         return arguments.num_train_epochs
     if blocks.train_characters is None:
         return 0
-    per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    return arguments.max_steps * per_step / len(blocks.train)
+    return arguments.max_steps * _blocks_per_step(arguments) / len(blocks.train)
+
+
+def _blocks_per_step(arguments):
+    return arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
 
 
 def describe_plan(plan):
@@ -82,14 +104,14 @@ def describe_plan(plan):
     return [f"자동으로 고른 값: {' '.join(flags)} ({why})" for why, flags in reasons.items()]
 
 
-def _impossible(learning, arguments, config):
-    """The flags of which this run can have none but the default."""
+def _impossible(learning, arguments, config, lora_rank):
+    """The flags that are not for this run's plan to settle."""
     sharded, adam = arguments.fsdp or arguments.deepspeed, "adam" in arguments.optim.value
     return {
-        *(("average_last", "optim") if sharded else ()),
-        *(("average_last",) if learning.early_stopping_patience else ()),  # it may end at any time
+        *(("optim",) if sharded else ()),
         *(() if is_gpt2(config.to_dict()) else ("dropout",)),
-        *(() if adam else ("embedding_learning_rate",)),  # whose rates mean something else
+        *(() if adam else ("learning_rate", "embedding_learning_rate")),  # whose rates mean something else
+        *(("learning_rate", "optim") if lora_rank else ()),
     }
 
 
@@ -97,4 +119,4 @@ def _set(arguments, name, value):
     if name == "optim":
         arguments.uses_muon = value == "muon"
     else:
-        setattr(arguments, name, SchedulerType(value) if name == "lr_scheduler_type" else value)
+        setattr(arguments, name, value)

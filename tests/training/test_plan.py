@@ -1,4 +1,4 @@
-"""What a run takes where nobody said: the tables' values, unless a flag is given; kept by a run that goes on."""
+"""What a run takes where nobody said: by a rule, unless a flag is given; kept by a run that goes on."""
 
 import json
 from types import SimpleNamespace
@@ -13,52 +13,61 @@ from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import UsageError
 from gpt2_korean.model.embeddings import NEW_EMBEDDINGS
 from gpt2_korean.model.prepare import set_dropout
+from gpt2_korean.text import vocabulary
 from gpt2_korean.training import plan
 
 pytestmark = pytest.mark.usefixtures("brief_texts")
-TABLES = {
-    "OWN_VOCABULARY": {"weight_decay": 0.1, "learning_rate": 3e-4},
-    "NEW_VOCABULARY": {"weight_decay": 0.2, "embedding_learning_rate": 0.004},
-    "FROM_SCRATCH": {"weight_decay": 0.3, "optim": "muon"},
-    "LEARNT_BY_HEART": {"weight_decay": 0.4, "dropout": 0.25, "average_last": 0.5},
-}
 
 
-@pytest.fixture
-def tables(monkeypatch):
-    """All of them filled in, so that what is proposed differs from every default."""
-    for name, table in TABLES.items():
-        monkeypatch.setattr(plan, name, table)
-    monkeypatch.setattr(plan, "OFTEN", 3)
+def values_of(characters=10**7, epochs=3, width=1024, tokens=16 * 1024, new=True, scratch=False, settled=(), **more):
+    told = plan.propose(characters, epochs, width, tokens, new, scratch, settled, **more)
+    return {name: value for name, (value, _) in told.items()}
 
 
-def values_of(*situation, settled=()):
-    return {name: value for name, (value, _) in plan.propose(*situation, settled).items()}
+def test_what_goes_on_with_its_own_vocabulary_keeps_the_defaults():
+    assert values_of(new=False) == values_of(new=False, epochs=60, characters=100) == {}
 
 
-def test_all_tables_that_hold_are_taken_and_the_later_one_goes_first(tables):
-    few, many = plan.SMALL - 1, plan.SMALL
-    names = list(TABLES)
-    for situation, held in (
-        ((many, 9, False, False), names[:1]),
-        ((few, 2.9, False, False), names[:1]),
-        ((None, 9, False, False), names[:1]),  # a stream has no end
-        ((few, 3, False, False), [names[0], names[3]]),
-        ((many, 3, True, False), [names[1]]),
-        ((few, 3, True, False), [names[1], names[3]]),
-        ((few, 3, False, True), [names[2], names[3]]),
-    ):
-        expected = {name: value for table in held for name, value in TABLES[table].items()}
-        assert values_of(*situation) == expected
-        for name in expected:  # one that is given is obeyed, and the others stand
-            rest = {other: value for other, value in expected.items() if other != name}
-            assert values_of(*situation, settled={name}) == rest
+def test_a_text_read_seldom_is_learnt_fast_and_one_read_often_is_not_learnt_by_heart():
+    seldom, often = values_of(epochs=plan.OFTEN), values_of(epochs=plan.OFTEN + 0.1)
+    assert (seldom["optim"], seldom["dropout"], seldom["weight_decay"]) == ("muon", 0.0, 0.3)
+    assert "optim" not in often and "dropout" not in often and often["weight_decay"] == 1.0
+    assert often["learning_rate"] < seldom["learning_rate"]
+    assert seldom["warmup_steps"] == often["warmup_steps"] == 0.05
 
 
-def test_a_plan_is_told_as_flags_with_why(tables):
-    told = "\n".join(plan.describe_plan(plan.propose(120_000, 60, True, False, {"dropout"})))
-    assert "--embedding_learning_rate=0.004 (어휘가 새것이므로)" in told
-    assert "--weight_decay=0.4 --average_last=0.5 (글 120,000자를 60번 읽으므로)" in told and "dropout" not in told
+def test_wide_models_learn_at_lower_rates_and_none_above_the_most():
+    widths = (64, 256, 512, 768, 1024, 1600)
+    for optim in ({}, {"settled": {"optim"}}, {"settled": {"optim"}, "uses_muon": True}):
+        rates = [values_of(width=width, tokens=10**6, **optim)["learning_rate"] for width in widths]
+        assert rates == sorted(rates, reverse=True) and rates[0] == rates[1] >= rates[2] > rates[3] > rates[-1] > 1e-4
+    by_muon, by_adamw = (values_of(settled={"optim"}, uses_muon=muon)["learning_rate"] for muon in (True, False))
+    assert by_muon == 2 * by_adamw
+
+
+def test_muon_is_proposed_where_its_work_is_small_beside_that_of_the_tokens():
+    assert values_of(tokens=16 * 1024)["optim"] == "muon"
+    for less in ({"tokens": 16 * 1024 - 1}, {"settled": {"optim"}}, {"settled": {"learning_rate"}}):
+        assert "optim" not in values_of(**less)
+
+
+def test_rows_of_a_short_text_move_less():
+    rates = [values_of(size)["embedding_learning_rate"] for size in (10**5, 2 * 10**6, 6 * 10**6, 24 * 10**6, 10**9)]
+    assert rates == [6e-4, 6e-4, 1e-3, 2e-3, 2e-3] and values_of(None)["embedding_learning_rate"] == 2e-3
+    assert "embedding_learning_rate" not in values_of(new=False, scratch=True)
+
+
+def test_what_is_given_is_not_proposed():
+    everything = values_of(tokens=1)
+    for name in everything:
+        rest = {other: value for other, value in everything.items() if other != name}
+        assert values_of(tokens=1, settled={name}) == rest
+
+
+def test_a_plan_is_told_as_flags_with_why():
+    told = "\n".join(plan.describe_plan(plan.propose(120_000, 60, 256, 4096, True, False, {"warmup_steps"})))
+    assert "--learning_rate=0.001 --embedding_learning_rate=0.0006 (어휘가 새것이므로)" in told
+    assert "--weight_decay=1 (글을 60번 읽으므로)" in told and "warmup" not in told
 
 
 @pytest.mark.parametrize("given", ["--weight-decay=0.0", "--weight_decay=0", "config"])
@@ -72,28 +81,33 @@ def test_a_flag_counts_as_given_though_it_says_the_default(given, tmp_path):
     assert not {"learning_rate", "average_last", "optim"} & chosen
 
 
-def settle(words=(), characters=1000, new=True, **machine):
+def settle(words=(), characters=1000, new=True, lora_rank=0, **machine):
     """The arguments and what else is settled, of a run that reads its text 60 times."""
     learning = parse_train_options(["--do_train", "--dataset_path=x", "--num_train_epochs=60", *words]).learning
     given = {"fsdp": "", "deepspeed": None, "optim": SimpleNamespace(value="adamw_torch_fused"), "max_steps": -1}
+    given |= {"uses_muon": False, "train_batch_size": 4, "gradient_accumulation_steps": 1, "world_size": 1}
     arguments = SimpleNamespace(
         **{**given, "num_train_epochs": 60, "learning_rate": 5e-5, "weight_decay": 0.0} | machine
     )
-    start, blocks = SimpleNamespace(checkpoint=None, from_scratch=False), SimpleNamespace(train_characters=characters)
-    return arguments, plan.settle_plan(start, blocks, learning, arguments, tiny_gpt2(300).config, new)
+    start = SimpleNamespace(checkpoint=None, from_scratch=False)
+    blocks = SimpleNamespace(train_characters=characters, size=32)
+    return arguments, plan.settle_plan(start, blocks, learning, arguments, tiny_gpt2(300).config, new, lora_rank)
 
 
-def test_what_a_run_cannot_have_is_not_proposed(tables):
+def test_what_a_run_cannot_have_is_not_proposed():
     arguments, own = settle()
-    assert (arguments.weight_decay, own["dropout"], own["average_last"]) == (0.4, 0.25, 0.5)
-    assert own["embedding_learning_rate"] == 0.004
-    assert settle(learning_rate=0.01)[1]["embedding_learning_rate"] == 0.01  # never below that of all
-    assert settle(optim=SimpleNamespace(value="sgd"))[1]["embedding_learning_rate"] is None
-    assert settle(fsdp="full_shard")[1]["average_last"] is None
-    early = ["--do_eval", "--eval_steps=1", "--early_stopping_patience=1"]
-    assert settle(early)[1]["average_last"] is None
+    assert (arguments.weight_decay, arguments.learning_rate, own["embedding_learning_rate"]) == (1.0, 1e-3, 6e-4)
+    arguments, own = settle(["--learning_rate=0.01"], learning_rate=0.01)
+    assert (arguments.learning_rate, own["embedding_learning_rate"]) == (0.01, 0.01)  # never below that of all
+    arguments, own = settle(optim=SimpleNamespace(value="sgd"))
+    assert (arguments.learning_rate, own["embedding_learning_rate"]) == (5e-5, None)
+    often_enough = {"num_train_epochs": 2, "train_batch_size": 64}
+    assert settle(**often_enough)[0].uses_muon and settle(**often_enough)[1]["dropout"] == 0.0
+    assert not settle(fsdp="full_shard", **often_enough)[0].uses_muon
+    arguments, own = settle(lora_rank=4, **often_enough)
+    assert not arguments.uses_muon and arguments.learning_rate == 5e-5
     given = ["--average_last=3", "--embedding_learning_rate=1e-4", "--weight_decay=0", "--dropout=0"]
-    arguments, own = settle([*given, *early], optim=SimpleNamespace(value="sgd"))
+    arguments, own = settle(given)
     assert arguments.weight_decay == 0.0
     assert {name: own[name] for name in plan.OWN} == {
         "embedding_learning_rate": 1e-4, "average_last": 3, "dropout": 0.0,
@@ -101,7 +115,7 @@ def test_what_a_run_cannot_have_is_not_proposed(tables):
 
 
 def test_only_new_embeddings_get_a_rate_of_their_own_unasked():
-    assert settle()[1]["embedding_learning_rate"] == NEW_EMBEDDINGS
+    assert settle(characters=10**9)[1]["embedding_learning_rate"] == NEW_EMBEDDINGS
     assert settle(new=False)[1]["embedding_learning_rate"] is None
 
 
@@ -116,34 +130,37 @@ def test_how_often_a_text_is_read():
     assert plan.count_epochs(blocks, arguments) == 2.5
 
 
-def test_a_run_takes_its_plan_and_one_that_goes_on_keeps_it_whatever_the_tables_say_then(
-    tables, train_words, tmp_path, run_main, monkeypatch
+def test_a_run_takes_its_plan_and_one_that_goes_on_keeps_it_whatever_the_rule_says_then(
+    train_words, tmp_path, run_main, monkeypatch
 ):
-    monkeypatch.setattr(plan, "OFTEN", 0.5)
+    monkeypatch.setattr(vocabulary, "LEAST_TOKENS", 1)
+    monkeypatch.setattr(plan, "MUON_TOKENS", 0)
     out = tmp_path / "out"
     run = [
         "train.py", *train_words, "--do_train", "--max_steps=6", "--save_steps=3", "--report_to=none",
-        "--per_device_train_batch_size=64", "--block_size=8", "--resume_from_checkpoint=auto",
+        "--tokenizer=korean", "--per_device_train_batch_size=64", "--block_size=8", "--resume_from_checkpoint=auto",
     ]  # fmt: skip
+    monkeypatch.setattr(plan, "OFTEN", 1000)
     code, _, err = run_main(*run)
-    assert code == 0 and "--weight_decay=0.4 --dropout=0.25 --average_last=0.5 (글" in err, err
-    assert "--learning_rate=0.0003 (모델의 어휘로 배우므로)" in err
-    assert json.loads((out / "config.json").read_text("utf-8"))["resid_pdrop"] == 0.25
+    assert code == 0 and "--optim=muon --learning_rate=0.002 --warmup_steps=0.05" in err, err
+    assert "--weight_decay=0.3 --dropout=0 (글을" in err
+    assert json.loads((out / "config.json").read_text("utf-8"))["resid_pdrop"] == 0.0
     whole = load_file(out / "model.safetensors")
     groups = torch.load(out / "checkpoint-3" / "optimizer.pt")["param_groups"]
-    assert {group["weight_decay"] for group in groups} == {0.0, 0.4} and groups[0]["initial_lr"] == 3e-4
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.3}
+    assert {group["initial_lr"] for group in groups} == {2e-3, 6e-4}
+    assert {group["matrices"] for group in groups} == {0, 1, 3}
     for path in [*(out / "checkpoint-6").iterdir(), out / "model.safetensors"]:
         path.unlink()
-    for name in TABLES:
-        monkeypatch.setattr(plan, name, {"weight_decay": 0.9, "dropout": 0.9})
+    monkeypatch.setattr(plan, "OFTEN", 0)
     code, _, err = run_main(*run)
-    assert code == 0 and "--weight_decay=0.4 --dropout=0.25" in err, err
+    assert code == 0 and "--weight_decay=0.3 --dropout=0 (글을" in err, err
     resumed = load_file(out / "model.safetensors")
     assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
-    for other, told in (("--weight_decay=0", "체크포인트는 0.4"), ("--dropout=0.1", "체크포인트는 0.25")):
+    for other, told in (("--weight_decay=0", "체크포인트는 0.3"), ("--dropout=0.1", "체크포인트는 0")):
         code, _, err = run_main(*run, other)
         assert code == 1 and told in err, err
-    assert run_main(*run, "--weight_decay=0.4", "--dropout=0.25")[0] == 0
+    assert run_main(*run, "--weight_decay=0.3", "--dropout=0")[0] == 0
 
 
 def test_dropout_is_of_all_of_a_gpt2_and_goes_with_a_resumed_adapter(train_words, byte_tokenizer, tmp_path, run_main):
