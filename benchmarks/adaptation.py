@@ -83,6 +83,7 @@ def parse():
     parser.add_argument("--english_seconds", type=float, default=120)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[0.3, 5, 1000], help="corpus sizes, UTF-8")
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 20, 60], help="of training, for each size")
+    parser.add_argument("--most_epochs", type=float, default=math.inf, help="after which the learning rate is 0")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--vocab_size", type=int, default=32_000)
     parser.add_argument("--seeds", type=int, default=3)
@@ -101,10 +102,9 @@ def compare(start, old, korean, texts, held_out, seconds, options, device):
     tests = {name: packed(held_out, each, options.context, device) for name, each in tokenizers.items()}
     characters, test_characters = sum(map(len, texts)), sum(map(len, held_out))
     all_rows = {method: computed_rows(method, start, old, korean, blocks["new"]) for method in options.methods}
-    print(
-        "| method | what is equal | bits per character | ± | before | set up, s | steps | of them to the best", end=" "
-    )
-    print("| characters read | written a second |\n|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    columns = ("method", "what is equal", "bits per character", "±", "before", "set up, s", "steps", "to the best")
+    columns += ("characters read", "written a second")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
 
     def report(method, equal, done):
         name = "old" if method == "original" else "new"
@@ -133,7 +133,12 @@ def compare(start, old, korean, texts, held_out, seconds, options, device):
         print(f"| {' | '.join(map(str, row))} |", flush=True)
         return read
 
-    read = {m: report(m, "time", lambda spent, _, taken: (spent + taken) / seconds) for m in options.methods}
+    read, most = {}, options.most_epochs / options.batch
+    for method in options.methods:
+        most_steps = most * len(blocks["old" if method == "original" else "new"])
+        read[method] = report(
+            method, "time", lambda spent, steps, taken, most=most_steps: max((spent + taken) / seconds, steps / most)
+        )
     if "original" not in read:
         return
     for method in options.methods[1:]:
