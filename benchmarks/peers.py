@@ -180,7 +180,8 @@ def peak_memory():
 
 def print_table(folder):
     """The medians of all figures kept, a line a way."""
-    kept = [json.loads(line) for line in (folder / "figures.jsonl").read_text().splitlines()]
+    file = folder / "figures.jsonl"
+    kept = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
     names = list(dict.fromkeys(name for figures in kept for name in figures if name not in ("way", "plain")))
     print(f"\n| what | bits a weight | {' | '.join(names)} |\n|{'---|' * (len(names) + 2)}")
     for way in WAYS:

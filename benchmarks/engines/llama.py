@@ -79,11 +79,11 @@ def writer(folder, kind, prompts):
     import llama_cpp
 
     rows, width = prompts.shape
-    decode, forget, context, _ = load(folder, kind, rows, 256)
+    decode, forget, context, words = load(folder, kind, rows, 256)
 
     def write(length):
         forget()
-        samplers = [make_sampler(row) for row in range(rows)]
+        samplers = [make_sampler(row, words) for row in range(rows)]
         for row, sampler in enumerate(samplers):
             for token in prompts[row]:
                 llama_cpp.llama_sampler_accept(sampler, int(token))
@@ -102,12 +102,12 @@ def writer(folder, kind, prompts):
     return write
 
 
-def make_sampler(seed):
+def make_sampler(seed, words):
     import llama_cpp
 
     chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
     for sampler in (
-        llama_cpp.llama_sampler_init_penalties(1024, SAMPLING["repetition_penalty"], 0.0, 0.0),
+        llama_cpp.llama_sampler_init_penalties(words, -1, SAMPLING["repetition_penalty"], 0.0, 0.0),
         llama_cpp.llama_sampler_init_top_k(SAMPLING["top_k"]),
         llama_cpp.llama_sampler_init_top_p(SAMPLING["top_p"], 1),
         llama_cpp.llama_sampler_init_temp(SAMPLING["temperature"]),
