@@ -141,26 +141,25 @@ def measure(folder, way, what):
     if what == "loss":
         kept = np.load(folder / f"{text}.npz")
         return {f"{text}, bits": engine.bits(folder, kind, kept["ids"]) / kept["characters"].item()}
+    write = engine.writer(folder, kind)
     if what == "start":
-        return engine.writer(folder, kind, random_prompts(folder, 1))(1) or {}
+        return write(random_prompts(folder, 1), 1) or {}
     if what == "busy":
-        write = engine.writer(folder, kind, random_prompts(folder, 5))
-        write(2)
+        prompts = random_prompts(folder, 5)
+        write(prompts, 2)
         others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(THREADS)]
         try:
-            return {"busy, s": seconds_of(write, BUSY_LENGTH)}
+            return {"busy, s": seconds_of(write, prompts, BUSY_LENGTH)}
         finally:
             for other in others:
                 other.kill()
     figures = {}
     for rows in ROWS:
-        write = engine.writer(folder, kind, random_prompts(folder, rows))
-        write(2)
-        figures[f"{rows} rows, tokens/s"] = rows * LENGTH / seconds_of(write, LENGTH)
-        if rows == 1:
-            figures["1 row, MiB"] = peak_memory()
-        del write
-    return figures | {"5 rows, MiB": peak_memory()}
+        prompts = random_prompts(folder, rows)
+        write(prompts, 2)
+        figures[f"{rows} rows, tokens/s"] = rows * LENGTH / seconds_of(write, prompts, LENGTH)
+        figures[f"{rows} rows, MiB"] = peak_memory()
+    return figures
 
 
 def random_prompts(folder, rows):
@@ -168,9 +167,9 @@ def random_prompts(folder, rows):
     return np.random.default_rng(0).integers(words, size=(rows, PROMPT))
 
 
-def seconds_of(write, length):
+def seconds_of(write, prompts, length):
     started = time.perf_counter()
-    write(length)
+    write(prompts, length)
     return time.perf_counter() - started
 
 

@@ -1,9 +1,11 @@
 """What peers.py measures: an engine is a file here with four functions over the folder that keeps what is converted.
 
-convert(model, folder, kind): make the engine's file of a model folder, once. file(folder, kind): where its weights are,
-None where they are the model's own. writer(folder, kind, prompts [rows, n]): a function that writes a number of tokens.
-bits(folder, kind, ids [rows, n]): what all but each row's first token cost. Imports stay in the functions: the start of
-a process is measured too.
+convert(model, folder, kind): make the engine's file of a model folder, once.
+file(folder, kind): where its weights are; None where they are the model's own.
+writer(folder, kind): a function of prompts [rows, n], 5 rows at most, and the number of tokens that it writes to each.
+bits(folder, kind, ids [rows, n]): what all but each row's first token cost.
+
+Imports stand in the functions: the start of a process is measured too.
 """
 
 import os

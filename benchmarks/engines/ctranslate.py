@@ -28,15 +28,15 @@ def load(folder, kind):
     return generator, words
 
 
-def writer(folder, kind, prompts):
+def writer(folder, kind):
     generator, words = load(folder, kind)
-    prompts = [[words[token] for token in row] for row in prompts]
     names = {"sampling_topk": "top_k", "sampling_topp": "top_p", "sampling_temperature": "temperature"}
     fixed = {name: SAMPLING[ours] for name, ours in names.items()}
     fixed |= {"repetition_penalty": SAMPLING["repetition_penalty"], "include_prompt_in_result": False}
 
-    def write(length):
-        results = generator.generate_batch(prompts, max_length=length, min_length=length, **fixed)
+    def write(prompts, length):
+        tokens = [[words[token] for token in row] for row in prompts]
+        results = generator.generate_batch(tokens, max_length=length, min_length=length, **fixed)
         assert all(len(result.sequences_ids[0]) == length for result in results)
 
     return write

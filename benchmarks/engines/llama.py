@@ -4,11 +4,12 @@ import ctypes
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from . import SAMPLING, THREADS, count_bits
+from . import ROWS, SAMPLING, THREADS, count_bits
 
 ROOT = Path(__file__).parent.parent.parent
 EXPORTED = ("f32", "bf16", "q8_0")
@@ -22,8 +23,7 @@ def convert(model, folder, kind):
         flags = [f"--model_name_or_path={model}", "--raw", f"--export={path}", f"--export_type={kind}"]
         subprocess.run([sys.executable, ROOT / "generate.py", *flags], check=True)
         return
-    import llama_cpp
-
+    llama_cpp = library()
     convert(model, folder, "f32")
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
@@ -36,14 +36,21 @@ def file(folder, kind):
     return folder / f"{kind}.gguf"
 
 
+@cache
+def library():
+    """llama_cpp, which then says nothing."""
+    import llama_cpp
+
+    library.silent = llama_cpp.llama_log_callback(lambda level, text, data: None)  # must live as long as it is called
+    llama_cpp.llama_log_set(library.silent, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
 def load(folder, kind, rows, length):
     """`(decode, forget, context, words)`: read n tokens more of each row, ids [rows, n], and keep each last's logits;
     forget all that was read; what the logits are asked of; how many logits there are."""
-    import llama_cpp
-
-    silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
-    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
-    llama_cpp.llama_backend_init()
+    llama_cpp = library()
     parameters = llama_cpp.llama_model_default_params()
     parameters.use_extra_bufts = not os.environ.get("PLAIN_BUFFERS")
     model = llama_cpp.llama_model_load_from_file(str(file(folder, kind)).encode(), parameters)
@@ -71,17 +78,15 @@ def load(folder, kind, rows, length):
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
         places = 0
 
-    decode.kept = silent  # which llama.cpp calls as long as it lives
     return decode, forget, context, llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
 
 
-def writer(folder, kind, prompts):
-    import llama_cpp
+def writer(folder, kind):
+    llama_cpp = library()
+    decode, forget, context, words = load(folder, kind, 5, 256)
 
-    rows, width = prompts.shape
-    decode, forget, context, words = load(folder, kind, rows, 256)
-
-    def write(length):
+    def write(prompts, length):
+        rows, width = prompts.shape
         forget()
         samplers = [make_sampler(row, words) for row in range(rows)]
         for row, sampler in enumerate(samplers):
@@ -103,8 +108,7 @@ def writer(folder, kind, prompts):
 
 
 def make_sampler(seed, words):
-    import llama_cpp
-
+    llama_cpp = library()
     chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
     for sampler in (
         llama_cpp.llama_sampler_init_penalties(words, -1, SAMPLING["repetition_penalty"], 0.0, 0.0),
@@ -118,10 +122,7 @@ def make_sampler(seed, words):
 
 
 def bits(folder, kind, ids):
-    import llama_cpp
-
-    from . import ROWS
-
+    llama_cpp = library()
     decode, forget, context, words = load(folder, kind, ROWS, ids.shape[1])
 
     def start(rows):

@@ -19,15 +19,15 @@ def file(folder, kind):
     return folder / f"openvino-{kind}" / "openvino_model.bin"
 
 
-def writer(folder, kind, prompts):
+def writer(folder, kind):
     import openvino
     import openvino_genai
 
     converted = file(folder, kind).parent
     pipeline = openvino_genai.LLMPipeline(converted, "CPU", CACHE_DIR=str(converted / "cache"))
-    inputs = openvino_genai.TokenizedInputs(openvino.Tensor(prompts), openvino.Tensor(np.ones_like(prompts)))
 
-    def write(length):
+    def write(prompts, length):
+        inputs = openvino_genai.TokenizedInputs(openvino.Tensor(prompts), openvino.Tensor(np.ones_like(prompts)))
         fixed = {"max_new_tokens": length, "min_new_tokens": length, "ignore_eos": True, "do_sample": True, **SAMPLING}
         results = pipeline.generate(inputs, openvino_genai.GenerationConfig(**fixed))
         assert all(len(row) == length for row in results.tokens)

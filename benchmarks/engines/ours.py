@@ -32,12 +32,12 @@ def load(folder, kind):
     return read_model(folder / "model", device, choose_dtype(device, dtype, quantize), quantize)
 
 
-def writer(folder, kind, prompts):
+def writer(folder, kind):
     decoder = load(folder, kind).decoder
     from gpt2_korean.generation.loop import stream_ids
     from gpt2_korean.generation.sampling import Sampling
 
-    def write(length):
+    def write(prompts, length):
         for _ in stream_ids(decoder, prompts.tolist(), length, Sampling(**SAMPLING), -1, every=16):
             pass
 
