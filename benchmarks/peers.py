@@ -2,7 +2,7 @@
 
     python benchmarks/peers.py FOLDER                                 # random weights of gpt2-medium's size
     python benchmarks/peers.py FOLDER --model=fine_tuned_models/demo --text reviews.txt judgments.txt
-    python benchmarks/peers.py FOLDER --rounds=0                      # the figures so far
+    python benchmarks/peers.py FOLDER --rounds=0                      # the table of the figures so far
 
 FOLDER keeps what is converted, and figures.jsonl, to which every run adds: the table has their medians. What is not
 installed is left out: llama-cpp-python and gguf, openvino-genai (and the command optimum-cli, which converts),
