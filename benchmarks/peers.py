@@ -70,6 +70,7 @@ def main():
     for way in ways:
         engine, kind = WAYS[way]
         ENGINES[engine].convert(model, folder, kind)
+    ways = [way for way in ways if (file := file_of(folder, way)) is None or file.exists()]
     if arguments.text:
         keep_tokens(model, folder, arguments.text)
     measures = [f"loss {text.stem}" for text in arguments.text] if arguments.text else arguments.measure
@@ -78,6 +79,11 @@ def main():
             for what in measures:
                 add_figures(folder, way, what)
     print_table(folder)
+
+
+def file_of(folder, way):
+    engine, kind = WAYS[way]
+    return ENGINES[engine].file(folder, kind)
 
 
 def random_model(folder):
@@ -198,8 +204,7 @@ def show(figure):
 
 def bits_a_weight(folder, way):
     """By the size of the converted file; position embeddings and norms are counted, as they are kept."""
-    engine, kind = WAYS[way]
-    file = ENGINES[engine].file(folder, kind)
+    file, kind = file_of(folder, way), WAYS[way][1]
     weights = (folder / "model" / "model.safetensors").stat().st_size / 4
     return f"{file.stat().st_size * 8 / weights:.1f}" if file else {"float32": 32, "bfloat16": 16, "int8": 8}[kind]
 
