@@ -10,7 +10,8 @@ from gpt2_korean.checkpoints.same_run import OWN
 from gpt2_korean.model.embeddings import NEW_EMBEDDINGS
 from gpt2_korean.model.gpt2 import is_gpt2
 
-# A text that is read more often than so many times is learnt by heart: then weights have to decay, and dropout stays.
+# A text that is read more often than so many times is learnt by heart: then dropout stays, and the weights of a model
+# that is carried over have to decay; one that begins with nothing learns more without (benchmarks/RESULTS.md).
 OFTEN = 4
 # The peak learning rate times the model's width, and the most that it is.
 RATES = {"muon": (1.0, 2e-3), "adamw": (0.5, 1e-3), "adamw, often": (0.3, 1e-3)}
@@ -33,15 +34,13 @@ def propose(characters, epochs, width, tokens_per_step, new_vocabulary, from_scr
     often, open_to_muon = epochs > OFTEN, not {"optim", "learning_rate"} & set(settled)
     chooses_muon = open_to_muon and not often and tokens_per_step >= MUON_TOKENS * width
     rate, most = RATES["muon" if uses_muon or chooses_muon else "adamw, often" if often else "adamw"]
-    plan = {
-        "learning_rate": (min(most, _rounded(rate / width)), anew),
-        "warmup_steps": (WARM_UP, anew),
-        "weight_decay": (1.0 if often else 0.3, reading),
-    }
+    plan = {"learning_rate": (min(most, _rounded(rate / width)), anew), "warmup_steps": (WARM_UP, anew)}
     if chooses_muon:
         plan = {"optim": ("muon", anew), **plan}
     if not often:
-        plan["dropout"] = 0.0, reading
+        plan |= {"weight_decay": (0.3, reading), "dropout": (0.0, reading)}
+    elif new_vocabulary:
+        plan["weight_decay"] = 1.0, reading
     if new_vocabulary:
         known = CHARACTERS if characters is None else characters
         fitting = max(LEAST_RATE, _rounded(NEW_EMBEDDINGS * (known / CHARACTERS) ** 0.5))

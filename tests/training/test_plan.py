@@ -33,6 +33,8 @@ def test_a_text_read_seldom_is_learnt_fast_and_one_read_often_is_not_learnt_by_h
     assert (seldom["optim"], seldom["dropout"], seldom["weight_decay"]) == ("muon", 0.0, 0.3)
     assert "optim" not in often and "dropout" not in often and often["weight_decay"] == 1.0
     assert often["learning_rate"] < seldom["learning_rate"]
+    from_nothing = values_of(new=False, scratch=True, epochs=plan.OFTEN + 0.1)
+    assert set(from_nothing) == {"learning_rate", "warmup_steps"}
     assert seldom["warmup_steps"] == often["warmup_steps"] == 0.05
 
 
