@@ -1,0 +1,68 @@
+"""The decoder of decoder.py by OpenVINO, whose kernels read weights in 8 and 4 bits as they are kept.
+
+Its threads sleep while they wait: beside other busy programs a step takes no longer than its share of the processor.
+"""
+
+import openvino as ov
+import torch
+
+from gpt2_korean.model.gpt2 import context_length
+from gpt2_korean.speed.openvino_graph import build_graph
+
+NEVER = -1e9  # added to a score, it leaves nothing of it
+
+
+class OpenVINODecoder:
+    """GPT-2 as openvino_graph.py builds it; config, weights: see there."""
+
+    captures = False
+    device = torch.device("cpu")
+
+    def __init__(self, config, weights):
+        self.vocab_size, self.context = config["vocab_size"], context_length(config)
+        properties = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "KV_CACHE_PRECISION": "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        self.request = ov.Core().compile_model(build_graph(config, weights), "CPU", properties).create_infer_request()
+
+    def start(self, ids, mask, steps):
+        """As GPT2Decoder.start."""
+        places = torch.arange(ids.shape[1])
+        self.padding = (1 - mask).sum(1)[:, None]
+        self.length = len(places)
+        # Padding looks at itself alone: a softmax over nothing is no number.
+        sees = (places <= places[:, None]) & (places >= self.padding[:, None]) | (places == places[:, None])
+        self.request.reset_state()
+        return self._forward(ids, places, sees, len(places) - 1)[:, -1]
+
+    def read(self, ids, first):
+        """As GPT2Decoder.read."""
+        places = torch.arange(len(ids))
+        self.padding = torch.zeros(1, 1, dtype=torch.long)
+        self.request.reset_state()
+        return self._forward(torch.tensor([ids]), places, (places <= places[:, None])[None], first)[0]
+
+    def room(self, tokens):
+        return tokens
+
+    def reach(self, slots):
+        return slots
+
+    def step(self, tokens, reach):
+        """As GPT2Decoder.step."""
+        self.length += 1
+        places = torch.arange(self.length)
+        return self._forward(tokens[:, None], places[-1:], (places >= self.padding)[:, None], 0)[:, -1]
+
+    def _forward(self, ids, places, sees, first):
+        inputs = {
+            "ids": ids,
+            "positions": (places - self.padding).clamp(min=0),
+            "mask": torch.where(sees, 0.0, NEVER)[:, None],
+            "rows": torch.arange(len(ids), dtype=torch.int32),
+            "first": torch.tensor([first]),
+        }
+        outputs = self.request.infer({name: each.numpy() for name, each in inputs.items()}, share_inputs=True)
+        return torch.from_numpy(outputs[0])
