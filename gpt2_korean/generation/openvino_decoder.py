@@ -13,16 +13,21 @@ NEVER = -1e9  # added to a score, it leaves nothing of it
 
 
 class OpenVINODecoder:
-    """GPT-2 as openvino_graph.py builds it; config, weights: see there."""
+    """GPT-2 as openvino_graph.py builds it; config, weights: see there.
+
+    dtype: float32 or bfloat16, of the weights that are no codes, and of what is computed.
+    """
 
     captures = False
     device = torch.device("cpu")
 
-    def __init__(self, config, weights):
+    def __init__(self, config, weights, dtype):
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
+        weights = {name: _cast(weight, dtype) for name, weight in weights.items()}
+        precision = "bf16" if dtype == torch.bfloat16 else "f32"
         properties = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "KV_CACHE_PRECISION": "f32",
+            "INFERENCE_PRECISION_HINT": precision,
+            "KV_CACHE_PRECISION": precision,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         self.request = ov.Core().compile_model(build_graph(config, weights), "CPU", properties).create_infer_request()
@@ -66,3 +71,9 @@ class OpenVINODecoder:
         }
         outputs = self.request.infer({name: each.numpy() for name, each in inputs.items()}, share_inputs=True)
         return torch.from_numpy(outputs[0])
+
+
+def _cast(weight, dtype):
+    if isinstance(weight, tuple):
+        return weight
+    return weight.to(dtype if weight.ndim == 2 else torch.float32)

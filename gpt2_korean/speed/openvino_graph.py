@@ -8,6 +8,7 @@ rows into another order: OpenVINO's attention knows its own cache by it.
 
 import numpy as np
 import openvino as ov
+import torch
 from openvino import opset15 as ops
 from openvino.op.util import Variable, VariableInfo
 
@@ -88,4 +89,7 @@ def _weight(weight):
 
 
 def _constant(tensor):
+    if tensor.dtype == torch.bfloat16:
+        tensor = ov.Tensor(tensor.view(torch.int16).numpy(), ov.Shape(list(tensor.shape)), ov.Type.bf16)
+        return ops.convert(ops.constant(tensor), ov.Type.f32)
     return ops.constant(tensor.numpy(), shared_memory=True)

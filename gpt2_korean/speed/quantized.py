@@ -6,9 +6,9 @@ A weight [out, in] becomes codes, integers, and scales, of which `codes × scale
 import torch
 
 GROUP = 64  # inputs that share a scale in 4 bits
-SHARES = (1.0, 0.93, 0.86, 0.79)  # of the largest value, tried as the end of the codes' range
+SHARES = (1.0, 0.85)  # of the largest value, tried as the end of the codes' range
 ROUNDS = 2
-ROWS = 2**21  # weights that are worked on at a time, which then stay in a processor's caches
+ROWS = 2**17  # weights that are worked on at a time, which then stay in a processor's caches
 
 
 def in_8_bits(weight):

@@ -1,0 +1,122 @@
+"""The weights of a GPT-2's folder: as they are, or in fewer bits, which are kept in the cache of the Hub's library."""
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+from gpt2_korean.messages import say, warn_of_failure
+from gpt2_korean.model.files import check_sizes, damaged, read_model_json
+from gpt2_korean.model.gpt2 import weight_shapes
+from gpt2_korean.speed import quantized
+from gpt2_korean.windows import WINDOWS
+
+CODES, SCALES = ".codes", ".scales"
+
+
+def read_weights(folder, config, flag, quantize=None):
+    """Name → tensor, mapped from the files but on Windows, or those of quantize_weights; None where there is no
+    safetensors file. Raises UserError for files that are damaged.
+
+    The quantised are read from the cache where they are of the files as these are now, and else kept there.
+    """
+    from safetensors import SafetensorError
+
+    index = read_model_json(flag, folder / "model.safetensors.index.json")
+    files = [folder / name for name in ({"model.safetensors"} if index is None else set(index["weight_map"].values()))]
+    if not all(file.exists() for file in files):
+        return None
+    if quantize:
+        return _read_quantized(folder, files, config, flag, quantize)
+    tensors = {}
+    try:
+        for file in files:
+            tensors.update(_read(file))
+    except SafetensorError as error:
+        raise damaged(flag, folder, error) from None
+    check_sizes(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, len(tensors), flag, folder)
+    return {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+
+
+def _read_quantized(folder, files, config, flag, quantize):
+    from huggingface_hub.constants import HF_HOME
+
+    place = [str(folder.resolve()), quantize]
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in [folder / "config.json", *files]]
+    code = [Path(module).read_bytes() for module in (__file__, quantized.__file__)]
+    stamp, name = (hashlib.sha256(repr(each).encode()).hexdigest() for each in ([place, states, code], place))
+    # One file for each folder: a model that has been trained on takes the place of what it was.
+    kept = Path(HF_HOME, "gpt2-korean", f"{name}.safetensors")
+    weights = _read_kept(kept, stamp)
+    if weights is None:
+        say(f"가중치를 {quantize}로 줄이는 중입니다. 다음부터는 간직해 둔 것을 씁니다.")
+        weights = quantize_weights(read_weights(folder, config, flag), config, quantize)
+        _keep(kept, weights, stamp)
+    return weights
+
+
+def quantize_weights(tensors, config, quantize):
+    """Name → tensor in float32, or of a matrix `(codes, scales)`, see quantized.py.
+
+    The embeddings, the head mostly, have 8 bits in any case, and so have weights that make no groups of 4 bits.
+    """
+
+    def fewer(name, tensor):
+        if name in ("wte.weight", "lm_head.weight"):
+            return quantized.in_8_bits(tensor)
+        if name == "wpe.weight" or tensor.ndim == 1:
+            return tensor.float()
+        tensor = tensor.t()  # Conv1D keeps [in, out]
+        grouped = quantize == "int4" and tensor.shape[1] % quantized.GROUP == 0
+        return quantized.in_4_bits(tensor) if grouped else quantized.in_8_bits(tensor)
+
+    return {name: fewer(name, tensor) for name, tensor in named(tensors, config).items()}
+
+
+def named(tensors, config):
+    """The weights alone, named as weight_shapes does and `lm_head.weight` where it is another than the embeddings."""
+    tensors = {name.removeprefix("transformer."): tensor.detach() for name, tensor in tensors.items()}
+    head = () if config.get("tie_word_embeddings", True) else ("lm_head.weight",)
+    return {name: tensors[name] for name in (*weight_shapes(config), *head) if name in tensors}
+
+
+def _read(file):
+    from safetensors.torch import load, load_file
+
+    return load(file.read_bytes()) if WINDOWS else load_file(file)
+
+
+def _read_kept(path, stamp):
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("stamp") != stamp:
+                return None
+        tensors = _read(path)
+    except (OSError, SafetensorError):
+        return None
+    codes = {name.removesuffix(CODES) for name in tensors if name.endswith(CODES)}
+    rest = {name: tensor for name, tensor in tensors.items() if not name.endswith((CODES, SCALES))}
+    return rest | {name: (tensors[name + CODES], tensors[name + SCALES]) for name in codes}
+
+
+def _keep(path, weights, stamp):
+    """Write what _read_kept reads, whole or not at all."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {name: weight for name, weight in weights.items() if not isinstance(weight, tuple)}
+    for name in weights.keys() - tensors.keys():
+        tensors[name + CODES], tensors[name + SCALES] = weights[name]
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, unfinished, {"stamp": stamp})
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except (OSError, SafetensorError) as error:  # safetensors wraps those of the system
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        warn_of_failure(error, f"{path.parent}: 줄인 가중치를 간직하지 못해 다음에 다시 줄입니다 ({error}).")
