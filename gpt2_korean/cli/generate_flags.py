@@ -48,8 +48,8 @@ def generate_parser():
     )
     add_flag(model, "--quantize", choice("int8", "int4"), quantize_help)
     engine_help = (
-        "CPU에서 GPT-2를 계산할 프로그램. auto는 OpenVINO가 설치되어 있으면(requirements-openvino.txt) openvino, 아니면 "
-        "torch"
+        "CPU에서 GPT-2를 계산할 프로그램. auto는 OpenVINO(requirements-openvino.txt)가 설치되어 있으면 openvino, "
+        "아니면 torch"
     )
     add_flag(model, "--engine", choice("auto", "torch", "openvino"), engine_help, "auto")
 

@@ -23,14 +23,14 @@ class OpenVINODecoder:
 
     def __init__(self, config, weights, dtype):
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
-        weights = {name: _cast(weight, dtype) for name, weight in weights.items()}
+        self.weights = {name: _cast(weight, dtype) for name, weight in weights.items()}
         precision = "bf16" if dtype == torch.bfloat16 else "f32"
         properties = {
             "INFERENCE_PRECISION_HINT": precision,
             "KV_CACHE_PRECISION": precision,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self.request = ov.Core().compile_model(build_graph(config, weights), "CPU", properties).create_infer_request()
+        self.request = ov.Core().compile_model(build_graph(config, self.weights), "CPU", properties).create_infer_request()
 
     def start(self, ids, mask, steps):
         """As GPT2Decoder.start."""
@@ -76,4 +76,4 @@ class OpenVINODecoder:
 def _cast(weight, dtype):
     if isinstance(weight, tuple):
         return weight
-    return weight.to(dtype if weight.ndim == 2 else torch.float32)
+    return weight.detach().to(dtype if weight.ndim == 2 else torch.float32)

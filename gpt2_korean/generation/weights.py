@@ -62,11 +62,12 @@ def quantize_weights(tensors, config, quantize):
     """
 
     def fewer(name, tensor):
+        tensor = tensor.detach()
         if name in ("wte.weight", "lm_head.weight"):
             return quantized.in_8_bits(tensor)
         if name == "wpe.weight" or tensor.ndim == 1:
             return tensor.float()
-        tensor = tensor.t()  # Conv1D keeps [in, out]
+        tensor = tensor.t().contiguous()  # Conv1D keeps [in, out]
         grouped = quantize == "int4" and tensor.shape[1] % quantized.GROUP == 0
         return quantized.in_4_bits(tensor) if grouped else quantized.in_8_bits(tensor)
 
@@ -75,7 +76,7 @@ def quantize_weights(tensors, config, quantize):
 
 def named(tensors, config):
     """The weights alone, named as weight_shapes does and `lm_head.weight` where it is another than the embeddings."""
-    tensors = {name.removeprefix("transformer."): tensor.detach() for name, tensor in tensors.items()}
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     head = () if config.get("tie_word_embeddings", True) else ("lm_head.weight",)
     return {name: tensors[name] for name in (*weight_shapes(config), *head) if name in tensors}
 
