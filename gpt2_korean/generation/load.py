@@ -66,7 +66,7 @@ def load(source, options, tells_seed=True):
 
 
 def read_model(
-    source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False, raw=False, engine="torch"
+    source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False, raw=False, engine="auto"
 ):
     """The LoadedModel of a model folder or a hub id, its weights in `dtype` on `device`.
 

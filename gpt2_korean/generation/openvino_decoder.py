@@ -28,9 +28,12 @@ class OpenVINODecoder:
         properties = {
             "INFERENCE_PRECISION_HINT": precision,
             "KV_CACHE_PRECISION": precision,
+            "ENABLE_CPU_PINNING": False,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self.request = ov.Core().compile_model(build_graph(config, self.weights), "CPU", properties).create_infer_request()
+        self.request = (
+            ov.Core().compile_model(build_graph(config, self.weights), "CPU", properties).create_infer_request()
+        )
 
     def start(self, ids, mask, steps):
         """As GPT2Decoder.start."""
