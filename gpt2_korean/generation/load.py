@@ -135,7 +135,7 @@ def gpt2_decoder(config, weights, device, dtype, captures=True, openvino=False):
     if openvino:
         from gpt2_korean.generation.openvino_decoder import OpenVINODecoder
 
-        return OpenVINODecoder(config, named(weights, config), dtype)
+        return OpenVINODecoder(config, named(weights, config), dtype, getattr(weights, "forget", None))
     if device.type in ("cuda", "xpu"):
         captures = captures and has_graphs(device)  # before another thread works: nothing may be allocated meanwhile
         # A copy: where the kernels fail, the weights are taken once more.

@@ -3,6 +3,8 @@
 Its threads sleep while they wait: beside other busy programs a step takes no longer than its share of the processor.
 """
 
+from concurrent.futures import ThreadPoolExecutor, wait
+
 import openvino as ov
 import torch
 
@@ -16,24 +18,35 @@ class OpenVINODecoder:
     """GPT-2 as openvino_graph.py builds it; config, weights: see there.
 
     dtype: float32 or bfloat16, of the weights that are no codes, and of what is computed.
+    forget: lets go of memory in which weights have been read, see weights.Kept.
     """
 
     captures = False
     device = torch.device("cpu")
 
-    def __init__(self, config, weights, dtype):
+    def __init__(self, config, weights, dtype, forget=None):
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
-        self.weights = {name: _cast(weight, dtype) for name, weight in weights.items()}
+        self.weights = {name: _cast(weight, dtype) for name, weight in weights.items()}  # which the graph does not copy
         precision = "bf16" if dtype == torch.bfloat16 else "f32"
         properties = {
             "INFERENCE_PRECISION_HINT": precision,
             "KV_CACHE_PRECISION": precision,
-            "ENABLE_CPU_PINNING": False,
+            "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits for whoever else computes there
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self.request = (
-            ov.Core().compile_model(build_graph(config, self.weights), "CPU", properties).create_infer_request()
-        )
+        compiled = ov.Core().compile_model(build_graph(config, self.weights), "CPU", properties)
+        self.request = compiled.create_infer_request()
+        if forget is not None:
+            self._pack(forget)
+
+    def _pack(self, forget):
+        """Take the first step, in which OpenVINO packs the weights; what it has packed it seldom reads again."""
+        with ThreadPoolExecutor(1) as thread:
+            packing = thread.submit(self.read, [0], 0)
+            while not wait([packing], 0.02).done:
+                forget()
+        packing.result()
+        forget()
 
     def start(self, ids, mask, steps):
         """As GPT2Decoder.start."""

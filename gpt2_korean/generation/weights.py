@@ -2,8 +2,14 @@
 
 import contextlib
 import hashlib
+import json
+import math
+import mmap
 import os
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from gpt2_korean.messages import say, warn_of_failure
 from gpt2_korean.model.files import check_sizes, damaged, read_model_json
@@ -12,6 +18,7 @@ from gpt2_korean.speed import quantized
 from gpt2_korean.windows import WINDOWS
 
 CODES, SCALES = ".codes", ".scales"
+DTYPES = {"F32": torch.float32, "I8": torch.int8, "U8": torch.uint8}
 
 
 def read_weights(folder, config, flag, quantize=None):
@@ -52,6 +59,7 @@ def _read_quantized(folder, files, config, flag, quantize):
         say(f"가중치를 {quantize}로 줄이는 중입니다. 다음부터는 간직해 둔 것을 씁니다.")
         weights = quantize_weights(read_weights(folder, config, flag), config, quantize)
         _keep(kept, weights, stamp)
+        weights = _read_kept(kept, stamp) or weights
     return weights
 
 
@@ -87,19 +95,35 @@ def _read(file):
     return load(file.read_bytes()) if WINDOWS else load_file(file)
 
 
+class Kept(dict):
+    """Weights that are mapped from a file; forget() gives the memory back that what has been read of it takes."""
+
+    def __init__(self, file):
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self.forget = partial(mapping.madvise, mmap.MADV_DONTNEED) if hasattr(mapping, "madvise") else lambda: None
+        length = int.from_bytes(mapping[:8], "little")
+        header = {name: each for name, each in json.loads(mapping[8 : 8 + length]).items() if name != "__metadata__"}
+        tensors = {name: _view(mapping, 8 + length, **each) for name, each in header.items()}
+        codes = {name.removesuffix(CODES) for name in tensors if name.endswith(CODES)}
+        super().__init__({name: each for name, each in tensors.items() if not name.endswith((CODES, SCALES))})
+        self.update({name: (tensors[name + CODES], tensors[name + SCALES]) for name in codes})
+
+
+def _view(mapping, start, dtype, shape, data_offsets):
+    return torch.frombuffer(mapping, dtype=DTYPES[dtype], count=math.prod(shape), offset=start + data_offsets[0]).view(
+        shape
+    )
+
+
 def _read_kept(path, stamp):
+    """Kept of what _keep has written with this stamp, None where there is none, or none that is whole."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("stamp") != stamp:
-                return None
-        tensors = _read(path)
+        with path.open("rb") as file, safe_open(path, framework="pt") as whole:  # checked against the file's size
+            return Kept(file) if (whole.metadata() or {}).get("stamp") == stamp else None
     except (OSError, SafetensorError):
         return None
-    codes = {name.removesuffix(CODES) for name in tensors if name.endswith(CODES)}
-    rest = {name: tensor for name, tensor in tensors.items() if not name.endswith((CODES, SCALES))}
-    return rest | {name: (tensors[name + CODES], tensors[name + SCALES]) for name in codes}
 
 
 def _keep(path, weights, stamp):
