@@ -18,7 +18,7 @@ class OpenVINODecoder:
     """GPT-2 as openvino_graph.py builds it; config, weights: see there.
 
     dtype: float32 or bfloat16, of the weights that are no codes, and of what is computed.
-    forget: lets go of memory in which weights have been read, see weights.Kept.
+    forget: lets go of memory in which weights have been read, see weights.Mapped.
     """
 
     captures = False
@@ -92,4 +92,4 @@ class OpenVINODecoder:
 def _cast(weight, dtype):
     if isinstance(weight, tuple):
         return weight
-    return weight.detach().to(dtype if weight.ndim == 2 else torch.float32)
+    return weight.detach().float()

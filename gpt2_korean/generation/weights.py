@@ -6,7 +6,6 @@ import json
 import math
 import mmap
 import os
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from gpt2_korean.speed import quantized
 from gpt2_korean.windows import WINDOWS
 
 CODES, SCALES = ".codes", ".scales"
-DTYPES = {"F32": torch.float32, "I8": torch.int8, "U8": torch.uint8}
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I8": torch.int8, "U8": torch.uint8}
 
 
 def read_weights(folder, config, flag, quantize=None):
@@ -35,14 +34,12 @@ def read_weights(folder, config, flag, quantize=None):
         return None
     if quantize:
         return _read_quantized(folder, files, config, flag, quantize)
-    tensors = {}
     try:
-        for file in files:
-            tensors.update(_read(file))
+        tensors = Mapped(files)
     except SafetensorError as error:
         raise damaged(flag, folder, error) from None
     check_sizes(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, len(tensors), flag, folder)
-    return {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _read_quantized(folder, files, config, flag, quantize):
@@ -95,35 +92,60 @@ def _read(file):
     return load(file.read_bytes()) if WINDOWS else load_file(file)
 
 
-class Kept(dict):
-    """Weights that are mapped from a file; forget() gives the memory back that what has been read of it takes."""
+class Mapped(dict):
+    """Name → tensor of safetensors files, or `(codes, scales)`; forget() gives back the memory of what was read."""
 
-    def __init__(self, file):
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        self.forget = partial(mapping.madvise, mmap.MADV_DONTNEED) if hasattr(mapping, "madvise") else lambda: None
-        length = int.from_bytes(mapping[:8], "little")
-        header = {name: each for name, each in json.loads(mapping[8 : 8 + length]).items() if name != "__metadata__"}
-        tensors = {name: _view(mapping, 8 + length, **each) for name, each in header.items()}
-        codes = {name.removesuffix(CODES) for name in tensors if name.endswith(CODES)}
-        super().__init__({name: each for name, each in tensors.items() if not name.endswith((CODES, SCALES))})
-        self.update({name: (tensors[name + CODES], tensors[name + SCALES]) for name in codes})
+    def __init__(self, files):
+        super().__init__()
+        self.mappings = []
+        for file in files:
+            tensors, mapping = _read(file)
+            self.update(tensors)
+            self.mappings += [mapping] if hasattr(mapping, "madvise") else []
+
+    def forget(self):
+        for mapping in self.mappings:
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _read(file):
+    """`(name → tensor, the file mapped or None)` of a safetensors file, which raises SafetensorError where it is none.
+
+    It is read on Windows, where a mapped file cannot be replaced, and left to the library where older ones of it wrote.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import load, load_file
+
+    if WINDOWS:
+        return load(file.read_bytes()), None
+    with file.open("rb") as opened, safe_open(file, framework="pt"):  # it checks the file
+        mapping = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+    start = 8 + int.from_bytes(mapping[:8], "little")
+    header = {name: each for name, each in json.loads(mapping[8:start]).items() if name != "__metadata__"}
+    if start % 8 or not all(each["dtype"] in DTYPES and math.prod(each["shape"]) for each in header.values()):
+        return load_file(file), None
+    return {name: _view(mapping, start, **each) for name, each in header.items()}, mapping
 
 
 def _view(mapping, start, dtype, shape, data_offsets):
-    return torch.frombuffer(mapping, dtype=DTYPES[dtype], count=math.prod(shape), offset=start + data_offsets[0]).view(
-        shape
-    )
+    place = {"offset": start + data_offsets[0], "count": math.prod(shape)}
+    return torch.frombuffer(mapping, dtype=DTYPES[dtype], **place).view(shape)
 
 
 def _read_kept(path, stamp):
-    """Kept of what _keep has written with this stamp, None where there is none, or none that is whole."""
+    """The Mapped weights that _keep has written with this stamp, None where there are none, or not whole ones."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with path.open("rb") as file, safe_open(path, framework="pt") as whole:  # checked against the file's size
-            return Kept(file) if (whole.metadata() or {}).get("stamp") == stamp else None
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("stamp") != stamp:
+                return None
+        weights = Mapped([path])
     except (OSError, SafetensorError):
         return None
+    for name in [name.removesuffix(CODES) for name in weights if name.endswith(CODES)]:
+        weights[name] = weights.pop(name + CODES), weights.pop(name + SCALES)
+    return weights
 
 
 def _keep(path, weights, stamp):
