@@ -30,7 +30,7 @@ class OpenVINODecoder:
         precision = "bf16" if dtype == torch.bfloat16 else "f32"
         properties = {
             "INFERENCE_PRECISION_HINT": precision,
-            "KV_CACHE_PRECISION": precision,
+            "KV_CACHE_PRECISION": "f16" if isinstance(weights["wte.weight"], tuple) else precision,
             "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits for whoever else computes there
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
