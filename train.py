@@ -46,7 +46,6 @@ def learn(options, stop):
         check_block_size(options.text.block_size, start)
 
         from gpt2_korean.checkpoints.same_run import check_same_run, learns_prompts
-        from gpt2_korean.model.embeddings import choose_embedding_learning_rate
         from gpt2_korean.model.load import load_start
         from gpt2_korean.model.packing import can_pack_documents
         from gpt2_korean.model.prepare import prepare_model
@@ -56,6 +55,7 @@ def learn(options, stop):
         from gpt2_korean.text.vocabulary import choose_tokenizer
         from gpt2_korean.training.arguments import announce, send_logs_to, set_up_machine
         from gpt2_korean.training.evaluation import evaluate
+        from gpt2_korean.training.plan import settle_plan
         from gpt2_korean.training.run import build_trainer, learn_blocks, show_progress
 
         arguments = set_up_machine(options.machine, options.learning, record)
@@ -67,11 +67,13 @@ def learn(options, stop):
         is_new, room = tokenizer is not own or start.from_scratch, context_length(model.config)
         all_learnt = learns_prompts(start, options.text, is_new)
         blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments, all_learnt)
-        rate = choose_embedding_learning_rate(options.learning, arguments, tokenizer is not own)
-        record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, rate, arguments)
+        changes, rank = tokenizer is not own, options.model.lora_rank
+        plan = settle_plan(start, blocks, options.learning, arguments, model.config, changes, rank)
+        record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, plan, arguments)
         send_logs_to(options.output.logging_dir, options.output.output_dir, record.provenance["started"])
         with arguments.main_process_first():  # it computes the embeddings of a new vocabulary
-            model = prepare_model(model, own, tokenizer, added, texts.train, blocks.train, start, options.model)
+            drop = record.provenance["dropout"]
+            model = prepare_model(model, own, tokenizer, added, texts.train, blocks.train, start, options.model, drop)
 
         trainer = build_trainer(model, tokenizer, arguments, blocks, stop, record, options.output)
         steps, tokens = announce(trainer, blocks)
@@ -82,7 +84,8 @@ def learn(options, stop):
             print_once(evaluation_table(evaluate(trainer)))
             trainer.create_model_card()
         end = trainer.state.log_history, trainer.model_step(), options.output.output_dir
-        say(describe_training(*end, tokenizer.chat_template is not None, record.characters))
+        talks = tokenizer.chat_template is not None
+        say(describe_training(*end, talks, record.characters, trainer.averaged_steps))
 
 
 def measure(options, stop):

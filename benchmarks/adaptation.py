@@ -11,12 +11,14 @@ GPT-2's weights cannot be downloaded, an English start is trained first, for a w
     ours       a Korean vocabulary as train.py carries the model over to it, the embeddings with their own learning rate
     aligned    the same, but one learning rate for all weights
     mean       a Korean vocabulary, each row the mean of the old pieces' rows
+    adapter, focus, omp    a Korean vocabulary, the rows as others have them computed (peer_starts.py), if installed
     random     a Korean vocabulary, the rows random with GPT-2's mean and spread
     scratch    a Korean vocabulary and no English start
 
 Training is train.py's own (speed/forward.py, speed/graphs.py), not compiled, in bfloat16, the learning rate rising
-for a twentieth and falling to 0. Preparing the embeddings is on the clock. Each result is the best of six
-evaluations along the way, since a small corpus is learnt by heart before the time is up; its mean over the seeds.
+for a twentieth and falling to 0. Setting up is on the clock, unless --free_set_up is given; the embeddings, all but the
+same for each seed, are computed once. Each result is the best of the evaluations along the way, the first of them close
+together, since a small corpus is learnt by heart before the time is up; its mean over the seeds.
 """
 
 import argparse
@@ -37,6 +39,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import peer_starts
+
 from gpt2_korean.device import has_graphs
 from gpt2_korean.generation.load import gpt2_decoder
 from gpt2_korean.generation.loop import generate_ids
@@ -48,14 +52,15 @@ from gpt2_korean.speed.forward import use_fast_forward
 from gpt2_korean.speed.graphs import RecordedStep
 from gpt2_korean.text.vocabulary import train_tokenizer, wrap
 
-METHODS = ("original", "ours", "aligned", "mean", "random", "scratch")
+METHODS = ("original", "ours", "aligned", "mean", *peer_starts.PEERS, "random", "scratch")
 HELD_OUT_CHARACTERS = 100_000
 
 
 def main():
     options = parse()
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     documents, held_out = korean_documents(options.korean)
+    options.methods = [method for method in options.methods if peer_starts.is_ready(method)]
     start, old = english_start(options, device)
     print(f"{device}, torch {torch.__version__}, {start.num_parameters() / 1e6:.0f} M parameters", flush=True)
     for megabytes, seconds in zip(options.megabytes, options.seconds, strict=True):
@@ -78,9 +83,13 @@ def parse():
     parser.add_argument("--english_seconds", type=float, default=120)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[0.3, 5, 1000], help="corpus sizes, UTF-8")
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 20, 60], help="of training, for each size")
+    parser.add_argument("--most_epochs", type=float, default=math.inf, help="after which the learning rate is 0")
+    parser.add_argument("--free_set_up", action="store_true", help="leave setting up off the clock")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--vocab_size", type=int, default=32_000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--evaluations", type=int, default=24, help="along the way, of which the best counts")
+    parser.add_argument("--embedding_learning_rate", type=float, default=NEW_EMBEDDINGS, help="of ours")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning_rate", type=float, default=6e-4)
     parser.add_argument("--keep", type=Path, help="folder in which to keep the Korean tokenizers for the next run")
@@ -93,32 +102,45 @@ def compare(start, old, korean, texts, held_out, seconds, options, device):
     blocks = {name: packed(texts, each, options.context, device) for name, each in tokenizers.items()}
     tests = {name: packed(held_out, each, options.context, device) for name, each in tokenizers.items()}
     characters, test_characters = sum(map(len, texts)), sum(map(len, held_out))
-    print("| method | what is equal | bits per character | ± | before | steps | characters read | written a second |")
-    print("|---|---|---|---|---|---|---|---|")
+    all_rows = {method: computed_rows(method, start, old, korean, blocks["new"]) for method in options.methods}
+    columns = ("method", "what is equal", "bits per character", "±", "before", "set up, s", "steps", "to the best")
+    columns += ("characters read", "written a second")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
 
     def report(method, equal, done):
         name = "old" if method == "original" else "new"
-        bits, before, read = [], None, None
+        rows, spent_before = all_rows[method]
+        own_rate = options.embedding_learning_rate if method == "ours" else None
+        bits, before, bests = [], None, []
         for seed in range(options.seeds):
             torch.manual_seed(seed)
             gc.collect()  # the model before, with its graphs, or its memory would be freed on the clock
             if device.type != "cpu":
                 torch.accelerator.empty_cache()
             begin = time.perf_counter()
-            model, embedding_learning_rate = prepare(method, start, old, korean, blocks["new"])
-            spent = time.perf_counter() - begin
+            model = prepare(method, start, korean, rows)
+            spent = spent_before + time.perf_counter() - begin
+            clock = 0.0 if options.free_set_up else spent
             measure = partial(bits_per_character, model, tests[name], test_characters)
             before = before or measure()
-            steps, best = train(model, blocks[name], partial(done, spent), options, embedding_learning_rate, measure)
-            read = int(steps * options.batch / len(blocks[name]) * characters)
+            steps, measured = train(model, blocks[name], partial(done, clock), options, own_rate, measure)
+            best, at = min(measured, default=(before, 0))
             bits.append(best)
+            bests.append(at)
+        read = int(steps * options.batch / len(blocks[name]) * characters)
         speed = f"{characters_per_second(model, tokenizers[name]):,.0f}" if equal == "time" else ""
         spread = f"{(max(bits) - min(bits)) / 2:.3f}"
-        row = (method, equal, f"{statistics.mean(bits):.3f}", spread, f"{before:.2f}", steps, f"{read:,}", speed)
+        row = (method, equal, f"{statistics.mean(bits):.3f}", spread, f"{before:.2f}", f"{spent:.1f}", steps)
+        row += (round(statistics.mean(bests)), f"{read:,}", speed)
         print(f"| {' | '.join(map(str, row))} |", flush=True)
         return read
 
-    read = {m: report(m, "time", lambda spent, _, taken: (spent + taken) / seconds) for m in options.methods}
+    read, most = {}, options.most_epochs / options.batch
+    for method in options.methods:
+        most_steps = most * len(blocks["old" if method == "original" else "new"])
+        read[method] = report(
+            method, "time", lambda spent, steps, taken, most=most_steps: max((spent + taken) / seconds, steps / most)
+        )
     if "original" not in read:
         return
     for method in options.methods[1:]:
@@ -198,37 +220,49 @@ def english_start(options, device):
     return model, tokenizer
 
 
-def prepare(method, start, old, korean, blocks):
-    """`(model, the embeddings' own learning rate or None)` for a method."""
+def computed_rows(method, start, old, korean, blocks):
+    """`(the embeddings of the Korean vocabulary, the seconds that they took)`, None where they are not computed."""
+    begin = time.perf_counter()
+    rows, ids = start.transformer.wte.weight.detach(), blocks.flatten()
+    ids = ids[ids >= 0][:COUNTED_TOKENS].long()
+    if method in ("ours", "aligned"):
+        (new_rows,) = embeddings.carried_rows([rows], embeddings.find_pieces(old, korean), ids)
+    elif method == "mean":
+        new_rows = embeddings.mean_of_pieces(rows, embeddings.find_pieces(old, korean))
+    elif method in peer_starts.PEERS:
+        new_rows = peer_starts.PEERS[method](rows, old, korean, ids)
+    else:
+        return None, 0.0
+    new_rows.sum().item()  # waits for the device, so that the clock is right
+    return new_rows, time.perf_counter() - begin
+
+
+def prepare(method, start, korean, rows):
+    """The model that a method begins with. rows: its embeddings, where they are computed."""
     config = copy.deepcopy(start.config)
     if method == "scratch":
         config.vocab_size, config.bos_token_id, config.eos_token_id = len(korean), 0, 0
-        return GPT2LMHeadModel(config).to(start.device), None
+        return GPT2LMHeadModel(config).to(start.device)
     model = GPT2LMHeadModel(config).to(start.device)
     model.load_state_dict(start.state_dict())
-    if method == "original":
-        return model, None
-    if method in ("ours", "aligned"):
-        ids = blocks.flatten()
-        embeddings.carry_over(model, old, korean, ids[ids >= 0][:COUNTED_TOKENS].long())
-        return model, NEW_EMBEDDINGS if method == "ours" else None
-    rows = model.transformer.wte.weight.detach().clone()
-    model.resize_token_embeddings(len(korean), mean_resizing=False)
-    weight = model.transformer.wte.weight.detach()
-    if method == "random":
-        weight.copy_(torch.randn_like(weight) * rows.std(0) + rows.mean(0))
-    else:
-        weight.copy_(embeddings.mean_of_pieces(rows, embeddings.find_pieces(old, korean)))
-    return model, None
+    if method != "original":
+        old = model.transformer.wte.weight.detach().clone()
+        model.resize_token_embeddings(len(korean), mean_resizing=False)
+        weight = model.transformer.wte.weight.detach()
+        weight.copy_(torch.randn_like(weight) * old.std(0) + old.mean(0) if rows is None else rows)
+    return model
 
 
 def train(model, blocks, done, options, embedding_learning_rate=None, measure=None):
-    """Train until done(steps, seconds) reaches 1, measuring six times off the clock; `(steps, the best measured)`."""
+    """Train until done(steps, seconds) reaches 1, measuring off the clock.
+
+    Returns the steps and, for each evaluation, what was measured and after how many of them.
+    """
     use_fast_forward(model)
-    peak, device, best = options.learning_rate, blocks.device, math.inf
+    peak, device, measured = options.learning_rate, blocks.device, []
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.01, fused=True)
     if embedding_learning_rate is not None:
-        split_off(optimizer, [model.transformer.wte.weight], embedding_learning_rate)
+        split_off(optimizer, [model.transformer.wte.weight], lr=embedding_learning_rate)
     for group in optimizer.param_groups:
         group["peak"] = group["lr"]
 
@@ -240,8 +274,13 @@ def train(model, blocks, done, options, embedding_learning_rate=None, measure=No
 
     step = RecordedStep(model.parameters(), device) if has_graphs(device) else lambda pass_, *inputs: pass_(*inputs)
     model.train()
-    order, steps, spent, marks = [], 0, 0.0, [sixths / 6 for sixths in range(1, 7)]
-    while (share := done(steps, spent)) < 1:
+    order, steps, spent, set_up = [], 0, 0.0, done(0, 0.0)
+    marks = [(number / options.evaluations) ** 2 for number in range(1, options.evaluations + 1)] if measure else []
+
+    def progress():
+        return (done(steps, spent) - set_up) / (1 - set_up)
+
+    while set_up < 1 and (share := progress()) < 1:
         begin = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * min(1, share / 0.05 + 0.01) * (1 - share)
@@ -256,10 +295,11 @@ def train(model, blocks, done, options, embedding_learning_rate=None, measure=No
         if steps % 4 == 0:
             loss.item()  # waits for the device, so that the clock is right
         spent += time.perf_counter() - begin
-        while measure and marks and done(steps, spent) >= marks[0]:
-            marks.pop(0)
-            best = min(best, measure())
-    return steps, min(best, measure()) if measure and marks else best
+        passed = sum(mark <= progress() for mark in marks)
+        if passed:
+            del marks[:passed]
+            measured.append((measure(), steps))
+    return steps, measured
 
 
 @torch.no_grad()

@@ -1,8 +1,7 @@
-"""Writing speed side by side, in one run: transformers' generate(), CTranslate2 (on a CPU, if installed) and ours.
+"""Writing speed side by side, in one run: transformers' generate() and ours. peers.py: other programs, on a CPU.
 
     python benchmarks/generation.py                                    # random weights of gpt2-medium's size
     python benchmarks/generation.py --device=cpu --dtype float32 bfloat16 --batch 1 5 --length 100
-    python benchmarks/generation.py --device=cpu --model=fine_tuned_models/demo --text=held_out.txt   # what int8 costs
 
 Each figure is the median of three calls that sample (top_k 50, top_p 0.95, temperature 0.7, repetition_penalty
 1.2) from prompts of 12 tokens and never end early. The first call of a kind is not among them; what it took
@@ -11,21 +10,19 @@ bandwidth that copying reaches here.
 """
 
 import argparse
-import math
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from gpt2_korean.device import choose_device, choose_dtype, describe_device, name_dtype  # noqa: E402
-from gpt2_korean.generation.load import gpt2_decoder, read_model  # noqa: E402
+from gpt2_korean.generation.load import gpt2_decoder  # noqa: E402
 from gpt2_korean.generation.loop import stream_ids  # noqa: E402
 from gpt2_korean.generation.sampling import Sampling  # noqa: E402
 
@@ -51,15 +48,12 @@ def main():
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 5, 64])
     parser.add_argument("--length", nargs="+", type=int, default=[100, 900])
     parser.add_argument("--static", action="store_true", help="generate() with its static cache too, which compiles")
-    parser.add_argument("--text", help="print only the bits per character of this file, with and without int8")
     parser.add_argument("--ours_only", action="store_true", help="for what takes generate() minutes")
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
     torch.manual_seed(0)
     shape = GPT2Config(n_layer=24, n_embd=1024, n_head=16)
     source = GPT2LMHeadModel.from_pretrained(arguments.model) if arguments.model else GPT2LMHeadModel(shape)
-    if arguments.text:
-        return compare_losses(arguments.model, device, arguments.dtype, Path(arguments.text).read_text("utf-8"))
     bandwidth, weights = copy_bandwidth(device), sum(each.numel() for each in source.parameters())
     print(f"{describe_device(device)}, torch {torch.__version__}: {weights:,} weights, {bandwidth / 1e9:.0f} GB/s\n")
     print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")
@@ -93,11 +87,6 @@ def ways(source, device, dtype, static):
     yield "generate()", name, size, lambda batch: by_library(model, batch)
     if static:
         yield "generate(), static", name, size, lambda batch: by_library(model, batch, cache_implementation="static")
-    if device.type == "cpu" and dtype == torch.float32:
-        folder = convert_to_ctranslate2(source)
-        if folder is not None:
-            yield "CTranslate2", name, size, lambda batch: by_ctranslate2(folder, batch, "float32")
-            yield "CTranslate2", "int8", 1, lambda batch: by_ctranslate2(folder, batch, "int8")
     yield "generate.py", name, size, lambda batch: by_us(source, device, dtype, batch)
     if device.type == "cpu":
         yield "generate.py", f"int8, {name}", 1, lambda batch: by_us(source, device, dtype, batch, "int8")
@@ -122,51 +111,6 @@ def by_us(source, device, dtype, batch, quantize=None):
             pass
 
     return write
-
-
-def convert_to_ctranslate2(source):
-    """A folder with the same weights for CTranslate2; None where it is not installed."""
-    try:
-        from ctranslate2.converters import TransformersConverter
-    except ImportError:
-        return None
-    from tokenizers import Tokenizer, models
-
-    folder = Path(tempfile.mkdtemp())
-    source.save_pretrained(folder / "model")
-    words = Tokenizer(models.WordLevel({f"t{index}": index for index in range(source.config.vocab_size)}))
-    PreTrainedTokenizerFast(tokenizer_object=words, bos_token="t0", eos_token="t0", unk_token="t0").save_pretrained(
-        folder / "model"
-    )
-    TransformersConverter(str(folder / "model")).convert(str(folder / "converted"))
-    return str(folder / "converted")
-
-
-def by_ctranslate2(folder, batch, kind):
-    import ctranslate2
-
-    generator = ctranslate2.Generator(folder, compute_type=kind, intra_threads=torch.get_num_threads())
-    prompts = [[f"t{index}" for index in row] for row in random_prompts(batch, 50257).tolist()]
-    names = {"sampling_topk": "top_k", "sampling_topp": "top_p", "sampling_temperature": "temperature"}
-    fixed = {name: SAMPLING[ours] for name, ours in names.items()}
-    fixed |= {"repetition_penalty": SAMPLING["repetition_penalty"], "include_prompt_in_result": False}
-    return lambda length: generator.generate_batch(prompts, max_length=length, min_length=length, **fixed)
-
-
-def compare_losses(folder, device, dtypes, text, rows=16):
-    """Print what a text costs in bits per character, token after token through the very steps that write."""
-    for dtype in dict.fromkeys(choose_dtype(device, name) for name in ["float32", *dtypes]):
-        for quantize in (None, "int8") if device.type == "cpu" else (None,):
-            model = read_model(folder, device, dtype, quantize)
-            context = model.decoder.context
-            ids = torch.tensor(model.tokenizer.encode(text).ids[: rows * context], device=device)
-            ids = ids[: len(ids) // rows * rows].view(rows, -1)
-            logits, bits = model.decoder.start(ids[:, :1], torch.ones_like(ids[:, :1]), ids.shape[1]), 0.0
-            for place in range(1, ids.shape[1]):
-                bits -= logits.float().log_softmax(-1).gather(1, ids[:, place : place + 1]).sum().item() / math.log(2)
-                logits = model.decoder.step(ids[:, place], model.decoder.reach(place + 1))
-            characters = sum(len(model.tokenizer.decode(row[1:])) for row in ids.tolist())
-            print(f"{name_dtype(dtype)}{', int8' if quantize else ''}: {bits / characters:.4f} bits per character")
 
 
 def median_seconds(call, device, times=3):

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import adaptation
 
+from gpt2_korean.model.embeddings import NEW_EMBEDDINGS
 from gpt2_korean.text.vocabulary import END_OF_TEXT, spent, train_bpe, wrap
 
 WAYS = ("gpt2", "digits", "particles", "superwords")
@@ -83,9 +84,10 @@ def learn_and_measure(start, old, tokenizer, texts, held_out, seed, options):
     torch.manual_seed(seed)
     blocks = adaptation.packed(texts, tokenizer, options.context, start.device)
     test = adaptation.packed(held_out, tokenizer, options.context, start.device)
-    model, rate = adaptation.prepare("ours", start, old, tokenizer, blocks)
+    rows, _ = adaptation.computed_rows("ours", start, old, tokenizer, blocks)
+    model = adaptation.prepare("ours", start, tokenizer, rows)
     steps = max(1, round(options.epochs * len(blocks) / options.batch))
-    adaptation.train(model, blocks, lambda done, _: done / steps, options, rate)
+    adaptation.train(model, blocks, lambda done, _: done / steps, options, NEW_EMBEDDINGS)
     return adaptation.bits_per_character(model, test, sum(map(len, held_out)))
 
 

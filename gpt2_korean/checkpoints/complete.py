@@ -17,6 +17,7 @@ RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: 
 ADAPTER = "adapter"  # beside a model that LoRA trained: what was merged into it
 RECORD = "run.json"  # what training/record.py tells of a run
 CURVE = "training_curve.png"
+AVERAGE = "average.safetensors"  # in a checkpoint: see training/average.py
 CARD = "README.md"  # see training/model_card.py
 CARD_MARK = "<!-- gpt2-korean이 쓴 파일입니다. 고쳐서 간직하려면 이 줄을 지우세요. -->"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors", "adapter_model.bin")

@@ -45,6 +45,11 @@ def _is_learning(value):
     return whole and all(isinstance(each, str) or _is_number(each) for each in value.values())
 
 
+def _is_plan(value):
+    """As training/plan.py has it: by name a value and why."""
+    return isinstance(value, dict) and all(isinstance(told, list) and len(told) == 2 for told in value.values())
+
+
 def _is_history(value):
     return _is_list_of_dicts(value) and all(
         _is_number(number)
@@ -80,7 +85,8 @@ RIGHT = {
         "learning": _is_learning,
         **dict.fromkeys(("vocab_size", "block_size"), _or_none(_is_whole)),
         **dict.fromkeys(("started", "unlogged_loss", "logged_step"), _is_number),
-        "embedding_learning_rate": _or_none(_is_number),
+        **dict.fromkeys(("embedding_learning_rate", "average_last", "dropout"), _or_none(_is_number)),
+        "plan": _or_none(_is_plan),
     },
     "tokenizer.json": {},
     "tokenizer_config.json": {},

@@ -7,6 +7,7 @@ from pathlib import Path
 from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.checkpoints.complete import (
     ADAPTER,
+    AVERAGE,
     CARD,
     CHECKPOINT,
     CURVE,
@@ -42,6 +43,7 @@ RUN_FILES = (
     "training_args.bin",
     RESUME,
     CURVE,
+    AVERAGE,
     "optimizer*.pt",
     "optimizer*.bin",
     "scheduler.pt",

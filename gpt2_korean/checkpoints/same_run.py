@@ -14,15 +14,17 @@ from gpt2_korean.text.tokens import fingerprint, vocabulary_of
 
 # What the optimizer's saved state decides: on a run that goes on these flags would have no effect.
 OPTIMIZER = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
+# What learning takes beside them, each with what it is where a checkpoint does not tell it.
+OWN = {"embedding_learning_rate": None, "average_last": 0, "dropout": None}
 FILE_BEGINNING = 2**20  # bytes of each file of weights that tell it from another
 
 
-def check_same_run(start, model, text, tokenizer, blocks, embedding_learning_rate, arguments):
+def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
     """What a run is made from, a dict for JSON; where it goes on from a checkpoint, the checkpoint's too.
 
     start: a Start. model, text: ModelOptions and TextOptions, as given on the command line. blocks: the Blocks that
-    are learnt from. embedding_learning_rate: the embeddings' own, None for that of all weights. arguments:
-    TrainingArguments.
+    are learnt from. own: what learning takes that TrainingArguments does not know, by the names of OWN, and the "plan"
+    of training/plan.py. arguments: TrainingArguments.
 
     Raises UserError that names what checkpoint and command line do not share. What the command line leaves
     open is the checkpoint's own, and a checkpoint that says nothing of itself (Trainer's) is taken as it is.
@@ -33,7 +35,7 @@ def check_same_run(start, model, text, tokenizer, blocks, embedding_learning_rat
         "model": _identify(model.model_type),
         "tokenizer": model.tokenizer and _identify(model.tokenizer),
         "vocab_size": model.vocab_size,
-        "embedding_learning_rate": embedding_learning_rate,
+        **own,
         "vocabulary": {"tokens": len(tokenizer), "hash": _hash(str(vocabulary_of(tokenizer)).encode())},
         "block_size": blocks.size,
         "packing": blocks.packing,
@@ -60,7 +62,7 @@ def check_same_run(start, model, text, tokenizer, blocks, embedding_learning_rat
         )
     if "learning" in saved:
         _check_same_learning(checkpoint, saved["learning"], now["learning"])
-    kept = ("started", "tokenizer", "vocab_size", "embedding_learning_rate")
+    kept = ("started", "tokenizer", "vocab_size", "plan", *OWN)
     return {**now, **{name: saved.get(name) for name in kept}}
 
 
@@ -87,9 +89,10 @@ def _differences(saved, now):
         found.append(("--tokenizer", (saved["tokenizer"] or none)["name"], now["tokenizer"]["name"]))
     if now["vocab_size"] not in (None, saved["vocab_size"]):
         found.append(("--vocab_size", saved["vocab_size"] or "없음", now["vocab_size"]))
-    if now["embedding_learning_rate"] not in (None, saved.get("embedding_learning_rate")):
-        before = saved.get("embedding_learning_rate") or "없음"
-        found.append(("--embedding_learning_rate", before, now["embedding_learning_rate"]))
+    for name in OWN:
+        before = OWN[name] if saved.get(name) is None else saved[name]
+        if now[name] not in (None, before):
+            found.append((f"--{name}", "없음" if before is None else before, now[name]))
     if saved["block_size"] != now["block_size"]:
         found.append(("--block_size", saved["block_size"], now["block_size"]))
     if saved.get("packing") != now["packing"]:

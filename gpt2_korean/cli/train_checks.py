@@ -100,7 +100,7 @@ def choose_best_by_bits(options):
 
 def _check_measuring(options):
     """Raise UsageError for what only a run that learns can heed."""
-    names = ["tokenizer", "embedding_learning_rate"]
+    names = ["tokenizer", "embedding_learning_rate", "average_last", "dropout"]
     if options.model_type != "scratch-mini":  # which learns its vocabulary even to be measured untrained
         names.append("vocab_size")
     for name in names:

@@ -30,6 +30,8 @@ from gpt2_korean.cli.suggestions import flag_to_train_with
 from gpt2_korean.messages import particle
 from gpt2_korean.text.files import COLUMN
 
+BY_PLAN = "어휘나 모델을 새로 배울 때는 글에 맞추어 고름"  # see training/plan.py
+
 
 def train_parser():
     parser = KoreanArgumentParser(
@@ -104,7 +106,7 @@ def train_parser():
         tokenizer_name,
         "korean(글에서 배운 어휘로 바꿈), original(모델의 것), 또는 토크나이저 폴더 (기본값: 글의 양에 따라 자동)",
     )
-    vocabulary_help = "배울 어휘의 토큰 수. 128의 배수 (기본값: 32000, scratch-mini는 8192)"
+    vocabulary_help = "배울 어휘의 토큰 수. 128의 배수 (기본값: 글의 양에 따라 4096~32000, scratch-mini는 8192까지)"
     add_flag(model, "--vocab_size", vocabulary_size, vocabulary_help)
 
     add_switch(model, "--trust_remote_code", REMOTE_CODE)
@@ -177,18 +179,26 @@ def train_parser():
     add_flag(training, "--num_train_epochs", number(above=0), "전체 글을 반복할 횟수(에폭)", 3)
     add_flag(training, "--max_steps", integer(-1), "학습할 스텝 수. 1 이상이면 --num_train_epochs보다 우선합니다", -1)
     rate = number(above=0, maximum=1000)
-    add_flag(training, "--learning_rate", rate, "최대 학습률", 5e-5)
+    add_flag(training, "--learning_rate", rate, f"최대 학습률. {BY_PLAN}", 5e-5)
     add_flag(
         training,
         "--embedding_learning_rate",
         rate,
-        "임베딩만의 최대 학습률 (기본값: 어휘를 새로 바꾸면 0.002, 아니면 --learning_rate와 같음)",
+        "임베딩만의 최대 학습률 (기본값: 새 어휘는 글의 양에 따라 0.0006~0.002, 아니면 --learning_rate와 같음)",
     )
-    warmup_help = "학습률을 0에서 최댓값까지 올리는 스텝 수(워밍업). 1보다 작으면 전체의 비율"
+    warmup_help = f"학습률을 0에서 최댓값까지 올리는 스텝 수(워밍업). 1보다 작으면 전체의 비율. {BY_PLAN}"
     add_flag(training, "--warmup_steps", number(0), warmup_help, 0)
-    add_flag(training, "--weight_decay", number(0), "가중치 감쇠", 0.0)
+    add_flag(training, "--weight_decay", number(0), f"가중치 감쇠. {BY_PLAN}", 0.0)
+    dropout_help = (
+        f"배우는 동안 GPT-2의 값을 이 비율로 끕니다(드롭아웃). 덜 외웁니다. {BY_PLAN} (기본값: 모델의 값, GPT-2는 0.1)"
+    )
+    add_flag(training, "--dropout", number(0, below=1), dropout_help)
     add_flag(training, "--adam_epsilon", number(above=0), "AdamW의 엡실론", 1e-8)
     add_flag(training, "--max_grad_norm", number(0), "기울기 크기의 한도. 0이면 자르지 않습니다", 1.0)
+    average_help = (
+        "마지막 몇 스텝의 가중치를 평균한 모델을 결과로 남길지. 1보다 작으면 전체의 비율 (기본값: 0, 평균하지 않음)"
+    )
+    add_flag(training, "--average_last", number(0), average_help)
     lora_help = "LoRA 어댑터의 랭크(rank). 주면 어댑터만 학습합니다. 0이면 모델 전체를 학습합니다"
     add_flag(training, "--lora_rank", integer(0, 4096), lora_help, 0)
     alpha_help = "어댑터의 세기. 어댑터를 alpha / rank배로 더합니다 (기본값: 랭크의 두 배)"

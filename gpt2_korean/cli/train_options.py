@@ -54,16 +54,19 @@ class OutputOptions:
 class LearningOptions:
     """trainer_arguments: by name, all that TrainingArguments takes: our own flags that it shares, and others given.
 
-    passed_on: the names of these others.
+    passed_on: the names of these others. chosen: the names of all flags that were given.
     """
 
     embedding_learning_rate: float | None
+    average_last: float | None
+    dropout: float | None
     sample_prompts: str | None
     no_measure_texts: bool
     early_stopping_patience: int | None
     early_stopping_threshold: float
     trainer_arguments: dict
     passed_on: list
+    chosen: frozenset
 
 
 @dataclass(frozen=True)
@@ -106,14 +109,17 @@ def parse_train_options(argv=None):
     if not argv:
         show_training(parser)
     flags = parser.parse(argv)
+    words = argv
     if flags.config is not None:
         # What stands later on a command line wins, so the file's values go first.
-        flags = parser.parse(config_words(flags.config, parser) + argv)
+        words = config_words(flags.config, parser) + argv
+        flags = parser.parse(words)
     check_together(flags)
     choose_best_by_bits(flags)
     given = dict(vars(flags))
     flags.trainer_arguments = {name: value for name, value in given.items() if name in trainer_flags}
     flags.passed_on = [name for name in flags.trainer_arguments if f"--{name}" not in declared]
+    flags.chosen = frozenset(vars(parser.parse_given(words)))
     for name in ("torch_compile_backend", "torch_compile_mode"):  # of TrainingArguments, and ours to carry out
         setattr(flags, name, given.get(name))
     groups = (TextOptions, ModelOptions, OutputOptions, LearningOptions, MachineOptions)

@@ -182,18 +182,6 @@ def embedding_layers(model):
     return [inputs] if outputs is None or outputs.weight is inputs.weight else [inputs, outputs]
 
 
-def choose_embedding_learning_rate(options, arguments, is_new):
-    """The embeddings' own peak learning rate, None for the one of all weights.
-
-    options: LearningOptions. arguments: TrainingArguments. is_new: whether the vocabulary is, so that its rows have
-    further to go than weights that have been trained before.
-    """
-    wanted = options.embedding_learning_rate
-    if wanted is not None or not is_new or "adam" not in arguments.optim.value:
-        return wanted
-    return max(arguments.learning_rate, NEW_EMBEDDINGS)
-
-
 def split_off(optimizer, parameters, **changes):
     """Give those of `parameters` that the optimizer trains groups of their own, last, with these `changes`.
 

@@ -2,18 +2,22 @@
 
 import numpy as np
 
-from gpt2_korean.messages import say
+from gpt2_korean.messages import UsageError, say
 from gpt2_korean.model import lora
 from gpt2_korean.model.embeddings import add_rows, replace_vocabulary
+from gpt2_korean.model.gpt2 import NO_DROPOUT, is_gpt2
 from gpt2_korean.text.chat_template import count_turns
 from gpt2_korean.text.end_of_text import agree_on_ends
 
 
-def prepare_model(model, old, new, added, documents, blocks, start, options):
+def prepare_model(model, old, new, added, documents, blocks, start, options, dropout=None):
     """The model as it is to be trained: carried over from the tokenizer `old` to `new`, with a new adapter of LoRA.
 
     added: the ids of tokens that `new` has been given, which the model has no rows for where both are the same.
+    dropout: see set_dropout, None for the model's own.
     """
+    if dropout is not None:
+        set_dropout(model, dropout)
     if new is not old:
         replace_vocabulary(model, old, new, documents, blocks)
     elif added:
@@ -30,3 +34,20 @@ def prepare_model(model, old, new, added, documents, blocks, start, options):
     if options.lora_rank:
         say(lora.describe_adapter(model))
     return model
+
+
+def set_dropout(model, rate):
+    """Have a GPT-2 drop this share of its embeddings, of its attention's weights and of what its layers add.
+
+    Its config says so too, and goes with what is saved. Raises UsageError for another model.
+    """
+    from torch.nn import Dropout
+
+    if not is_gpt2(model.config.to_dict()):
+        kind = model.config.model_type
+        raise UsageError(f"--dropout={rate:g}: GPT-2의 값만 바꿉니다. {kind}에는 이 플래그를 빼세요.")
+    for name in NO_DROPOUT:
+        setattr(model.config, name, rate)
+    for name, module in model.named_modules():
+        if isinstance(module, Dropout) and ".lora_" not in name:
+            module.p = rate

@@ -9,7 +9,7 @@ from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
 from gpt2_korean.text.chat_template import keep_one_template, prepare_tokenizer
 from gpt2_korean.text.end_of_text import settle_ends
 from gpt2_korean.text.folders import find_path
-from gpt2_korean.text.vocabulary import choose_tokenizer, learn_tokenizer
+from gpt2_korean.text.vocabulary import choose_tokenizer, fitting_size, learn_tokenizer
 
 
 def find_tokenizer(start, documents, options):
@@ -42,7 +42,7 @@ def find_tokenizer(start, documents, options):
 def learn_scratch_tokenizer(size, documents, vocab_size=None):
     """The tokenizer of a built-in size, learnt from `documents`."""
     shape = SCRATCH_SIZES[size]
-    return learn_tokenizer(documents, vocab_size or shape["vocab_size"], shape["n_positions"])
+    return learn_tokenizer(documents, vocab_size or fitting_size(documents, shape["vocab_size"]), shape["n_positions"])
 
 
 def _read_tokenizer(name):

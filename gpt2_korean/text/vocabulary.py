@@ -23,6 +23,9 @@ TILE = 128
 TOKENS_PER_CHARACTER = 1.4
 # From how many characters on a vocabulary of one's own is the default: see benchmarks/RESULTS.md.
 ENOUGH_CHARACTERS = 2_000_000
+# The tokens to learn where nobody said: a token that occurs seldom is not learnt, so they grow with the square root of
+# the text, from LEAST_LEARNT to MOST_LEARNT; the best of those measured (benchmarks/RESULTS.md).
+TOKENS_OF_ENOUGH, LEAST_LEARNT, MOST_LEARNT = 8192, 4096, 32_000
 # Of a corpus, to tell what a vocabulary spends on it, or lacks.
 COUNTED_CHARACTERS = 200_000
 # More of a corpus than this teaches hardly other words, and takes more memory and time.
@@ -49,7 +52,7 @@ def choose_tokenizer(tokenizer, documents, options, reader=None):
             return tokenizer
         choice = "korean"
     if choice == "korean":
-        new = learn_tokenizer(documents, options.vocab_size or 32_000, tokenizer.model_max_length)
+        new = learn_tokenizer(documents, options.vocab_size or fitting_size(documents), tokenizer.model_max_length)
         if len(new) < LEAST_TOKENS:
             warn(f"글이 짧아 토큰을 {len(new):,}개밖에 배우지 못했으므로 모델의 원래 어휘를 씁니다.")
             return tokenizer
@@ -73,6 +76,15 @@ def should_replace(tokenizer, sample, characters):
 def spent(tokenizer, texts):
     """Tokens per character of `texts`, a list of str."""
     return sum(map(len, encode_texts(texts, tokenizer))) / sum(map(len, texts))
+
+
+def fitting_size(documents, most=MOST_LEARNT):
+    """How many tokens to learn from `documents`, a multiple of 128; `most` of a stream, whose end is not known."""
+    characters = count_characters(documents, "length")
+    if characters is None:
+        return most
+    fitting = round(TOKENS_OF_ENOUGH * (characters / ENOUGH_CHARACTERS) ** 0.5 / TILE) * TILE
+    return min(most, max(LEAST_LEARNT, fitting))
 
 
 def learn_tokenizer(documents, vocab_size, context_length):

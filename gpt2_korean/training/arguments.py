@@ -20,6 +20,7 @@ from gpt2_korean.device import (
 from gpt2_korean.messages import UsageError, particle, say, warn
 from gpt2_korean.model.load import show_downloads_only
 from gpt2_korean.text.blocks import count_targets
+from gpt2_korean.training.plan import describe_plan
 from gpt2_korean.training.rehearsal import check_reports, describe, rehearse
 from gpt2_korean.windows import WINDOWS
 
@@ -51,6 +52,11 @@ def set_up_machine(machine, learning, record=None):
     rehearse(build, learning.trainer_arguments, learning.passed_on)
     arguments = build(learning.trainer_arguments)
     check_reports(arguments)
+    if learning.average_last and (arguments.fsdp or arguments.deepspeed):
+        raise UsageError(
+            f"--average_last={learning.average_last:g}: --fsdp, --deepspeed와 함께 쓸 수 없습니다. 가중치가 조각나 "
+            "있습니다. 둘 가운데 하나를 빼세요."
+        )
     set_seed(arguments.seed)
     if record is not None:
         record.device, record.precision = describe_device(device), name_precision(bf16, fp16)
@@ -146,6 +152,8 @@ def announce(trainer, blocks):
     own = "" if own is None else f"(임베딩 {own:g})"
     each = f"스텝마다 블록 {blocks_per_step:,}개 × {blocks.size:,}토큰"
     say(f"학습: {steps:,}스텝 · {each} · 학습률 {arguments.learning_rate:g}{own}")
+    for line in describe_plan(trainer.record.provenance.get("plan") or {}):
+        say(line)
     return steps, steps * blocks_per_step * blocks.size
 
 

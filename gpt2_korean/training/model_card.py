@@ -156,8 +156,10 @@ def _making(record):
     text = [publishable(name_of_text(record.options))]
     if record.characters:
         text += [f"글자 {record.characters:,}개", f"토큰 {made_from['corpus']['tokens']:,}개"]
-    steps = f"{record.steps['done']:,}"
-    if step not in (None, record.steps["done"]):
+    steps, averaged = f"{record.steps['done']:,}", (record.model or {}).get("averaged")
+    if averaged:
+        steps += f" (모델은 마지막 {averaged:,}스텝의 가중치를 평균한 것)"
+    elif step not in (None, record.steps["done"]):
         steps += f" (모델은 평가가 가장 좋았던 {step:,}스텝의 것)"
     return {
         "시작한 모델": made_from["model"]["name"],

@@ -47,10 +47,11 @@ def evaluation_table(metrics, written=None, held_out=None):
     return f"{table(rows)}\n{json.dumps(line)}"
 
 
-def describe_training(log_history, model_step, output_dir, talks=False, characters=None):
+def describe_training(log_history, model_step, output_dir, talks=False, characters=None, averaged=None):
     """What became of a training run, as far as its log tells; its model is the one of `model_step`.
 
-    talks: whether it is a chat model. characters: how many it learnt from, None where that is not known.
+    talks: whether it is a chat model. characters: how many it learnt from, None where that is not known. averaged:
+    over how many of the last steps its weights are a mean, None where they are none.
     """
     end = next((entry for entry in reversed(log_history) if "train_runtime" in entry), {})
     losses = [entry["loss"] for entry in log_history if "loss" in entry]
@@ -62,14 +63,15 @@ def describe_training(log_history, model_step, output_dir, talks=False, characte
     if evaluated:
         bits = "eval_bits_per_character"
         best = min(evaluated, key=lambda entry: entry[bits])
-        last = max(evaluated, key=lambda entry: entry["step"])
+        last = max(reversed(evaluated), key=lambda entry: entry["step"])  # the mean of weights comes after the last
         words = f"{last[bits]:.4f} ({last['step']:,}스텝)"
         if best["step"] != last["step"]:
             words = f"가장 낮음 {best[bits]:.4f} ({best['step']:,}스텝) · 마지막 {words}"
         rows.append(("글자당 비트", words))
     elif losses:
         rows.append(("손실(토큰당)", f"{losses[0]:.4f} → {losses[-1]:.4f}"))
-    rows.append(("모델", f"{output_dir} ({model_step:,}스텝)"))
+    which = f"마지막 {averaged:,}스텝의 평균" if averaged else f"{model_step:,}스텝"
+    rows.append(("모델", f"{output_dir} ({which})"))
     command = join_command(["python", "generate.py", f"--model_name_or_path={output_dir}"])
     way = "--interactive" if talks else '--prompt="오늘은"'
     rows.append(("써 보기", f"{command} {way}"))
@@ -87,7 +89,7 @@ def _learnt_by_heart(log_history, model_step, characters):
         # In its first epoch a text is new to the model when its loss is taken; a large one is hardly learnt by heart.
         doubtful = trained[-1].get("epoch", 0) > 1 and characters and characters < SMALL
         return NOT_EVALUATED if doubtful else ""
-    best, last = (choose(evaluated, key=itemgetter(by)) for choose, by in ((min, "eval_loss"), (max, "step")))
+    best, last = min(evaluated, key=itemgetter("eval_loss")), max(reversed(evaluated), key=itemgetter("step"))
     if trained[-1]["loss"] > BY_HEART * last["eval_loss"]:
         return ""
     losses = f"학습 손실 {trained[-1]['loss']:.2f}, 평가 손실 {last['eval_loss']:.2f}"

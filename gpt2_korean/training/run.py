@@ -16,6 +16,7 @@ from gpt2_korean.checkpoints.same_run import check_state
 from gpt2_korean.messages import Stopped, UserError, say
 from gpt2_korean.text.blocks import collate, count_targets
 from gpt2_korean.training.arguments import warn_of_plan
+from gpt2_korean.training.average import take_average
 from gpt2_korean.training.callbacks import (
     DrawCurve,
     GoOnAndStop,
@@ -161,6 +162,7 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
             f"{trainer.stop.reason} {trainer.state.global_step}스텝에서 멈추고 체크포인트를 저장했습니다.\n"
             "같은 명령에 --resume_from_checkpoint=auto를 넣어(이미 있으면 그대로) 다시 실행하면 이어집니다."
         )
+    take_average(trainer)
     trainer.save_whole_model()
 
 
@@ -178,6 +180,8 @@ def complete(trainer, checkpoint):
     if due and trainer.eval_dataset is not None:
         trainer.take_up_evaluation(evaluate(trainer))
     trainer.load_best()
+    trainer.load_average(checkpoint)
+    take_average(trainer)
     if whole and has_ended(output_dir):
         return
     trainer.note_progress()

@@ -16,7 +16,7 @@ from transformers import Trainer
 from transformers.trainer_utils import SaveStrategy, speed_metrics
 
 from gpt2_korean.checkpoints import atomic_files
-from gpt2_korean.checkpoints.complete import ADAPTER, RESUME, STATE, read_json
+from gpt2_korean.checkpoints.complete import ADAPTER, AVERAGE, RESUME, STATE, read_json
 from gpt2_korean.checkpoints.rotation import REPLACES, publish_checkpoint, publish_model
 from gpt2_korean.checkpoints.same_run import start_anew
 from gpt2_korean.device import describe_device
@@ -27,6 +27,7 @@ from gpt2_korean.model.embeddings import embedding_layers, split_off
 from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
 from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flops_utilization
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, fill_up
+from gpt2_korean.training.average import AverageWeights
 from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics
 from gpt2_korean.training.model_card import write_card
 from gpt2_korean.training.muon import MuonWithAdamW, layer_matrices
@@ -60,8 +61,12 @@ class KoreanTrainer(Trainer):
         self.replaces_earlier_run = False
         self.can_write = True  # see samples.py
         self.saved_step = None
-        self._saves_only_best = self._holds_best = False
+        self.average = self.averaged_steps = None
+        self._saves_only_best = self.holds_best = False
         self._staging = None
+        if last := record.provenance.get("average_last"):
+            self.average = AverageWeights(self, last)
+            self.add_callback(self.average)
 
     # How it steps
 
@@ -191,7 +196,7 @@ class KoreanTrainer(Trainer):
                 prompts = own_prompts(self.processing_class)[:1]
                 written = write_samples(self, prompts)
                 sample = written and {"prompt": prompts[0], "text": written[0]}
-                self.record.model = {"step": self.model_step(), "sample": sample}
+                self.record.model = {"step": self.model_step(), "averaged": self.averaged_steps, "sample": sample}
             talks = self.processing_class.chat_template is not None
             write_card(self.args.output_dir, self.record, self.hub_model_id, talks)
 
@@ -251,7 +256,7 @@ class KoreanTrainer(Trainer):
 
     def _load_best_model(self):
         super()._load_best_model()
-        self._holds_best = True
+        self.holds_best = True
 
     def _issue_warnings_after_load(self, load_result):
         tied = getattr(self.model, "_tied_weights_keys", None) or ()  # saved once, under the other's name
@@ -266,7 +271,7 @@ class KoreanTrainer(Trainer):
 
     def model_step(self):
         """After how many steps the model was as it is now."""
-        return self.state.best_global_step if self._holds_best else self.state.global_step
+        return self.state.best_global_step if self.holds_best else self.state.global_step
 
     # How it goes on
 
@@ -281,6 +286,12 @@ class KoreanTrainer(Trainer):
     def _load_rng_state(self, checkpoint):
         with self._opening(checkpoint, "rng_state.pth"):
             super()._load_rng_state(checkpoint)
+
+    def load_average(self, checkpoint):
+        """Take up the mean of the weights that stands in a checkpoint, where --average_last asks for one."""
+        if self.average is not None:
+            with self._opening(checkpoint, AVERAGE):
+                self.average.load(checkpoint)
 
     @contextmanager
     def _opening(self, checkpoint, names):
@@ -297,6 +308,7 @@ class KoreanTrainer(Trainer):
     def go_on(self, checkpoint):
         """Take up what Trainer's own state lacks: the losses since the last log line, an evaluation cut short."""
         self.saved_step = self.state.global_step
+        self.load_average(checkpoint)
         saved = read_json(checkpoint / RESUME) or {}
         self._tr_loss += saved.get("unlogged_loss", 0.0)
         self._total_loss_scalar -= self._tr_loss.item()  # Trainer's mean at the end is over this run's own steps
@@ -344,6 +356,8 @@ class KoreanTrainer(Trainer):
             if self.args.should_save:
                 self.state.save_to_json(str(checkpoint / STATE))
                 self._save_resume(checkpoint, unlogged_loss)
+                if self.average is not None:
+                    self.average.save(checkpoint)
                 if self.replaces_earlier_run:
                     (checkpoint / REPLACES).touch()
             self._wait_for_all_ranks()  # each writes the state of its random numbers, some a part of the model

@@ -1,7 +1,6 @@
 """Rows of a new vocabulary: GPT-2's own where it has the token, else built of its pieces and of how it is used."""
 
 import json
-from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -172,19 +171,6 @@ def test_embeddings_that_are_no_weights_of_their_own_are_told_of(
         "--embedding_learning_rate=0.1",
     )  # fmt: skip
     assert code == 0 and "--embedding_learning_rate, --fsdp" in err
-
-
-def test_only_new_embeddings_get_a_rate_of_their_own_unasked():
-    def choose(wanted, is_new, learning_rate, optimizer):
-        arguments = SimpleNamespace(learning_rate=learning_rate, optim=SimpleNamespace(value=optimizer))
-        options = SimpleNamespace(embedding_learning_rate=wanted)
-        return embeddings.choose_embedding_learning_rate(options, arguments, is_new)
-
-    assert choose(None, True, 5e-5, "adamw_torch_fused") == embeddings.NEW_EMBEDDINGS
-    assert choose(None, True, 0.01, "adamw_torch") == 0.01
-    assert choose(None, True, 5e-5, "sgd") is None  # its rates mean something else
-    assert choose(None, False, 5e-5, "adamw_torch_fused") is None
-    assert choose(1e-4, True, 5e-5, "sgd") == choose(1e-4, False, 5e-5, "adamw_torch") == 1e-4
 
 
 def test_a_run_that_goes_on_keeps_the_rate_of_its_new_embeddings(english_tokenizer, tmp_path, run_main):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, save_tiny_gpt2
+from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt2_korean.text import vocabulary
@@ -128,3 +129,12 @@ def test_a_size_that_is_given_for_no_vocabulary_is_told(english_tokenizer, docum
     options = SimpleNamespace(tokenizer=None, vocab_size=512)
     assert vocabulary.choose_tokenizer(english_tokenizer, documents, options) is english_tokenizer
     assert "--vocab_size는 쓰이지 않습니다" in capsys.readouterr().err
+
+
+def test_a_longer_text_is_given_more_tokens_up_to_the_most(documents):
+    texts = {characters: Dataset.from_dict({"length": [characters]}) for characters in (100, 10**6, 8 * 10**6, 10**9)}
+    sizes = [vocabulary.fitting_size(text) for text in texts.values()]
+    assert sizes == [4096, 5760, 16384, 32_000]  # 8,192 at two million, by the square root
+    assert [vocabulary.fitting_size(text, 8192) for text in texts.values()] == [4096, 5760, 8192, 8192]
+    assert all(size % 128 == 0 for size in sizes)
+    assert vocabulary.fitting_size(documents.to_iterable_dataset()) == 32_000

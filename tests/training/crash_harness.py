@@ -41,6 +41,7 @@ CONFIGURATIONS = {
     "best": [*EVALUATE, "--load_best_model_at_end", "--save_total_limit=1", RESUME],
     "lora": ["--lora_rank=2", RESUME],
     "early": [*EVALUATE, "--early_stopping_patience=2", RESUME],
+    "average": [*EVALUATE, "--average_last=4", "--load_best_model_at_end", "--save_total_limit=1", RESUME],
     "vocabulary": ["--tokenizer=korean", "--vocab_size=384", "--save_total_limit=2", RESUME],
 }
 # What the run that is overwritten leaves: other steps and one of the same, and files that the new one does not write.

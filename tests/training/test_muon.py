@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.optim import AdamW, Muon
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from gpt2_korean.training.muon import MuonWithAdamW, layer_matrices, orthogonalize
+from gpt2_korean.training.muon import STEPS, MuonWithAdamW, layer_matrices, orthogonalize
 
 
 def random_steps(generator, optimizers, copies, steps=4):
@@ -39,7 +39,10 @@ def test_a_matrix_is_stepped_as_by_torch_and_all_else_as_by_adamw(generator):
     ours, theirs = ([torch.nn.Parameter(weight.detach().clone()) for weight in start] for _ in range(2))
     learning = {"lr": 0.01, "weight_decay": 0.3}
     groups = [{"params": ours[3:]}, {"params": ours[:3], "matrices": 1}]
-    optimizers = [MuonWithAdamW(groups, **learning), Muon(theirs[:3], adjust_lr_fn="match_rms_adamw", **learning)]
+    optimizers = [
+        MuonWithAdamW(groups, **learning),
+        Muon(theirs[:3], adjust_lr_fn="match_rms_adamw", ns_steps=STEPS, **learning),
+    ]
     optimizers.append(AdamW(theirs[3:], **learning))
     random_steps(generator, optimizers, [(pair, (everything, everything)) for pair in zip(ours, theirs, strict=True)])
     for one, other, before in zip(ours[:3], theirs[:3], start[:3], strict=True):
@@ -61,12 +64,12 @@ def test_matrices_side_by_side_are_stepped_each_by_itself(generator):
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (9, 31), (31, 9)])
-def test_all_singular_values_come_near_to_one(generator, shape):
+def test_all_singular_values_but_the_least_come_near_to_one(generator, shape):
     matrices = torch.randn(3, *shape, generator=generator)
-    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    left, before, right = torch.linalg.svd(matrices, full_matrices=False)
     done = orthogonalize(matrices).float()
     values = (left.mT @ done @ right.mT).diagonal(dim1=1, dim2=2)
-    assert values.min() > 0.4 and values.max() < 1.4
+    assert values[before > 0.01 * matrices.norm(dim=(1, 2))[:, None]].min() > 0.4 and values.max() < 1.4
     assert (torch.linalg.svdvals(done) - values.sort(1, descending=True).values).abs().max() < 0.1  # the same spaces
 
 

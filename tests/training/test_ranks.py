@@ -34,7 +34,9 @@ def test_ranks_average_their_gradients_start_alike_and_share_muons_work(fork_scr
         assert finished.returncode == 0, finished.stderr
 
 
-@pytest.mark.parametrize(("way", "words"), [("wrapped", []), ("recorded", []), ("sharded", ["--fsdp"])])
+@pytest.mark.parametrize(
+    ("way", "words"), [("wrapped", []), ("recorded", ["--average_last=4"]), ("sharded", ["--fsdp"])]
+)
 def test_two_ranks_learn_and_measure_what_one_process_does(
     train_words, tiny_model_folder, tmp_path, run_main, fork_script, way, words
 ):
@@ -46,7 +48,8 @@ def test_two_ranks_learn_and_measure_what_one_process_does(
         "--gradient_accumulation_steps=2", "--report_to=none", "--overwrite_output_dir", "--learning_rate=0.1",
         "--optim=sgd", "--block_size=8", "--train_sampling_strategy=sequential", f"--model_type={model}",
     ]  # fmt: skip
-    code, alone, err = run_main("train.py", *run, "--per_device_train_batch_size=4")
+    on_any = [word for word in words if word != "--fsdp"]
+    code, alone, err = run_main("train.py", *run, *on_any, "--per_device_train_batch_size=4")
     assert code == 0, err
     expected = AutoModelForCausalLM.from_pretrained(out).state_dict()
     files = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
@@ -59,6 +62,12 @@ def test_two_ranks_learn_and_measure_what_one_process_does(
         torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5, msg=name)
     there = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
     assert {path for path in files if "rng_state" not in path.name} <= there
+
+
+def test_sharded_weights_are_not_averaged(train_words, fork_script):
+    words = [*train_words, "--do_train", "--max_steps=1", "--fsdp", "--average_last=0.5"]
+    for finished in fork_script("train.py", *words, ranks=2):
+        assert finished.returncode == 2 and "--average_last=0.5" in finished.stderr, finished.stderr
 
 
 def test_two_ranks_stop_together_when_one_is_signalled_and_go_on(resumable_words, tmp_path, run_script, fork_script):

@@ -119,7 +119,7 @@ def test_a_checkpoint_of_another_corpus_vocabulary_or_model_is_refused_by_name(
     assert run_main(*resume, f"--dataset_path={moved}")[0] == 0
 
 
-@pytest.mark.parametrize("configuration", ["plain", "overwriting", "best", "lora", "early", "vocabulary"])
+@pytest.mark.parametrize("configuration", ["plain", "overwriting", "best", "lora", "early", "average", "vocabulary"])
 def test_kill_9_at_any_moment_costs_at_most_one_save_interval_and_nothing_else_in_the_end(
     small_corpus, tiny_model_folder, tmp_path, fork_script, run_script, configuration
 ):

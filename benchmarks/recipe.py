@@ -1,0 +1,277 @@
+"""Which recipe learns most from the same text in the same time: optimizer, schedule, dropout, weight decay, averaging?
+
+Each recipe is a string of settings that differ from train.py's defaults; the first, the empty one, is those defaults.
+
+    python benchmarks/recipe.py --korean=reviews.txt.xz --english=books.txt.xz --gpt2_tokenizer=FOLDER \
+      --megabytes 1000 5 --seconds 60 30 --recipes "" "muon" "muon dropout=0" "dropout=0 weight_decay=1"
+
+    muon               --optim=muon for the layers' matrices
+    learning_rate=     of all weights but new embeddings
+    embeddings=        the learning rate of new embeddings
+    weight_decay=      of matrices and embeddings
+    dropout=           of all three kinds
+    beta2=             of Adam
+    warmup=            the share of the run in which the learning rate rises
+    decay=             the share at the end in which it falls to 0, in a straight line; between, it stays
+    average=           the share at the end over which weights are averaged (measured at the end beside the others)
+
+The body is an English GPT-2 made here (see adaptation.py) with a Korean vocabulary, --vocabulary=old keeps GPT-2's,
+--start=none begins from random weights, --lora_rank trains an adapter. A recipe's seconds are those of its own
+steps, recorded as train.py records them; evaluations are off the clock. Each result is the best of those along the
+way, as early stopping would find it.
+"""
+
+import argparse
+import copy
+import json
+import math
+import statistics
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from adaptation import bits_per_character, english_start, korean_tokenizer, packed, take
+from adaptation import read as read_text
+from torch.optim import AdamW
+from transformers import GPT2LMHeadModel
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from gpt2_korean.device import has_graphs
+from gpt2_korean.model import embeddings, lora
+from gpt2_korean.model.embeddings import COUNTED_TOKENS, NEW_EMBEDDINGS, embedding_layers, split_off
+from gpt2_korean.speed.choose import load_fused_layer
+from gpt2_korean.speed.forward import use_fast_forward
+from gpt2_korean.speed.graphs import RecordedStep
+from gpt2_korean.training import muon
+from gpt2_korean.training.muon import MuonWithAdamW, layer_matrices
+
+DEFAULTS = {
+    "muon": 0.0,
+    "learning_rate": 5e-5,
+    "embeddings": NEW_EMBEDDINGS,
+    "weight_decay": 0.01,
+    "dropout": 0.1,
+    "beta2": 0.999,
+    "warmup": 0.05,
+    "decay": 1.0,
+    "average": 0.0,
+}
+HELD_OUT_CHARACTERS = 200_000
+
+
+def main():
+    options = parse()
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    documents, held_out = korean_documents(options.korean)
+    start, old = kept_english_start(options, device)
+    print(f"{device}, torch {torch.__version__}, {start.num_parameters() / 1e6:.0f} M parameters", flush=True)
+    for megabytes, seconds in zip(options.megabytes, options.seconds, strict=True):
+        texts = take(documents, megabytes * 1e6)
+        tokenizer = old if options.vocabulary == "old" else korean_tokenizer(texts, options)
+        blocks, test = (packed(each, tokenizer, options.context, device) for each in (texts, held_out))
+        model = prepare(start, old, tokenizer, blocks, options)
+        characters, tokens = sum(map(len, texts)), blocks.numel()
+        print(f"\n{characters:,} characters, {tokens:,} tokens, {seconds:g} s", flush=True)
+        print(
+            "| recipe | bits per character | ± | best at | at the end | steps | epochs | ms a step |\n"
+            + "|---" * 8
+            + "|"
+        )
+        for words in options.recipes:
+            compare(words, model, blocks, test, sum(map(len, held_out)), seconds, options)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--korean", required=True, nargs="+", help=".txt.xz with a document a line, or .jsonl.xz")
+    parser.add_argument("--english", help="text of the English start, .txt or .txt.xz")
+    parser.add_argument("--english_also", help="a text of which a hundredth is mixed into it")
+    parser.add_argument("--gpt2_tokenizer", help="folder with GPT-2's vocab.json and merges.txt")
+    parser.add_argument("--source_model", help="a GPT-2 to start from instead of one made here")
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--english_seconds", type=float, default=120)
+    parser.add_argument("--start", choices=("english", "none"), default="english")
+    parser.add_argument("--vocabulary", choices=("new", "old"), default="new")
+    parser.add_argument("--vocab_size", type=int, default=32_000)
+    parser.add_argument("--lora_rank", type=int, default=0)
+    parser.add_argument("--megabytes", type=float, nargs="+", default=[1000, 5, 0.3], help="corpus sizes, UTF-8")
+    parser.add_argument("--seconds", type=float, nargs="+", default=[60, 30, 10], help="of training, for each size")
+    parser.add_argument("--recipes", nargs="+", default=["", "muon"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument(
+        "--learning_rate", type=float, default=6e-4, help="of the English start, and a recipe's default"
+    )
+    parser.add_argument("--evaluations", type=int, default=12, help="along the way")
+    parser.add_argument("--keep", type=Path, help="folder in which to keep tokenizers and the English start")
+    return parser.parse_args()
+
+
+def korean_documents(paths):
+    """Those to learn from, in a random order, and those held out."""
+    documents = []
+    for path in paths:
+        lines = [line for line in read_text(path).split("\n") if line.strip()]
+        documents += [json.loads(line)["text"] for line in lines] if ".jsonl" in path else lines
+    order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(0)).tolist()
+    documents = [documents[place] for place in order]
+    held_out = take(documents, HELD_OUT_CHARACTERS, len)
+    return documents[len(held_out) :], held_out
+
+
+def kept_english_start(options, device):
+    name = f"english-{options.layers}x{options.width}-{options.english_seconds:g}s"
+    kept = options.keep and not options.source_model and options.keep / name
+    if kept and (kept / "config.json").exists():
+        options = SimpleNamespace(**{**vars(options), "source_model": str(kept)})
+    model, tokenizer = english_start(options, device)
+    if kept and not (kept / "config.json").exists():
+        model.save_pretrained(kept)
+        tokenizer.save_pretrained(kept)
+    return model, tokenizer
+
+
+def prepare(start, old, tokenizer, blocks, options):
+    """The model that every recipe starts from."""
+    config = copy.deepcopy(start.config)
+    if options.start == "none":
+        ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        config.update({"vocab_size": len(tokenizer), **ends})
+        torch.manual_seed(0)
+        return GPT2LMHeadModel(config).to(start.device)
+    model = GPT2LMHeadModel(config).to(start.device)
+    model.load_state_dict(start.state_dict())
+    if options.vocabulary == "new":
+        ids = blocks.flatten()
+        embeddings.carry_over(model, old, tokenizer, ids[ids >= 0][:COUNTED_TOKENS].long())
+    return model
+
+
+def compare(words, start, blocks, test, characters, seconds, options):
+    """Print what a recipe comes to over the seeds."""
+    recipe = dict(DEFAULTS)
+    for word in words.split():
+        name, _, value = word.partition("=")
+        recipe[name] = float(value or 1)
+    if unknown := set(recipe) - set(DEFAULTS):
+        raise SystemExit(f"{words!r}: no such setting: {', '.join(unknown)}")
+    best, ends, places = [], [], []
+    for seed in range(options.seeds):
+        torch.manual_seed(seed)
+        torch.accelerator.empty_cache() if blocks.is_cuda else None
+        model = copy.deepcopy(start)
+        if options.lora_rank:
+            model = lora.adapt(model, options.lora_rank, train_embeddings=options.vocabulary == "new")
+        curve, steps, taken = train(model, blocks, recipe, seconds, options, partial(measure, test, characters))
+        place, bits = min(curve, key=lambda point: point[1])
+        best, ends, places = [*best, bits], [*ends, curve[-1][1]], [*places, place]
+        print("#", words, seed, " ".join(f"{bits:.4f}" for _, bits in curve), file=sys.stderr, flush=True)
+    row = (
+        words or "today", f"{statistics.mean(best):.4f}", f"{(max(best) - min(best)) / 2:.4f}",
+        f"{statistics.mean(places):.2f}", f"{statistics.mean(ends):.4f}", steps,
+        f"{steps * options.batch / len(blocks):.1f}", f"{1000 * taken / steps:.2f}",
+    )  # fmt: skip
+    print(f"| {' | '.join(map(str, row))} |", flush=True)
+
+
+def measure(test, characters, model):
+    return bits_per_character(model, test, characters)
+
+
+def train(model, blocks, recipe, seconds, options, measure):
+    """Train for `seconds`; `(the evaluations [(share of the run, bits)], how many steps, the seconds they took)`."""
+    device = blocks.device
+    body = model.get_base_model() if options.lora_rank else model
+    for module in body.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = recipe["dropout"]
+    machine = SimpleNamespace(device=device, fsdp=None, deepspeed=None, n_gpu=1, bf16=True, fp16=False)
+    functions = load_fused_layer(model, machine)
+    use_fast_forward(body, functions)
+    optimizer = build_optimizer(model, recipe, options)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def pass_(inputs, items):
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = body(**inputs, num_items_in_batch=items).loss
+        loss.backward()
+        return loss.detach()
+
+    body.train()
+    first = blocks[: options.batch].long()
+    pass_({"input_ids": first.clamp(min=0), "labels": first}, torch.tensor(1, device=device))  # compiles the kernels
+    optimizer.zero_grad(set_to_none=True)
+    step = RecordedStep(parameters, device) if has_graphs(device) else lambda pass_, *inputs: pass_(*inputs)
+    order, steps, spent, curve, sums, summed = [], 0, 0.0, [], None, 0
+    marks = [number / options.evaluations for number in range(1, options.evaluations)]
+    while (share := spent / seconds) < 1:
+        begin = time.perf_counter()
+        factor = min(1, share / recipe["warmup"] + 0.01) * min(1, (1 - share) / recipe["decay"])
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        if len(order) < options.batch:
+            order = torch.randperm(len(blocks), device=device).repeat(max(1, -(-options.batch // len(blocks))))
+        labels, order = blocks[order[: options.batch]].long(), order[options.batch :]
+        loss = step(pass_, {"input_ids": labels.clamp(min=0), "labels": labels}, (labels[:, 1:] != -100).sum())
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        steps += 1
+        if share > 1 - recipe["average"] and steps % 8 == 0:
+            sums = [torch.zeros_like(weight) for weight in parameters] if sums is None else sums
+            for total, weight in zip(sums, parameters, strict=True):
+                total.add_(weight.detach())
+            summed += 1
+        if steps % 4 == 0:
+            loss.item()  # waits for the device, so that the clock is right
+        spent += time.perf_counter() - begin
+        while marks and spent / seconds >= marks[0]:
+            curve.append((marks.pop(0), evaluate(body, functions, measure)))
+    curve.append((1.0, evaluate(body, functions, measure)))
+    if summed:
+        with torch.no_grad():
+            for total, weight in zip(sums, parameters, strict=True):
+                weight.copy_(total / summed)
+        curve.append((1.0, evaluate(body, functions, measure)))
+    if not all(math.isfinite(bits) for _, bits in curve):
+        print("# not finite", file=sys.stderr)
+    return curve, steps, spent
+
+
+def evaluate(body, functions, measure):
+    bits = measure(body)
+    use_fast_forward(body, functions)
+    body.train()
+    return bits
+
+
+def build_optimizer(model, recipe, options):
+    """As Trainer and KoreanTrainer group the weights: no decay of biases and norms, new embeddings by themselves."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [each for each in trained if each.ndim == 2], "weight_decay": recipe["weight_decay"]},
+        {"params": [each for each in trained if each.ndim != 2], "weight_decay": 0.0},
+    ]
+    kind = MuonWithAdamW if recipe["muon"] else AdamW
+    betas = (0.9, recipe["beta2"])
+    optimizer = kind(groups, lr=recipe["learning_rate"], betas=betas, fused=next(model.parameters()).is_cuda)
+    if recipe["muon"]:
+        muon.STEPS = int(recipe["muon"]) if recipe["muon"] > 1 else muon.STEPS
+        for count, weights in layer_matrices(model).items():
+            split_off(optimizer, weights, matrices=count)
+    if options.start == "english" and options.vocabulary == "new":
+        split_off(optimizer, [layer.weight for layer in embedding_layers(model)], lr=recipe["embeddings"])
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+    for group in optimizer.param_groups:
+        group["peak"] = group["lr"]
+    return optimizer
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What a run takes where nobody said: by how much text there is, how often it is read, and how wide the model is.
+
+The rule is for what is learnt anew, a vocabulary or a whole model. What goes on learning with its own vocabulary keeps
+the usual defaults, and so does the rate of an adapter. A flag that is given is obeyed. How long a run is, is for its
+user to say. The figures are those of benchmarks/RESULTS.md.
+"""
+
+from gpt2_korean.checkpoints.complete import RESUME, read_json
+from gpt2_korean.checkpoints.same_run import OWN
+from gpt2_korean.model.embeddings import NEW_EMBEDDINGS
+from gpt2_korean.model.gpt2 import is_gpt2
+
+# A text that is read more often than so many times is learnt by heart: then dropout stays, and the weights of a model
+# that is carried over have to decay; one that begins with nothing learns more without (benchmarks/RESULTS.md).
+OFTEN = 4
+# The peak learning rate times the model's width, and the most that it is.
+RATES = {"muon": (1.0, 2e-3), "adamw": (0.5, 1e-3), "adamw, often": (0.3, 1e-3)}
+# Muon's work is the same for any number of tokens: so many of them a step, for each of the width, make it pay.
+MUON_TOKENS = 16
+WARM_UP = 0.05  # of the run
+# The rate of new embeddings is for so many characters; of fewer it falls with their square root, down to the least.
+CHARACTERS, LEAST_RATE = 24_000_000, 6e-4
+
+
+def propose(characters, epochs, width, tokens_per_step, new_vocabulary, from_scratch, settled, uses_muon=False):
+    """Flag → `(value, why)` for what is not among the `settled` flags; why: a few words that a user reads.
+
+    characters: of the text, None for a stream. new_vocabulary: whether the model is carried over to one. from_scratch:
+    whether all of the model is new. uses_muon: whether --optim=muon was given.
+    """
+    if not (new_vocabulary or from_scratch):
+        return {}
+    anew, reading = "어휘가 새것이므로" if new_vocabulary else "처음부터 배우므로", f"글을 {epochs:.3g}번 읽으므로"
+    often, open_to_muon = epochs > OFTEN, not {"optim", "learning_rate"} & set(settled)
+    chooses_muon = open_to_muon and not often and tokens_per_step >= MUON_TOKENS * width
+    rate, most = RATES["muon" if uses_muon or chooses_muon else "adamw, often" if often else "adamw"]
+    plan = {"learning_rate": (min(most, _rounded(rate / width)), anew), "warmup_steps": (WARM_UP, anew)}
+    if chooses_muon:
+        plan = {"optim": ("muon", anew), **plan}
+    if not often:
+        plan |= {"weight_decay": (0.3, reading), "dropout": (0.0, reading)}
+    elif new_vocabulary:
+        plan["weight_decay"] = 1.0, reading
+    if new_vocabulary:
+        known = CHARACTERS if characters is None else characters
+        fitting = max(LEAST_RATE, _rounded(NEW_EMBEDDINGS * (known / CHARACTERS) ** 0.5))
+        plan["embedding_learning_rate"] = min(NEW_EMBEDDINGS, fitting), anew
+    return {name: value for name, value in plan.items() if name not in settled}
+
+
+def _rounded(rate):
+    return float(f"{rate:.2g}")
+
+
+def settle_plan(start, blocks, learning, arguments, config, new_vocabulary, lora_rank=0):
+    """Set in `arguments` (TrainingArguments) what the flags leave open; returns what these do not know.
+
+    start: a Start; what goes on from a checkpoint keeps that one's plan. blocks: Blocks. learning: LearningOptions.
+    config: the model's. What is returned has the names of OWN, None for what is left to the model or the checkpoint.
+    """
+    settled = learning.chosen | _impossible(learning, arguments, config, lora_rank)
+    if start.checkpoint is None:
+        plan = propose(
+            blocks.train_characters,
+            count_epochs(blocks, arguments),
+            config.hidden_size,
+            _blocks_per_step(arguments) * blocks.size,
+            new_vocabulary,
+            start.from_scratch,
+            settled,
+            arguments.uses_muon,
+        )
+        if "embedding_learning_rate" in plan and "learning_rate" not in plan:
+            rate, why = plan["embedding_learning_rate"]
+            plan["embedding_learning_rate"] = max(rate, arguments.learning_rate), why
+    else:
+        plan = (read_json(start.checkpoint / RESUME) or {}).get("plan") or {}
+    open_values = {name: value for name, (value, _) in plan.items() if name not in settled}
+    for name in open_values.keys() - OWN.keys():
+        _set(arguments, name, open_values[name])
+    own = {name: getattr(learning, name) for name in OWN}
+    return {**own, **{name: open_values[name] for name in open_values.keys() & own.keys()}, "plan": plan}
+
+
+def count_epochs(blocks, arguments):
+    """How often a run reads its text, 0 where that is not known."""
+    if arguments.max_steps <= 0:
+        return arguments.num_train_epochs
+    if blocks.train_characters is None:
+        return 0
+    return arguments.max_steps * _blocks_per_step(arguments) / len(blocks.train)
+
+
+def _blocks_per_step(arguments):
+    return arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+
+
+def describe_plan(plan):
+    """A plan in lines, one for each reason: its flags as they could be given."""
+    reasons = {}
+    for name, (value, why) in plan.items():
+        reasons.setdefault(why, []).append(f"--{name}={value:g}" if isinstance(value, float) else f"--{name}={value}")
+    return [f"자동으로 고른 값: {' '.join(flags)} ({why})" for why, flags in reasons.items()]
+
+
+def _impossible(learning, arguments, config, lora_rank):
+    """The flags that are not for this run's plan to settle."""
+    sharded, adam = arguments.fsdp or arguments.deepspeed, "adam" in arguments.optim.value
+    return {
+        *(("optim",) if sharded else ()),
+        *(() if is_gpt2(config.to_dict()) else ("dropout",)),
+        *(() if adam else ("learning_rate", "embedding_learning_rate")),  # whose rates mean something else
+        *(("learning_rate", "optim") if lora_rank else ()),
+    }
+
+
+def _set(arguments, name, value):
+    if name == "optim":
+        arguments.uses_muon = value == "muon"
+    else:
+        setattr(arguments, name, value)

@@ -1,0 +1,199 @@
+"""What a run takes where nobody said: by a rule, unless a flag is given; kept by a run that goes on."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import NO_DROPOUT, save_tiny_gpt2, tiny_gpt2
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
+
+from gpt2_korean.cli.train_options import parse_train_options
+from gpt2_korean.messages import UsageError
+from gpt2_korean.model.embeddings import NEW_EMBEDDINGS
+from gpt2_korean.model.prepare import set_dropout
+from gpt2_korean.text import vocabulary
+from gpt2_korean.training import plan
+
+pytestmark = pytest.mark.usefixtures("brief_texts")
+
+
+def values_of(characters=10**7, epochs=3, width=1024, tokens=16 * 1024, new=True, scratch=False, settled=(), **more):
+    told = plan.propose(characters, epochs, width, tokens, new, scratch, settled, **more)
+    return {name: value for name, (value, _) in told.items()}
+
+
+def test_what_goes_on_with_its_own_vocabulary_keeps_the_defaults():
+    assert values_of(new=False) == values_of(new=False, epochs=60, characters=100) == {}
+
+
+def test_a_text_read_seldom_is_learnt_fast_and_one_read_often_is_not_learnt_by_heart():
+    seldom, often = values_of(epochs=plan.OFTEN), values_of(epochs=plan.OFTEN + 0.1)
+    assert (seldom["optim"], seldom["dropout"], seldom["weight_decay"]) == ("muon", 0.0, 0.3)
+    assert "optim" not in often and "dropout" not in often and often["weight_decay"] == 1.0
+    assert often["learning_rate"] < seldom["learning_rate"]
+    from_nothing = values_of(new=False, scratch=True, epochs=plan.OFTEN + 0.1)
+    assert set(from_nothing) == {"learning_rate", "warmup_steps"}
+    assert seldom["warmup_steps"] == often["warmup_steps"] == 0.05
+
+
+def test_wide_models_learn_at_lower_rates_and_none_above_the_most():
+    widths = (64, 256, 512, 768, 1024, 1600)
+    for optim in ({}, {"settled": {"optim"}}, {"settled": {"optim"}, "uses_muon": True}):
+        rates = [values_of(width=width, tokens=10**6, **optim)["learning_rate"] for width in widths]
+        assert rates == sorted(rates, reverse=True) and rates[0] == rates[1] >= rates[2] > rates[3] > rates[-1] > 1e-4
+    by_muon, by_adamw = (values_of(settled={"optim"}, uses_muon=muon)["learning_rate"] for muon in (True, False))
+    assert by_muon == 2 * by_adamw
+
+
+def test_muon_is_proposed_where_its_work_is_small_beside_that_of_the_tokens():
+    assert values_of(tokens=16 * 1024)["optim"] == "muon"
+    for less in ({"tokens": 16 * 1024 - 1}, {"settled": {"optim"}}, {"settled": {"learning_rate"}}):
+        assert "optim" not in values_of(**less)
+
+
+def test_rows_of_a_short_text_move_less():
+    rates = [values_of(size)["embedding_learning_rate"] for size in (10**5, 2 * 10**6, 6 * 10**6, 24 * 10**6, 10**9)]
+    assert rates == [6e-4, 6e-4, 1e-3, 2e-3, 2e-3] and values_of(None)["embedding_learning_rate"] == 2e-3
+    assert "embedding_learning_rate" not in values_of(new=False, scratch=True)
+
+
+def test_what_is_given_is_not_proposed():
+    everything = values_of(tokens=1)
+    for name in everything:
+        rest = {other: value for other, value in everything.items() if other != name}
+        assert values_of(tokens=1, settled={name}) == rest
+
+
+def test_a_plan_is_told_as_flags_with_why():
+    told = "\n".join(plan.describe_plan(plan.propose(120_000, 60, 256, 4096, True, False, {"warmup_steps"})))
+    assert "--learning_rate=0.001 --embedding_learning_rate=0.0006 (어휘가 새것이므로)" in told
+    assert "--weight_decay=1 (글을 60번 읽으므로)" in told and "warmup" not in told
+
+
+@pytest.mark.parametrize("given", ["--weight-decay=0.0", "--weight_decay=0", "config"])
+def test_a_flag_counts_as_given_though_it_says_the_default(given, tmp_path):
+    words = ["--do_train", "--dataset_path=x", "--dropout=0.5"]
+    if given == "config":
+        (tmp_path / "run.yaml").write_text("weight_decay: 0.0\n", "utf-8")
+        given = f"--config={tmp_path / 'run.yaml'}"
+    chosen = parse_train_options([*words, given]).learning.chosen
+    assert {"weight_decay", "dropout", "do_train"} <= chosen
+    assert not {"learning_rate", "average_last", "optim"} & chosen
+
+
+def settle(words=(), characters=1000, new=True, lora_rank=0, **machine):
+    """The arguments and what else is settled, of a run that reads its text 60 times."""
+    learning = parse_train_options(["--do_train", "--dataset_path=x", "--num_train_epochs=60", *words]).learning
+    given = {"fsdp": "", "deepspeed": None, "optim": SimpleNamespace(value="adamw_torch_fused"), "max_steps": -1}
+    given |= {"uses_muon": False, "train_batch_size": 4, "gradient_accumulation_steps": 1, "world_size": 1}
+    arguments = SimpleNamespace(
+        **{**given, "num_train_epochs": 60, "learning_rate": 5e-5, "weight_decay": 0.0} | machine
+    )
+    start = SimpleNamespace(checkpoint=None, from_scratch=False)
+    blocks = SimpleNamespace(train_characters=characters, size=32)
+    return arguments, plan.settle_plan(start, blocks, learning, arguments, tiny_gpt2(300).config, new, lora_rank)
+
+
+def test_what_a_run_cannot_have_is_not_proposed():
+    arguments, own = settle()
+    assert (arguments.weight_decay, arguments.learning_rate, own["embedding_learning_rate"]) == (1.0, 1e-3, 6e-4)
+    arguments, own = settle(["--learning_rate=0.01"], learning_rate=0.01)
+    assert (arguments.learning_rate, own["embedding_learning_rate"]) == (0.01, 0.01)  # never below that of all
+    arguments, own = settle(optim=SimpleNamespace(value="sgd"))
+    assert (arguments.learning_rate, own["embedding_learning_rate"]) == (5e-5, None)
+    often_enough = {"num_train_epochs": 2, "train_batch_size": 64}
+    assert settle(**often_enough)[0].uses_muon and settle(**often_enough)[1]["dropout"] == 0.0
+    assert not settle(fsdp="full_shard", **often_enough)[0].uses_muon
+    arguments, own = settle(lora_rank=4, **often_enough)
+    assert not arguments.uses_muon and arguments.learning_rate == 5e-5
+    given = ["--average_last=3", "--embedding_learning_rate=1e-4", "--weight_decay=0", "--dropout=0"]
+    arguments, own = settle(given)
+    assert arguments.weight_decay == 0.0
+    assert {name: own[name] for name in plan.OWN} == {
+        "embedding_learning_rate": 1e-4, "average_last": 3, "dropout": 0.0,
+    }  # fmt: skip
+
+
+def test_only_new_embeddings_get_a_rate_of_their_own_unasked():
+    assert settle(characters=10**9)[1]["embedding_learning_rate"] == NEW_EMBEDDINGS
+    assert settle(new=False)[1]["embedding_learning_rate"] is None
+
+
+def test_how_often_a_text_is_read():
+    blocks = SimpleNamespace(train=range(60), train_characters=5)
+    arguments = SimpleNamespace(
+        max_steps=9, train_batch_size=4, gradient_accumulation_steps=2, world_size=5, num_train_epochs=2.5
+    )
+    assert plan.count_epochs(blocks, arguments) == 6
+    assert plan.count_epochs(SimpleNamespace(train_characters=None), arguments) == 0
+    arguments.max_steps = -1
+    assert plan.count_epochs(blocks, arguments) == 2.5
+
+
+def test_a_run_takes_its_plan_and_one_that_goes_on_keeps_it_whatever_the_rule_says_then(
+    train_words, tmp_path, run_main, monkeypatch
+):
+    monkeypatch.setattr(vocabulary, "LEAST_TOKENS", 1)
+    monkeypatch.setattr(plan, "MUON_TOKENS", 0)
+    out = tmp_path / "out"
+    run = [
+        "train.py", *train_words, "--do_train", "--max_steps=6", "--save_steps=3", "--report_to=none",
+        "--tokenizer=korean", "--per_device_train_batch_size=64", "--block_size=8", "--resume_from_checkpoint=auto",
+    ]  # fmt: skip
+    monkeypatch.setattr(plan, "OFTEN", 1000)
+    code, _, err = run_main(*run)
+    assert code == 0 and "--optim=muon --learning_rate=0.002 --warmup_steps=0.05" in err, err
+    assert "--weight_decay=0.3 --dropout=0 (글을" in err
+    assert json.loads((out / "config.json").read_text("utf-8"))["resid_pdrop"] == 0.0
+    whole = load_file(out / "model.safetensors")
+    groups = torch.load(out / "checkpoint-3" / "optimizer.pt")["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.3}
+    assert {group["initial_lr"] for group in groups} == {2e-3, 6e-4}
+    assert {group["matrices"] for group in groups} == {0, 1, 3}
+    for path in [*(out / "checkpoint-6").iterdir(), out / "model.safetensors"]:
+        path.unlink()
+    monkeypatch.setattr(plan, "OFTEN", 0)
+    code, _, err = run_main(*run)
+    assert code == 0 and "--weight_decay=0.3 --dropout=0 (글을" in err, err
+    resumed = load_file(out / "model.safetensors")
+    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
+    for other, told in (("--weight_decay=0", "체크포인트는 0.3"), ("--dropout=0.1", "체크포인트는 0")):
+        code, _, err = run_main(*run, other)
+        assert code == 1 and told in err, err
+    assert run_main(*run, "--weight_decay=0.3", "--dropout=0")[0] == 0
+
+
+def test_dropout_is_of_all_of_a_gpt2_and_goes_with_a_resumed_adapter(train_words, byte_tokenizer, tmp_path, run_main):
+    base = save_tiny_gpt2(tmp_path / "still", byte_tokenizer, **NO_DROPOUT)
+    words = ["train.py", *train_words, f"--model_type={base}", "--do_train", "--save_steps=2", "--report_to=none"]
+    words += ["--lora_rank=2", "--dropout=0.5", "--max_steps=4"]
+    assert run_main(*words)[0] == 0
+    whole = load_file(tmp_path / "out" / "model.safetensors")
+    for path in (tmp_path / "out" / "checkpoint-4").iterdir():
+        path.unlink()
+    left_open = [word for word in words if not word.startswith("--dropout")]
+    code, _, err = run_main(*left_open, "--resume_from_checkpoint=auto")
+    assert code == 0, err
+    resumed = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
+    assert run_main(*left_open, "--overwrite_output_dir")[0] == 0
+    assert not all(torch.equal(load_file(tmp_path / "out" / "model.safetensors")[name], whole[name]) for name in whole)
+
+
+def test_a_model_drops_as_one_that_was_made_so(tmp_path):
+    torch.manual_seed(0)
+    made, changed = tiny_gpt2(300, **dict.fromkeys(NO_DROPOUT, 0.4)), tiny_gpt2(300, **NO_DROPOUT)
+    changed.load_state_dict(made.state_dict())
+    set_dropout(changed, 0.4)
+    changed.save_pretrained(tmp_path)
+    losses = []
+    for model in (made, changed, AutoModelForCausalLM.from_pretrained(tmp_path)):
+        torch.manual_seed(1)
+        ids = torch.arange(20)[None]
+        losses.append(model.train()(ids, labels=ids).loss.item())
+    assert losses[0] == losses[1] == losses[2]
+    other = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
+    with pytest.raises(UsageError, match=r"--dropout=0\.4.*gpt_neox"):
+        set_dropout(other, 0.4)
