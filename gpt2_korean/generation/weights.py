@@ -29,7 +29,8 @@ def read_weights(folder, config, flag, quantize=None):
     from safetensors import SafetensorError
 
     index = read_model_json(flag, folder / "model.safetensors.index.json")
-    files = [folder / name for name in ({"model.safetensors"} if index is None else set(index["weight_map"].values()))]
+    names = {"model.safetensors"} if index is None else set(index["weight_map"].values())
+    files = [folder / name for name in sorted(names)]
     if not all(file.exists() for file in files):
         return None
     if quantize:
@@ -84,12 +85,6 @@ def named(tensors, config):
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     head = () if config.get("tie_word_embeddings", True) else ("lm_head.weight",)
     return {name: tensors[name] for name in (*weight_shapes(config), *head) if name in tensors}
-
-
-def _read(file):
-    from safetensors.torch import load, load_file
-
-    return load(file.read_bytes()) if WINDOWS else load_file(file)
 
 
 class Mapped(dict):
