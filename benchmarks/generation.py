@@ -1,4 +1,4 @@
-"""Writing speed side by side, in one run: transformers' generate() and ours by PyTorch. peers.py: OpenVINO and other programs, on a CPU.
+"""Writing speed side by side, in one run: transformers' generate() and ours by PyTorch. peers.py: others, on a CPU.
 
     python benchmarks/generation.py                                    # random weights of gpt2-medium's size
     python benchmarks/generation.py --device=cpu --dtype float32 bfloat16 --batch 1 5 --length 100
