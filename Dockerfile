@@ -15,14 +15,15 @@ RUN if [ "$DEVICE" != cpu ]; then \
     fi
 
 WORKDIR /app
-COPY requirements.txt requirements-export.txt requirements-serve.txt requirements-xpu.txt ./
+COPY requirements.txt requirements-export.txt requirements-openvino.txt requirements-serve.txt requirements-xpu.txt ./
 RUN case "$DEVICE" in \
       cpu) pip install --no-cache-dir --index-url="$CPU_TORCH" "$(grep '^torch==' requirements.txt)" ;; \
       cuda) ;; \
       xpu) pip install --no-cache-dir -r requirements-xpu.txt ;; \
       *) echo "DEVICE=$DEVICE: cpu, cuda, xpu 가운데 하나를 주세요." >&2 && exit 2 ;; \
     esac && \
-    pip install --no-cache-dir -r requirements.txt -r requirements-serve.txt -r requirements-export.txt
+    pip install --no-cache-dir -r requirements.txt -r requirements-serve.txt -r requirements-export.txt \
+      -r requirements-openvino.txt
 
 COPY train.py generate.py LICENSE ./
 COPY gpt2_korean/ gpt2_korean/

@@ -3,6 +3,7 @@
 Or write the model for other programs.
 """
 
+import os
 import sys
 
 from gpt2_korean.cli.generate_checks import check_chat
@@ -31,6 +32,8 @@ def main(argv=None):
 
         listener = open_port(options.page.host, options.page.port)
 
+    # OpenMP reads it when torch is imported: threads that wait awake take the processor from all others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from gpt2_korean.generation.batch import write_all
     from gpt2_korean.generation.load import load
     from gpt2_korean.generation.terminal import converse

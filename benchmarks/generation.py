@@ -1,4 +1,4 @@
-"""Writing speed side by side, in one run: transformers' generate() and ours. peers.py: other programs, on a CPU.
+"""Writing speed side by side, in one run: transformers' generate() and ours by PyTorch. peers.py: others, on a CPU.
 
     python benchmarks/generation.py                                    # random weights of gpt2-medium's size
     python benchmarks/generation.py --device=cpu --dtype float32 bfloat16 --batch 1 5 --length 100
@@ -88,8 +88,6 @@ def ways(source, device, dtype, static):
     if static:
         yield "generate(), static", name, size, lambda batch: by_library(model, batch, cache_implementation="static")
     yield "generate.py", name, size, lambda batch: by_us(source, device, dtype, batch)
-    if device.type == "cpu":
-        yield "generate.py", f"int8, {name}", 1, lambda batch: by_us(source, device, dtype, batch, "int8")
 
 
 def random_prompts(batch, vocab_size, tokens=12):
@@ -102,8 +100,8 @@ def by_library(model, batch, **keywords):
     return lambda length: model.generate(ids, do_sample=True, max_new_tokens=length, **fixed)
 
 
-def by_us(source, device, dtype, batch, quantize=None):
-    decoder = gpt2_decoder(source.config.to_dict(), dict(source.state_dict()), device, dtype, quantize)
+def by_us(source, device, dtype, batch):
+    decoder = gpt2_decoder(source.config.to_dict(), dict(source.state_dict()), device, dtype)
     ids = random_prompts(batch, source.config.vocab_size).tolist()
 
     def write(length):

@@ -34,6 +34,7 @@ WAYS = {  # what the table calls it: (engine, kind)
     "generate.py float32": ("ours", "float32"),
     "generate.py bfloat16": ("ours", "bfloat16"),
     "generate.py int8": ("ours", "int8"),
+    "generate.py int4": ("ours", "int4"),
     "CTranslate2 float32": ("ctranslate2", "float32"),
     "CTranslate2 int8": ("ctranslate2", "int8"),
     "llama.cpp F32": ("llama", "f32"),
@@ -206,7 +207,11 @@ def bits_a_weight(folder, way):
     """By the size of the converted file; position embeddings and norms are counted, as they are kept."""
     file, kind = file_of(folder, way), WAYS[way][1]
     weights = (folder / "model" / "model.safetensors").stat().st_size / 4
-    return f"{file.stat().st_size * 8 / weights:.1f}" if file else {"float32": 32, "bfloat16": 16, "int8": 8}[kind]
+    return (
+        f"{file.stat().st_size * 8 / weights:.1f}"
+        if file
+        else {"float32": 32, "bfloat16": 16, "int8": 8, "int4": 5}[kind]
+    )
 
 
 if __name__ == "__main__":

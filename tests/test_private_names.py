@@ -36,18 +36,6 @@ PRIVATE = {
         "torch._foreach_copy_": "(Tensor(a!)[] self, Tensor[] src, bool non_blocking=False) -> ()",
         "torch._foreach_zero_": "(Tensor(a!)[] self) -> ()",
     },
-    "speed/int8.py": {
-        "torch.ops.onednn.qlinear_prepack": "(Tensor weight, int[]? x_shape) -> Tensor",
-        "torch.ops.onednn.qlinear_pointwise": "(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, "
-        "Tensor w_zero_point, Tensor? bias, float output_scale, int output_zero_point, ScalarType? output_dtype, "
-        "str post_op_name, Scalar?[] post_op_args, str post_op_algorithm) -> Tensor",
-        "torch._make_per_channel_quantized_tensor": "(Tensor self, Tensor scale, Tensor zero_point, int axis) "
-        "-> Tensor",
-        "torch.ops.quantized.linear_prepack": "(Tensor W, Tensor? B=None) -> "
-        "__torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack",
-        "torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32": "(Tensor X, float X_scale, "
-        "int X_zero_point, __torch__.torch.classes.quantized.LinearPackedParamsBase W_prepack) -> Tensor Y",
-    },
     "speed/linear.py": {
         "torch.ops.mkldnn._is_mkldnn_bf16_supported": "() -> bool _0",
         "torch.ops.mkldnn._reorder_linear_weight": "(Tensor self, int? batch_size=None) -> Tensor Y",

@@ -1,5 +1,6 @@
 """generate.py's own engine."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -7,10 +8,12 @@ from . import SAMPLING, count_bits
 
 ROOT = Path(__file__).parent.parent.parent
 KINDS = {"float32": ("float32", None), "bfloat16": ("bfloat16", None), "int8": ("auto", "int8")}
+KINDS |= {"int4": ("auto", "int4")}
 
 
 def convert(model, folder, kind):
-    pass
+    if KINDS[kind][1]:
+        load(folder, kind)  # which keeps the weights in fewer bits
 
 
 def file(folder, kind):
@@ -25,6 +28,7 @@ def flags(kind):
 
 def load(folder, kind):
     sys.path.insert(0, str(ROOT))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as generate.py does, before torch is imported
     from gpt2_korean.device import choose_device, choose_dtype
     from gpt2_korean.generation.load import read_model
 

@@ -1,5 +1,7 @@
 """Flags of generate.py that do not go together, or not with the model; imports no torch."""
 
+from importlib.util import find_spec
+
 from gpt2_korean.messages import UsageError, particle
 from gpt2_korean.text.chat_prompt import ignores_system
 
@@ -23,6 +25,7 @@ def check_together(options, given):
         )
     if "export_type" in given and not options.export:
         raise UsageError("--export_type은 내보낼 때만 쓰입니다. --export=내모델.gguf를 더하거나 이 플래그를 빼세요.")
+    _check_engine(options)
     if options.prompt_file and options.prompt:
         raise UsageError("--prompt와 --prompt_file은 함께 쓸 수 없습니다. 하나만 주세요.")
     if options.interactive and (options.prompt or options.prompt_file):
@@ -48,6 +51,17 @@ def check_together(options, given):
             raise UsageError(
                 f"{particle(f'--{name}', '은/는')} 웹 페이지를 열 때만 쓰입니다. --serve를 더하거나 이 플래그를 빼세요."
             )
+
+
+def _check_engine(options):
+    asked = f"--quantize={options.quantize}" if options.quantize else f"--engine={options.engine}"
+    if options.quantize and options.engine == "torch":
+        raise UsageError(f"{asked}: OpenVINO로만 쓸 수 있습니다. --engine=torch를 빼세요.")
+    if options.quantize or options.engine == "openvino":
+        if options.dtype == "float16":
+            raise UsageError(f"{asked}: --dtype=float16으로는 쓸 수 없습니다. --dtype을 빼거나 float32로 주세요.")
+        if find_spec("openvino") is None:
+            raise UsageError(f"{asked}: 패키지가 하나 더 필요합니다: pip install -r requirements-openvino.txt")
 
 
 def _check_serving(options):

@@ -42,7 +42,16 @@ def generate_parser():
         "계산할 자료형. auto는 장치가 bfloat16으로 계산하면(AVX512-BF16이나 AMX가 있는 CPU도) bfloat16, 아니면 float32",
         "auto",
     )
-    add_flag(model, "--quantize", choice("int8"), "int8: 가중치를 8비트로 줄여 더 빠르게 씁니다(CPU의 GPT-2)")
+    quantize_help = (
+        "int8, int4: 가중치를 8비트나 4비트로 줄여 더 빠르게 씁니다(CPU의 GPT-2, OpenVINO). int4가 더 빠르고 조금 덜 "
+        "정확합니다"
+    )
+    add_flag(model, "--quantize", choice("int8", "int4"), quantize_help)
+    engine_help = (
+        "CPU에서 GPT-2를 계산할 프로그램. auto는 OpenVINO(requirements-openvino.txt)가 설치되어 있으면 openvino, "
+        "아니면 torch"
+    )
+    add_flag(model, "--engine", choice("auto", "torch", "openvino"), engine_help, "auto")
 
     add_switch(model, "--trust_remote_code", REMOTE_CODE)
 

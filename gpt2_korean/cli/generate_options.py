@@ -28,6 +28,7 @@ class LoadOptions:
     device: str
     dtype: str
     quantize: str | None
+    engine: str
     trust_remote_code: bool
     allow_invalid_utf8: bool
     seed: int | None

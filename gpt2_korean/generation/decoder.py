@@ -11,14 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from gpt2_korean.model.gpt2 import context_length, weight_shapes
-from gpt2_korean.speed import int8, linear
+from gpt2_korean.speed import linear
 
 # A captured step reads a fixed length of the cache, and is captured anew once that is used up. PyTorch's
 # attention takes longer the longer that length is; the kernel of writing_kernels.py stops where the text does, and only
 # chooses its block size by whether all stands in its smaller block.
 REACH, SMALL_REACH = 256, 128
-
-PACKERS = (linear.packed, int8.quantized)  # they keep nothing of the weight that they are given
 
 
 class GPT2Decoder:
@@ -27,7 +25,7 @@ class GPT2Decoder:
     config: as config.json has it; gpt2.is_supported.
     tensors: name → weight as a checkpoint has them, with or without the prefix `transformer.`; each is
         popped as it is taken, so that at no time much more than one copy stands in memory.
-    make_linear: a function of linear.py or int8.py, or writing_kernels.fused.
+    make_linear: a function of linear.py, or writing_kernels.fused.
     attend: writing_kernels.attend, or None for PyTorch's attention.
     captures: whether steps can be recorded as a graph: an accelerator then waits for its memory rather
         than for the next kernel.
@@ -51,7 +49,7 @@ class GPT2Decoder:
 
         # Weights that are packed anyway are turned in one place: fresh memory would take longer than the turning.
         largest = max(math.prod(shape) for name, shape in weight_shapes(config).items() if name.startswith("h."))
-        place = torch.empty(largest, device=device, dtype=dtype) if make_linear in PACKERS else None
+        place = torch.empty(largest, device=device, dtype=dtype) if make_linear is linear.packed else None
         self.device, self.dtype, self.attend = device, dtype, attend
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
         self.captures, self.warm = captures, False  # warm: whether a step has been run

@@ -7,23 +7,24 @@ model would take longer than reading the weights.
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from gpt2_korean.device import choose_device, choose_dtype, describe_device, has_graphs, load_ipex, name_dtype
 from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
+from gpt2_korean.generation.weights import named, quantize_weights, read_weights
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, say, warn_of_failure
-from gpt2_korean.model.files import check_sizes, damaged, read_model_json, without_end
+from gpt2_korean.model.files import damaged, read_model_json, without_end
 from gpt2_korean.model.gpt2 import is_supported, kernel_sizes
 from gpt2_korean.model.load import load_pretrained, show_downloads_only
 from gpt2_korean.model.tokenizer import check_tokens
-from gpt2_korean.speed import int8, linear
+from gpt2_korean.speed import linear
 from gpt2_korean.text.chat_prompt import find_chat
 from gpt2_korean.text.chat_template import CHAT_TEMPLATE
 from gpt2_korean.text.end_of_text import find_end
-from gpt2_korean.windows import WINDOWS
 
 FLAG = "--model_name_or_path"
 TOLD_OF = set()  # the failures of the Triton kernels that this process has warned of
@@ -52,7 +53,7 @@ def load(source, options, tells_seed=True):
     """
     device = choose_device(options.device)
     dtype = choose_dtype(device, options.dtype, options.quantize)
-    choices = (options.quantize, options.allow_invalid_utf8, options.trust_remote_code, options.raw)
+    choices = (options.quantize, options.allow_invalid_utf8, options.trust_remote_code, options.raw, options.engine)
     model = read_model(source, device, dtype, *choices)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     torch.manual_seed(seed)
@@ -64,25 +65,31 @@ def load(source, options, tells_seed=True):
     return model, replace(options, seed=seed, **names)
 
 
-def read_model(source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False, raw=False):
+def read_model(
+    source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False, raw=False, engine="auto"
+):
     """The LoadedModel of a model folder or a hub id, its weights in `dtype` on `device`.
 
-    quantize: None, or "int8". raw: continue texts, whatever chat template there is.
+    quantize: None, "int8" or "int4". raw: continue texts, whatever chat template there is. engine: "torch", "openvino",
+        or "auto" for OpenVINO where it can be had.
 
-    Raises UserError where the model cannot be had, UsageError where it cannot be quantised here.
+    Raises UserError where the model cannot be had, UsageError where OpenVINO is asked for and cannot write by it.
     """
-    ipex, notice = load_ipex(device)
+    asked = f"--quantize={quantize}" if quantize else f"--engine={engine}" if engine == "openvino" else None
+    if asked and device.type != "cpu":
+        raise UsageError(f"{asked}: CPU에서만 쓸 수 있습니다. --device=cpu를 더하세요.")
+    openvino = asked or (engine == "auto" and device.type == "cpu" and dtype != torch.float16 and find_spec("openvino"))
+    ipex, notice = (None, None) if openvino else load_ipex(device)
     if notice:
         say(notice)
-    if quantize and not int8.quantizes(device):
-        raise UsageError(f"--quantize={quantize}: CPU에서만 쓸 수 있습니다. --device=cpu를 더하세요.")
-    needs_library = ipex is not None or (not raw and _has_template_of_others(Path(source)))
-    read = None if needs_library else _read_gpt2(Path(source))
-    if read is not None:
-        config, tensors = read
+    folder = Path(source)
+    needs_library = ipex is not None or (not raw and _has_template_of_others(folder))
+    config = None if needs_library else _read_config(folder)
+    weights = config and read_weights(folder, config, FLAG, quantize)
+    if weights is not None:
         with ThreadPoolExecutor(1) as thread:  # beside the weights, which wait for memory and device
-            reading = thread.submit(_read_tokenizer, Path(source), config, allow_invalid_utf8)
-            decoder = gpt2_decoder(config, tensors, device, dtype, quantize)
+            reading = thread.submit(_read_tokenizer, folder, config, allow_invalid_utf8)
+            decoder = gpt2_decoder(config, weights, device, dtype, openvino=openvino)
         tokenizer, eos_token_id, utf8 = reading.result()
         speaker = tokenizer
     else:
@@ -92,9 +99,11 @@ def read_model(source, device, dtype, quantize=None, allow_invalid_utf8=False, t
         tokenizer = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
         config = model.config.to_dict()
         if is_supported(config) and ipex is None and not hasattr(model, "peft_config"):
-            decoder = gpt2_decoder(config, model.state_dict(), device, dtype, quantize)
-        elif quantize:
-            raise UsageError(f"--quantize={quantize}: 이 모델에는 쓸 수 없습니다. 이 플래그를 빼세요.")
+            weights = model.state_dict()
+            weights = quantize_weights(weights, config, quantize) if quantize else weights
+            decoder = gpt2_decoder(config, weights, device, dtype, openvino=openvino)
+        elif asked:
+            raise UsageError(f"{asked}: GPT-2에만 쓸 수 있는데 이 모델은 다릅니다. 이 플래그를 빼세요.")
         else:
             model = model.to(device).eval()
             decoder = LibraryDecoder(model if ipex is None else ipex.optimize(model, dtype=dtype, inplace=True))
@@ -112,27 +121,27 @@ def _has_template_of_others(folder):
     return config.get("chat_template") not in (None, CHAT_TEMPLATE)
 
 
-def _read_gpt2(folder):
-    """`(config, tensors)` of a GPT-2's folder, None of anything else."""
+def _read_config(folder):
+    """The config of a GPT-2's folder, None of anything else."""
     config = read_model_json(FLAG, folder / "config.json")  # None of a hub id, or an adapter
-    if config is None or not is_supported(config) or not (folder / "tokenizer.json").exists():
-        return None
-    tensors = _read_weights(folder, config)
-    return tensors and (config, tensors)
+    return config if config and is_supported(config) and (folder / "tokenizer.json").exists() else None
 
 
-def gpt2_decoder(config, tensors, device, dtype, quantize=None, captures=True):
-    """A GPT2Decoder with the kernels that are fastest on this device; see load and GPT2Decoder.
+def gpt2_decoder(config, weights, device, dtype, captures=True, openvino=False):
+    """The decoder that is fastest on this device; weights: name → tensor, for OpenVINO see weights.py as well.
 
     captures: record steps as graphs where the device has them, which no other thread of ours may then use.
     """
+    if openvino:
+        from gpt2_korean.generation.openvino_decoder import OpenVINODecoder
+
+        return OpenVINODecoder(config, named(weights, config), dtype, getattr(weights, "forget", None))
     if device.type in ("cuda", "xpu"):
         captures = captures and has_graphs(device)  # before another thread works: nothing may be allocated meanwhile
         # A copy: where the kernels fail, the weights are taken once more.
-        decoder = _decoder_with_kernels(config, dict(tensors), device, dtype, captures)
-        return decoder or GPT2Decoder(config, tensors, device, dtype, captures=captures)
-    make_linear = int8.quantized if quantize else linear.packed if linear.packs(device, dtype) else linear.plain
-    return GPT2Decoder(config, tensors, device, dtype, make_linear)
+        decoder = _decoder_with_kernels(config, dict(weights), device, dtype, captures)
+        return decoder or GPT2Decoder(config, weights, device, dtype, captures=captures)
+    return GPT2Decoder(config, weights, device, dtype, linear.packed if linear.packs(device, dtype) else linear.plain)
 
 
 def _decoder_with_kernels(config, tensors, device, dtype, captures):
@@ -160,25 +169,6 @@ def _tell_of_kernels(failure):
     if type(failure) not in TOLD_OF:
         TOLD_OF.add(type(failure))
         warn_of_failure(failure, f"Triton 커널을 쓸 수 없어 조금 느리게 씁니다 ({type(failure).__name__}).")
-
-
-def _read_weights(folder, config):
-    """Name → tensor, mapped from the files but on Windows; None where there is no safetensors file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load, load_file
-
-    index = read_model_json(FLAG, folder / "model.safetensors.index.json")
-    names = {"model.safetensors"} if index is None else set(index["weight_map"].values())
-    if not all((folder / name).exists() for name in names):
-        return None
-    tensors = {}
-    try:
-        for name in names:
-            tensors.update(load((folder / name).read_bytes()) if WINDOWS else load_file(folder / name))
-    except SafetensorError as error:
-        raise damaged(FLAG, folder, error) from None
-    check_sizes(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, len(tensors), FLAG, folder)
-    return {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
 
 
 def _read_tokenizer(folder, config, allow_invalid_utf8):

@@ -27,7 +27,7 @@ MIN_ROWS = 4
 
 
 def plain(weight, bias, norm=None, activation=None):
-    return around(lambda x: F.linear(x, weight, bias), norm, activation)
+    return _around(lambda x: F.linear(x, weight, bias), norm, activation)
 
 
 def packs(device, dtype):
@@ -44,18 +44,14 @@ def packed(weight, bias, norm=None, activation=None):
 
     def product(x):
         rows = x.reshape(-1, x.shape[-1])
-        y = torch.ops.mkldnn._linear_pointwise(fill_up_rows(rows), weight, bias, name, [], algorithm)
+        filled = rows if len(rows) >= MIN_ROWS else F.pad(rows, (0, 0, 0, MIN_ROWS - len(rows)))
+        y = torch.ops.mkldnn._linear_pointwise(filled, weight, bias, name, [], algorithm)
         return y[: len(rows)].view(*x.shape[:-1], -1)
 
-    return around(product, norm, None)
+    return _around(product, norm, None)
 
 
-def fill_up_rows(rows):
-    """`rows` [n, in] with zeros up to MIN_ROWS of them."""
-    return rows if len(rows) >= MIN_ROWS else F.pad(rows, (0, 0, 0, MIN_ROWS - len(rows)))
-
-
-def around(product, norm, activation):
+def _around(product, norm, activation):
     function = ACTIVATIONS[activation][0] if activation else None
 
     def linear(x):

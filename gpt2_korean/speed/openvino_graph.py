@@ -1,0 +1,95 @@
+"""GPT-2 as a graph of OpenVINO's operations, straight from the weights: no exporter, no copy of the checkpoint.
+
+Inputs: `ids` [batch, n], `positions` [batch, n], `mask` [batch, 1, n, read], added to the scores of attention, `rows`
+[batch], 0, 1, 2, ..., and `first` [1], the first of the n places whose logits are asked for. Output: the logits
+[batch, n - first, vocab]. The keys and values of what has been read are the graph's state. `rows` would put a batch's
+rows into another order: OpenVINO's attention knows its own cache by it.
+"""
+
+import numpy as np
+import openvino as ov
+import torch
+from openvino import opset15 as ops
+from openvino.op.util import Variable, VariableInfo
+
+ACTIVATIONS = {"gelu": lambda x: ops.gelu(x, "erf"), "relu": ops.relu}  # the others are GELU by tanh
+
+
+def build_graph(config, weights):
+    """The openvino.Model of a GPT-2; config: as config.json has it, gpt2.is_supported.
+
+    weights: name → a tensor, as weight_shapes names them and `lm_head.weight` where it is another than the embeddings;
+        of a matrix also `(codes, scales)` of quantized.py, [out, in]. They are not copied.
+    """
+    width, heads = config["n_embd"], config["n_head"]
+    ids, positions = (_input(name, ov.Type.i64, 2) for name in ("ids", "positions"))
+    mask, rows, first = _input("mask", ov.Type.f32, 4), _input("rows", ov.Type.i32, 1), _input("first", ov.Type.i64, 1)
+    embeddings = _weight(weights["wte.weight"])
+    batch = ops.shape_of(rows, "i64")
+    nothing_read = ops.broadcast(np.float32(0), ops.concat([batch, [heads], [0], [width // heads]], 0))
+    activate = ACTIVATIONS.get(config.get("activation_function"), lambda x: ops.gelu(x, "tanh"))
+    state = []
+
+    def vector(name):
+        return _constant(weights[name])
+
+    def norm(name, x):
+        x = ops.mvn(x, [-1], True, config.get("layer_norm_epsilon", 1e-5), "inside_sqrt")
+        return ops.add(ops.multiply(x, vector(f"{name}.weight")), vector(f"{name}.bias"))
+
+    def linear(name, x):
+        weight = weights[f"{name}.weight"]  # Conv1D's own is [in, out]
+        return ops.add(ops.matmul(x, _weight(weight), False, isinstance(weight, tuple)), vector(f"{name}.bias"))
+
+    def split_heads(x):
+        return ops.transpose(ops.reshape(x, [0, 0, heads, width // heads], True), [0, 2, 1, 3])
+
+    def remember(name, new):
+        info = VariableInfo()
+        info.data_shape, info.data_type = ov.PartialShape([-1, heads, -1, width // heads]), ov.Type.f32
+        info.variable_id = name
+        variable = Variable(info)
+        seen = ops.concat([ops.gather(ops.read_value(nothing_read, variable), rows, 0), new], 2)
+        state.append(ops.assign(seen, variable))
+        return seen
+
+    x = ops.add(ops.gather(embeddings, ids, 0), ops.gather(vector("wpe.weight"), positions, 0))
+    for index in range(config["n_layer"]):
+        layer = f"h.{index}"
+        qkv = ops.split(linear(f"{layer}.attn.c_attn", norm(f"{layer}.ln_1", x)), 2, 3)
+        query, key, value = map(split_heads, qkv.outputs())
+        key, value = remember(f"{layer}.key", key), remember(f"{layer}.value", value)
+        y = ops.scaled_dot_product_attention(query, key, value, mask)
+        y = ops.reshape(ops.transpose(y, [0, 2, 1, 3]), [0, 0, width], True)
+        x = ops.add(x, linear(f"{layer}.attn.c_proj", y))
+        inner = activate(linear(f"{layer}.mlp.c_fc", norm(f"{layer}.ln_2", x)))
+        x = ops.add(x, linear(f"{layer}.mlp.c_proj", inner))
+    x = norm("ln_f", ops.slice(x, first, [2**31 - 1], [1], [1]))
+    head = _weight(weights["lm_head.weight"]) if "lm_head.weight" in weights else embeddings
+    return ov.Model([ops.result(ops.matmul(x, head, False, True))], state, [ids, positions, mask, rows, first])
+
+
+def _input(name, kind, rank):
+    node = ops.parameter(ov.PartialShape([-1] * rank), kind, name)
+    node.output(0).set_names({name})
+    return node
+
+
+def _weight(weight):
+    """A node that gives a weight in float32, of what it is kept in."""
+    if not isinstance(weight, tuple):
+        return _constant(weight)
+    codes, scales = weight
+    if codes.ndim == 2:
+        return ops.multiply(ops.convert(_constant(codes), ov.Type.f32), _constant(scales))
+    shape = [codes.shape[0], codes.shape[1], 2 * codes.shape[2]]
+    codes = ops.constant(ov.Tensor(codes.numpy(), ov.Shape(shape), ov.Type.i4))
+    grouped = ops.multiply(ops.convert(codes, ov.Type.f32), _constant(scales))
+    return ops.reshape(grouped, [shape[0], shape[1] * shape[2]], False)
+
+
+def _constant(tensor):
+    if tensor.dtype == torch.bfloat16:
+        tensor = ov.Tensor(tensor.view(torch.int16).numpy(), ov.Shape(list(tensor.shape)), ov.Type.bf16)
+        return ops.convert(ops.constant(tensor), ov.Type.f32)
+    return ops.constant(tensor.numpy(), shared_memory=True)

@@ -1,0 +1,126 @@
+"""GPT-2 by OpenVINO, its weights whole and in 8 and 4 bits, against transformers; and what is kept of them."""
+
+import json
+
+import pytest
+import torch
+from conftest import save_tiny_gpt2, tiny_gpt2
+
+from gpt2_korean.generation import weights
+from gpt2_korean.generation.load import gpt2_decoder, read_model
+from gpt2_korean.generation.weights import quantize_weights
+from gpt2_korean.messages import UsageError
+from gpt2_korean.speed.quantized import GROUP
+
+pytest.importorskip("openvino", reason="requirements-openvino.txt is not installed")
+CPU, VOCABULARY = torch.device("cpu"), 300
+SHAPES = ({}, {"n_inner": 50}, {"tie_word_embeddings": False}, {"activation_function": "relu"}, {"n_embd": 2 * GROUP})
+
+
+def restored(tensors, config, quantize):
+    """A state_dict with the weights that quantising leaves."""
+    left = {}
+    for name, weight in quantize_weights(tensors, config, quantize).items():
+        if isinstance(weight, tuple):
+            codes, scales = weight
+            if codes.ndim == 3:
+                codes = torch.stack([codes << 4, codes], -1).view(torch.int8).flatten(2) >> 4
+            weight = (codes * scales).flatten(1)
+            weight = weight if name in ("wte.weight", "lm_head.weight") else weight.t()
+        left[name if name == "lm_head.weight" else f"transformer.{name}"] = weight
+    return left
+
+
+@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+def test_logits_are_those_of_transformers_with_the_weights_that_are_left(quantize):
+    for changes in SHAPES:
+        model = tiny_gpt2(VOCABULARY, **{"initializer_range": 0.1, **changes})
+        config, tensors = model.config.to_dict(), dict(model.state_dict())
+        given = quantize_weights(tensors, config, quantize) if quantize else tensors
+        decoder = gpt2_decoder(config, given, CPU, torch.float32, openvino=True)
+        if quantize:
+            model.load_state_dict(restored(tensors, config, quantize), strict=False)
+            model.tie_weights()
+        ids = torch.randint(1, VOCABULARY, (4, 20))
+        with torch.inference_mode():
+            expected = model(ids).logits.log_softmax(-1)
+            first = decoder.start(ids[:, :12], torch.ones_like(ids[:, :12]), 8).log_softmax(-1)
+            later = [decoder.step(ids[:, place], decoder.reach(place + 1)).log_softmax(-1) for place in range(12, 20)]
+            read = decoder.read(ids[0].tolist(), 3).log_softmax(-1)
+        # Inputs are cut to 8 bits too where the weights are.
+        near = {"rtol": 0, "atol": 0.1 if quantize else 1e-4}
+        torch.testing.assert_close(torch.stack([first, *later], 1), expected[:, 11:], **near)
+        torch.testing.assert_close(read, expected[0, 3:], **near)
+
+
+def test_bfloat16_is_as_near_as_that_of_pytorch():
+    model = tiny_gpt2(VOCABULARY, initializer_range=0.1)
+    ids, config = torch.randint(1, VOCABULARY, (4, 20)), model.config.to_dict()
+    with torch.inference_mode():
+        expected = model(ids).logits[:, -1]
+        errors = [
+            gpt2_decoder(config, dict(model.state_dict()), CPU, torch.bfloat16, openvino=openvino)
+            .start(ids, torch.ones_like(ids), 0)
+            .sub(expected)
+            .abs()
+            .mean()
+            for openvino in (False, True)
+        ]
+    assert 0 < errors[1] < 2 * errors[0]
+
+
+@pytest.fixture
+def folder(tmp_path, byte_tokenizer):
+    return save_tiny_gpt2(tmp_path / "model", byte_tokenizer, n_embd=2 * GROUP)
+
+
+def logits_of(folder, quantize="int4"):
+    decoder = read_model(folder, CPU, torch.float32, quantize).decoder
+    ids = torch.tensor([[5, 6, 7]])
+    return decoder.start(ids, torch.ones_like(ids), 0)
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The folder of what is kept."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "gpt2-korean"
+
+
+def test_what_is_kept_is_read_until_the_model_changes(folder, kept, monkeypatch):
+    first = logits_of(folder)
+    [file] = kept.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "quantize_weights", None)  # may not be called
+        assert logits_of(folder).equal(first)
+    other = tiny_gpt2(len(json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]), 1, n_embd=128)
+    other.resize_token_embeddings(json.loads((folder / "config.json").read_text("utf-8"))["vocab_size"])
+    other.save_pretrained(folder)
+    second = logits_of(folder)
+    assert not second.equal(first) and [*kept.iterdir()] == [file]
+    assert not logits_of(folder, "int8").equal(second) and len([*kept.iterdir()]) == 2
+
+
+@pytest.mark.parametrize("size", [0, 5, 5000, -1])
+def test_what_was_kept_by_half_is_made_anew(folder, kept, size):
+    first = logits_of(folder)
+    [file] = kept.iterdir()
+    content = file.read_bytes()
+    file.write_bytes(content[:size])
+    assert logits_of(folder).equal(first) and file.read_bytes() == content
+
+
+def test_where_nothing_can_be_kept_it_is_said_and_written(folder, kept, capsys):
+    kept.parent.write_text("a file in the folder's place", "utf-8")
+    logits_of(folder)
+    assert "간직하지 못해" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--quantize=int8", "--quantize=int4", "--engine=openvino"])
+def test_a_model_that_is_no_gpt2_is_refused_by_the_flag(flag, tmp_path, byte_tokenizer):
+    folder = save_tiny_gpt2(tmp_path / "model", byte_tokenizer, scale_attn_by_inverse_layer_idx=True)
+    name, value = flag.removeprefix("--").split("=")
+    with pytest.raises(UsageError, match=f"{flag}: GPT-2에만"):
+        read_model(folder, CPU, torch.float32, **{name: value})
+    with pytest.raises(UsageError, match="--device=cpu"):
+        read_model(folder, torch.device("cuda"), torch.float32, **{name: value})

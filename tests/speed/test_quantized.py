@@ -1,0 +1,43 @@
+"""Weights in 8 and 4 bits, held against the same weights before."""
+
+import torch
+
+from gpt2_korean.speed.quantized import GROUP, in_4_bits, in_8_bits
+
+
+def unpacked(codes, scales):
+    """What is left of a weight [out, in] that in_4_bits was given."""
+    lower, upper = (codes & 15).to(torch.int8), (codes >> 4).to(torch.int8)
+    numbers = torch.stack([lower, upper], -1).flatten(2)
+    return (torch.where(numbers > 7, numbers - 16, numbers) * scales).flatten(1)
+
+
+def random_weights():
+    generator = torch.Generator().manual_seed(0)
+    for rows, groups, power in ((7, 3, 1), (200, 20, 1), (33, 5, 3)):
+        weight = torch.randn(rows, groups * GROUP, generator=generator)
+        yield weight.abs().pow(power) * weight.sign() * 10.0 ** torch.randint(-4, 2, (rows, 1), generator=generator)
+
+
+def test_8_bits_are_nearest_to_the_weight():
+    for weight in random_weights():
+        codes, scales = in_8_bits(weight)
+        assert ((codes * scales - weight).abs() <= scales * 0.501).all() and (codes.abs().amax(1) == 127).all()
+
+
+def test_4_bits_err_less_than_the_range_cut_into_steps_and_about_a_tenth_at_most():
+    for weight in random_weights():
+        left = unpacked(*in_4_bits(weight))
+        steps = weight.unflatten(1, (-1, GROUP))
+        largest = steps.abs().amax(-1, keepdim=True) / 7
+        plain = ((steps / largest).round() * largest).flatten(1)
+        error, plain_error = ((each - weight).square().sum(1) for each in (left, plain))
+        assert (error < plain_error).float().mean() > 0.95 and error.sum() < 0.85 * plain_error.sum()
+
+
+def test_zeros_and_single_weights_stay_what_they_are():
+    weight = torch.zeros(4, 2 * GROUP)
+    assert unpacked(*in_4_bits(weight)).equal(weight)
+    assert (in_8_bits(weight)[0] == 0).all()
+    weight[1, 3], weight[2, GROUP] = -0.5, 2.0
+    torch.testing.assert_close(unpacked(*in_4_bits(weight)), weight, rtol=1e-3, atol=0)
