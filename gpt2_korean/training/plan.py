@@ -17,7 +17,7 @@ OFTEN = 4
 RATES = {"muon": (1.0, 2e-3), "adamw": (0.5, 1e-3), "adamw, often": (0.3, 1e-3)}
 # Muon's work is the same for any number of tokens: so many of them a step, for each of the width, make it pay.
 MUON_TOKENS = 16
-WARM_UP = 0.05  # of the run
+WARM_UP = 0.1  # of the run; runs of a few hundred steps need so much (benchmarks/RESULTS.md)
 # The rate of new embeddings is for so many characters; of fewer it falls with their square root, down to the least.
 CHARACTERS, LEAST_RATE = 24_000_000, 6e-4
 

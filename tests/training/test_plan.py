@@ -35,7 +35,7 @@ def test_a_text_read_seldom_is_learnt_fast_and_one_read_often_is_not_learnt_by_h
     assert often["learning_rate"] < seldom["learning_rate"]
     from_nothing = values_of(new=False, scratch=True, epochs=plan.OFTEN + 0.1)
     assert set(from_nothing) == {"learning_rate", "warmup_steps"}
-    assert seldom["warmup_steps"] == often["warmup_steps"] == 0.05
+    assert seldom["warmup_steps"] == often["warmup_steps"] == plan.WARM_UP
 
 
 def test_wide_models_learn_at_lower_rates_and_none_above_the_most():
@@ -144,7 +144,7 @@ def test_a_run_takes_its_plan_and_one_that_goes_on_keeps_it_whatever_the_rule_sa
     ]  # fmt: skip
     monkeypatch.setattr(plan, "OFTEN", 1000)
     code, _, err = run_main(*run)
-    assert code == 0 and "--optim=muon --learning_rate=0.002 --warmup_steps=0.05" in err, err
+    assert code == 0 and "--optim=muon --learning_rate=0.002 --warmup_steps=0.1" in err, err
     assert "--weight_decay=0.3 --dropout=0 (글을" in err
     assert json.loads((out / "config.json").read_text("utf-8"))["resid_pdrop"] == 0.0
     whole = load_file(out / "model.safetensors")
