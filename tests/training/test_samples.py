@@ -122,7 +122,8 @@ def test_writing_leaves_a_model_and_the_random_numbers_as_they_were(byte_tokeniz
 def test_a_model_in_training_writes_by_the_decoder_of_generate(tiny_model_folder, dtype):
     model, tokenizer = (each.from_pretrained(tiny_model_folder) for each in (AutoModelForCausalLM, AutoTokenizer))
     forward.use_fast_forward(model)
-    saved, ids = read_model(tiny_model_folder, torch.device("cpu"), dtype).decoder, torch.tensor([[5, 6, 7]])
+    saved = read_model(tiny_model_folder, torch.device("cpu"), dtype, engine="torch").decoder
+    ids = torch.tensor([[5, 6, 7]])
     with samples.writing(model.train(), tokenizer, dtype) as loaded, torch.inference_mode():
         assert type(loaded.decoder) is type(saved) is GPT2Decoder
         assert torch.equal(*(each.start(ids, torch.ones_like(ids), 0) for each in (loaded.decoder, saved)))
