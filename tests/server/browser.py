@@ -65,7 +65,12 @@ class Page:
         return WebDriverWait(self.browser, 30, 0.02).until(lambda _: question())
 
     def status(self, words):
-        return self.wait(lambda: words in self.part("status").text)
+        from selenium.common.exceptions import TimeoutException
+
+        try:
+            return self.wait(lambda: words in self.part("status").text)
+        except TimeoutException:
+            raise AssertionError(f"{words!r} never stood in {self.part('status').text!r}") from None
 
     def write(self, button="write"):
         """The text once the model has written."""
