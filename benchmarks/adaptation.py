@@ -73,27 +73,32 @@ def main():
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--korean", required=True, help="one document a line, .txt or .txt.xz")
-    parser.add_argument("--english", help="text of the English start, .txt or .txt.xz")
-    parser.add_argument("--english_also", help="a text of which a hundredth is mixed into it, as the web would")
-    parser.add_argument("--gpt2_tokenizer", help="folder with GPT-2's vocab.json and merges.txt")
-    parser.add_argument("--source_model", help="a GPT-2 to adapt instead of an English start made here")
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--context", type=int, default=512)
-    parser.add_argument("--english_seconds", type=float, default=120)
+    add_start(parser)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[0.3, 5, 1000], help="corpus sizes, UTF-8")
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 20, 60], help="of training, for each size")
     parser.add_argument("--most_epochs", type=float, default=math.inf, help="after which the learning rate is 0")
     parser.add_argument("--free_set_up", action="store_true", help="leave setting up off the clock")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--vocab_size", type=int, default=32_000)
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--evaluations", type=int, default=24, help="along the way, of which the best counts")
     parser.add_argument("--embedding_learning_rate", type=float, default=NEW_EMBEDDINGS, help="of ours")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=6e-4)
-    parser.add_argument("--keep", type=Path, help="folder in which to keep the Korean tokenizers for the next run")
     return parser.parse_args()
+
+
+def add_start(parser):
+    """Add to an argparse parser what english_start, korean_tokenizer and the loops over seeds and batches read."""
+    parser.add_argument("--english", help="text of the English start, .txt or .txt.xz")
+    parser.add_argument("--english_also", help="a text of which a hundredth is mixed into it, as the web would")
+    parser.add_argument("--gpt2_tokenizer", help="folder with GPT-2's vocab.json and merges.txt")
+    parser.add_argument("--source_model", help="a GPT-2 to start from instead of an English start made here")
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--english_seconds", type=float, default=120)
+    parser.add_argument("--learning_rate", type=float, default=6e-4, help="of the English start, and of adaptation.py")
+    parser.add_argument("--vocab_size", type=int, default=32_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--keep", type=Path, help="folder in which to keep what is made first, for the next run")
 
 
 def compare(start, old, korean, texts, held_out, seconds, options, device):
@@ -259,22 +264,16 @@ def train(model, blocks, done, options, embedding_learning_rate=None, measure=No
     Returns the steps and, for each evaluation, what was measured and after how many of them.
     """
     use_fast_forward(model)
-    peak, device, measured = options.learning_rate, blocks.device, []
+    peak, measured = options.learning_rate, []
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.01, fused=True)
     if embedding_learning_rate is not None:
         split_off(optimizer, [model.transformer.wte.weight], lr=embedding_learning_rate)
     for group in optimizer.param_groups:
         group["peak"] = group["lr"]
 
-    def pass_(inputs, items):
-        with torch.autocast(device.type, torch.bfloat16):
-            loss = model(**inputs, num_items_in_batch=items).loss
-        loss.backward()
-        return loss.detach()
-
-    step = RecordedStep(model.parameters(), device) if has_graphs(device) else lambda pass_, *inputs: pass_(*inputs)
+    learn, batches = learner(model, blocks.device), shuffled(blocks, options.batch)
     model.train()
-    order, steps, spent, set_up = [], 0, 0.0, done(0, 0.0)
+    steps, spent, set_up = 0, 0.0, done(0, 0.0)
     marks = [(number / options.evaluations) ** 2 for number in range(1, options.evaluations + 1)] if measure else []
 
     def progress():
@@ -284,10 +283,7 @@ def train(model, blocks, done, options, embedding_learning_rate=None, measure=No
         begin = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * min(1, share / 0.05 + 0.01) * (1 - share)
-        if len(order) < options.batch:
-            order = torch.randperm(len(blocks), device=device).repeat(max(1, -(-options.batch // len(blocks))))
-        labels, order = blocks[order[: options.batch]].long(), order[options.batch :]
-        loss = step(pass_, {"input_ids": labels.clamp(min=0), "labels": labels}, (labels[:, 1:] != -100).sum())
+        loss = learn(next(batches))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -300,6 +296,33 @@ def train(model, blocks, done, options, embedding_learning_rate=None, measure=No
             del marks[:passed]
             measured.append((measure(), steps))
     return steps, measured
+
+
+def learner(model, device):
+    """`f(labels [rows, context])`: the loss, with all gradients computed, in bfloat16, recorded as train.py does."""
+
+    def pass_(inputs, items):
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = model(**inputs, num_items_in_batch=items).loss
+        loss.backward()
+        return loss.detach()
+
+    step = RecordedStep(model.parameters(), device) if has_graphs(device) else lambda pass_, *inputs: pass_(*inputs)
+
+    def learn(labels):
+        return step(pass_, {"input_ids": labels.clamp(min=0), "labels": labels}, (labels[:, 1:] != -100).sum())
+
+    return learn
+
+
+def shuffled(blocks, size):
+    """Yield batches of `size` blocks for ever, each of which comes again once all have come."""
+    order = []
+    while True:
+        if len(order) < size:
+            order = torch.randperm(len(blocks), device=blocks.device).repeat(max(1, -(-size // len(blocks))))
+        yield blocks[order[:size]].long()
+        order = order[size:]
 
 
 @torch.no_grad()

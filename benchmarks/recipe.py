@@ -33,19 +33,26 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from adaptation import bits_per_character, english_start, korean_tokenizer, packed, take
+from adaptation import (
+    add_start,
+    bits_per_character,
+    english_start,
+    korean_tokenizer,
+    learner,
+    packed,
+    shuffled,
+    take,
+)
 from adaptation import read as read_text
 from torch.optim import AdamW
 from transformers import GPT2LMHeadModel
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from gpt2_korean.device import has_graphs
 from gpt2_korean.model import embeddings, lora
 from gpt2_korean.model.embeddings import COUNTED_TOKENS, NEW_EMBEDDINGS, embedding_layers, split_off
 from gpt2_korean.speed.choose import load_fused_layer
 from gpt2_korean.speed.forward import use_fast_forward
-from gpt2_korean.speed.graphs import RecordedStep
 from gpt2_korean.training import muon
 from gpt2_korean.training.muon import MuonWithAdamW, layer_matrices
 
@@ -76,11 +83,8 @@ def main():
         model = prepare(start, old, tokenizer, blocks, options)
         characters, tokens = sum(map(len, texts)), blocks.numel()
         print(f"\n{characters:,} characters, {tokens:,} tokens, {seconds:g} s", flush=True)
-        print(
-            "| recipe | bits per character | ± | best at | at the end | steps | epochs | ms a step |\n"
-            + "|---" * 8
-            + "|"
-        )
+        print("| recipe | bits per character | ± | best at | at the end | steps | epochs | ms a step |")
+        print(f"{'|---' * 8}|")
         for words in options.recipes:
             compare(words, model, blocks, test, sum(map(len, held_out)), seconds, options)
 
@@ -88,28 +92,14 @@ def main():
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--korean", required=True, nargs="+", help=".txt.xz with a document a line, or .jsonl.xz")
-    parser.add_argument("--english", help="text of the English start, .txt or .txt.xz")
-    parser.add_argument("--english_also", help="a text of which a hundredth is mixed into it")
-    parser.add_argument("--gpt2_tokenizer", help="folder with GPT-2's vocab.json and merges.txt")
-    parser.add_argument("--source_model", help="a GPT-2 to start from instead of one made here")
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--context", type=int, default=512)
-    parser.add_argument("--english_seconds", type=float, default=120)
+    add_start(parser)
     parser.add_argument("--start", choices=("english", "none"), default="english")
     parser.add_argument("--vocabulary", choices=("new", "old"), default="new")
-    parser.add_argument("--vocab_size", type=int, default=32_000)
     parser.add_argument("--lora_rank", type=int, default=0)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[1000, 5, 0.3], help="corpus sizes, UTF-8")
     parser.add_argument("--seconds", type=float, nargs="+", default=[60, 30, 10], help="of training, for each size")
     parser.add_argument("--recipes", nargs="+", default=["", "muon"])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument(
-        "--learning_rate", type=float, default=6e-4, help="of the English start, and a recipe's default"
-    )
     parser.add_argument("--evaluations", type=int, default=12, help="along the way")
-    parser.add_argument("--keep", type=Path, help="folder in which to keep tokenizers and the English start")
     return parser.parse_args()
 
 
@@ -168,7 +158,8 @@ def compare(words, start, blocks, test, characters, seconds, options):
         model = copy.deepcopy(start)
         if options.lora_rank:
             model = lora.adapt(model, options.lora_rank, train_embeddings=options.vocabulary == "new")
-        curve, steps, taken = train(model, blocks, recipe, seconds, options, partial(measure, test, characters))
+        measure = partial(bits_per_character, blocks=test, characters=characters)
+        curve, steps, taken = train(model, blocks, recipe, seconds, options, measure)
         place, bits = min(curve, key=lambda point: point[1])
         best, ends, places = [*best, bits], [*ends, curve[-1][1]], [*places, place]
         print("#", words, seed, " ".join(f"{bits:.4f}" for _, bits in curve), file=sys.stderr, flush=True)
@@ -180,45 +171,30 @@ def compare(words, start, blocks, test, characters, seconds, options):
     print(f"| {' | '.join(map(str, row))} |", flush=True)
 
 
-def measure(test, characters, model):
-    return bits_per_character(model, test, characters)
-
-
 def train(model, blocks, recipe, seconds, options, measure):
     """Train for `seconds`; `(the evaluations [(share of the run, bits)], how many steps, the seconds they took)`."""
-    device = blocks.device
     body = model.get_base_model() if options.lora_rank else model
     for module in body.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = recipe["dropout"]
-    machine = SimpleNamespace(device=device, fsdp=None, deepspeed=None, n_gpu=1, bf16=True, fp16=False)
+    machine = SimpleNamespace(device=blocks.device, fsdp=None, deepspeed=None, n_gpu=1, bf16=True, fp16=False)
     functions = load_fused_layer(model, machine)
     use_fast_forward(body, functions)
     optimizer = build_optimizer(model, recipe, options)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    def pass_(inputs, items):
-        with torch.autocast(device.type, torch.bfloat16):
-            loss = body(**inputs, num_items_in_batch=items).loss
-        loss.backward()
-        return loss.detach()
-
+    learn, batches = learner(body, blocks.device), shuffled(blocks, options.batch)
     body.train()
-    first = blocks[: options.batch].long()
-    pass_({"input_ids": first.clamp(min=0), "labels": first}, torch.tensor(1, device=device))  # compiles the kernels
+    learn(blocks[: options.batch].long())  # compiles the kernels
     optimizer.zero_grad(set_to_none=True)
-    step = RecordedStep(parameters, device) if has_graphs(device) else lambda pass_, *inputs: pass_(*inputs)
-    order, steps, spent, curve, sums, summed = [], 0, 0.0, [], None, 0
+    steps, spent, curve, sums, summed = 0, 0.0, [], None, 0
     marks = [number / options.evaluations for number in range(1, options.evaluations)]
     while (share := spent / seconds) < 1:
         begin = time.perf_counter()
         factor = min(1, share / recipe["warmup"] + 0.01) * min(1, (1 - share) / recipe["decay"])
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        if len(order) < options.batch:
-            order = torch.randperm(len(blocks), device=device).repeat(max(1, -(-options.batch // len(blocks))))
-        labels, order = blocks[order[: options.batch]].long(), order[options.batch :]
-        loss = step(pass_, {"input_ids": labels.clamp(min=0), "labels": labels}, (labels[:, 1:] != -100).sum())
+        loss = learn(next(batches))
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -17,7 +17,7 @@ NEVER = -1e9  # added to a score, it leaves nothing of it
 class OpenVINODecoder:
     """GPT-2 as openvino_graph.py builds it; config, weights: see there.
 
-    dtype: float32 or bfloat16, of the weights that are no codes, and of what is computed.
+    dtype: float32 or bfloat16, in which it computes.
     forget: lets go of memory in which weights have been read, see weights.Mapped.
     """
 
@@ -26,7 +26,7 @@ class OpenVINODecoder:
 
     def __init__(self, config, weights, dtype, forget=None):
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
-        self.weights = {name: _cast(weight, dtype) for name, weight in weights.items()}  # which the graph does not copy
+        self.weights = {name: _in_float32(weight) for name, weight in weights.items()}  # which the graph does not copy
         precision = "bf16" if dtype == torch.bfloat16 else "f32"
         properties = {
             "INFERENCE_PRECISION_HINT": precision,
@@ -89,7 +89,6 @@ class OpenVINODecoder:
         return torch.from_numpy(outputs[0])
 
 
-def _cast(weight, dtype):
-    if isinstance(weight, tuple):
-        return weight
-    return weight.detach().float()
+def _in_float32(weight):
+    """A tensor so; codes with their scales as they are."""
+    return weight if isinstance(weight, tuple) else weight.detach().float()

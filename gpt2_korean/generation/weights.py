@@ -1,19 +1,18 @@
 """The weights of a GPT-2's folder: as they are, or in fewer bits, which are kept in the cache of the Hub's library."""
 
-import contextlib
 import hashlib
 import json
 import math
 import mmap
-import os
 from pathlib import Path
 
 import torch
 
-from gpt2_korean.messages import say, warn_of_failure
+from gpt2_korean.messages import say
 from gpt2_korean.model.files import check_sizes, damaged, read_model_json
 from gpt2_korean.model.gpt2 import weight_shapes
 from gpt2_korean.speed import quantized
+from gpt2_korean.text.cache import keep_file
 from gpt2_korean.windows import WINDOWS
 
 CODES, SCALES = ".codes", ".scales"
@@ -151,14 +150,11 @@ def _keep(path, weights, stamp):
     tensors = {name: weight for name, weight in weights.items() if not isinstance(weight, tuple)}
     for name in weights.keys() - tensors.keys():
         tensors[name + CODES], tensors[name + SCALES] = weights[name]
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, unfinished, {"stamp": stamp})
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except (OSError, SafetensorError) as error:  # safetensors wraps those of the system
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        warn_of_failure(error, f"{path.parent}: 줄인 가중치를 간직하지 못해 다음에 다시 줄입니다 ({error}).")
+
+    def write(file):
+        try:
+            save_file(tensors, file, {"stamp": stamp})
+        except SafetensorError as error:  # it wraps those of the system
+            raise OSError(str(error)) from error
+
+    keep_file(path, write, "줄인 가중치를 간직하지 못해 다음에 다시 줄입니다")

@@ -8,7 +8,6 @@ rows into another order: OpenVINO's attention knows its own cache by it.
 
 import numpy as np
 import openvino as ov
-import torch
 from openvino import opset15 as ops
 from openvino.op.util import Variable, VariableInfo
 
@@ -18,8 +17,8 @@ ACTIVATIONS = {"gelu": lambda x: ops.gelu(x, "erf"), "relu": ops.relu}  # the ot
 def build_graph(config, weights):
     """The openvino.Model of a GPT-2; config: as config.json has it, gpt2.is_supported.
 
-    weights: name → a tensor, as weight_shapes names them and `lm_head.weight` where it is another than the embeddings;
-        of a matrix also `(codes, scales)` of quantized.py, [out, in]. They are not copied.
+    weights: name → a float32 tensor, as weight_shapes names them and `lm_head.weight` where it is another than the
+        embeddings; of a matrix also `(codes, scales)` of quantized.py, [out, in]. They are not copied.
     """
     width, heads = config["n_embd"], config["n_head"]
     ids, positions = (_input(name, ov.Type.i64, 2) for name in ("ids", "positions"))
@@ -89,7 +88,4 @@ def _weight(weight):
 
 
 def _constant(tensor):
-    if tensor.dtype == torch.bfloat16:
-        tensor = ov.Tensor(tensor.view(torch.int16).numpy(), ov.Shape(list(tensor.shape)), ov.Type.bf16)
-        return ops.convert(ops.constant(tensor), ov.Type.f32)
     return ops.constant(tensor.numpy(), shared_memory=True)

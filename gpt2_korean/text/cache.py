@@ -3,6 +3,7 @@
 It lies there under a fingerprint of what it is made from and of the code that makes it.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -43,12 +44,20 @@ def kept_beside(dataset, name):
 
 def keep(path, content):
     """Write bytes to a path of kept_beside, whole or not at all; without a path nothing is written."""
-    if path is None:
-        return
+    if path is not None:
+        keep_file(path, lambda file: file.write_bytes(content), "만든 것을 간직하지 못해 다음에 다시 만듭니다")
+
+
+def keep_file(path, write, failure):
+    """Have `write(a path)` make what becomes the file `path`, whole or not at all; warn of an OSError as `failure`."""
     unfinished = path.with_suffix(f".{os.getpid()}")
     try:
-        unfinished.write_bytes(content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(unfinished)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        warn_of_failure(error, f"{path.parent}: 만든 것을 간직하지 못해 다음에 다시 만듭니다 ({error}).")
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        warn_of_failure(error, f"{path.parent}: {failure} ({error}).")

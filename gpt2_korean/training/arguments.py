@@ -20,7 +20,7 @@ from gpt2_korean.device import (
 from gpt2_korean.messages import UsageError, particle, say, warn
 from gpt2_korean.model.load import show_downloads_only
 from gpt2_korean.text.blocks import count_targets
-from gpt2_korean.training.plan import describe_plan
+from gpt2_korean.training.plan import MUON, describe_plan
 from gpt2_korean.training.rehearsal import check_reports, describe, rehearse
 from gpt2_korean.windows import WINDOWS
 
@@ -28,7 +28,6 @@ from gpt2_korean.windows import WINDOWS
 # which takes several times as long, anew for each shape of a batch.
 COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 
-MUON = "muon"  # the value of --optim that is ours alone: see muon.py
 WHOLE_STATE = "FULL_STATE_DICT"  # how FSDP saves a model as one
 
 # Bytes: of the 107 of an address those that multiprocessing does not add to the name of the temporary folder.

@@ -13,8 +13,9 @@ from gpt2_korean.model.gpt2 import is_gpt2
 # A text that is read more often than so many times is learnt by heart: then dropout stays, and the weights of a model
 # that is carried over have to decay; one that begins with nothing learns more without (benchmarks/RESULTS.md).
 OFTEN = 4
+MUON = "muon"  # the value of --optim that is ours alone: see muon.py
 # The peak learning rate times the model's width, and the most that it is.
-RATES = {"muon": (1.0, 2e-3), "adamw": (0.5, 1e-3), "adamw, often": (0.3, 1e-3)}
+RATES = {MUON: (1.0, 2e-3), "adamw": (0.5, 1e-3), "adamw, often": (0.3, 1e-3)}
 # Muon's work is the same for any number of tokens: so many of them a step, for each of the width, make it pay.
 MUON_TOKENS = 16
 WARM_UP = 0.1  # of the run; runs of a few hundred steps need so much (benchmarks/RESULTS.md)
@@ -33,10 +34,10 @@ def propose(characters, epochs, width, tokens_per_step, new_vocabulary, from_scr
     anew, reading = "어휘가 새것이므로" if new_vocabulary else "처음부터 배우므로", f"글을 {epochs:.3g}번 읽으므로"
     often, open_to_muon = epochs > OFTEN, not {"optim", "learning_rate"} & set(settled)
     chooses_muon = open_to_muon and not often and tokens_per_step >= MUON_TOKENS * width
-    rate, most = RATES["muon" if uses_muon or chooses_muon else "adamw, often" if often else "adamw"]
+    rate, most = RATES[MUON if uses_muon or chooses_muon else "adamw, often" if often else "adamw"]
     plan = {"learning_rate": (min(most, _rounded(rate / width)), anew), "warmup_steps": (WARM_UP, anew)}
     if chooses_muon:
-        plan = {"optim": ("muon", anew), **plan}
+        plan = {"optim": (MUON, anew), **plan}
     if not often:
         plan |= {"weight_decay": (0.3, reading), "dropout": (0.0, reading)}
     elif new_vocabulary:
@@ -116,6 +117,6 @@ def _impossible(learning, arguments, config, lora_rank):
 
 def _set(arguments, name, value):
     if name == "optim":
-        arguments.uses_muon = value == "muon"
+        arguments.uses_muon = value == MUON
     else:
         setattr(arguments, name, value)
