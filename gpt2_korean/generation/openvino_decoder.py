@@ -4,6 +4,7 @@ Its threads sleep while they wait: beside other busy programs a step takes no lo
 """
 
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 
 import openvino as ov
 import torch
@@ -34,7 +35,7 @@ class OpenVINODecoder:
             "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits for whoever else computes there
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        compiled = ov.Core().compile_model(build_graph(config, self.weights), "CPU", properties)
+        compiled = _core().compile_model(build_graph(config, self.weights), "CPU", properties)
         self.request = compiled.create_infer_request()
         if forget is not None:
             self._pack(forget)
@@ -87,6 +88,13 @@ class OpenVINODecoder:
         }
         outputs = self.request.infer({name: each.numpy() for name, each in inputs.items()}, share_inputs=True)
         return torch.from_numpy(outputs[0])
+
+
+@cache
+def _core():
+    """The one of this process. Each puts a stack of its own under the signals, and where the first of two ends first,
+    the second leaves that one's behind, which is gone: the next signal, a Ctrl-C, would break the process."""
+    return ov.Core()
 
 
 def _in_float32(weight):

@@ -1,5 +1,6 @@
 """DRY is the method that text-generation-webui and llama.cpp know by that name: compared with one in plain Python."""
 
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -100,8 +101,18 @@ def write_plainly(model, prompt, length, breakers):
     return ids[len(prompt) :]
 
 
+@pytest.fixture(scope="module")
+def plain_texts(model):
+    """Breakers, prompts and what is written plainly after each prompt: once for all decoders."""
+    rng, texts = random.Random(0), []
+    for breakers in ({}, {3}, {1, 2, 3}, {}):
+        prompts = [[rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 30))] for _ in range(4)]
+        texts.append((breakers, prompts, [write_plainly(model, prompt, 60, breakers) for prompt in prompts]))
+    return texts
+
+
 @pytest.mark.parametrize("way", ["library", "gpt2", "captured"])
-def test_greedy_texts_are_those_of_the_plain_method_alone_and_in_a_batch(model, rng, monkeypatch, way):
+def test_greedy_texts_are_those_of_the_plain_method_alone_and_in_a_batch(model, plain_texts, monkeypatch, way):
     """A replay stands in for a device's graph."""
 
     def record(work, device):
@@ -111,9 +122,7 @@ def test_greedy_texts_are_those_of_the_plain_method_alone_and_in_a_batch(model, 
     weights = model.config.to_dict(), dict(model.state_dict()), CPU, torch.float32
     decoder = LibraryDecoder(model) if way == "library" else GPT2Decoder(*weights, captures=way == "captured")
     differs = False
-    for breakers in ({}, {3}, {1, 2, 3}, {}):
-        prompts = [[rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 30))] for _ in range(4)]
-        plain = [write_plainly(model, prompt, 60, breakers) for prompt in prompts]
+    for breakers, prompts, plain in plain_texts:
         mask = as_mask(breakers)
         assert generate_ids(decoder, prompts, 60, DRY, -1, breakers=mask) == plain
         assert [generate_ids(decoder, [prompt], 60, DRY, -1, breakers=mask)[0] for prompt in prompts] == plain

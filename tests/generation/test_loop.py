@@ -1,5 +1,6 @@
 """Generation equals transformers' generate(), alone and batched, and goes on past the context."""
 
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -52,9 +53,15 @@ def library_ids(model, prompt, length, eos_token_id=None):
     return output[0, len(prompt) :].tolist()
 
 
-def test_greedy_ids_equal_generate_alone_and_in_a_batch(model, decoder, rng):
-    prompts = [random_prompt(rng) for _ in range(200)]
-    reference = [library_ids(model, prompt, 8) for prompt in prompts]
+@pytest.fixture(scope="module")
+def greedy(model):
+    """Prompts and what generate() goes on with after each: once for all decoders, which take less time."""
+    prompts = [random_prompt(random.Random(number)) for number in range(200)]
+    return prompts, [library_ids(model, prompt, 8) for prompt in prompts]
+
+
+def test_greedy_ids_equal_generate_alone_and_in_a_batch(greedy, decoder):
+    prompts, reference = greedy
     alone = [generate_ids(decoder, [prompt], 8, GREEDY, -1)[0] for prompt in prompts]
     batched = [
         row for start in range(0, 200, 40) for row in generate_ids(decoder, prompts[start : start + 40], 8, GREEDY, -1)
@@ -72,15 +79,24 @@ def test_a_row_ends_before_its_end_of_text_while_others_go_on(model, decoder, rn
         assert row == (ids[: ids.index(eos)] if eos in ids else ids)
 
 
-def test_past_the_context_it_goes_on_as_if_started_on_the_newer_half(model, decoder, rng):
-    for _ in range(5):
-        prompt, length = random_prompt(rng), 3 * CONTEXT
-        expected, window = [], prompt
+@pytest.fixture(scope="module")
+def long_texts(model):
+    """Prompts and what generate() writes after each, begun anew on the newer half wherever the context is full."""
+    texts, length = [], 3 * CONTEXT
+    for number in range(5):
+        prompt = window = random_prompt(random.Random(number))
+        expected = []
         while len(expected) < length:
             # generate() reads CONTEXT positions and draws one token more than it reads.
             new = library_ids(model, window, min(length - len(expected), CONTEXT - len(window) + 1))
             expected, window = expected + new, (window + new)[-(CONTEXT // 2) :]
-        assert generate_ids(decoder, [prompt], length, GREEDY, -1) == [expected]
+        texts.append((prompt, expected))
+    return texts
+
+
+def test_past_the_context_it_goes_on_as_if_started_on_the_newer_half(long_texts, decoder):
+    for prompt, expected in long_texts:
+        assert generate_ids(decoder, [prompt], len(expected), GREEDY, -1) == [expected]
 
 
 def test_rows_slide_on_by_their_own_length_in_a_batch(decoder, rng):

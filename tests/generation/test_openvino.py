@@ -1,6 +1,8 @@
 """GPT-2 by OpenVINO, its weights whole and in 8 and 4 bits, against transformers; and what is kept of them."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -124,3 +126,16 @@ def test_a_model_that_is_no_gpt2_is_refused_by_the_flag(flag, tmp_path, byte_tok
         read_model(folder, CPU, torch.float32, **{name: value})
     with pytest.raises(UsageError, match="--device=cpu"):
         read_model(folder, torch.device("cuda"), torch.float32, **{name: value})
+
+
+def test_a_signal_is_taken_after_several_models_have_come_and_gone():
+    model = tiny_gpt2(VOCABULARY)
+    config, weights = model.config.to_dict(), dict(model.state_dict())
+    models = [gpt2_decoder(config, weights, CPU, torch.float32, openvino=True) for _ in range(2)]
+    while models:
+        del models[0]
+    process = os.fork()  # a signal that is not taken ends it alone
+    if process == 0:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 7

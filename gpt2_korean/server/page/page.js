@@ -97,6 +97,7 @@ async function write(label, prompt, earlier, put) {
   const { signal } = work, before = doc, state = now(), caret = field.selectionEnd;
   const body = { prompt, turns: newest(earlier, prompt), settings: settings.asked, seed: settings.seed };
   let raw = "", text = "", words = "완료했습니다.", failed = null, read = 0, ended = false;
+  paper.hold(true);
   put(text);
   lock();
   $("status").textContent = "쓰는 중입니다.";
@@ -116,6 +117,7 @@ async function write(label, prompt, earlier, put) {
     ended ||= event.ended === true;
   }
   clearInterval(drawing);
+  paper.hold(false);
   work = null;
   const nothing = start.chat ? !text.trim() : !text;
   if (nothing) show(before, caret);

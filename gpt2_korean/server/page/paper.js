@@ -66,6 +66,8 @@ export function createPaper(paper, field, mirror, limit, onEdit) {
       draw(marks, field.selectionEnd);
       reveal();
     },
+    /** Keep the height while a text is written: what stands below, the button that stops it, would move away. */
+    hold(still) { paper.style.height = still ? `${paper.offsetHeight}px` : ""; },
     /** End the syllable that is being composed, which would be typed once more behind what is put in. */
     endComposition() {
       if (!composing) return;
