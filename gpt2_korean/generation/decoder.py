@@ -52,6 +52,7 @@ class GPT2Decoder:
         place = torch.empty(largest, device=device, dtype=dtype) if make_linear is linear.packed else None
         self.device, self.dtype, self.attend = device, dtype, attend
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
+        self.cache_bytes = 2 * config["n_layer"] * config["n_embd"] * dtype.itemsize  # of a token
         self.captures, self.warm = captures, False  # warm: whether a step has been run
         self.cache = self.recording = None  # recording: loop.py's, of steps over this cache
         self.heads = config["n_head"]
@@ -173,6 +174,13 @@ class LibraryDecoder:
         self.context = context_length(model.config)
         # Its class's: in training the model's own forward may be another, which hands the rest on.
         self.accepted = inspect.signature(type(model).forward).parameters
+
+    @property
+    def cache_bytes(self):
+        """As far as a configuration tells; heads that share keys take less."""
+        config = self.model.config.get_text_config()
+        numbers = (getattr(config, name, 0) for name in ("num_hidden_layers", "hidden_size"))
+        return 2 * math.prod(numbers) * self.model.dtype.itemsize
 
     def start(self, ids, mask, steps, rows=None):
         """As GPT2Decoder.start; each row is read by itself, since not every cache can be shared."""

@@ -26,6 +26,7 @@ class OpenVINODecoder:
 
     def __init__(self, config, weights, dtype, forget=None):
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
+        self.cache_bytes = 2 * config["n_layer"] * config["n_embd"] * dtype.itemsize
         self.weights = {name: _in_float32(weight) for name, weight in weights.items()}  # which the graph does not copy
         precision = "bf16" if dtype == torch.bfloat16 else "f32"
         properties = {
