@@ -2,7 +2,8 @@
 
 from gpt2_korean.device import free_memory
 
-# More did not write faster on two cores, and 512 was the most that was tried on a GPU (benchmarks/RESULTS.md).
+# Twice as many write a tenth faster on two cores, and come twice as late; 512 was the most that was tried on a GPU
+# (benchmarks/RESULTS.md).
 MOST_ON_CPU, MOST = 64, 512
 UNKNOWN = 32  # where the device does not tell what memory it has
 
@@ -10,7 +11,7 @@ UNKNOWN = 32  # where the device does not tell what memory it has
 def choose_batch_size(decoder, read, length):
     """A power of two, so that a little more or less free memory changes no text that is drawn.
 
-    read: the tokens of the longest prompt. length: how many are to be written.
+    read: the tokens of the longest prompt. length: how many may be written.
     """
     free = free_memory(decoder.device)
     if free is None:
