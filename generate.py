@@ -9,6 +9,7 @@ import sys
 from gpt2_korean.cli.generate_checks import check_chat
 from gpt2_korean.cli.generate_options import parse_generate_options, parse_setting
 from gpt2_korean.generation.output import Output, check_output_file
+from gpt2_korean.generation.resume import take_up
 from gpt2_korean.messages import run_script
 from gpt2_korean.model.find import find_model, models_below
 from gpt2_korean.text.prompts import find_prompts
@@ -26,6 +27,11 @@ def main(argv=None):
     prompts = [] if options.output.interactive else find_prompts(options.prompts, not options.page.serve)
     source = find_model(options.model.model_name_or_path)
     check_output_file(options.output.output_file)
+    done = 0  # of the texts
+    if options.output.resume:
+        options, done = take_up(options, prompts, source)
+        if done == len(prompts) * options.output.num_return_sequences:
+            return 0
     if options.page.serve:
         from gpt2_korean.server.app import open_port, serve
         from gpt2_korean.server.events import Page
@@ -47,7 +53,7 @@ def main(argv=None):
     elif options.output.interactive:
         converse(model, out, options.settings, parse_setting, options.output.num_return_sequences)
     else:
-        write_all(model, out, prompts, options.settings, options.output)
+        write_all(model, out, prompts, options.settings, options.output, done)
     return 0
 
 

@@ -137,6 +137,20 @@ def describe_device(device):
     return device.type
 
 
+def free_memory(device):
+    """How many bytes can still be had on the device, None where it does not say."""
+    if device.type in ("cuda", "xpu"):
+        memory = getattr(torch, device.type)
+        kept = memory.memory_reserved(device) - memory.memory_allocated(device)  # by PyTorch, for what comes
+        return memory.mem_get_info(device)[0] + kept
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    with contextlib.suppress(OSError):
+        lines = (ROOT / "proc/meminfo").read_text().splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    return None
+
+
 def new_graph(device):
     """An empty graph of a device that has graphs: work that is recorded once and then submitted whole."""
     return torch.cuda.CUDAGraph() if device.type == "cuda" else torch.xpu.XPUGraph()

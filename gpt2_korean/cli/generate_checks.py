@@ -8,7 +8,7 @@ from gpt2_korean.text.chat_prompt import ignores_system
 # What a page has no use for.
 NOT_SERVED = ("interactive", "prompt_file", "output_file")
 # How many texts are written together and when they are shown: with a person in front of them that is settled.
-NOT_ASKED = ("stream", "batch_size")
+NOT_ASKED = ("stream", "batch_size", "resume")
 # What is of use where a model is exported; the values of sampling are written beside it.
 EXPORTED = {"export", "export_type", "model_name_or_path", "raw", "prompt_template", "system", "length", "stop", "seed"}
 EXPORTED |= {"top_k", "top_p", "min_p", "temperature", "repetition_penalty", "repetition_window"}
@@ -46,6 +46,10 @@ def check_together(options, given):
             raise UsageError(
                 f"{mode}와 {particle(f'--{name}', '은/는')} 함께 쓸 수 없습니다. 글은 한 편씩, 쓰는 대로 보입니다."
             )
+    if options.resume and not options.output_file:
+        raise UsageError(
+            "--resume은 파일에 쓰던 글을 이어 쓸 때만 쓰입니다. --output_file을 더하거나 이 플래그를 빼세요."
+        )
     for name in ("host", "port", "api_key", "cors_origin"):
         if name in given and not options.serve:
             raise UsageError(

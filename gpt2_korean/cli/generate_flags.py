@@ -130,8 +130,9 @@ def generate_parser():
     add_switch(output, "--stream", "글을 쓰는 대로 한 편씩 보입니다 (기본값: 터미널에 한 편만 쓸 때 켬)", default=None)
     add_switch(output, "--interactive", "앞글을 입력할 때마다 이어 씁니다. /help를 치면 쓸 수 있는 명령이 나옵니다")
     add_flag(output, "--num_return_sequences", integer(1, 1_000_000), "앞글마다 쓸 글의 수", 1)
-    add_flag(output, "--batch_size", integer(1, 4096), "한 번에 함께 쓸 글의 수", 32)
+    add_flag(output, "--batch_size", integer(1, 4096), "한 번에 함께 쓸 글의 수 (기본값: 메모리와 장치에 맞게)")
     add_flag(output, "--output_file", file_path, "결과를 한 줄에 하나씩 덧붙일 .jsonl 파일(앞글, 글, 시드, 설정)")
+    add_switch(output, "--resume", "--output_file에 이미 있는 글은 두고 나머지를 이어 씁니다. 멈춘 명령에 더하세요")
 
     page = parser.add_argument_group("웹 페이지와 API")
     serve_help = "브라우저로 글을 쓰는 웹 페이지와 OpenAI 호환 API(/v1)를 엽니다. 다른 플래그는 그 처음 값이 됩니다"

@@ -72,8 +72,9 @@ class ResultOptions:
     stream: bool | None
     interactive: bool
     num_return_sequences: int
-    batch_size: int
+    batch_size: int | None
     output_file: str | None
+    resume: bool
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,7 @@ GENERATE_NAMES = {
     "num_texts count best_of",
     "batch_size": "batch bs b per_device_batch_size",
     "output_file": "output output_dir output_path out out_file o save save_to result",
+    "resume": "resume_from resume_from_checkpoint continue_run skip_existing skip_done",
     "serve": "server web webui ui gui gradio http api openai",
     "host": "address bind ip listen server_name",
     "port": "server_port",

@@ -3,31 +3,47 @@ listen to a terminal (terminal.py) or to a page (server/).
 """
 
 import sys
+from dataclasses import replace
+from functools import cache
 
+import torch
 from tqdm import tqdm
 
+from gpt2_korean.generation.batch_size import choose_batch_size
 from gpt2_korean.generation.output import describe_empty, is_empty, put_out
-from gpt2_korean.generation.write import read_after_turns, write_batches, write_each
-from gpt2_korean.messages import say
+from gpt2_korean.generation.write import LOOK_EVERY, LOOK_EVERY_IN_STREAM, encode, read_after_turns, stream_texts
+from gpt2_korean.messages import particle, say, warn
+
+# Batches among which prompts are sorted by length: with more of them there is less padding (4 halve it, 8 leave a
+# third, benchmarks/RESULTS.md), and the first text comes later.
+WINDOW = 4
 
 
-def write_all(model, out, prompts, settings, options):
+def write_all(model, out, prompts, settings, options, done=0):
     """Continue or answer each of `prompts` as often as is wanted, as long as somebody wants the texts.
 
     model, settings: see write.stream_texts. out: an Output. options: the ResultOptions of the command line.
+    done: how many of the texts there are already.
     """
-    jobs = [prompt for prompt in prompts for _ in range(options.num_return_sequences)]
-    read = [read_after_turns(model, out.prompts, [], prompt, settings.length) for prompt in jobs]
+    copies = options.num_return_sequences
+    read = [read_after_turns(model, out.prompts, [], prompt, settings.length) for prompt in prompts]
+    jobs = [each for each in read for _ in range(copies)]
     streams = options.stream if options.stream is not None else len(jobs) == 1 and sys.stdout.isatty()
-    hidden = streams or None  # None: unless stderr is a terminal
-    empty = 0
-    with tqdm(total=len(jobs) * settings.length, desc="글쓰기", unit="토큰", leave=False, disable=hidden) as progress:
+    longest = len(encode(model, max(read, key=_size)))
+    most = settings.length * (2 if settings.end_at_sentence else 1)  # new tokens
+    size = options.batch_size or choose_batch_size(model.decoder, longest, most)
+    if len(jobs) > size and not (streams or options.batch_size):
+        say(f"한 번에 {size}편씩 씁니다(--batch_size).")
+    out, hidden, empty = replace(out, batch_size=size), streams or None, 0  # None: unless stderr is a terminal
+    tokens = {"total": len(jobs) * settings.length, "initial": done * settings.length}
+    with tqdm(**tokens, desc="글쓰기", unit="토큰", leave=False, disable=hidden) as progress:
         if streams:
-            texts = write_each(model, read, settings)
+            texts = write_each(model, jobs, settings, out.model.seed, done)
         else:
-            texts = write_batches(model, read, settings, options.batch_size, progress.update)
-        for number, (prompt, pieces) in enumerate(zip(jobs, texts, strict=True), 1):
-            heading = f"=== {number}/{len(jobs)} ===\n" if len(jobs) > 1 else ""
+            texts = write_batches(model, jobs, settings, size, out.model.seed, done, progress.update)
+        for number, pieces in enumerate(texts, done):
+            prompt = prompts[number // copies]
+            heading = f"=== {number + 1}/{len(jobs)} ===\n" if len(jobs) > 1 else ""
             if heading and out.alone:  # an answer needs its question
                 heading += f"나> {prompt}\n"
             text, reading = put_out(out, prompt, pieces, settings, heading)
@@ -36,4 +52,72 @@ def write_all(model, out, prompts, settings, options):
                 return
             empty += is_empty(text, settings)
     if empty:
-        say(describe_empty(empty, len(jobs), settings))
+        say(describe_empty(empty, len(jobs) - done, settings))
+
+
+def write_each(model, jobs, settings, seed, done=0):
+    """Yield for each of `jobs`, prompts, from number `done` on an iterator over the pieces of the text after it."""
+    for number in range(done, len(jobs)):
+        torch.manual_seed(seed_of(seed, number))
+        yield (new for _, (new,) in stream_texts(model, [jobs[number]], settings, LOOK_EVERY_IN_STREAM))
+
+
+def write_batches(model, jobs, settings, size, seed, done, on_tokens):
+    """As write_each, `size` texts at a time, fewer where memory runs out, each in one piece; calls `on_tokens` with the
+    tokens done."""
+    tell, written, following = cache(warn), {}, done  # written: number → text, of those that come before their turn
+    for batch in plan_batches(jobs, size):
+        parts = [batch] if batch[-1] >= done else []
+        while parts:
+            part = parts.pop()
+            if len(part) > size:
+                parts += [part[size:], part[:size]]
+                continue
+            torch.manual_seed(seed_of(seed, part[0]))
+            try:
+                texts = _write_batch(model, [jobs[number] for number in part], settings, tell, on_tokens)
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise
+                size = len(part) // 2
+                way_on = f"다음에는 --batch_size={particle(str(size), '을/를')} 주세요"
+                warn(f"장치의 메모리가 모자라 한 번에 {size}편씩 씁니다. {way_on}.")
+                parts.append(part)
+            else:
+                written |= {number: text for number, text in zip(part, texts, strict=True) if number >= done}
+        while following in written:
+            yield [written.pop(following)]
+            following += 1
+
+
+def plan_batches(jobs, size):
+    """Yield the numbers of `jobs`, prompts, that are written together, rising: prompts about as long as each other.
+
+    Which they are does not depend on how many are done, so that a run that is taken up draws what it would have drawn.
+    """
+    for start in range(0, len(jobs), WINDOW * size):
+        window = range(start, min(start + WINDOW * size, len(jobs)))
+        by_length = sorted(window, key=lambda number: _size(jobs[number]))
+        for first in range(0, len(window), size):
+            yield sorted(by_length[first : first + size])
+
+
+def seed_of(seed, number):
+    """The seed of the texts from the `number`-th on that are written together; that of number 0 is `seed`."""
+    return (seed + 0x9E3779B97F4A7C15 * number) % 2**63  # far from the seeds that a person tries one after another
+
+
+def _size(prompt):
+    """About how long a prompt is, a str or a conversation: what its tokens take would have to be counted twice."""
+    return len(str(prompt))
+
+
+def _write_batch(model, prompts, settings, tell, on_tokens):
+    texts, left = [""] * len(prompts), settings.length
+    for steps, new in stream_texts(model, prompts, settings, LOOK_EVERY, tell):
+        texts = [text + more for text, more in zip(texts, new, strict=True)]
+        steps = min(steps, left)  # a sentence may be finished beyond it
+        on_tokens(steps * len(prompts))
+        left -= steps
+    on_tokens(left * len(prompts))  # those that it needed less, all its texts having ended
+    return texts

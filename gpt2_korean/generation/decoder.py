@@ -52,6 +52,7 @@ class GPT2Decoder:
         place = torch.empty(largest, device=device, dtype=dtype) if make_linear is linear.packed else None
         self.device, self.dtype, self.attend = device, dtype, attend
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
+        self.cache_bytes = 2 * config["n_layer"] * config["n_embd"] * dtype.itemsize  # of a token
         self.captures, self.warm = captures, False  # warm: whether a step has been run
         self.cache = self.recording = None  # recording: loop.py's, of steps over this cache
         self.heads = config["n_head"]
@@ -75,18 +76,29 @@ class GPT2Decoder:
         """A GPU's matrix units take rows by the 8: GPT-2's 50,257 would halve the speed of the head."""
         return embeddings if self.device.type == "cpu" else F.pad(embeddings, (0, 0, 0, -len(embeddings) % 64))
 
-    def start(self, ids, mask, steps):
-        """Logits [batch, vocab] after `ids` [batch, n], flush right where `mask` is 1; `steps` steps may follow."""
-        return self._logits(*self._start(ids, mask, steps))
+    def start(self, ids, mask, steps, rows=None):
+        """Logits [batch, vocab] after `ids` [batch, n], flush right where `mask` is 1; `steps` steps may follow.
+
+        rows: int64 [batch], with which of `ids` each row begins, where several share one reading; there are then fewer
+            of `ids`. None: each with its own.
+        """
+        logits = self._logits(*self._start(ids, mask, steps, len(ids) if rows is None else len(rows)))
+        if rows is None:
+            return logits
+        self.first.copy_(self.first[rows])
+        for cache in self.cache:
+            read = cache[:, :, :, : ids.shape[1]]
+            read.copy_(read[:, rows])
+        return logits[rows]
 
     def read(self, ids, first):
         """Logits [n, vocab] after each of `ids`, a list, from the `first` on."""
         ids = torch.tensor([ids], device=self.device)
-        x, added = self._start(ids, torch.ones_like(ids), 0)
+        x, added = self._start(ids, torch.ones_like(ids), 0, 1)
         return self.head(x[0, first:], added[0, first:])[0][:, : self.vocab_size]
 
-    def _start(self, ids, mask, steps):
-        batch, width = ids.shape
+    def _start(self, ids, mask, steps, batch):
+        read, width = ids.shape
         slots = self.room(width + steps)
         shape = (2, batch, self.heads, slots, self.tokens.shape[1] // self.heads)
         if self.cache is None or self.cache[0].shape != shape:
@@ -95,15 +107,17 @@ class GPT2Decoder:
             self.cache = [torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in self.layers]
             self.slots = torch.arange(slots, device=self.device)
             self.first, self.next = (self.slots.new_zeros(size) for size in (batch, 1))
-        self.first.copy_((1 - mask).sum(1))  # each row's first slot that is not padding
+        self.first[:read] = (1 - mask).sum(1)  # each row's first slot that is not padding
         self.next.fill_(width)
-        self.padded = bool((self.first > 0).any())
+        self.padded = bool((self.first[:read] > 0).any())
         new = self.slots[:width]
         attention = {"is_causal": True}
         if self.padded:
             # Padding looks at itself alone, since a softmax over nothing is no number.
             causal = new[:, None] >= new
-            attention = {"attn_mask": (causal & (new >= self.first[:, None, None]) | (new[:, None] == new))[:, None]}
+            attention = {
+                "attn_mask": (causal & (new >= self.first[:read, None, None]) | (new[:, None] == new))[:, None]
+            }
         return self._forward(ids, new, width, attention)
 
     def room(self, tokens):
@@ -128,9 +142,10 @@ class GPT2Decoder:
 
     def _forward(self, ids, slots, reach, attention):
         batch, new = ids.shape
-        positions = (slots - self.first[:, None]).clamp(min=0)
+        positions = (slots - self.first[:batch, None]).clamp(min=0)
         x, added = F.embedding(ids, self.tokens), F.embedding(positions, self.positions)
         for (to_qkv, attention_out, mlp_in, mlp_out), cache in zip(self.layers, self.cache, strict=True):
+            cache = cache[:, :batch]  # as long as prompts are read, which several rows may share
             qkv, x = to_qkv(x, added)
             if self.attend is not None and new == 1:
                 y = self.attend(qkv, *cache, self.first, slots, reach)
@@ -160,9 +175,17 @@ class LibraryDecoder:
         # Its class's: in training the model's own forward may be another, which hands the rest on.
         self.accepted = inspect.signature(type(model).forward).parameters
 
-    def start(self, ids, mask, steps):
-        """As GPT2Decoder.start."""
-        self.mask, self.cache = mask, None
+    @property
+    def cache_bytes(self):
+        """As far as a configuration tells; heads that share keys take less."""
+        config = self.model.config.get_text_config()
+        numbers = (getattr(config, name, 0) for name in ("num_hidden_layers", "hidden_size"))
+        return 2 * math.prod(numbers) * self.model.dtype.itemsize
+
+    def start(self, ids, mask, steps, rows=None):
+        """As GPT2Decoder.start; each row is read by itself, since not every cache can be shared."""
+        ids, self.mask = (ids, mask) if rows is None else (ids[rows], mask[rows])
+        self.cache = None
         return self._forward(ids)
 
     def read(self, ids, first):

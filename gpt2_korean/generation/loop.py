@@ -49,12 +49,15 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
     more: how many tokens may follow `length`, for which no room is kept behind a prompt.
     """
     device, context = decoder.device, decoder.context
-    windows = [torch.tensor(fit_prompt(prompt, length, context), device=device) for prompt in prompts]
-    states = torch.zeros(len(windows), dtype=torch.long, device=device)
+    places = {}  # of each prompt among those that differ: several texts of one prompt share one reading of it
+    shares = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
+    windows = [torch.tensor(fit_prompt(prompt, length, context), device=device) for prompt in places]
+    shares = torch.tensor(shares, device=device) if len(places) < len(prompts) else None
+    states = torch.zeros(len(prompts), dtype=torch.long, device=device)
     if breakers is None:
         breakers = torch.zeros(decoder.vocab_size, dtype=torch.bool)
     breakers = breakers.to(device, copy=True)  # a recording keeps it
-    ended = [False] * len(windows)
+    ended = [False] * len(prompts)
     done, length = 0, length + more
     while done < length:
         ids, mask = pad_left(windows)
@@ -62,7 +65,8 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
         if context is not None:
             # The last token of a stretch is drawn but never read, so it needs no position.
             steps = min(steps, context - width + 1)
-        logits = decoder.start(ids, mask, steps - 1)
+        logits = decoder.start(ids, mask, steps - 1, shares)
+        ids, mask = (ids, mask) if shares is None else (ids[shares], mask[shares])
         history = F.pad(ids.where(mask == 1, -1), (decoder.room(width + steps) - width, 0), value=-1)
         rows = _Rows(history, *torch.tensor([done, length], device=device), states, breakers)
         rows, replays = _recorded(decoder, rows, sampling, eos_token_id, utf8)
@@ -81,7 +85,7 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
                 if all(ended):
                     return
         done, states = done + steps, rows.states
-        newest = [row[row >= 0] for row in rows.history]
+        shares, newest = None, [row[row >= 0] for row in rows.history]
         windows = [row if context is None or len(row) <= context else row[-(context // 2) :] for row in newest]
 
 

@@ -27,6 +27,7 @@ class OpenVINODecoder:
 
     def __init__(self, config, weights, dtype, forget=None):
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
+        self.cache_bytes = 2 * config["n_layer"] * config["n_embd"] * dtype.itemsize
         self.weights = {name: _in_float32(weight) for name, weight in weights.items()}  # which the graph does not copy
         precision = "bf16" if dtype == torch.bfloat16 else "f32"
         properties = {
@@ -49,7 +50,7 @@ class OpenVINODecoder:
         packing.result()
         forget()
 
-    def start(self, ids, mask, steps):
+    def start(self, ids, mask, steps, rows=None):
         """As GPT2Decoder.start."""
         places = torch.arange(ids.shape[1])
         self.padding = (1 - mask).sum(1)[:, None]
@@ -57,7 +58,11 @@ class OpenVINODecoder:
         # Padding looks at itself alone: a softmax over nothing is no number.
         sees = (places <= places[:, None]) & (places >= self.padding[:, None]) | (places == places[:, None])
         self.request.reset_state()
-        return self._forward(ids, places, sees, len(places) - 1)[:, -1]
+        logits, self.rows = self._forward(ids, places, sees, len(places) - 1)[:, -1], rows
+        if rows is None:
+            return logits
+        self.padding = self.padding[rows]
+        return logits[rows]
 
     def read(self, ids, first):
         """As GPT2Decoder.read."""
@@ -76,14 +81,15 @@ class OpenVINODecoder:
         """As GPT2Decoder.step."""
         self.length += 1
         places = torch.arange(self.length)
-        return self._forward(tokens[:, None], places[-1:], (places >= self.padding)[:, None], 0)[:, -1]
+        rows, self.rows = self.rows, None  # what has been read is shared out once
+        return self._forward(tokens[:, None], places[-1:], (places >= self.padding)[:, None], 0, rows)[:, -1]
 
-    def _forward(self, ids, places, sees, first):
+    def _forward(self, ids, places, sees, first, rows=None):
         inputs = {
             "ids": ids,
             "positions": (places - self.padding).clamp(min=0),
             "mask": torch.where(sees, 0.0, NEVER)[:, None],
-            "rows": torch.arange(len(ids), dtype=torch.int32),
+            "rows": torch.arange(len(ids), dtype=torch.int32) if rows is None else rows.int(),
             "first": torch.tensor([first]),
         }
         outputs = self.request.infer({name: each.numpy() for name, each in inputs.items()}, share_inputs=True)

@@ -13,13 +13,15 @@ class Output:
     """Where the texts of a run go besides stdout, and how they are shown.
 
     file: of their records, None for none. alone: whether texts are shown by themselves, as answers are, or behind
-    their prompts. prompts: the PromptOptions. model: the LoadOptions that load settled.
+    their prompts. prompts: the PromptOptions. model: the LoadOptions that load settled. batch_size: how many are
+    written together, 1 where a person looks on.
     """
 
     file: str | None
     alone: bool
     prompts: object
     model: object
+    batch_size: int = 1
 
 
 def check_output_file(path):
@@ -85,18 +87,24 @@ def print_piece(text):
         return False
 
 
+def describe_writing(model, prompts, settings):
+    """What decides a text besides its prompt and the seed: a dict. model, prompts: see Output."""
+    about = {
+        "allow_invalid_utf8": model.allow_invalid_utf8,
+        "quantize": model.quantize,
+        "prompt_template": prompts.prompt_template,
+        "system": prompts.system,
+        "raw": model.raw,
+        "model_name_or_path": model.model_name_or_path,
+        "device": model.device,
+        "dtype": model.dtype,
+    }
+    return about | vars(settings)
+
+
 def append_record(out, prompt, text, settings):
     """Append a text to the .jsonl file, with what it takes to write it again."""
-    about = {
-        "allow_invalid_utf8": out.model.allow_invalid_utf8,
-        "quantize": out.model.quantize,
-        "prompt_template": out.prompts.prompt_template,
-        "system": out.prompts.system,
-        "raw": out.model.raw,
-        "model_name_or_path": out.model.model_name_or_path,
-        "device": out.model.device,
-        "dtype": out.model.dtype,
-    }
-    record = {"prompt": prompt, "text": text, "seed": out.model.seed, "settings": about | vars(settings)}
+    about = describe_writing(out.model, out.prompts, settings) | {"batch_size": out.batch_size}
+    record = {"prompt": prompt, "text": text, "seed": out.model.seed, "settings": about}
     with open(out.file, "a", encoding="utf-8", newline="\n") as file:
         print(json.dumps(record, ensure_ascii=False), file=file)

@@ -167,27 +167,6 @@ def _shorten(model, conversation, ids, length):
     return ids[:start] + ids[start + excess :]
 
 
-def write_each(model, prompts, settings):
-    """Yield for each prompt an iterator over the pieces of the text that continues it."""
-    for prompt in prompts:
-        yield (new for _, (new,) in stream_texts(model, [prompt], settings, LOOK_EVERY_IN_STREAM))
-
-
-def write_batches(model, prompts, settings, batch_size, on_tokens):
-    """As write_each, `batch_size` texts at a time, each in one piece; calls `on_tokens` with the tokens done."""
-    for start in range(0, len(prompts), batch_size):
-        batch = prompts[start : start + batch_size]
-        texts, left = [""] * len(batch), settings.length
-        for steps, new in stream_texts(model, batch, settings, LOOK_EVERY):
-            texts = [text + more for text, more in zip(texts, new, strict=True)]
-            steps = min(steps, left)  # a sentence may be finished beyond it
-            on_tokens(steps * len(batch))
-            left -= steps
-        on_tokens(left * len(batch))  # those that it needed less, all its texts having ended
-        for text in texts:
-            yield [text]
-
-
 def _tell_of_context(encoded, length, context, tell):
     longest = max(map(len, encoded))
     kept = max(len(fit_prompt(ids, length, context)) for ids in encoded)

@@ -304,11 +304,17 @@ def test_the_size_of_a_vocabulary_that_is_not_learnt_is_refused(tokenizer):
 
 
 @pytest.mark.parametrize("mode", ["--interactive", "--serve"])
-@pytest.mark.parametrize("flag", ["--stream", "--stream=false", "--batch_size=32", "--batch-size=4"])
+@pytest.mark.parametrize("flag", ["--stream", "--stream=false", "--batch_size=32", "--batch-size=4", "--resume"])
 def test_what_a_session_and_the_page_settle_themselves_is_refused(mode, flag):
     with pytest.raises(UsageError) as refusal:
         parse_generate_options(["--model_name_or_path=x", mode, flag])
     assert mode in str(refusal.value) and flag.split("=")[0].replace("batch-", "batch_") in str(refusal.value)
+
+
+def test_taking_up_needs_the_file_of_what_is_written():
+    with pytest.raises(UsageError, match=r"--resume.*--output_file"):
+        parse_generate_options(["--model_name_or_path=x", "--resume"])
+    assert parse_generate_options(["--model_name_or_path=x", "--resume", "--output_file=글.jsonl"]).output.resume
 
 
 @pytest.mark.parametrize("flag", ["--host=127.0.0.1", "--port=7860"])

@@ -206,3 +206,23 @@ def test_other_architectures_generate_too(rng):
     prompts = [random_prompt(rng) for _ in range(8)]
     ours = generate_ids(LibraryDecoder(llama), prompts, 10, GREEDY, -1)
     assert ours == [library_ids(llama, prompt, 10) for prompt in prompts]
+
+
+def test_texts_of_one_prompt_share_one_reading_and_are_as_those_read_apart(model, decoder, rng):
+    for _ in range(5):
+        some = [random_prompt(rng, longest=rng.choice([1, 12, CONTEXT])) for _ in range(rng.randint(1, 4))]
+        prompts = [rng.choice(some) for _ in range(9)]
+        length = rng.choice([1, 2, 9, 50])
+        alone = [generate_ids(decoder, [prompt], length, GREEDY, -1)[0] for prompt in prompts]
+        assert generate_ids(decoder, prompts, length, GREEDY, -1) == alone
+
+
+def test_a_prompt_of_many_texts_is_read_once(model, rng, monkeypatch):
+    decoder, read = gpt2_decoder(model), []
+    forward = decoder._forward
+    monkeypatch.setattr(decoder, "_forward", lambda ids, *more: read.append(ids.shape) or forward(ids, *more))
+    one, other = random_prompt(rng), random_prompt(rng)
+    generate_ids(decoder, [one, other, one, one], 3, GREEDY, -1)
+    assert read == [(2, max(len(one), len(other))), (4, 1), (4, 1)]
+    drawn = generate_ids(decoder, [one] * 3, 9, Sampling(), -1)
+    assert len({*map(tuple, drawn)}) == 3  # and yet each is drawn by itself

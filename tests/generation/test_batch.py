@@ -1,0 +1,183 @@
+"""Many prompts at once: texts in their order that do not depend on the batch, on memory or on a kill."""
+
+import json
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from gpt2_korean import device
+from gpt2_korean.cli.generate_options import parse_generate_options
+from gpt2_korean.generation.batch import plan_batches, write_batches, write_each
+from gpt2_korean.generation.batch_size import MOST_ON_CPU, UNKNOWN, choose_batch_size
+from gpt2_korean.generation.load import read_model
+
+CPU = torch.device("cpu")
+SAMPLED = parse_generate_options(["--model_name_or_path=m", "--length=6"]).settings
+GREEDY = parse_generate_options(["--model_name_or_path=m", "--length=6", "--temperature=0", "--stop=다"]).settings
+
+
+@pytest.fixture(scope="module", params=["tiny_model_folder", "chat_model_folder"])
+def model(request):
+    """Of texts, and of conversations: in one type, so that rounding is the same."""
+    return read_model(request.getfixturevalue(request.param), CPU, torch.float32)
+
+
+@pytest.fixture
+def jobs(model, sample_texts, rng):
+    """Prompts of all lengths, some of them twice and more, as `model` takes them."""
+    some = [rng.choice(sample_texts)[: rng.choice([1, 5, 20, 60])].strip() for _ in range(9)]
+    texts = [text for text in some for _ in range(rng.randint(1, 3))]
+    return texts if model.chat is None else [[{"role": "user", "content": text}] for text in texts]
+
+
+def texts_of(model, jobs, settings, size, seed=1, done=0, told=lambda tokens: None):
+    return [text for pieces in write_batches(model, jobs, settings, size, seed, done, told) for text in pieces]
+
+
+def test_greedy_texts_are_those_of_each_prompt_alone_whatever_the_batch(model, jobs):
+    alone = ["".join(pieces) for pieces in write_each(model, jobs, GREEDY, 1)]
+    for size in (1, 2, 3, 7, 64):
+        assert texts_of(model, jobs, GREEDY, size) == alone
+
+
+def test_what_is_drawn_is_the_same_again_and_from_wherever_it_is_taken_up(model, jobs, rng):
+    for size in (2, 3, 64):
+        whole = texts_of(model, jobs, SAMPLED, size)
+        assert whole == texts_of(model, jobs, SAMPLED, size) != texts_of(model, jobs, SAMPLED, size, seed=2)
+        done = rng.randint(1, len(jobs))
+        assert texts_of(model, jobs, SAMPLED, size, done=done) == whole[done:]
+    streamed = ["".join(pieces) for pieces in write_each(model, jobs, SAMPLED, 1)]
+    done = rng.randint(1, len(jobs))
+    assert ["".join(pieces) for pieces in write_each(model, jobs, SAMPLED, 1, done)] == streamed[done:]
+
+
+def test_each_text_is_planned_once_beside_those_about_as_long(rng):
+    for _ in range(50):
+        jobs, size = ["가" * rng.randint(0, 99) for _ in range(rng.randint(1, 60))], rng.randint(1, 20)
+        batches = list(plan_batches(jobs, size))
+        assert sorted(number for batch in batches for number in batch) == list(range(len(jobs)))
+        assert all(batch == sorted(batch) and len(batch) <= size for batch in batches)
+        spread = sum(max(len(jobs[n]) for n in batch) * len(batch) for batch in batches)
+        in_order = [range(len(jobs))[start : start + size] for start in range(0, len(jobs), size)]
+        assert spread <= sum(max(len(jobs[n]) for n in batch) * len(batch) for batch in in_order)
+
+
+def test_texts_come_before_all_are_written(model, jobs):
+    tokens = []
+    texts = write_batches(model, jobs * 4, GREEDY, 2, 1, 0, tokens.append)
+    next(texts)
+    assert sum(tokens) <= 8 * GREEDY.length
+    assert len(list(texts)) == 4 * len(jobs) - 1 and sum(tokens) == 4 * len(jobs) * GREEDY.length
+
+
+def test_where_memory_runs_out_fewer_are_written_at_a_time_and_none_is_lost(model, jobs, monkeypatch, capsys):
+    start, tried = model.decoder.start, []
+
+    def start_with_little_memory(ids, mask, steps, rows=None, most=3):
+        tried.append(len(ids) if rows is None else len(rows))
+        if tried[-1] > most:
+            raise torch.OutOfMemoryError("stands in for a device that is too small")
+        return start(ids, mask, steps, rows)
+
+    alone = ["".join(pieces) for pieces in write_each(model, jobs, GREEDY, 1)]
+    monkeypatch.setattr(model.decoder, "start", start_with_little_memory)
+    assert texts_of(model, jobs, GREEDY, 8) == alone
+    told = [line for line in capsys.readouterr().err.splitlines() if "메모리" in line]
+    assert [line.split("--batch_size=")[1][0] for line in told] == ["4", "2"]
+    assert tried[:3] == [8, 4, 2] and max(tried[2:]) <= 2
+    monkeypatch.setattr(model.decoder, "start", partial(start_with_little_memory, most=0))
+    with pytest.raises(torch.OutOfMemoryError):
+        texts_of(model, jobs, GREEDY, 8)
+
+
+def test_the_batch_is_chosen_by_the_memory_that_is_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "ROOT", tmp_path)
+    decoder = SimpleNamespace(device=CPU, context=1024, vocab_size=1000, cache_bytes=10**5, room=lambda tokens: tokens)
+    assert choose_batch_size(decoder, 10, 100) == UNKNOWN
+    (tmp_path / "proc").mkdir()
+    sizes = {}
+    for gigabytes in (0.001, 0.5, 2, 2.1, 1000):
+        (tmp_path / "proc" / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable: {int(gigabytes * 2**20)} kB\n")
+        sizes[gigabytes] = choose_batch_size(decoder, 10, 100), choose_batch_size(decoder, 900, 900)
+    assert sizes[0.001] == (1, 1) and sizes[1000] == (MOST_ON_CPU, MOST_ON_CPU) and sizes[2] == sizes[2.1]
+    short, long = zip(*sizes.values(), strict=True)
+    assert (
+        [*short] == sorted(short) and [*long] == sorted(long) and all(a >= b for a, b in zip(short, long, strict=True))
+    )
+    # As much as it says it takes at most.
+    assert sizes[0.5][0] * 110 * 10**5 <= 0.5 * 2**30 and sizes[2][1] * 1024 * 10**5 <= 2 * 2**30
+
+
+@pytest.fixture
+def write(run_main, tiny_model_folder, tmp_path, sample_texts):
+    """Run generate.py over a file of prompts into a file of records."""
+    prompts = tmp_path / "앞글.txt"
+    prompts.write_text("\n".join([text.split("\n")[0][:size] for text, size in zip(sample_texts, SIZES, strict=False)]))
+    words = [f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--dtype=float32", "--length=5"]
+    words += [f"--prompt_file={prompts}", "--num_return_sequences=2"]
+
+    def run(file, *more):
+        return run_main("generate.py", *words, f"--output_file={file}", *more)
+
+    return run
+
+
+SIZES = [4, 25, 9, 60, 2, 14, 33]
+
+
+def test_a_file_that_was_cut_at_any_byte_is_taken_up_to_what_it_would_have_been(write, tmp_path, rng):
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    assert write(whole, "--batch_size=3", "--resume")[0] == 0  # the seed is drawn
+    content = whole.read_bytes()
+    lines = content.splitlines(keepends=True)
+    for size in (0, 1, 20, len(lines[0]) - 1, len(lines[0]), *(rng.randint(1, len(content) - 1) for _ in range(5))):
+        cut.write_bytes(content[:size])
+        done = content[:size].count(b"\n")  # those tell the seed and the batch
+        again = [] if done else [f"--seed={json.loads(lines[0])['seed']}", "--batch_size=3"]
+        code, out, err = write(cut, "--resume", *again)
+        assert code == 0 and cut.read_bytes() == content
+        assert out.count("===\n") == len(lines) - done and (f"{done}편이 있습니다" in err) == (done > 0)
+    code, out, err = write(whole, "--resume")
+    assert (code, out) == (0, "") and "더 쓸 것이 없습니다" in err and "장치" not in err
+    assert whole.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (["--top_k=9"], "--top_k: 그때는 50, 지금은 9"),
+        (["--stop=가"], '--stop: 그때는 없음, 지금은 ["가"]'),
+        (["--seed=4"], "--seed: 그때는 3, 지금은 4"),
+        (["--length=6"], "--length: 그때는 5"),
+        (["--num_return_sequences=3"], "3번째 줄은 다른 앞글"),
+        (["--num_return_sequences=1"], "2번째 줄은 다른 앞글"),
+    ],
+)
+def test_a_file_of_another_run_is_refused_and_stays_as_it_was(write, tmp_path, changed, named):
+    file = tmp_path / "글.jsonl"
+    write(file, "--seed=3")
+    content = file.read_bytes()[:-9]
+    file.write_bytes(content)
+    code, out, err = write(file, "--seed=3", "--resume", *changed)
+    assert (code, out) == (2, "") and named in err and "--output_file" in err
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["일기", "첫 줄\n둘째 줄\n", "[1]\n", '{"prompt": 1}\n', '{"text": "가"}', "\n"])
+def test_a_file_that_is_no_records_is_left_alone(write, tmp_path, content):
+    file = tmp_path / "글.jsonl"
+    file.write_text(content, "utf-8")
+    code, out, err = write(file, "--resume")
+    assert (code, out) == (2, "") and "1번째 줄은 글의 기록이 아닙니다" in err
+    assert file.read_text("utf-8") == content
+
+
+def test_more_prompts_and_more_texts_of_the_last_are_added_to_what_there_is(run_main, tiny_model_folder, tmp_path):
+    file = tmp_path / "글.jsonl"
+    words = ["generate.py", f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--length=4"]
+    words += [f"--output_file={file}", "--resume", "--temperature=0"]
+    for more in (["--prompt=가"], ["--prompt=가", "--prompt=나"]):
+        assert run_main(*words, *more)[0] == 0
+    assert [json.loads(line)["prompt"] for line in file.read_text("utf-8").splitlines()] == ["가", "나"]
