@@ -1,11 +1,12 @@
 """Which recipe learns most from the same text in the same time: optimizer, schedule, dropout, weight decay, averaging?
 
-Each recipe is a string of settings that differ from train.py's defaults; the first, the empty one, is those defaults.
+Each recipe is a string of settings that differ from DEFAULTS, what train.py took before it had a plan
+(training/plan.py); the first, the empty one, is those. What the plan takes has to be spelt out.
 
     python benchmarks/recipe.py --korean=reviews.txt.xz --english=books.txt.xz --gpt2_tokenizer=FOLDER \
       --megabytes 1000 5 --seconds 60 30 --recipes "" "muon" "muon dropout=0" "dropout=0 weight_decay=1"
 
-    muon               --optim=muon for the layers' matrices
+    muon               --optim=muon for the layers' matrices; muon=5 with five iterations
     learning_rate=     of all weights but new embeddings
     embeddings=        the learning rate of new embeddings
     weight_decay=      of matrices and embeddings
@@ -68,6 +69,7 @@ DEFAULTS = {
     "average": 0.0,
 }
 HELD_OUT_CHARACTERS = 200_000
+ITERATIONS = muon.STEPS
 
 
 def main():
@@ -167,7 +169,7 @@ def compare(words, start, blocks, test, characters, length, options):
         best, ends, places = [*best, bits], [*ends, curve[-1][1]], [*places, place]
         print("#", words, seed, " ".join(f"{bits:.4f}" for _, bits in curve), file=sys.stderr, flush=True)
     row = (
-        words or "today", f"{statistics.mean(best):.4f}", f"{(max(best) - min(best)) / 2:.4f}",
+        words or "before", f"{statistics.mean(best):.4f}", f"{(max(best) - min(best)) / 2:.4f}",
         f"{statistics.mean(places):.2f}", f"{statistics.mean(ends):.4f}", steps,
         f"{steps * options.batch / len(blocks):.1f}", f"{1000 * taken / steps:.2f}",
     )  # fmt: skip
@@ -241,7 +243,7 @@ def build_optimizer(model, recipe, options):
     betas = (0.9, recipe["beta2"])
     optimizer = kind(groups, lr=recipe["learning_rate"], betas=betas, fused=next(model.parameters()).is_cuda)
     if recipe["muon"]:
-        muon.STEPS = int(recipe["muon"]) if recipe["muon"] > 1 else muon.STEPS
+        muon.STEPS = int(recipe["muon"]) if recipe["muon"] > 1 else ITERATIONS
         for count, weights in layer_matrices(model).items():
             split_off(optimizer, weights, matrices=count)
     if options.start == "english" and options.vocabulary == "new":
