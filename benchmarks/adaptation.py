@@ -17,8 +17,9 @@ GPT-2's weights cannot be downloaded, an English start is trained first, for a w
 
 Training is train.py's own (speed/forward.py, speed/graphs.py), not compiled, in bfloat16, the learning rate rising
 for a twentieth and falling to 0. Setting up is on the clock, unless --free_set_up is given; the embeddings, all but the
-same for each seed, are computed once. Each result is the best of the evaluations along the way, the first of them close
-together, since a small corpus is learnt by heart before the time is up; its mean over the seeds.
+same for each seed, are computed once. On a machine that others use too, --steps compares after as many steps instead.
+Each result is the best of the evaluations along the way, the first of them close together, since a small corpus is
+learnt by heart before the time is up; its mean over the seeds.
 """
 
 import argparse
@@ -59,15 +60,15 @@ HELD_OUT_CHARACTERS = 100_000
 def main():
     options = parse()
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    documents, held_out = korean_documents(options.korean)
+    documents, held_out = korean_documents(options.korean, options.held_out)
     options.methods = [method for method in options.methods if peer_starts.is_ready(method)]
     start, old = english_start(options, device)
     print(f"{device}, torch {torch.__version__}, {start.num_parameters() / 1e6:.0f} M parameters", flush=True)
-    for megabytes, seconds in zip(options.megabytes, options.seconds, strict=True):
+    for megabytes, length in zip(options.megabytes, options.steps or options.seconds, strict=True):
         texts = take(documents, megabytes * 1e6)
         korean = korean_tokenizer(texts, options)
         print(f"\n{sum(map(len, texts)):,} characters, {len(korean):,} tokens in the vocabulary", flush=True)
-        compare(start, old, korean, texts, held_out, seconds, options, device)
+        compare(start, old, korean, texts, held_out, length, options, device)
 
 
 def parse():
@@ -76,8 +77,10 @@ def parse():
     add_start(parser)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[0.3, 5, 1000], help="corpus sizes, UTF-8")
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 20, 60], help="of training, for each size")
+    parser.add_argument("--steps", type=int, nargs="+", help="of training, for each size, instead of --seconds")
     parser.add_argument("--most_epochs", type=float, default=math.inf, help="after which the learning rate is 0")
     parser.add_argument("--free_set_up", action="store_true", help="leave setting up off the clock")
+    parser.add_argument("--held_out", type=int, default=HELD_OUT_CHARACTERS, help="characters to measure with")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--evaluations", type=int, default=24, help="along the way, of which the best counts")
     parser.add_argument("--embedding_learning_rate", type=float, default=NEW_EMBEDDINGS, help="of ours")
@@ -101,8 +104,8 @@ def add_start(parser):
     parser.add_argument("--keep", type=Path, help="folder in which to keep what is made first, for the next run")
 
 
-def compare(start, old, korean, texts, held_out, seconds, options, device):
-    """Print what each method comes to, after the same time and after the same characters."""
+def compare(start, old, korean, texts, held_out, length, options, device):
+    """Print what each method comes to, after the same time (or steps) and after the same characters."""
     tokenizers = {"old": old, "new": korean}
     blocks = {name: packed(texts, each, options.context, device) for name, each in tokenizers.items()}
     tests = {name: packed(held_out, each, options.context, device) for name, each in tokenizers.items()}
@@ -132,6 +135,7 @@ def compare(start, old, korean, texts, held_out, seconds, options, device):
             best, at = min(measured, default=(before, 0))
             bits.append(best)
             bests.append(at)
+            print("#", method, seed, *(f"{bits:.4f}" for bits, _ in measured), file=sys.stderr, flush=True)
         read = int(steps * options.batch / len(blocks[name]) * characters)
         speed = f"{characters_per_second(model, tokenizers[name]):,.0f}" if equal == "time" else ""
         spread = f"{(max(bits) - min(bits)) / 2:.3f}"
@@ -140,12 +144,16 @@ def compare(start, old, korean, texts, held_out, seconds, options, device):
         print(f"| {' | '.join(map(str, row))} |", flush=True)
         return read
 
+    def share_of_time(most_steps, spent, steps, taken):
+        return max((spent + taken) / length, steps / most_steps)
+
     read, most = {}, options.most_epochs / options.batch
     for method in options.methods:
         most_steps = most * len(blocks["old" if method == "original" else "new"])
-        read[method] = report(
-            method, "time", lambda spent, steps, taken, most=most_steps: max((spent + taken) / seconds, steps / most)
-        )
+        if options.steps:
+            read[method] = report(method, "steps", lambda _, steps, __: steps / length)
+        else:
+            read[method] = report(method, "time", partial(share_of_time, most_steps))
     if "original" not in read:
         return
     for method in options.methods[1:]:
@@ -153,11 +161,11 @@ def compare(start, old, korean, texts, held_out, seconds, options, device):
         report(method, "characters", lambda _, steps, __, whole=whole: steps / whole)
 
 
-def korean_documents(path):
+def korean_documents(path, characters=HELD_OUT_CHARACTERS):
     """Those to learn from, in a random order, and those held out."""
     documents = [line for line in read(path).split("\n") if line.strip()]
     random.Random(0).shuffle(documents)
-    held_out = take(documents, HELD_OUT_CHARACTERS, len)
+    held_out = take(documents, characters, len)
     return documents[len(held_out) :], held_out
 
 

@@ -5,7 +5,7 @@ corpus as tokens of the new one, int64 [n]; and gives rows [new vocab, width] on
 downloaded. Their packages are no part of requirements.txt, and want older ones beside them than they need:
 
     pip install --no-deps tokenizer-adapter deepfocus fasttext-numpy2-wheel entmax fastdist print-on-steroids mergekit
-    pip install numba rich pydantic immutables
+    pip install numba scipy rich pydantic immutables
 """
 
 import contextlib

@@ -1,11 +1,12 @@
 """Which recipe learns most from the same text in the same time: optimizer, schedule, dropout, weight decay, averaging?
 
-Each recipe is a string of settings that differ from train.py's defaults; the first, the empty one, is those defaults.
+Each recipe is a string of settings that differ from DEFAULTS, what train.py took before it had a plan
+(training/plan.py); the first, the empty one, is those. What the plan takes has to be spelt out.
 
     python benchmarks/recipe.py --korean=reviews.txt.xz --english=books.txt.xz --gpt2_tokenizer=FOLDER \
       --megabytes 1000 5 --seconds 60 30 --recipes "" "muon" "muon dropout=0" "dropout=0 weight_decay=1"
 
-    muon               --optim=muon for the layers' matrices
+    muon               --optim=muon for the layers' matrices; muon=5 with five iterations
     learning_rate=     of all weights but new embeddings
     embeddings=        the learning rate of new embeddings
     weight_decay=      of matrices and embeddings
@@ -17,8 +18,8 @@ Each recipe is a string of settings that differ from train.py's defaults; the fi
 
 The body is an English GPT-2 made here (see adaptation.py) with a Korean vocabulary, --vocabulary=old keeps GPT-2's,
 --start=none begins from random weights, --lora_rank trains an adapter. A recipe's seconds are those of its own
-steps, recorded as train.py records them; evaluations are off the clock. Each result is the best of those along the
-way, as early stopping would find it.
+steps, recorded as train.py records them; evaluations are off the clock. On a machine that others use too, --steps
+compares after as many steps instead. Each result is the best of the evaluations, as early stopping would find it.
 """
 
 import argparse
@@ -68,42 +69,46 @@ DEFAULTS = {
     "average": 0.0,
 }
 HELD_OUT_CHARACTERS = 200_000
+ITERATIONS = muon.STEPS
 
 
 def main():
     options = parse()
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    documents, held_out = korean_documents(options.korean)
+    documents, held_out = korean_documents(options.korean, options.held_out)
     start, old = kept_english_start(options, device)
     print(f"{device}, torch {torch.__version__}, {start.num_parameters() / 1e6:.0f} M parameters", flush=True)
-    for megabytes, seconds in zip(options.megabytes, options.seconds, strict=True):
+    unit = "steps" if options.steps else "s"
+    for megabytes, length in zip(options.megabytes, options.steps or options.seconds, strict=True):
         texts = take(documents, megabytes * 1e6)
         tokenizer = old if options.vocabulary == "old" else korean_tokenizer(texts, options)
         blocks, test = (packed(each, tokenizer, options.context, device) for each in (texts, held_out))
         model = prepare(start, old, tokenizer, blocks, options)
         characters, tokens = sum(map(len, texts)), blocks.numel()
-        print(f"\n{characters:,} characters, {tokens:,} tokens, {seconds:g} s", flush=True)
+        print(f"\n{characters:,} characters, {tokens:,} tokens, {length:g} {unit}", flush=True)
         print("| recipe | bits per character | ± | best at | at the end | steps | epochs | ms a step |")
         print(f"{'|---' * 8}|")
         for words in options.recipes:
-            compare(words, model, blocks, test, sum(map(len, held_out)), seconds, options)
+            compare(words, model, blocks, test, sum(map(len, held_out)), length, options)
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--korean", required=True, nargs="+", help=".txt.xz with a document a line, or .jsonl.xz")
     add_start(parser)
+    parser.add_argument("--held_out", type=int, default=HELD_OUT_CHARACTERS, help="characters to measure with")
     parser.add_argument("--start", choices=("english", "none"), default="english")
     parser.add_argument("--vocabulary", choices=("new", "old"), default="new")
     parser.add_argument("--lora_rank", type=int, default=0)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[1000, 5, 0.3], help="corpus sizes, UTF-8")
     parser.add_argument("--seconds", type=float, nargs="+", default=[60, 30, 10], help="of training, for each size")
+    parser.add_argument("--steps", type=int, nargs="+", help="of training, for each size, instead of --seconds")
     parser.add_argument("--recipes", nargs="+", default=["", "muon"])
     parser.add_argument("--evaluations", type=int, default=12, help="along the way")
     return parser.parse_args()
 
 
-def korean_documents(paths):
+def korean_documents(paths, characters):
     """Those to learn from, in a random order, and those held out."""
     documents = []
     for path in paths:
@@ -111,7 +116,7 @@ def korean_documents(paths):
         documents += [json.loads(line)["text"] for line in lines] if ".jsonl" in path else lines
     order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(0)).tolist()
     documents = [documents[place] for place in order]
-    held_out = take(documents, HELD_OUT_CHARACTERS, len)
+    held_out = take(documents, characters, len)
     return documents[len(held_out) :], held_out
 
 
@@ -143,7 +148,7 @@ def prepare(start, old, tokenizer, blocks, options):
     return model
 
 
-def compare(words, start, blocks, test, characters, seconds, options):
+def compare(words, start, blocks, test, characters, length, options):
     """Print what a recipe comes to over the seeds."""
     recipe = dict(DEFAULTS)
     for word in words.split():
@@ -159,20 +164,20 @@ def compare(words, start, blocks, test, characters, seconds, options):
         if options.lora_rank:
             model = lora.adapt(model, options.lora_rank, train_embeddings=options.vocabulary == "new")
         measure = partial(bits_per_character, blocks=test, characters=characters)
-        curve, steps, taken = train(model, blocks, recipe, seconds, options, measure)
+        curve, steps, taken = train(model, blocks, recipe, length, options, measure)
         place, bits = min(curve, key=lambda point: point[1])
         best, ends, places = [*best, bits], [*ends, curve[-1][1]], [*places, place]
         print("#", words, seed, " ".join(f"{bits:.4f}" for _, bits in curve), file=sys.stderr, flush=True)
     row = (
-        words or "today", f"{statistics.mean(best):.4f}", f"{(max(best) - min(best)) / 2:.4f}",
+        words or "before", f"{statistics.mean(best):.4f}", f"{(max(best) - min(best)) / 2:.4f}",
         f"{statistics.mean(places):.2f}", f"{statistics.mean(ends):.4f}", steps,
         f"{steps * options.batch / len(blocks):.1f}", f"{1000 * taken / steps:.2f}",
     )  # fmt: skip
     print(f"| {' | '.join(map(str, row))} |", flush=True)
 
 
-def train(model, blocks, recipe, seconds, options, measure):
-    """Train for `seconds`; `(the evaluations [(share of the run, bits)], how many steps, the seconds they took)`."""
+def train(model, blocks, recipe, length, options, measure):
+    """Train for so many seconds or steps; `(the evaluations [(share of the run, bits)], the steps, their seconds)`."""
     body = model.get_base_model() if options.lora_rank else model
     for module in body.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -189,7 +194,7 @@ def train(model, blocks, recipe, seconds, options, measure):
     optimizer.zero_grad(set_to_none=True)
     steps, spent, curve, sums, summed = 0, 0.0, [], None, 0
     marks = [number / options.evaluations for number in range(1, options.evaluations)]
-    while (share := spent / seconds) < 1:
+    while (share := (steps if options.steps else spent) / length) < 1:
         begin = time.perf_counter()
         factor = min(1, share / recipe["warmup"] + 0.01) * min(1, (1 - share) / recipe["decay"])
         for group in optimizer.param_groups:
@@ -207,7 +212,7 @@ def train(model, blocks, recipe, seconds, options, measure):
         if steps % 4 == 0:
             loss.item()  # waits for the device, so that the clock is right
         spent += time.perf_counter() - begin
-        while marks and spent / seconds >= marks[0]:
+        while marks and (steps if options.steps else spent) / length >= marks[0]:
             curve.append((marks.pop(0), evaluate(body, functions, measure)))
     curve.append((1.0, evaluate(body, functions, measure)))
     if summed:
@@ -238,7 +243,7 @@ def build_optimizer(model, recipe, options):
     betas = (0.9, recipe["beta2"])
     optimizer = kind(groups, lr=recipe["learning_rate"], betas=betas, fused=next(model.parameters()).is_cuda)
     if recipe["muon"]:
-        muon.STEPS = int(recipe["muon"]) if recipe["muon"] > 1 else muon.STEPS
+        muon.STEPS = int(recipe["muon"]) if recipe["muon"] > 1 else ITERATIONS
         for count, weights in layer_matrices(model).items():
             split_off(optimizer, weights, matrices=count)
     if options.start == "english" and options.vocabulary == "new":

@@ -1,8 +1,8 @@
 """What a run takes where nobody said: by how much text there is, how often it is read, and how wide the model is.
 
 The rule is for what is learnt anew, a vocabulary or a whole model. What goes on learning with its own vocabulary keeps
-the usual defaults, and so does the rate of an adapter. A flag that is given is obeyed. How long a run is, is for its
-user to say. The figures are those of benchmarks/RESULTS.md.
+the usual defaults. A flag that is given is obeyed. How long a run is, is for its user to say. The figures are those of
+benchmarks/RESULTS.md.
 """
 
 from gpt2_korean.checkpoints.complete import RESUME, read_json
@@ -16,6 +16,7 @@ OFTEN = 4
 MUON = "muon"  # the value of --optim that is ours alone: see muon.py
 # The peak learning rate times the model's width, and the most that it is.
 RATES = {MUON: (1.0, 2e-3), "adamw": (0.5, 1e-3), "adamw, often": (0.3, 1e-3)}
+ADAPTER = 3  # times that rate is an adapter's
 # Muon's work is the same for any number of tokens: so many of them a step, for each of the width, make it pay.
 MUON_TOKENS = 16
 WARM_UP = 0.1  # of the run; runs of a few hundred steps need so much (benchmarks/RESULTS.md)
@@ -23,11 +24,13 @@ WARM_UP = 0.1  # of the run; runs of a few hundred steps need so much (benchmark
 CHARACTERS, LEAST_RATE = 24_000_000, 6e-4
 
 
-def propose(characters, epochs, width, tokens_per_step, new_vocabulary, from_scratch, settled, uses_muon=False):
+def propose(
+    characters, epochs, width, tokens_per_step, new_vocabulary, from_scratch, settled, uses_muon=False, adapter=False
+):
     """Flag → `(value, why)` for what is not among the `settled` flags; why: a few words that a user reads.
 
     characters: of the text, None for a stream. new_vocabulary: whether the model is carried over to one. from_scratch:
-    whether all of the model is new. uses_muon: whether --optim=muon was given.
+    whether all of the model is new. uses_muon: whether --optim=muon was given. adapter: whether there is LoRA.
     """
     if not (new_vocabulary or from_scratch):
         return {}
@@ -35,7 +38,8 @@ def propose(characters, epochs, width, tokens_per_step, new_vocabulary, from_scr
     often, open_to_muon = epochs > OFTEN, not {"optim", "learning_rate"} & set(settled)
     chooses_muon = open_to_muon and not often and tokens_per_step >= MUON_TOKENS * width
     rate, most = RATES[MUON if uses_muon or chooses_muon else "adamw, often" if often else "adamw"]
-    plan = {"learning_rate": (min(most, _rounded(rate / width)), anew), "warmup_steps": (WARM_UP, anew)}
+    rate = _rounded(min(most, rate / width) * (ADAPTER if adapter else 1))
+    plan = {"learning_rate": (rate, anew), "warmup_steps": (WARM_UP, anew)}
     if chooses_muon:
         plan = {"optim": (MUON, anew), **plan}
     if not often:
@@ -59,7 +63,7 @@ def settle_plan(start, blocks, learning, arguments, config, new_vocabulary, lora
     start: a Start; what goes on from a checkpoint keeps that one's plan. blocks: Blocks. learning: LearningOptions.
     config: the model's. What is returned has the names of OWN, None for what is left to the model or the checkpoint.
     """
-    settled = learning.chosen | _impossible(learning, arguments, config, lora_rank)
+    settled = learning.chosen | _impossible(arguments, config)
     if start.checkpoint is None:
         plan = propose(
             blocks.train_characters,
@@ -70,6 +74,7 @@ def settle_plan(start, blocks, learning, arguments, config, new_vocabulary, lora
             start.from_scratch,
             settled,
             arguments.uses_muon,
+            lora_rank > 0,
         )
         if "embedding_learning_rate" in plan and "learning_rate" not in plan:
             rate, why = plan["embedding_learning_rate"]
@@ -104,14 +109,13 @@ def describe_plan(plan):
     return [f"자동으로 고른 값: {' '.join(flags)} ({why})" for why, flags in reasons.items()]
 
 
-def _impossible(learning, arguments, config, lora_rank):
+def _impossible(arguments, config):
     """The flags that are not for this run's plan to settle."""
     sharded, adam = arguments.fsdp or arguments.deepspeed, "adam" in arguments.optim.value
     return {
         *(("optim",) if sharded else ()),
         *(() if is_gpt2(config.to_dict()) else ("dropout",)),
         *(() if adam else ("learning_rate", "embedding_learning_rate")),  # whose rates mean something else
-        *(("learning_rate", "optim") if lora_rank else ()),
     }
 
 

@@ -47,6 +47,17 @@ def test_wide_models_learn_at_lower_rates_and_none_above_the_most():
     assert by_muon == 2 * by_adamw
 
 
+def test_an_adapter_takes_what_a_whole_model_takes_at_a_higher_rate():
+    for case in ({}, {"epochs": 60}, {"settled": {"optim"}, "width": 4096}, {"settled": {"optim"}, "uses_muon": True}):
+        whole, adapter = values_of(**case), values_of(**case, adapter=True)
+        assert adapter.pop("learning_rate") == pytest.approx(plan.ADAPTER * whole.pop("learning_rate"), rel=0.05)
+        assert adapter == whole
+    often_enough = {"num_train_epochs": 2, "train_batch_size": 64}
+    (whole, _), (adapter, _) = settle(**often_enough), settle(lora_rank=4, **often_enough)
+    assert whole.uses_muon and adapter.uses_muon and adapter.learning_rate == plan.ADAPTER * whole.learning_rate
+    assert settle(["--learning_rate=1e-4"], lora_rank=4, learning_rate=1e-4)[0].learning_rate == 1e-4
+
+
 def test_muon_is_proposed_where_its_work_is_small_beside_that_of_the_tokens():
     assert values_of(tokens=16 * 1024)["optim"] == "muon"
     for less in ({"tokens": 16 * 1024 - 1}, {"settled": {"optim"}}, {"settled": {"learning_rate"}}):
@@ -106,8 +117,6 @@ def test_what_a_run_cannot_have_is_not_proposed():
     often_enough = {"num_train_epochs": 2, "train_batch_size": 64}
     assert settle(**often_enough)[0].uses_muon and settle(**often_enough)[1]["dropout"] == 0.0
     assert not settle(fsdp="full_shard", **often_enough)[0].uses_muon
-    arguments, own = settle(lora_rank=4, **often_enough)
-    assert not arguments.uses_muon and arguments.learning_rate == 5e-5
     given = ["--average_last=3", "--embedding_learning_rate=1e-4", "--weight_decay=0", "--dropout=0"]
     arguments, own = settle(given)
     assert arguments.weight_decay == 0.0
