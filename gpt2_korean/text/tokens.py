@@ -91,7 +91,14 @@ def tokenise(documents, tokenizer, all_learnt=False):
     """
     identity = [documents._fingerprint, vocabulary_of(tokenizer), tokenizer.eos_token_id, all_learnt]
     arguments = {"documents": documents, "tokenizer": tokenizer, "all_learnt": all_learnt}
-    return Tokens(cached_dataset(token_rows, arguments, identity))
+    return Tokens(cached_dataset(_token_tables, arguments, identity))
+
+
+def _token_tables(**arguments):
+    import pyarrow
+
+    for row in token_rows(**arguments):
+        yield pyarrow.table({name: pyarrow.array([values]) for name, values in row.items()})
 
 
 def vocabulary_of(tokenizer):
