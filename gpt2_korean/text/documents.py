@@ -18,7 +18,7 @@ NONE_LEFT_OUT = {"skipped": 0, "blank": 0, "broken": 0, "broken_at": ""}
 MOST_CHARACTERS = 1 << 20  # of documents that are held in memory at a time
 STREAMED = 256  # documents of a stream, whose lengths are not known, likewise
 LOOKED_AT = 1000  # files, before anything is read
-# What of documents is told: how many were changed, rows without text, and conversations that are not whole.
+# What of documents is told: how many were changed, had no text, or were conversations that are not whole.
 CHANGES = ("composed", "line_ends", "controls", "blank", "broken")
 
 
@@ -98,16 +98,17 @@ def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False
     """
     stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     settings = {"encoding": encoding, "line_by_line": line_by_line, "skip_bad_rows": skip_bad_rows, "columns": columns}
-    arguments = {"files": files, **settings}
-    return cached_dataset(_normalised_documents, arguments, [stamps, settings], _features())
+    features = document_features(file="int64", encoding="string", skipped="int64", blank="int64")
+    arguments = {"files": files, "schema": features.arrow_schema, **settings}
+    return cached_dataset(_normalised_documents, arguments, [stamps, settings], features)
 
 
-def _normalised_documents(files, encoding, line_by_line, skip_bad_rows, columns):
+def _normalised_documents(files, schema, encoding, line_by_line, skip_bad_rows, columns):
     """Yield Tables of the rows of read_corpus, in order."""
     import pyarrow
     from tqdm import tqdm
 
-    render, schema = row_renderer(**columns), _features().arrow_schema
+    render = row_renderer(**columns)
     # The last row waits for the next one, so that it can tell what was left out after it.
     rows, characters, left_out = [], 0, dict(NONE_LEFT_OUT)
     with tqdm(desc="글 읽기", unit="문서", unit_scale=True) as progress:
@@ -134,17 +135,12 @@ def _normalised_documents(files, encoding, line_by_line, skip_bad_rows, columns)
                 row.update(place)
                 rows.append(row)
                 characters += row["length"]
-        if not rows and left_out["broken"]:
-            raise UserError(ALL_BROKEN.format(left_out["broken_at"].replace("\n", ", ")))
         if not rows:
-            raise UserError(f"{name_some(files)}: {NO_TEXT}")
+            broken_at = left_out["broken_at"].replace("\n", ", ")
+            raise UserError(ALL_BROKEN.format(broken_at) if broken_at else f"{name_some(files)}: {NO_TEXT}")
+        progress.update(len(rows))
         rows[-1].update(left_out)
         yield pyarrow.Table.from_pylist(rows, schema)
-        progress.update(len(rows))
-
-
-def _features():
-    return document_features(file="int64", encoding="string", skipped="int64", blank="int64")
 
 
 def sample_texts(documents, characters):
