@@ -13,12 +13,12 @@ from functools import cached_property
 import numpy as np
 
 from gpt2_korean.text.cache import cached_dataset
-from gpt2_korean.text.chat_template import encode_conversations
+from gpt2_korean.text.chat_template import encode_conversations, encode_texts
 from gpt2_korean.text.documents import document_batches, sample_texts
 from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS
-from gpt2_korean.text.words import ID, id_bytes, text_encoder
 
-BATCH = 10_000  # documents that are tokenised together, at most
+# Documents that are tokenised together, at most: enough to keep all cores at work.
+BATCH = 1000
 ROW = 2**18  # tokens in a row of the cache, at least: a row a document would take longer to write than to tokenise
 HASHED = 20_000_000  # tokens of a corpus that tell it from another, evenly chosen where it has more
 
@@ -112,12 +112,12 @@ def token_rows(documents, tokenizer, all_learnt):
     """Yield rows as Tokens has them, of `documents` (a table or a stream of them)."""
     from tqdm import tqdm
 
-    waiting, size, encode = [], 0, text_encoder(tokenizer)
+    waiting, size = [], 0
     with tqdm(desc="토큰으로 나누기", unit="글자", unit_scale=True) as progress:
         for texts, turns in document_batches(documents, BATCH):
-            for ids, learnt in _encode(texts, turns, encode, tokenizer, all_learnt):
+            for ids, learnt in _encode(texts, turns, tokenizer, all_learnt):
                 waiting.append((ids, learnt))
-                size += len(ids) // ID
+                size += len(ids)
             progress.update(sum(map(len, texts)))
             if size >= ROW:
                 yield _row(waiting)
@@ -127,32 +127,30 @@ def token_rows(documents, tokenizer, all_learnt):
 
 
 def _row(documents):
-    ids = np.frombuffer(b"".join([ids for ids, _ in documents]), np.int32)
-    lengths = np.array([len(ids) // ID for ids, _ in documents], np.int32)
-    flags = [np.empty(0, np.int8)]
-    if any(learnt is not None for _, learnt in documents):
-        flags = [
-            np.ones(len(ids) // ID, np.int8) if learnt is None else np.array(learnt, np.int8)
-            for ids, learnt in documents
-        ]
-    return {"ids": ids, "lengths": lengths, "learnt": np.concatenate(flags)}
+    masked = any(learnt is not None for _, learnt in documents)
+    flags = [np.ones(len(ids), np.int8) if learnt is None else np.array(learnt, np.int8) for ids, learnt in documents]
+    return {
+        "ids": np.concatenate([np.array(ids, np.int32) for ids, _ in documents]),
+        "lengths": np.array([len(ids) for ids, _ in documents], np.int32),
+        "learnt": np.concatenate(flags) if masked else np.empty(0, np.int8),
+    }
 
 
-def _encode(texts, conversations, encode, tokenizer, all_learnt):
-    """Yield `(ids, learnt)` of each document, its end included: the bytes of int32, and a list, None where all is."""
+def _encode(texts, conversations, tokenizer, all_learnt):
+    """Yield `(ids, learnt)` of each document, its end included; learnt is None where all is."""
     end = tokenizer.eos_token_id
-    last = id_bytes([end])
-    plain = iter(encode([text for text, turns in zip(texts, conversations, strict=True) if not turns]))
+    plain = [text for text, turns in zip(texts, conversations, strict=True) if not turns]
+    plain = iter(encode_texts(plain, tokenizer) if plain else [])
     whole = [turns for turns in conversations if turns]
     whole = iter(encode_conversations(whole, tokenizer) if whole else [])
     for turns in conversations:
         if not turns:
-            yield next(plain) + last, None
+            yield [*next(plain), end], None
             continue
         ids, learnt = next(whole)
         if ids[-1] != end:
             ids, learnt = [*ids, end], [*learnt, True]
-        yield id_bytes(ids), None if all_learnt else learnt
+        yield ids, None if all_learnt else learnt
 
 
 def count_unknown(tokens, tokenizer):
