@@ -22,7 +22,12 @@ PRIVATE = {
         "argparse.ArgumentParser._get_value": "self action arg_string",
         "argparse.ArgumentParser._get_values": "self action arg_strings",
     },
-    "text/cache.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
+    "text/cache.py": {
+        "datasets.Dataset._fingerprint": ATTRIBUTE,
+        "datasets.ArrowBasedBuilder._generate_tables": "self kwargs",
+        "datasets.ArrowBasedBuilder._info": "self",
+        "datasets.ArrowBasedBuilder._split_generators": "self dl_manager",
+    },
     "text/documents.py": {"datasets.Dataset._indices": ATTRIBUTE},
     "text/tokens.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
     "model/gpt2.py": {"transformers.PretrainedConfig._attn_implementation": ATTRIBUTE},

@@ -273,9 +273,9 @@ def test_what_nobody_foresaw_is_written_beside_the_logs(run_main, train_words, t
     """A library that fails stands for it."""
     import datasets
 
-    monkeypatch.setattr(datasets.Dataset, "from_generator", lambda *_, **__: {}["한글"])
+    monkeypatch.setattr(datasets.DatasetBuilder, "download_and_prepare", lambda *_: {}["한글"])
     code, _, err = run_main("train.py", *train_words, "--do_train")
     message = err[err.index("오류:") :]
     assert code == 1 and "KeyError: '한글'" in message and len(message.splitlines()) == 2
     (file,) = (tmp_path / "logs").glob("gpt2-korean-error-*.txt")
-    assert str(file) in message and "from_generator" in file.read_text("utf-8")
+    assert str(file) in message and "download_and_prepare" in file.read_text("utf-8")

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from gpt2_korean.messages import warn_of_failure
 
+MOST_ROWS = 10_000  # of a table that is written as it is; a longer one would be cut
+
 
 def cached_dataset(generator, arguments, identity, features=None):
-    """`generator(**arguments)`, at least one row, as a datasets.Dataset cached under `identity` (anything picklable).
+    """The pyarrow Tables of `generator(**arguments)`, at least one row, as one datasets.Dataset cached under `identity`
+    (anything picklable).
 
-    features: a datasets.Features, where the first rows do not tell. Raises what the generator raises; nothing half-made
-    stays in the cache.
+    features: a datasets.Features, where the first table does not tell. Raises what the generator raises; nothing
+    half-made stays in the cache, and of several processes that ask for the same one makes it and the others wait.
     """
     import datasets
     from datasets.exceptions import DatasetGenerationError
@@ -24,9 +27,24 @@ def cached_dataset(generator, arguments, identity, features=None):
     modules = {generator.__code__.co_filename, *map(str, Path(__file__).parent.glob("*.py"))}
     sources = [Path(module).read_bytes() for module in sorted(modules)]
     fingerprint = Hasher.hash([identity, sources])
+
+    class Tables(datasets.ArrowBasedBuilder):  # Dataset.from_generator takes rows alone: reading took twice as long
+        def _info(self):
+            return datasets.DatasetInfo(features=features)
+
+        def _split_generators(self, _):
+            return [datasets.SplitGenerator("train")]
+
+        def _generate_tables(self):
+            yield from enumerate(generator(**arguments))
+
     datasets.disable_progress_bars()  # the generators show their own, in their own units
     try:
-        return datasets.Dataset.from_generator(generator, features, gen_kwargs=arguments, fingerprint=fingerprint)
+        builder = Tables(config_id=fingerprint, writer_batch_size=MOST_ROWS)
+        builder.download_and_prepare()
+        dataset = builder.as_dataset("train")
+        dataset._fingerprint = fingerprint
+        return dataset
     except DatasetGenerationError as error:
         cause = error.__cause__ or error
         if isinstance(cause, OSError):  # a full disk is told of without its folder

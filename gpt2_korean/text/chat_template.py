@@ -138,7 +138,7 @@ def encode_texts(texts, tokenizer, whole=False):
         )["input_ids"]  # fmt: skip
     if not tokenizer.encode_special_tokens:  # setting it while another thread encodes would fail
         tokenizer.encode_special_tokens = True
-    return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=whole)]
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=whole)]
 
 
 def _encode_by_template(turns, tokenizer, opens_answer):

@@ -3,9 +3,10 @@
 import math
 import random
 from dataclasses import dataclass
+from itertools import pairwise
 
 from gpt2_korean.messages import UserError, say
-from gpt2_korean.text.cache import cached_dataset
+from gpt2_korean.text.cache import MOST_ROWS, cached_dataset
 from gpt2_korean.text.files import check_first_row, read_documents, row_renderer
 from gpt2_korean.text.folders import find_files, name_some
 from gpt2_korean.text.hub import read_hub_dataset
@@ -14,8 +15,10 @@ from gpt2_korean.text.opening import detect_encoding
 from gpt2_korean.text.turns import ALL_BROKEN, MOST_NAMED, BrokenConversation, describe_conversations
 
 NONE_LEFT_OUT = {"skipped": 0, "blank": 0, "broken": 0, "broken_at": ""}
+MOST_CHARACTERS = 1 << 20  # of documents that are held in memory at a time
+STREAMED = 256  # documents of a stream, whose lengths are not known, likewise
 LOOKED_AT = 1000  # files, before anything is read
-# What of documents is told: how many were changed, rows without text, and conversations that are not whole.
+# What of documents is told: how many were changed, had no text, or were conversations that are not whole.
 CHANGES = ("composed", "line_ends", "controls", "blank", "broken")
 
 
@@ -95,21 +98,23 @@ def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False
     """
     stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     settings = {"encoding": encoding, "line_by_line": line_by_line, "skip_bad_rows": skip_bad_rows, "columns": columns}
-    # A tuple: of a list datasets takes each for a corpus of its own.
-    arguments = {"files": tuple(files), **settings}
     features = document_features(file="int64", encoding="string", skipped="int64", blank="int64")
+    arguments = {"files": files, "schema": features.arrow_schema, **settings}
     return cached_dataset(_normalised_documents, arguments, [stamps, settings], features)
 
 
-def _normalised_documents(files, encoding, line_by_line, skip_bad_rows, columns):
+def _normalised_documents(files, schema, encoding, line_by_line, skip_bad_rows, columns):
+    """Yield Tables of the rows of read_corpus, in order."""
+    import pyarrow
     from tqdm import tqdm
 
     render = row_renderer(**columns)
-    # Each row waits for the next one, so that the last can tell what was left out after it.
-    waiting, left_out = None, dict(NONE_LEFT_OUT)
+    # The last row waits for the next one, so that it can tell what was left out after it.
+    rows, characters, left_out = [], 0, dict(NONE_LEFT_OUT)
     with tqdm(desc="글 읽기", unit="문서", unit_scale=True) as progress:
         for index, file in enumerate(files):
             found = detect_encoding(file, encoding)
+            place = {"file": index, "encoding": found or "parquet", **NONE_LEFT_OUT}
             for raw in read_documents(file, found, line_by_line, render, skip_bad_rows):
                 if isinstance(raw, BrokenConversation):
                     left_out["broken"] += 1
@@ -120,16 +125,22 @@ def _normalised_documents(files, encoding, line_by_line, skip_bad_rows, columns)
                 if row is None:
                     left_out["skipped" if raw is None else "blank"] += 1
                     continue
-                if waiting:
-                    yield {**waiting, **left_out}
+                if rows and left_out != NONE_LEFT_OUT:
+                    rows[-1].update(left_out)
                     left_out = dict(NONE_LEFT_OUT)
-                progress.update()
-                waiting = {**row, "file": index, "encoding": found or "parquet"}
-        if waiting is None and left_out["broken"]:
-            raise UserError(ALL_BROKEN.format(left_out["broken_at"].replace("\n", ", ")))
-        if waiting is None:
-            raise UserError(f"{name_some(files)}: {NO_TEXT}")
-        yield {**waiting, **left_out}
+                if len(rows) == MOST_ROWS or characters >= MOST_CHARACTERS:
+                    yield pyarrow.Table.from_pylist(rows, schema)
+                    progress.update(len(rows))
+                    rows, characters = [], 0
+                row.update(place)
+                rows.append(row)
+                characters += row["length"]
+        if not rows:
+            broken_at = left_out["broken_at"].replace("\n", ", ")
+            raise UserError(ALL_BROKEN.format(broken_at) if broken_at else f"{name_some(files)}: {NO_TEXT}")
+        progress.update(len(rows))
+        rows[-1].update(left_out)
+        yield pyarrow.Table.from_pylist(rows, schema)
 
 
 def sample_texts(documents, characters):
@@ -146,12 +157,15 @@ def sample_texts(documents, characters):
 def document_batches(documents, size):
     """Yield `(texts, turns)` of a Dataset or an IterableDataset in their order, lists of at most `size`.
 
-    What was changed in a stream or left out of it is said when it has been read, as far as it was.
+    They are shorter where texts are long, and of a stream. What was changed in a stream or left out of it is said when
+    it has been read, as far as it was.
     """
+    import numpy
+
     if not hasattr(documents, "num_rows"):
         counts = dict.fromkeys(CHANGES, 0)
         try:
-            for batch in documents.iter(size):
+            for batch in documents.iter(min(size, STREAMED)):
                 batch["blank"] = [not row[0] and not row[1] for row in zip(batch["text"], batch["broken"], strict=True)]
                 counts = {key: count + sum(batch[key]) for key, count in counts.items()}
                 rows = [row for row in zip(batch["text"], batch["turns"], strict=True) if row[0]]
@@ -160,9 +174,12 @@ def document_batches(documents, size):
             for line in describe_changes(**counts):
                 say(f"스트리밍으로 읽은 글: {line}")
         return
-    for texts, turns in zip(arrow_column(documents, "text"), arrow_column(documents, "turns"), strict=True):
-        for start in range(0, len(texts), size):
-            yield texts[start : start + size].to_pylist(), turns[start : start + size].to_pylist()
+    columns = (arrow_column(documents, name) for name in ("text", "turns", "length"))
+    for texts, turns, lengths in zip(*columns, strict=True):
+        ends = numpy.cumsum(lengths.to_numpy()) // MOST_CHARACTERS
+        cuts = {*range(0, len(texts), size), *(1 + numpy.flatnonzero(numpy.diff(ends))).tolist(), len(texts)}
+        for start, stop in pairwise(sorted(cuts)):
+            yield texts[start:stop].to_pylist(), turns[start:stop].to_pylist()
 
 
 def sample_conversations(documents, count=10_000):

@@ -72,11 +72,15 @@ def missing_column(where, column, columns):
 def _text_documents(path, encoding, line_by_line):
     document, size = [], 0
     with open_lines(path, encoding) as lines:
+        if line_by_line:
+            yield from (line.rstrip("\r\n") for line in lines if not line.isspace())
+            return
         for line in lines:
-            if line.strip():
+            is_blank = line.isspace()
+            if not is_blank:
                 document.append(line)
                 size += len(line)
-            if document and (line_by_line or not line.strip() or size >= LONGEST_DOCUMENT):
+            if document and (is_blank or size >= LONGEST_DOCUMENT):
                 yield "".join(document).rstrip("\r\n")
                 document, size = [], 0
     if document:

