@@ -132,13 +132,19 @@ def encode_texts(texts, tokenizer, whole=False):
 
     tokenizer: of tokenizers or of transformers. whole: with the tokens that it puts around a text, else without.
     """
-    if not hasattr(tokenizer, "encode_special_tokens"):
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "encode_special_tokens"):
         return tokenizer(
             texts, add_special_tokens=whole, split_special_tokens=True, return_attention_mask=False, verbose=False
         )["input_ids"]  # fmt: skip
-    if not tokenizer.encode_special_tokens:  # setting it while another thread encodes would fail
-        tokenizer.encode_special_tokens = True
-    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=whole)]
+    # Asked itself, it takes a third less than through transformers. To set anything while another thread encodes would
+    # fail.
+    if not backend.encode_special_tokens:
+        backend.encode_special_tokens = True
+    if backend.truncation or backend.padding:
+        backend.no_truncation()
+        backend.no_padding()
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=whole)]
 
 
 def _encode_by_template(turns, tokenizer, opens_answer):

@@ -9,6 +9,7 @@ import math
 from bisect import bisect_right
 from collections import Counter
 from functools import cached_property
+from itertools import chain, repeat
 
 import numpy as np
 
@@ -127,13 +128,13 @@ def token_rows(documents, tokenizer, all_learnt):
 
 
 def _row(documents):
-    masked = any(learnt is not None for _, learnt in documents)
-    flags = [np.ones(len(ids), np.int8) if learnt is None else np.array(learnt, np.int8) for ids, learnt in documents]
-    return {
-        "ids": np.concatenate([np.array(ids, np.int32) for ids, _ in documents]),
-        "lengths": np.array([len(ids) for ids, _ in documents], np.int32),
-        "learnt": np.concatenate(flags) if masked else np.empty(0, np.int8),
-    }
+    lengths = np.array([len(ids) for ids, _ in documents], np.int32)
+    ids = np.fromiter(chain.from_iterable(ids for ids, _ in documents), np.int32, lengths.sum())
+    learnt = np.empty(0, np.int8)
+    if any(flags is not None for _, flags in documents):
+        flags = (repeat(True, len(ids)) if flags is None else flags for ids, flags in documents)
+        learnt = np.fromiter(chain.from_iterable(flags), np.int8, lengths.sum())
+    return {"ids": ids, "lengths": lengths, "learnt": learnt}
 
 
 def _encode(texts, conversations, tokenizer, all_learnt):
