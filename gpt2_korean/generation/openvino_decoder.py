@@ -3,50 +3,25 @@
 Its threads sleep while they wait: beside other busy programs a step takes no longer than its share of the processor.
 """
 
-from concurrent.futures import ThreadPoolExecutor, wait
-
-import openvino as ov
 import torch
 
 from gpt2_korean.model.gpt2 import context_length
-from gpt2_korean.speed.openvino_graph import build_graph
 
 NEVER = -1e9  # added to a score, it leaves nothing of it
 
 
 class OpenVINODecoder:
-    """GPT-2 as openvino_graph.py builds it; config, weights: see there.
+    """GPT-2 as openvino_graph.py builds it.
 
-    dtype: float32 or bfloat16, in which it computes.
-    forget: lets go of memory in which weights have been read, see weights.Mapped.
+    request: to that graph. weights: whatever it reads, which may not go before it.
     """
 
     captures = False
     device = torch.device("cpu")
 
-    def __init__(self, config, weights, dtype, forget=None):
+    def __init__(self, config, request, weights):
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
-        self.weights = {name: _in_float32(weight) for name, weight in weights.items()}  # which the graph does not copy
-        precision = "bf16" if dtype == torch.bfloat16 else "f32"
-        properties = {
-            "INFERENCE_PRECISION_HINT": precision,
-            "KV_CACHE_PRECISION": "f16" if isinstance(weights["wte.weight"], tuple) else precision,
-            "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits for whoever else computes there
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        }
-        compiled = ov.Core().compile_model(build_graph(config, self.weights), "CPU", properties)
-        self.request = compiled.create_infer_request()
-        if forget is not None:
-            self._pack(forget)
-
-    def _pack(self, forget):
-        """Take the first step, in which OpenVINO packs the weights; what it has packed it seldom reads again."""
-        with ThreadPoolExecutor(1) as thread:
-            packing = thread.submit(self.read, [0], 0)
-            while not wait([packing], 0.02).done:
-                forget()
-        packing.result()
-        forget()
+        self.request, self.weights = request, weights
 
     def start(self, ids, mask, steps):
         """As GPT2Decoder.start."""
@@ -87,8 +62,3 @@ class OpenVINODecoder:
         }
         outputs = self.request.infer({name: each.numpy() for name, each in inputs.items()}, share_inputs=True)
         return torch.from_numpy(outputs[0])
-
-
-def _in_float32(weight):
-    """A tensor so; codes with their scales as they are."""
-    return weight if isinstance(weight, tuple) else weight.detach().float()

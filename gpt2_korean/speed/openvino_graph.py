@@ -6,6 +6,9 @@ Inputs: `ids` [batch, n], `positions` [batch, n], `mask` [batch, 1, n, read], ad
 rows into another order: OpenVINO's attention knows its own cache by it.
 """
 
+import mmap
+import os
+
 import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
@@ -89,3 +92,49 @@ def _weight(weight):
 
 def _constant(tensor):
     return ops.constant(tensor.numpy(), shared_memory=True)
+
+
+def compile_graph(config, weights, bfloat16):
+    """An openvino.CompiledModel of build_graph's; bfloat16: compute in it rather than in float32."""
+    quantized = isinstance(weights["wte.weight"], tuple)
+    return ov.Core().compile_model(build_graph(config, weights), "CPU", _properties(bfloat16, quantized))
+
+
+def import_graph(content, bfloat16):
+    """What compile_graph made of weights in fewer bits, from what it exports: uint8 [n], which is not copied.
+
+    Raises RuntimeError where it is anything else.
+    """
+    return ov.Core().import_model(ov.Tensor(content, shared_memory=True), "CPU", _properties(bfloat16, True))
+
+
+def _properties(bfloat16, quantized):
+    precision, threads = "bf16" if bfloat16 else "f32", os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return {
+        "INFERENCE_PRECISION_HINT": precision,
+        "KV_CACHE_PRECISION": "f16" if quantized else precision,
+        "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits for whoever else computes there
+        "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else 0,  # 0: one a core
+    }
+
+
+def ready(compiled, mappings):
+    """A request to a compiled model; mappings: mmaps that its weights are in, whose memory it gives back.
+
+    In its first step OpenVINO packs the weights; what it has packed it seldom reads again.
+    """
+    request = compiled.create_infer_request()
+    if mappings and hasattr(mmap, "MADV_DONTNEED"):
+        one = {name: np.zeros((1, 1), np.int64) for name in ("ids", "positions")}
+        one |= {
+            "rows": np.zeros(1, np.int32),
+            "first": np.zeros(1, np.int64),
+            "mask": np.zeros((1, 1, 1, 1), np.float32),
+        }
+        request.start_async(one, share_inputs=True)
+        packed = False
+        while not packed:
+            packed = request.wait_for(20)
+            for mapping in mappings:
+                mapping.madvise(mmap.MADV_DONTNEED)
+    return request
