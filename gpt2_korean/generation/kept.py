@@ -49,7 +49,7 @@ def read_kept(folder, quantize, bfloat16):
             mapping = None if WINDOWS else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             # On Windows a mapped file cannot be replaced.
             content = numpy.frombuffer(mapping or START * b" " + file.read(), numpy.uint8)[START:]
-        compiled = import_graph(content, bfloat16)
+        compiled = import_graph(content, quantize, bfloat16)
     except (OSError, RuntimeError):  # OpenVINO's own are RuntimeErrors
         return None
     return ready(compiled, [mapping] if mapping else []), content

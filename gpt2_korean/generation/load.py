@@ -99,9 +99,7 @@ def read_model(
         model, speaker = load_pretrained(source, dtype, FLAG, trust_remote_code)
         config = model.config.to_dict()
         if is_supported(config) and ipex is None and not hasattr(model, "peft_config"):
-            weights = model.state_dict()
-            weights = quantize_weights(weights, config, quantize) if quantize else weights
-            decoder = gpt2_decoder(config, weights, device, dtype, openvino=openvino)
+            decoder = gpt2_decoder(config, model.state_dict(), device, dtype, openvino=openvino, quantize=quantize)
         elif asked:
             raise UsageError(f"{asked}: GPT-2에만 쓸 수 있는데 이 모델은 다릅니다. 이 플래그를 빼세요.")
         else:
@@ -135,32 +133,40 @@ def _quantized_decoder(folder, config, dtype, quantize, reading):
     reading: kept.begin_reading's, or None to read it now.
     """
     from gpt2_korean.generation.openvino_decoder import OpenVINODecoder
-    from gpt2_korean.speed.openvino_graph import compile_graph, ready
 
     place = folder, quantize, dtype == torch.bfloat16
     kept = reading.result() if reading else read_kept(*place)
     if kept is None:
         say(f"가중치를 {quantize}로 줄이는 중입니다. 다음부터는 간직해 둔 것을 씁니다.")
-        weights = quantize_weights(read_weights(folder, config, FLAG), config, quantize)
-        compiled = compile_graph(config, weights, dtype == torch.bfloat16)
-        keep(compiled, *place)
-        kept = read_kept(*place) or (ready(compiled, []), weights)
+        decoder = _openvino_decoder(config, read_weights(folder, config, FLAG), dtype, quantize)
+        keep(decoder.request.get_compiled_model(), *place)
+        kept = read_kept(*place)
+        if kept is None:
+            return decoder
     return OpenVINODecoder(config, *kept)
 
 
-def gpt2_decoder(config, weights, device, dtype, captures=True, openvino=False):
-    """The decoder that is fastest on this device; weights: name → tensor, for OpenVINO those of quantize_weights too.
+def _openvino_decoder(config, weights, dtype, quantize):
+    from gpt2_korean.generation.openvino_decoder import OpenVINODecoder
+    from gpt2_korean.speed.openvino_graph import compile_graph, ready
+
+    if quantize:
+        mappings, tensors = [], quantize_weights(weights, config, quantize)
+    else:
+        mappings = getattr(weights, "mappings", [])
+        tensors = {name: weight.detach().float() for name, weight in named(weights, config).items()}
+    compiled = compile_graph(config, tensors, quantize, dtype == torch.bfloat16)
+    return OpenVINODecoder(config, ready(compiled, mappings), tensors)
+
+
+def gpt2_decoder(config, weights, device, dtype, captures=True, openvino=False, quantize=None):
+    """The decoder that is fastest on this device; weights: name → tensor.
 
     captures: record steps as graphs where the device has them, which no other thread of ours may then use.
+    quantize: None, or by OpenVINO "int8" or "int4".
     """
     if openvino:
-        from gpt2_korean.generation.openvino_decoder import OpenVINODecoder
-        from gpt2_korean.speed.openvino_graph import compile_graph, ready
-
-        mappings = getattr(weights, "mappings", [])
-        weights = {name: _in_float32(weight) for name, weight in named(weights, config).items()}
-        compiled = compile_graph(config, weights, dtype == torch.bfloat16)
-        return OpenVINODecoder(config, ready(compiled, mappings), weights)
+        return _openvino_decoder(config, weights, dtype, quantize)
     if device.type in ("cuda", "xpu"):
         captures = captures and has_graphs(device)  # before another thread works: nothing may be allocated meanwhile
         # A copy: where the kernels fail, the weights are taken once more.
@@ -194,11 +200,6 @@ def _tell_of_kernels(failure):
     if type(failure) not in TOLD_OF:
         TOLD_OF.add(type(failure))
         warn_of_failure(failure, f"Triton 커널을 쓸 수 없어 조금 느리게 씁니다 ({type(failure).__name__}).")
-
-
-def _in_float32(weight):
-    """A tensor so; codes with their scales as they are."""
-    return weight if isinstance(weight, tuple) else weight.detach().float()
 
 
 def _known(tokenizer, vocab_size, allow_invalid_utf8):

@@ -35,20 +35,23 @@ def read_weights(folder, config, flag):
 def quantize_weights(tensors, config, quantize):
     """Name → tensor in float32, or of a matrix `(codes, scales)`, see quantized.py.
 
-    The embeddings, the head mostly, have 8 bits in any case, and so have weights that make no groups of 4 bits.
+    The embeddings have 8 bits in any case, also where they are the head in 4 bits, and so have weights that make no
+    groups of 4 bits.
     """
 
     def fewer(name, tensor):
         tensor = tensor.detach()
-        if name in ("wte.weight", "lm_head.weight"):
-            return quantized.in_8_bits(tensor)
         if name == "wpe.weight" or tensor.ndim == 1:
             return tensor.to(torch.float32, copy=True)  # a view would hold all of its file
-        tensor = tensor.t().contiguous()  # Conv1D keeps [in, out]
-        grouped = quantize == "int4" and tensor.shape[1] % quantized.GROUP == 0
+        if name not in ("wte.weight", "lm_head.weight"):
+            tensor = tensor.t().contiguous()  # Conv1D keeps [in, out]
+        grouped = quantize == "int4" and name != "wte.weight" and tensor.shape[1] % quantized.GROUP == 0
         return quantized.in_4_bits(tensor) if grouped else quantized.in_8_bits(tensor)
 
-    return {name: fewer(name, tensor) for name, tensor in named(tensors, config).items()}
+    tensors = named(tensors, config)
+    if quantize == "int4":
+        tensors.setdefault("lm_head.weight", tensors["wte.weight"])
+    return {name: fewer(name, tensor) for name, tensor in tensors.items()}
 
 
 def named(tensors, config):

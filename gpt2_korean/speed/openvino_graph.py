@@ -14,6 +14,8 @@ import openvino as ov
 from openvino import opset15 as ops
 from openvino.op.util import Variable, VariableInfo
 
+# Inputs of a layer that share a scale, cut to 8 bits; of more than quantized.GROUP OpenVINO would cut none.
+INPUTS = {"int8": 128, "int4": 64}
 ACTIVATIONS = {"gelu": lambda x: ops.gelu(x, "erf"), "relu": ops.relu}  # the others are GELU by tanh
 
 
@@ -94,25 +96,25 @@ def _constant(tensor):
     return ops.constant(tensor.numpy(), shared_memory=True)
 
 
-def compile_graph(config, weights, bfloat16):
+def compile_graph(config, weights, quantize, bfloat16):
     """An openvino.CompiledModel of build_graph's; bfloat16: compute in it rather than in float32."""
-    quantized = isinstance(weights["wte.weight"], tuple)
-    return ov.Core().compile_model(build_graph(config, weights), "CPU", _properties(bfloat16, quantized))
+    return ov.Core().compile_model(build_graph(config, weights), "CPU", _properties(quantize, bfloat16))
 
 
-def import_graph(content, bfloat16):
+def import_graph(content, quantize, bfloat16):
     """What compile_graph made of weights in fewer bits, from what it exports: uint8 [n], which is not copied.
 
     Raises RuntimeError where it is anything else.
     """
-    return ov.Core().import_model(ov.Tensor(content, shared_memory=True), "CPU", _properties(bfloat16, True))
+    return ov.Core().import_model(ov.Tensor(content, shared_memory=True), "CPU", _properties(quantize, bfloat16))
 
 
-def _properties(bfloat16, quantized):
+def _properties(quantize, bfloat16):
     precision, threads = "bf16" if bfloat16 else "f32", os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return {
         "INFERENCE_PRECISION_HINT": precision,
-        "KV_CACHE_PRECISION": "f16" if quantized else precision,
+        "KV_CACHE_PRECISION": "f16" if quantize else precision,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": INPUTS.get(quantize, 0),
         "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits for whoever else computes there
         "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else 0,  # 0: one a core
     }

@@ -23,7 +23,7 @@ SHAPES = ({}, {"n_inner": 50}, {"tie_word_embeddings": False}, {"activation_func
 
 
 def restored(tensors, config, quantize):
-    """A state_dict with the weights that quantising leaves."""
+    """A state_dict with the weights that quantising leaves, the head apart from the embeddings."""
     left = {}
     for name, weight in quantize_weights(tensors, config, quantize).items():
         if isinstance(weight, tuple):
@@ -33,7 +33,7 @@ def restored(tensors, config, quantize):
             weight = (codes * scales).flatten(1)
             weight = weight if name in ("wte.weight", "lm_head.weight") else weight.t()
         left[name if name == "lm_head.weight" else f"transformer.{name}"] = weight
-    return left
+    return {"lm_head.weight": left["transformer.wte.weight"], **left}
 
 
 @pytest.mark.parametrize("quantize", [None, "int8", "int4"])
@@ -41,11 +41,10 @@ def test_logits_are_those_of_transformers_with_the_weights_that_are_left(quantiz
     for changes in SHAPES:
         model = tiny_gpt2(VOCABULARY, **{"initializer_range": 0.1, **changes})
         config, tensors = model.config.to_dict(), dict(model.state_dict())
-        given = quantize_weights(tensors, config, quantize) if quantize else tensors
-        decoder = gpt2_decoder(config, given, CPU, torch.float32, openvino=True)
+        decoder = gpt2_decoder(config, tensors, CPU, torch.float32, openvino=True, quantize=quantize)
         if quantize:
-            model.load_state_dict(restored(tensors, config, quantize), strict=False)
-            model.tie_weights()
+            model = tiny_gpt2(VOCABULARY, **{**changes, "tie_word_embeddings": False})
+            model.load_state_dict(restored(tensors, config, quantize))
         ids = torch.randint(1, VOCABULARY, (4, 20))
         with torch.inference_mode():
             expected = model(ids).logits.log_softmax(-1)
@@ -53,7 +52,7 @@ def test_logits_are_those_of_transformers_with_the_weights_that_are_left(quantiz
             later = [decoder.step(ids[:, place], decoder.reach(place + 1)).log_softmax(-1) for place in range(12, 20)]
             read = decoder.read(ids[0].tolist(), 3).log_softmax(-1)
         # Inputs are cut to 8 bits too where the weights are.
-        near = {"rtol": 0, "atol": 0.1 if quantize else 1e-4}
+        near = {"rtol": 0, "atol": 0.2 if quantize else 1e-4}
         torch.testing.assert_close(torch.stack([first, *later], 1), expected[:, 11:], **near)
         torch.testing.assert_close(read, expected[0, 3:], **near)
 
