@@ -8,6 +8,7 @@ import hashlib
 import io
 import mmap
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import numpy
@@ -28,6 +29,7 @@ def begin_reading(source, options):
     """
     if not options.quantize or options.device not in ("auto", "cpu") or not Path(source).is_dir():
         return None
+    import_module("openvino")  # at once: beside another import it would take twice as long, and the packing waits for it
     bfloat16 = options.dtype == "bfloat16"
     return ThreadPoolExecutor(1).submit(read_kept, Path(source), options.quantize, bfloat16)
 
