@@ -29,7 +29,7 @@ def begin_reading(source, options):
     """
     if not options.quantize or options.device not in ("auto", "cpu") or not Path(source).is_dir():
         return None
-    import_module("openvino")  # at once: beside another import it would take twice as long, and the packing waits for it
+    import_module("openvino")  # at once: beside torch's import it would take twice as long, and all else waits for it
     bfloat16 = options.dtype == "bfloat16"
     return ThreadPoolExecutor(1).submit(read_kept, Path(source), options.quantize, bfloat16)
 
