@@ -40,12 +40,15 @@ def main(argv=None):
 
     # OpenMP reads it when torch is imported: threads that wait awake take the processor from all others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from gpt2_korean.generation.kept import begin_reading
+
+    reading = begin_reading(source, options.model)  # beside the import of torch
     from gpt2_korean.generation.batch import write_all
     from gpt2_korean.generation.load import load
     from gpt2_korean.generation.terminal import converse
     from gpt2_korean.generation.write import converses
 
-    model, settled = load(source, options.model, tells_seed=not options.page.serve)  # the page draws its own
+    model, settled = load(source, options.model, reading, tells_seed=not options.page.serve)  # the page draws its own
     check_chat(options, model.chat, prompts)
     out = Output(options.output.output_file, converses(model, options.prompts), options.prompts, settled)
     if options.page.serve:

@@ -14,19 +14,19 @@ import torch
 
 from gpt2_korean.device import choose_device, choose_dtype, describe_device, has_graphs, load_ipex, name_dtype
 from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
+from gpt2_korean.generation.kept import FLAG, keep, read_kept
 from gpt2_korean.generation.weights import named, quantize_weights, read_weights
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, say, warn_of_failure
-from gpt2_korean.model.files import damaged, read_model_json, without_end
+from gpt2_korean.model.files import damaged, read_model_json, weight_files, without_end
 from gpt2_korean.model.gpt2 import is_supported, kernel_sizes
-from gpt2_korean.model.load import load_pretrained, show_downloads_only
-from gpt2_korean.model.tokenizer import check_tokens
+from gpt2_korean.model.load import find_cached, load_pretrained, show_downloads_only
+from gpt2_korean.model.tokenizer import check_tokens, load_tokenizer
 from gpt2_korean.speed import linear
 from gpt2_korean.text.chat_prompt import find_chat
 from gpt2_korean.text.chat_template import CHAT_TEMPLATE
 from gpt2_korean.text.end_of_text import find_end
 
-FLAG = "--model_name_or_path"
 TOLD_OF = set()  # the failures of the Triton kernels that this process has warned of
 
 
@@ -43,10 +43,10 @@ class LoadedModel:
     chat: object = None
 
 
-def load(source, options, tells_seed=True):
+def load(source, options, reading=None, tells_seed=True):
     """`(LoadedModel, the options settled)` of a model folder or a hub id; says what was chosen.
 
-    tells_seed: whether a seed that nobody gave is said.
+    reading: kept.begin_reading's. tells_seed: whether a seed that nobody gave is said.
     options: the LoadOptions of the command line. Settled, they name the device type, the data type and the seed
         that was set, whatever they left open. Raises what read_model raises, and UsageError for a device that is
         not here.
@@ -54,7 +54,7 @@ def load(source, options, tells_seed=True):
     device = choose_device(options.device)
     dtype = choose_dtype(device, options.dtype, options.quantize)
     choices = (options.quantize, options.allow_invalid_utf8, options.trust_remote_code, options.raw, options.engine)
-    model = read_model(source, device, dtype, *choices)
+    model = read_model(source, device, dtype, *choices, reading)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     torch.manual_seed(seed)
     seed_words = f" · 시드: {seed}" if tells_seed or options.seed is not None else ""
@@ -66,12 +66,13 @@ def load(source, options, tells_seed=True):
 
 
 def read_model(
-    source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False, raw=False, engine="auto"
-):
+    source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False, raw=False, engine="auto",
+    reading=None,
+):  # fmt: skip
     """The LoadedModel of a model folder or a hub id, its weights in `dtype` on `device`.
 
     quantize: None, "int8" or "int4". raw: continue texts, whatever chat template there is. engine: "torch", "openvino",
-        or "auto" for OpenVINO where it can be had.
+        or "auto" for OpenVINO where it can be had. reading: kept.begin_reading's.
 
     Raises UserError where the model cannot be had, UsageError where OpenVINO is asked for and cannot write by it.
     """
@@ -82,32 +83,29 @@ def read_model(
     ipex, notice = (None, None) if openvino else load_ipex(device)
     if notice:
         say(notice)
-    folder = Path(source)
-    needs_library = ipex is not None or (not raw and _has_template_of_others(folder))
-    config = None if needs_library else _read_config(folder)
-    weights = config and read_weights(folder, config, FLAG, quantize)
-    if weights is not None:
+    folder = Path(source) if Path(source).is_dir() else find_cached(source, FLAG)
+    config = None if ipex is not None or folder is None else _read_config(folder)
+    if config is not None:
+        read_words = _read_tokenizer if raw or not _has_template_of_others(folder) else _load_tokenizer
         with ThreadPoolExecutor(1) as thread:  # beside the weights, which wait for memory and device
-            reading = thread.submit(_read_tokenizer, folder, config, allow_invalid_utf8)
-            decoder = gpt2_decoder(config, weights, device, dtype, openvino=openvino)
-        tokenizer, eos_token_id, utf8 = reading.result()
-        speaker = tokenizer
+            words = thread.submit(read_words, folder, config, allow_invalid_utf8)
+            if quantize:
+                decoder = _quantized_decoder(folder, config, dtype, quantize, reading)
+            else:
+                decoder = gpt2_decoder(config, read_weights(folder, config, FLAG), device, dtype, openvino=openvino)
+        tokenizer, eos_token_id, utf8, speaker = words.result()
     else:
         show_downloads_only()
-        model, tokenizer = load_pretrained(source, dtype, FLAG, trust_remote_code)
-        eos_token_id, speaker = tokenizer.eos_token_id, tokenizer
-        tokenizer = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
+        model, speaker = load_pretrained(source, dtype, FLAG, trust_remote_code)
         config = model.config.to_dict()
         if is_supported(config) and ipex is None and not hasattr(model, "peft_config"):
-            weights = model.state_dict()
-            weights = quantize_weights(weights, config, quantize) if quantize else weights
-            decoder = gpt2_decoder(config, weights, device, dtype, openvino=openvino)
+            decoder = gpt2_decoder(config, model.state_dict(), device, dtype, openvino=openvino, quantize=quantize)
         elif asked:
             raise UsageError(f"{asked}: GPT-2에만 쓸 수 있는데 이 모델은 다릅니다. 이 플래그를 빼세요.")
         else:
             model = model.to(device).eval()
             decoder = LibraryDecoder(model if ipex is None else ipex.optimize(model, dtype=dtype, inplace=True))
-        utf8 = None if allow_invalid_utf8 else build_tables(tokenizer, decoder.vocab_size)
+        tokenizer, eos_token_id, utf8, speaker = _known(speaker, decoder.vocab_size, allow_invalid_utf8)
     chat = None if raw else find_chat(speaker, eos_token_id, config.get("learnt_answers"))
     return LoadedModel(decoder, tokenizer, eos_token_id, utf8 and utf8.to(device), chat)
 
@@ -123,19 +121,52 @@ def _has_template_of_others(folder):
 
 def _read_config(folder):
     """The config of a GPT-2's folder, None of anything else."""
-    config = read_model_json(FLAG, folder / "config.json")  # None of a hub id, or an adapter
-    return config if config and is_supported(config) and (folder / "tokenizer.json").exists() else None
+    config = read_model_json(FLAG, folder / "config.json")  # None of an adapter
+    if not config or not is_supported(config) or not (folder / "tokenizer.json").exists():
+        return None
+    return config if weight_files(folder, FLAG) else None
 
 
-def gpt2_decoder(config, weights, device, dtype, captures=True, openvino=False):
-    """The decoder that is fastest on this device; weights: name → tensor, for OpenVINO see weights.py as well.
+def _quantized_decoder(folder, config, dtype, quantize, reading):
+    """The decoder of a GPT-2's folder in fewer bits, from what is kept of it; else it is kept now.
+
+    reading: kept.begin_reading's, or None to read it now.
+    """
+    from gpt2_korean.generation.openvino_decoder import OpenVINODecoder
+
+    place = folder, quantize, dtype == torch.bfloat16
+    kept = reading.result() if reading else read_kept(*place)
+    if kept is None:
+        say(f"가중치를 {quantize}로 줄이는 중입니다. 다음부터는 간직해 둔 것을 씁니다.")
+        decoder = _openvino_decoder(config, read_weights(folder, config, FLAG), dtype, quantize)
+        keep(decoder.request.get_compiled_model(), *place)
+        kept = read_kept(*place)
+        if kept is None:
+            return decoder
+    return OpenVINODecoder(config, *kept)
+
+
+def _openvino_decoder(config, weights, dtype, quantize):
+    from gpt2_korean.generation.openvino_decoder import OpenVINODecoder
+    from gpt2_korean.speed.openvino_graph import compile_graph, ready
+
+    if quantize:
+        mappings, tensors = [], quantize_weights(weights, config, quantize)
+    else:
+        mappings = getattr(weights, "mappings", [])
+        tensors = {name: weight.detach().float() for name, weight in named(weights, config).items()}
+    compiled = compile_graph(config, tensors, quantize, dtype == torch.bfloat16)
+    return OpenVINODecoder(config, ready(compiled, mappings), tensors)
+
+
+def gpt2_decoder(config, weights, device, dtype, captures=True, openvino=False, quantize=None):
+    """The decoder that is fastest on this device; weights: name → tensor.
 
     captures: record steps as graphs where the device has them, which no other thread of ours may then use.
+    quantize: None, or by OpenVINO "int8" or "int4".
     """
     if openvino:
-        from gpt2_korean.generation.openvino_decoder import OpenVINODecoder
-
-        return OpenVINODecoder(config, named(weights, config), dtype, getattr(weights, "forget", None))
+        return _openvino_decoder(config, weights, dtype, quantize)
     if device.type in ("cuda", "xpu"):
         captures = captures and has_graphs(device)  # before another thread works: nothing may be allocated meanwhile
         # A copy: where the kernels fail, the weights are taken once more.
@@ -171,8 +202,23 @@ def _tell_of_kernels(failure):
         warn_of_failure(failure, f"Triton 커널을 쓸 수 없어 조금 느리게 씁니다 ({type(failure).__name__}).")
 
 
+def _known(tokenizer, vocab_size, allow_invalid_utf8):
+    """`(tokenizer, eos_token_id, utf8, speaker)` of one of transformers: see LoadedModel, and speaker find_chat."""
+    backend = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
+    utf8 = None if allow_invalid_utf8 else build_tables(backend, vocab_size)
+    return backend, tokenizer.eos_token_id, utf8, tokenizer
+
+
+def _load_tokenizer(folder, config, allow_invalid_utf8):
+    """As _known, by transformers."""
+    from transformers import GPT2Config
+
+    tokenizer = load_tokenizer(folder, GPT2Config.from_dict(config), FLAG)
+    return _known(tokenizer, config["vocab_size"], allow_invalid_utf8)
+
+
 def _read_tokenizer(folder, config, allow_invalid_utf8):
-    """`(tokenizer, eos_token_id, utf8)` as a LoadedModel has them, but for the device."""
+    """As _known, by tokenizers alone."""
     from tokenizers import Tokenizer
 
     try:
@@ -190,4 +236,4 @@ def _read_tokenizer(folder, config, allow_invalid_utf8):
     eos = find_end(own, config.get("eos_token_id"), config["vocab_size"])
     if eos is None:
         raise without_end(folder)
-    return tokenizer, eos, None if allow_invalid_utf8 else build_tables(tokenizer, config["vocab_size"])
+    return tokenizer, eos, None if allow_invalid_utf8 else build_tables(tokenizer, config["vocab_size"]), tokenizer

@@ -3,52 +3,26 @@
 Its threads sleep while they wait: beside other busy programs a step takes no longer than its share of the processor.
 """
 
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
-
-import openvino as ov
 import torch
 
 from gpt2_korean.model.gpt2 import context_length
-from gpt2_korean.speed.openvino_graph import build_graph
 
 NEVER = -1e9  # added to a score, it leaves nothing of it
 
 
 class OpenVINODecoder:
-    """GPT-2 as openvino_graph.py builds it; config, weights: see there.
+    """GPT-2 as openvino_graph.py builds it.
 
-    dtype: float32 or bfloat16, in which it computes.
-    forget: lets go of memory in which weights have been read, see weights.Mapped.
+    request: to that graph. weights: whatever it reads, which may not go before it.
     """
 
     captures = False
     device = torch.device("cpu")
 
-    def __init__(self, config, weights, dtype, forget=None):
+    def __init__(self, config, request, weights):
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
-        self.cache_bytes = 2 * config["n_layer"] * config["n_embd"] * dtype.itemsize
-        self.weights = {name: _in_float32(weight) for name, weight in weights.items()}  # which the graph does not copy
-        precision = "bf16" if dtype == torch.bfloat16 else "f32"
-        properties = {
-            "INFERENCE_PRECISION_HINT": precision,
-            "KV_CACHE_PRECISION": "f16" if isinstance(weights["wte.weight"], tuple) else precision,
-            "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits for whoever else computes there
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        }
-        compiled = _core().compile_model(build_graph(config, self.weights), "CPU", properties)
-        self.request = compiled.create_infer_request()
-        if forget is not None:
-            self._pack(forget)
-
-    def _pack(self, forget):
-        """Take the first step, in which OpenVINO packs the weights; what it has packed it seldom reads again."""
-        with ThreadPoolExecutor(1) as thread:
-            packing = thread.submit(self.read, [0], 0)
-            while not wait([packing], 0.02).done:
-                forget()
-        packing.result()
-        forget()
+        self.cache_bytes = 2 * config["n_layer"] * config["n_embd"] * 4  # of a token, in float32: at most
+        self.request, self.weights = request, weights
 
     def start(self, ids, mask, steps, rows=None):
         """As GPT2Decoder.start."""
@@ -94,15 +68,3 @@ class OpenVINODecoder:
         }
         outputs = self.request.infer({name: each.numpy() for name, each in inputs.items()}, share_inputs=True)
         return torch.from_numpy(outputs[0])
-
-
-@cache
-def _core():
-    """The one of this process. Each puts a stack of its own under the signals, and where the first of two ends first,
-    the second leaves that one's behind, which is gone: the next signal, a Ctrl-C, would break the process."""
-    return ov.Core()
-
-
-def _in_float32(weight):
-    """A tensor so; codes with their scales as they are."""
-    return weight if isinstance(weight, tuple) else weight.detach().float()

@@ -88,6 +88,14 @@ def _check_adapter(config, shapes, flag, folder):
             raise _wrong(flag, folder, "r", rank, "가중치의 것이 아닙니다", "adapter_config.json")
 
 
+def weight_files(folder, flag):
+    """The safetensors files of a folder's weights in one order, None where one is missing."""
+    index = read_model_json(flag, folder / "model.safetensors.index.json")
+    names = {"model.safetensors"} if index is None else set(index["weight_map"].values())
+    files = [folder / name for name in sorted(names)]
+    return files if all(file.exists() for file in files) else None
+
+
 def count_bytes(folder):
     """How large the files of weights are, together."""
     return sum(path.stat().st_size for pattern in WEIGHTS for path in Path(folder).glob(pattern))

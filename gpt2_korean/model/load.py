@@ -53,7 +53,7 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False)
     (transformers reads them with weights_only). Raises UserError that names `flag` where the model is
     unreachable, incomplete or damaged.
     """
-    local_files_only = not Path(source).is_dir() and _must_use_cache(source, flag)
+    local_files_only = not Path(source).is_dir() and newest_commit(source, flag) is None
     access = {"local_files_only": local_files_only, "trust_remote_code": trust_remote_code}
     try:
         if not (Path(source) / "config.json").exists() and lora.read_adapter(source) is not None:
@@ -168,8 +168,23 @@ def show_downloads_only():
     huggingface_hub.utils.enable_progress_bars()
 
 
-def _must_use_cache(name, flag):
-    """Whether a hub id must come from the cache, the Hub being out of reach.
+def find_cached(name, flag):
+    """The folder of a hub id's files in the Hub's cache, None where not all are there that a tokenizer is made of.
+
+    They are the newest, as far as the Hub answers. Raises UserError as load_pretrained does.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    def cached(commit=None):
+        names = ("config.json", "tokenizer.json", "tokenizer_config.json")
+        found = [try_to_load_from_cache(name, file, revision=commit) for file in names]
+        return Path(found[0]).parent if all(isinstance(file, str) for file in found) else None
+
+    return cached() and cached(newest_commit(name, flag))
+
+
+def newest_commit(name, flag):
+    """The newest commit of a hub id, None where the Hub is out of reach and what the cache has must do.
 
     Asked once and at once: each file's own request would try six times, half a minute in all.
     """
@@ -177,8 +192,7 @@ def _must_use_cache(name, flag):
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        huggingface_hub.model_info(name, timeout=10)
-        return False
+        return huggingface_hub.model_info(name, timeout=10).sha
     except GatedRepoError:
         raise UserError(f"{flag}={name}: 허락이 필요한 모델입니다. Hub에서 신청하고 HF_TOKEN을 설정하세요.") from None
     except RepositoryNotFoundError:
@@ -187,7 +201,7 @@ def _must_use_cache(name, flag):
         ) from None
     except Exception:  # no route, no name, a proxy's page, HF_HUB_OFFLINE: whatever else, the Hub did not answer
         if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
-            return True
+            return None
         scratch = "\n(3) 내려받지 않는 --model_type=scratch-mini로 처음부터 학습합니다."
         raise UserError(
             f"{flag}={name}: 네트워크에 연결할 수 없고 미리 받아 둔 파일도 없습니다. 이름이 맞다면 다음 가운데 "

@@ -1,16 +1,22 @@
 """GPT-2 as a graph of OpenVINO's operations, straight from the weights: no exporter, no copy of the checkpoint.
 
 Inputs: `ids` [batch, n], `positions` [batch, n], `mask` [batch, 1, n, read], added to the scores of attention, `rows`
-[batch], 0, 1, 2, ..., and `first` [1], the first of the n places whose logits are asked for. Output: the logits
-[batch, n - first, vocab]. The keys and values of what has been read are the graph's state. `rows` would put a batch's
-rows into another order: OpenVINO's attention knows its own cache by it.
+[batch], of what has been read which row each goes on from (OpenVINO's attention knows its own cache by it), and `first`
+[1], the first of the n places whose logits are asked for. Output: the logits [batch, n - first, vocab]. The keys and
+values of what has been read are the graph's state.
 """
+
+import mmap
+import os
+from functools import cache
 
 import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 from openvino.op.util import Variable, VariableInfo
 
+# Inputs of a layer that share a scale, cut to 8 bits; of more than quantized.GROUP OpenVINO would cut none.
+INPUTS = {"int8": 128, "int4": 64}
 ACTIVATIONS = {"gelu": lambda x: ops.gelu(x, "erf"), "relu": ops.relu}  # the others are GELU by tanh
 
 
@@ -89,3 +95,57 @@ def _weight(weight):
 
 def _constant(tensor):
     return ops.constant(tensor.numpy(), shared_memory=True)
+
+
+@cache
+def core():
+    """OpenVINO's, the one of this process. Each puts a stack of its own under the signals, and where the first of two
+    ends first, the second leaves that one's behind, which is gone: the next signal, a Ctrl-C, would break the process.
+    """
+    return ov.Core()
+
+
+def compile_graph(config, weights, quantize, bfloat16):
+    """An openvino.CompiledModel of build_graph's; bfloat16: compute in it rather than in float32."""
+    return core().compile_model(build_graph(config, weights), "CPU", _properties(quantize, bfloat16))
+
+
+def import_graph(content, quantize, bfloat16):
+    """What compile_graph made of weights in fewer bits, from what it exports: uint8 [n], which is not copied.
+
+    Raises RuntimeError where it is anything else.
+    """
+    return core().import_model(ov.Tensor(content, shared_memory=True), "CPU", _properties(quantize, bfloat16))
+
+
+def _properties(quantize, bfloat16):
+    precision, threads = "bf16" if bfloat16 else "f32", os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return {
+        "INFERENCE_PRECISION_HINT": precision,
+        "KV_CACHE_PRECISION": "f16" if quantize else precision,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": INPUTS.get(quantize, 0),
+        "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits for whoever else computes there
+        "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else 0,  # 0: one a core
+    }
+
+
+def ready(compiled, mappings):
+    """A request to a compiled model; mappings: mmaps that its weights are in, whose memory it gives back.
+
+    In its first step OpenVINO packs the weights; what it has packed it seldom reads again.
+    """
+    request = compiled.create_infer_request()
+    if mappings and hasattr(mmap, "MADV_DONTNEED"):
+        one = {name: np.zeros((1, 1), np.int64) for name in ("ids", "positions")}
+        one |= {
+            "rows": np.zeros(1, np.int32),
+            "first": np.zeros(1, np.int64),
+            "mask": np.zeros((1, 1, 1, 1), np.float32),
+        }
+        request.start_async(one, share_inputs=True)
+        packed = False
+        while not packed:
+            packed = request.wait_for(20)
+            for mapping in mappings:
+                mapping.madvise(mmap.MADV_DONTNEED)
+    return request
