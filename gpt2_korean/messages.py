@@ -6,6 +6,7 @@ of one or two lines; anything else is a bug, whose traceback goes into a file. A
 and can go on later ends with `Stopped` (75).
 """
 
+import atexit
 import contextlib
 import errno
 import gc
@@ -94,6 +95,7 @@ def run_script(main):
         stream.reconfigure(errors="backslashreplace")
     # Imports make a million objects that all stay: to look for garbage after every 700 takes over a second of a start.
     gc.set_threshold(10_000)
+    atexit.register(gc.freeze)  # to look through them all once more at the end takes half a second
     if not sys.stderr.isatty():
         # Progress bars are redrawn in place; in the log of a batch job each drawing is a line more.
         os.environ.setdefault("TQDM_DISABLE", "1")
@@ -118,7 +120,6 @@ def run_script(main):
         return 1
     finally:
         threading.excepthook = hook
-        gc.freeze()  # to look through them once more at exit takes half a second
 
 
 def _report_of_thread(failed):
