@@ -4,12 +4,14 @@ import re
 import unicodedata
 
 # Word's soft break is a vertical tab, a page ends in a form feed, and NEL is what its name says.
-LINE_END = re.compile("\r\n?|[\x0b\x0c\x85]")
+LINE_ENDS = "\r\x0b\x0c\x85"
+LINE_END = re.compile(f"\r\n|[{LINE_ENDS}]")
 # What else is in Unicode's category Cc but for tab and line feed, the byte order mark where it is no mark, and lone
 # surrogates, which a JSON escape can carry but UTF-8 cannot.
-CONTROL_CHARACTER = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
+CONTROLS = "\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ud800-\udfff"
+CONTROL_CHARACTER = re.compile(f"[{CONTROLS}]")
 # Both in one set, which is looked for four times as fast as one pattern or the other.
-EITHER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
+EITHER = re.compile(f"[{LINE_ENDS}{CONTROLS}]")
 
 NO_TEXT = "글이 없습니다. 비었거나 빈칸뿐입니다."
 COUNTS = ("length", "characters", "composed", "line_ends", "controls")  # of a row
