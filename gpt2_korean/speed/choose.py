@@ -75,7 +75,8 @@ def speed_up(model, arguments, machine, blocks, tokens=None):
     if compilation is not None:
         compiler = partial(torch.compile, dynamic=False, **compilation)
         try:
-            functions = forward.start, compiler(forward.layer), compiler(loss.cross_entropy_in_place)
+            compiled = compiler(forward.layer), compiler(loss.cross_entropy_in_place)
+            functions = forward.embed, forward.start, *compiled
         except RuntimeError as error:
             words = str(error).splitlines()[0]
             raise UsageError(f"--torch_compile_backend, --torch_compile_mode: {words}") from None

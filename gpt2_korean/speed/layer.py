@@ -8,16 +8,24 @@ import torch
 import torch.nn.functional as F
 import triton
 from torch.autograd import Function
+from torch.nn import Embedding
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from transformers.pytorch_utils import Conv1D
 
 from gpt2_korean.speed import training_kernels as kernels
-from gpt2_korean.speed.loss import IGNORED, product
+from gpt2_korean.speed.loss import IGNORED, cast, gradient_of
 
 # The fastest on an H100 of those tried.
 ROW_PROGRAMS = 660  # programs that share the rows among them
 TILE_PROGRAMS = 1056  # the same where they share a row too, COLUMNS to each
 COLUMNS = 512
+
+
+def embed(tokens, weight, ids):
+    """As forward.embed."""
+    if type(tokens) is not Embedding or tokens.weight is not weight or not weight.requires_grad:
+        return tokens(ids), weight
+    return _Embed.apply(weight, ids)
 
 
 def start(embedded, drop, norm, dtype):
@@ -51,7 +59,7 @@ def cross_entropy_in_place(logits, labels, vocab):
     return losses
 
 
-FUNCTIONS = start, layer, cross_entropy_in_place  # for forward.use_fast_forward
+FUNCTIONS = embed, start, layer, cross_entropy_in_place  # for forward.use_fast_forward
 
 
 def try_out(config, device, dtype):
@@ -89,13 +97,30 @@ def multiply(x, weight, bias=None):
     return _Multiply.apply(x, weight, bias)
 
 
+class _Embed(Function):
+    """The rows of the weight, and the weight itself for the last product: so both gradients of it are added here."""
+
+    @staticmethod
+    def forward(ctx, weight, ids):
+        ctx.weight = weight
+        ctx.save_for_backward(ids)
+        return F.embedding(ids, weight), weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx, of_rows, of_weight):
+        weight, (ids,) = ctx.weight, ctx.saved_tensors
+        total, weight.grad = weight.grad, None  # as in loss.gradient_of
+        total = of_weight if total is None else total.add_(of_weight)
+        return total.index_add_(0, ids.flatten(), of_rows.flatten(0, -2)).detach(), None
+
+
 class _Multiply(Function):
     @staticmethod
     def forward(ctx, x, weight, bias):
-        ctx.dtype, weight = weight.dtype, weight.to(x.dtype)
+        ctx.weight, weight = weight, cast(weight, x.dtype)
         ctx.save_for_backward(x, weight)
         rows = x.reshape(-1, x.shape[-1])
-        y = rows @ weight if bias is None else torch.addmm(bias.to(x.dtype), rows, weight)
+        y = rows @ weight if bias is None else torch.addmm(cast(bias, x.dtype), rows, weight)
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -103,7 +128,7 @@ class _Multiply(Function):
         x, weight = ctx.saved_tensors
         rows, of_rows = x.reshape(-1, x.shape[-1]), of_y.reshape(-1, of_y.shape[-1])
         of_x = (of_rows @ weight.T).view(x.shape) if ctx.needs_input_grad[0] else None
-        of_weight = product(rows.T, of_rows, ctx.dtype) if ctx.needs_input_grad[1] else None
+        of_weight = gradient_of(ctx.weight, rows.T, of_rows) if ctx.needs_input_grad[1] else None
         return of_x, of_weight, None
 
 

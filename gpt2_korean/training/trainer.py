@@ -24,7 +24,7 @@ from gpt2_korean.messages import UserError, describe_os_error, particle, say, wa
 from gpt2_korean.model import lora
 from gpt2_korean.model.elsewhere import tell_others
 from gpt2_korean.model.embeddings import embedding_layers, split_off
-from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
+from gpt2_korean.speed.graphs import RecordedStep, start_alike
 from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flops_utilization
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, fill_up
 from gpt2_korean.training.average import AverageWeights
@@ -82,8 +82,8 @@ class KoreanTrainer(Trainer):
             start_alike(self.model)
 
     def _new_recorded_step(self):
-        accumulates = self.args.gradient_accumulation_steps > 1
-        return RecordedStep(self.model.parameters(), self.args.device, accumulates)
+        sent_dtype = bfloat16 if self.args.bf16 else None
+        return RecordedStep(self.model.parameters(), self.args.device, sent_dtype)
 
     def planned_steps(self):
         """How many steps the whole run takes, by Trainer's own count."""
@@ -117,10 +117,8 @@ class KoreanTrainer(Trainer):
             inputs = fill_up(inputs, self._train_batch_size, self.full_length)
         if self.recorded_step is None:
             return super().training_step(model, inputs, num_items_in_batch)
-        loss = self.recorded_step(partial(super().training_step, model), inputs, num_items_in_batch)
-        if self.args.world_size > 1 and self.accelerator.sync_gradients:
-            average_over_ranks(self.recorded_step.parameters)
-        return loss
+        exchanges = self.args.world_size > 1 and self.accelerator.sync_gradients
+        return self.recorded_step(partial(super().training_step, model), inputs, num_items_in_batch, exchanges)
 
     def _update_auto_batch_size(self, batch_size):
         """The most blocks at a time up to `batch_size` with which a step of the optimizer sees as many as before."""

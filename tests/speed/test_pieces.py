@@ -40,7 +40,7 @@ WAYS = {
     "grouped": lambda: (None, pieces.grouped),
     "masked": lambda: (None, pieces.masked),
     "compiled": lambda: (
-        (forward.start, COMPILER(forward.layer), COMPILER(loss.cross_entropy_in_place)),
+        (forward.embed, forward.start, COMPILER(forward.layer), COMPILER(loss.cross_entropy_in_place)),
         pieces.masked,
     ),
     "fused": lambda: (fused_functions(), pieces.masked),
