@@ -5,7 +5,6 @@ than a fast GPU that does them. Recorded, the pass is submitted whole. The batch
 """
 
 from contextlib import contextmanager, nullcontext
-from functools import partial
 
 import torch
 import torch.distributed

@@ -22,23 +22,34 @@ from gpt2_korean.training.muon import MuonWithAdamW
 
 def average():
     """Assert that ranks start with the first one's weights and that each gets the mean of their gradients."""
-    graphs.BUCKET = 10
+    graphs.BUCKET, graphs.WARM_UP = 10, 10**9
     distributed.init_process_group("gloo")
     torch.manual_seed(distributed.get_rank())
-    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2))
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.LayerNorm(5), torch.nn.Linear(5, 2))
     graphs.start_alike(model)
     start = [weight.detach().clone() for weight in model.parameters()]
-    weights = list(model.parameters())[1:]
-    for weight in weights:
-        weight.grad = torch.randn_like(weight)
-    own = [weight.grad.clone() for weight in weights]
-    graphs.average_over_ranks(list(model.parameters()))
+    model[0].bias.requires_grad_(False)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    passes = torch.randn(3, 4, 3)
+    own = torch.autograd.grad(model(passes.flatten(0, 1)).square().sum(), weights)
     everyone = [None, None]
     distributed.all_gather_object(everyone, (start, own))
     assert all(torch.equal(one, other) for one, other in zip(everyone[0][0], everyone[1][0], strict=True))
     assert not torch.equal(everyone[0][1][0], everyone[1][1][0])
-    for weight, one, other in zip(weights, everyone[0][1], everyone[1][1], strict=True):
-        torch.testing.assert_close(weight.grad, (one + other) / 2)
+
+    def pass_(inputs, items):
+        loss = model(inputs["x"]).square().sum()
+        loss.backward()
+        return loss.detach()
+
+    for sent_dtype, error in ((None, 1e-5), (torch.bfloat16, 1e-2)):
+        step = graphs.RecordedStep(model.parameters(), torch.device("cpu"), sent_dtype)
+        model.zero_grad()
+        for number, x in enumerate(passes):
+            step(pass_, {"x": x}, torch.tensor(1), exchanges=number == 2)
+        for weight, one, other in zip(weights, everyone[0][1], everyone[1][1], strict=True):
+            torch.testing.assert_close(weight.grad, (one + other) / 2, rtol=error, atol=error)
+    assert model[0].bias.grad is None
 
 
 def step_by_muon():
