@@ -110,7 +110,7 @@ def cast(weight, dtype, rows=0):
     made = weight.to(dtype)
     if rows:
         made = torch.nn.functional.pad(made, (0, 0, 0, rows))
-    if _kept is not None:
+    if _kept is not None and made is not weight:
         _kept[weight.data_ptr()] = weight.detach(), made
     return made
 
