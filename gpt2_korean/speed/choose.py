@@ -81,9 +81,9 @@ def speed_up(model, arguments, machine, blocks, tokens=None):
             words = str(error).splitlines()[0]
             raise UsageError(f"--torch_compile_backend, --torch_compile_mode: {words}") from None
     separate = pieces.separate if functions is None else pieces.masked
-    if functions is not None and compilation is None and blocks.apart:
+    if functions is not None and compilation is None:
         separate = load_attention(language_model, arguments)
-    forward.use_fast_forward(language_model, functions, separate)
+    forward.use_fast_forward(language_model, functions, separate, separate not in (pieces.separate, pieces.masked))
     recorded = (
         (arguments.device.type == "cuda" if machine.device_graphs is None else machine.device_graphs)
         and has_graphs(arguments.device)

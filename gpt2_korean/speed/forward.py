@@ -14,11 +14,12 @@ from gpt2_korean.model.gpt2 import TANH_GELU
 from gpt2_korean.speed import loss, pieces
 
 
-def use_fast_forward(model, functions=None, separate=pieces.separate):
+def use_fast_forward(model, functions=None, separate=pieces.separate, always=False):
     """Replace the forward of a GPT2LMHeadModel by one that, given labels, returns the loss alone.
 
     functions: what takes the place of embed, start, layer and loss.cross_entropy_in_parts in training; separate: of
-    pieces.separate. Evaluation goes the plain way, in which nothing is rounded that transformers does not round.
+    pieces.separate; always: even where each row is one text. Evaluation goes the plain way, in which nothing is rounded
+    that transformers does not round.
     """
     plain = embed, start, layer, loss.cross_entropy_in_parts
     for block in model.transformer.h:
@@ -33,9 +34,11 @@ def use_fast_forward(model, functions=None, separate=pieces.separate):
         if labels is None:
             return type(self).forward(self, input_ids=input_ids, position_ids=position_ids, **keywords)
         of_tokens, *of_body, cross_entropy = (functions or plain) if self.training else plain
-        attend = None
-        if position_ids is not None:
-            attend = (separate if self.training else pieces.separate)(position_ids)
+        attend, positions = None, position_ids
+        if positions is None and always and self.training:
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        if positions is not None:
+            attend = (separate if self.training else pieces.separate)(positions)
         embedded, weight = of_tokens(self.transformer.wte, self.lm_head.weight, input_ids)
         hidden_states = _last_hidden_states(self.transformer, embedded, position_ids, attend, *of_body)
         total = loss.summed_loss(hidden_states, weight, labels, cross_entropy)
