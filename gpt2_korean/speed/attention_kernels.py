@@ -31,6 +31,16 @@ def _store(ptr, x, first, tokens, stride, ROWS: tl.constexpr, WIDTH: tl.constexp
 
 
 @triton.jit
+def _store_gradient(
+    ptr, x, parts_ptr, parts_stride, first, tokens, heads, ROWS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Store x among the gradients of queries, keys and values, and its sums over the tile's tokens."""
+    _store(ptr, x, first, tokens, 3 * heads * WIDTH, ROWS, WIDTH, BLOCK)
+    columns = tl.arange(0, BLOCK)
+    tl.store(parts_ptr + tl.program_id(1) * parts_stride + columns, tl.sum(x, 0), columns < WIDTH)
+
+
+@triton.jit
 def _is_seen(queries, keys, reach):
     """Whether queries - keys is in [0, reach]: as numbers without a sign, those below 0 are large."""
     return (queries - keys).to(tl.uint32) <= reach.to(tl.uint32)
@@ -124,11 +134,14 @@ def attention_kernel(
 
 @triton.jit
 def of_queries_kernel(
-    q_ptr, k_ptr, v_ptr, starts_ptr, seed_ptr, x_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_q_ptr,
+    q_ptr, k_ptr, v_ptr, starts_ptr, seed_ptr, x_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_qkv_ptr, parts_ptr,
     tokens, stride, head_stride, scale, LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of a tile of queries; along: float32 [heads, tokens], the sums of x times its gradient."""
+    """The gradient of a tile of queries; along: float32 [heads, tokens], the sums of x times its gradient.
+
+    parts: float32 [tiles, width], the gradients' sums over the tokens of a tile.
+    """
     head, heads = tl.program_id(0), tl.num_programs(0)
     q_ptr, k_ptr, v_ptr = q_ptr + head * head_stride, k_ptr + head * head_stride, v_ptr + head * head_stride
     first, queries, reach, low, high, full_low, full_high = _queries(starts_ptr, tokens, QUERIES, KEYS)
@@ -155,21 +168,25 @@ def of_queries_kernel(
                 of_weights = tl.where(kept, of_weights * FACTOR, 0.0)
             of_scores = weights * (of_weights - along[:, None])
             of_q = tl.dot(of_scores.to(k.dtype), k, of_q, input_precision="ieee")
-    _store(of_q_ptr + head * WIDTH, of_q * scale, first, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
+    of_qkv_ptr, parts_ptr, width = of_qkv_ptr + head * WIDTH, parts_ptr + head * WIDTH, heads * WIDTH
+    _store_gradient(of_qkv_ptr, of_q * scale, parts_ptr, width, first, tokens, heads, QUERIES, WIDTH, BLOCK)
 
 
 @triton.jit
 def of_keys_kernel(
-    q_ptr, k_ptr, v_ptr, ends_ptr, seed_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_k_ptr, of_v_ptr,
+    q_ptr, k_ptr, v_ptr, ends_ptr, seed_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_qkv_ptr, parts_ptr,
     tokens, stride, head_stride, scale, LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of a tile of keys and of their values: over the queries up to where the last key's piece ends."""
+    """The gradients of a tile of keys and of their values: over the queries up to where the last key's piece ends.
+
+    parts: float32 [tiles, 2 × width], as above.
+    """
     head, heads, first = tl.program_id(0), tl.num_programs(0), tl.program_id(1) * KEYS
     q_ptr, k_ptr, v_ptr = q_ptr + head * head_stride, k_ptr + head * head_stride, v_ptr + head * head_stride
     log_sums_ptr, along_ptr, of_x_ptr = log_sums_ptr + head * tokens, along_ptr + head * tokens, of_x_ptr + head * WIDTH
     keys, last = first + tl.arange(0, KEYS), tl.minimum(first + KEYS, tokens) - 1
-    reach = (tl.load(ends_ptr + keys, keys < tokens, tokens) - 1 - keys)[:, None]
+    reach = (tl.load(ends_ptr + keys, keys < tokens, keys + 1) - 1 - keys)[:, None]
     low, high = first // QUERIES, tl.cdiv(tl.load(ends_ptr + last), QUERIES)
     full_low = tl.cdiv(last, QUERIES)  # from where on all keys are seen by all queries
     full_high = tl.maximum(full_low, tl.load(ends_ptr + first) // QUERIES)
@@ -197,5 +214,7 @@ def of_keys_kernel(
             of_v = tl.dot(left.to(q.dtype), of_x, of_v, input_precision="ieee")
             of_scores = weights * (of_weights - along[None, :])
             of_k = tl.dot(of_scores.to(q.dtype), q, of_k, input_precision="ieee")
-    _store(of_k_ptr + head * WIDTH, of_k * scale, first, tokens, heads * WIDTH, KEYS, WIDTH, BLOCK)
-    _store(of_v_ptr + head * WIDTH, of_v * FACTOR, first, tokens, heads * WIDTH, KEYS, WIDTH, BLOCK)
+    of_qkv_ptr, parts_ptr, width = of_qkv_ptr + head * WIDTH, parts_ptr + head * WIDTH, heads * WIDTH
+    of_k_ptr, of_v_ptr = of_qkv_ptr + width, of_qkv_ptr + 2 * width
+    _store_gradient(of_k_ptr, of_k * scale, parts_ptr, 2 * width, first, tokens, heads, KEYS, WIDTH, BLOCK)
+    _store_gradient(of_v_ptr, of_v * FACTOR, parts_ptr + width, 2 * width, first, tokens, heads, KEYS, WIDTH, BLOCK)

@@ -35,21 +35,24 @@ def load_fused_layer(model, arguments):
 
 
 def load_attention(model, arguments):
-    """How the fused layer keeps pieces apart: by attention.py, by a mask where this machine cannot compile it.
+    """`(how the fused layer keeps pieces apart, whether one text is attended to so as well)`.
 
-    In float32 by a mask too: without the tensor cores that round, Triton's products are slow.
+    By attention.py, by a mask where this machine cannot compile it. In float32 by a mask too: without the tensor cores
+    that round, Triton's products are slow.
     """
+    from gpt2_korean.speed import layer as fused_layer
+
     dtype = dtype_of(arguments.bf16, arguments.fp16)
     if dtype == torch.float32:
-        return pieces.masked
+        return fused_layer.masked, False
     try:
         from gpt2_korean.speed import attention
 
         attention.try_out(model.config, arguments.device, dtype)
     except Exception as error:  # as above
-        warn_of_failure(error, f"문서를 따로 읽는 Triton 커널을 쓸 수 없어 느리게 학습합니다 ({type(error).__name__}).")
-        return pieces.masked
-    return attention.fused
+        warn_of_failure(error, f"어텐션의 Triton 커널을 쓸 수 없어 느리게 학습합니다 ({type(error).__name__}).")
+        return fused_layer.masked, False
+    return attention.fused, True
 
 
 def speed_up(model, arguments, machine, blocks, tokens=None):
@@ -80,10 +83,10 @@ def speed_up(model, arguments, machine, blocks, tokens=None):
         except RuntimeError as error:
             words = str(error).splitlines()[0]
             raise UsageError(f"--torch_compile_backend, --torch_compile_mode: {words}") from None
-    separate = pieces.separate if functions is None else pieces.masked
+    separate, always = pieces.separate if functions is None else pieces.masked, False
     if functions is not None and compilation is None:
-        separate = load_attention(language_model, arguments)
-    forward.use_fast_forward(language_model, functions, separate, separate not in (pieces.separate, pieces.masked))
+        separate, always = load_attention(language_model, arguments)
+    forward.use_fast_forward(language_model, functions, separate, always)
     recorded = (
         (arguments.device.type == "cuda" if machine.device_graphs is None else machine.device_graphs)
         and has_graphs(arguments.device)

@@ -4,6 +4,8 @@ The residual stream is in bfloat16 where that is what is computed in: what is no
 and this is half as much of it. Needs Triton, which comes with PyTorch's CUDA and XPU builds.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -12,6 +14,7 @@ from torch.nn import Embedding
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from transformers.pytorch_utils import Conv1D
 
+from gpt2_korean.speed import pieces
 from gpt2_korean.speed import training_kernels as kernels
 from gpt2_korean.speed.loss import IGNORED, cast, gradient_of
 
@@ -35,19 +38,33 @@ def start(embedded, drop, norm, dtype):
 
 
 def layer(residual, normalized, block, next_norm, attend=None):
-    """As forward.layer."""
+    """As forward.layer.
+
+    attend: None, or a function of what c_attn computes, of its bias, which has been added and whose gradient is left to
+    it, or None, the number of heads, dropout's probability and the factor of the scores.
+    """
     attention, mlp = block.attn, block.mlp
     dtypes = residual.dtype, normalized.dtype
-    qkv = _SplitHeads.apply(*_product(attention.c_attn, normalized, adds_bias=True), attention.num_heads)
+    qkv, bias = _product(attention.c_attn, normalized, adds_bias=True)
     probability = attention.attn_dropout.p if attention.training else 0.0
-    if attend is None:
-        x = F.scaled_dot_product_attention(*qkv, dropout_p=probability, is_causal=True).transpose(1, 2).flatten(2)
-    else:
-        x = attend(*qkv, probability, attention.scaling)
+    x = (attend or _by_heads)(qkv, bias, attention.num_heads, probability, attention.scaling)
     x, bias = _product(attention.c_proj, x)
     residual, normalized = _add_and_normalize(x, bias, residual, attention.resid_dropout, block.ln_2, *dtypes)
     x, bias = _product(mlp.c_proj, _Gelu.apply(*_product(mlp.c_fc, normalized)))
     return _add_and_normalize(x, bias, residual, mlp.dropout, next_norm, *dtypes)
+
+
+def masked(positions):
+    """What layer attends by to keep pieces apart without kernels of its own."""
+    return partial(_by_heads, attend=pieces.masked(positions))
+
+
+def _by_heads(qkv, bias, heads, dropout, scale, attend=None):
+    q, k, v = _SplitHeads.apply(qkv, bias, heads)
+    if attend is not None:
+        return attend(q, k, v, dropout, scale)
+    x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scale)
+    return x.transpose(1, 2).flatten(2)
 
 
 def cross_entropy_in_place(logits, labels, vocab):
@@ -179,7 +196,7 @@ class _AddAndNormalize(Function):
             of_y.contiguous(), of_sum, total, mean, scale, weight, seed, of_residual, of_x, parts, rows, width,
             X=own, ADDED=of_sum is not None, **options,
         )  # fmt: skip
-        of_weight, of_norm_bias, of_bias = _sum(parts).view(3, width)
+        of_weight, of_norm_bias, of_bias = sums(parts).view(3, width)
         of_bias = of_bias if options["BIAS"] else None
         return of_x, of_bias, of_residual, of_weight, of_norm_bias, None, None, None, None, None
 
@@ -203,7 +220,7 @@ class _Gelu(Function):
         kernels.gelu_backward_kernel[grid](
             of_y.contiguous(), x, bias, of_x, parts, rows, width, BIAS=bias is not None, **blocks
         )
-        return of_x, None if bias is None else _sum(parts)
+        return of_x, None if bias is None else sums(parts)
 
 
 class _SplitHeads(Function):
@@ -224,7 +241,7 @@ class _SplitHeads(Function):
         joined = gradients[0].new_empty(*gradients[0].shape[:2], 3 * width)
         parts = torch.empty(grid[0], 3 * width, device=joined.device)
         kernels.join_kernel[grid](*gradients, joined, parts, rows, width, **blocks)
-        return joined, _sum(parts) if ctx.has_bias else None, None
+        return joined, sums(parts) if ctx.has_bias else None, None
 
 
 def _row_blocks(width):
@@ -240,7 +257,7 @@ def _tiles(x, at_a_time, matrices=1):
     return (rows, width), (down, across, matrices), {"ROWS": at_a_time, "COLUMNS": COLUMNS, "num_warps": 4}
 
 
-def _sum(parts):
+def sums(parts):
     """The sums [width] of parts [programs, width]."""
     rows, width = parts.shape
     sums, columns = parts.new_empty(width), 16

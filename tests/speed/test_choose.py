@@ -9,7 +9,7 @@ import torch
 from conftest import tiny_gpt2
 
 import gpt2_korean.speed
-from gpt2_korean.speed import choose, pieces
+from gpt2_korean.speed import choose
 from gpt2_korean.speed.choose import WORTH_COMPILING, choose_compilation
 
 
@@ -90,13 +90,17 @@ def test_where_attention_cannot_be_compiled_a_mask_keeps_documents_apart_and_it_
     def fails(*_):
         raise RuntimeError("no compiler")
 
+    pytest.importorskip("triton")
+    from gpt2_korean.speed import layer
+
     stand_in = SimpleNamespace(try_out=fails, fused="ours")
     monkeypatch.setitem(sys.modules, "gpt2_korean.speed.attention", stand_in)
     monkeypatch.setattr(gpt2_korean.speed, "attention", stand_in, raising=False)
     arguments = SimpleNamespace(device=torch.device("cuda"), bf16=True, fp16=False)
-    assert choose.load_attention(tiny_gpt2(301), arguments) is pieces.masked
+    assert choose.load_attention(tiny_gpt2(301), arguments) == (layer.masked, False)
     assert "Triton" in capsys.readouterr().err
     stand_in.try_out = lambda *_: None
-    assert choose.load_attention(tiny_gpt2(301), arguments) == "ours"
+    assert choose.load_attention(tiny_gpt2(301), arguments) == ("ours", True)
     in_float32 = SimpleNamespace(**{**vars(arguments), "bf16": False})
-    assert choose.load_attention(tiny_gpt2(301), in_float32) is pieces.masked and not capsys.readouterr().err
+    assert choose.load_attention(tiny_gpt2(301), in_float32) == (layer.masked, False)
+    assert not capsys.readouterr().err
