@@ -60,7 +60,8 @@ def masked(positions):
 
 
 def _by_heads(qkv, bias, heads, dropout, scale, attend=None):
-    q, k, v = _SplitHeads.apply(qkv, bias, heads)
+    qkv = qkv if bias is None else _Added.apply(qkv, bias)
+    q, k, v = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     if attend is not None:
         return attend(q, k, v, dropout, scale)
     x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scale)
@@ -223,25 +224,16 @@ class _Gelu(Function):
         return of_x, None if bias is None else sums(parts)
 
 
-class _SplitHeads(Function):
-    """Queries, keys and values, each [batch, heads, length, head width], out of [batch, length, 3 × width].
-
-    bias: None, or what has been added to them, whose gradient is summed up here.
-    """
+class _Added(Function):
+    """x, to which the bias has been added: its gradient."""
 
     @staticmethod
-    def forward(ctx, qkv, bias, heads):
-        ctx.has_bias = bias is not None
-        return tuple(qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4))
+    def forward(ctx, x, bias):
+        return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, *gradients):
-        gradients = [gradient.transpose(1, 2).flatten(2).contiguous() for gradient in gradients]
-        (rows, width), grid, blocks = _tiles(gradients[0], 2, matrices=3)
-        joined = gradients[0].new_empty(*gradients[0].shape[:2], 3 * width)
-        parts = torch.empty(grid[0], 3 * width, device=joined.device)
-        kernels.join_kernel[grid](*gradients, joined, parts, rows, width, **blocks)
-        return joined, sums(parts) if ctx.has_bias else None, None
+    def backward(ctx, of_x):
+        return of_x, of_x.sum((0, 1), dtype=torch.float32)
 
 
 def _row_blocks(width):
@@ -249,12 +241,12 @@ def _row_blocks(width):
     return {"BLOCK": block, "num_warps": 4 if block <= 1024 else 8}
 
 
-def _tiles(x, at_a_time, matrices=1):
-    """`((rows, width), grid, blocks)` to go over so many matrices like `x`, `at_a_time` rows by COLUMNS at a time."""
+def _tiles(x, at_a_time):
+    """`((rows, width), grid, blocks)` to go over a matrix like `x`, `at_a_time` rows by COLUMNS at a time."""
     width = x.shape[-1]
     rows, across = x.numel() // width, triton.cdiv(width, COLUMNS)
-    down = max(1, min(triton.cdiv(rows, at_a_time), TILE_PROGRAMS // (across * matrices)))
-    return (rows, width), (down, across, matrices), {"ROWS": at_a_time, "COLUMNS": COLUMNS, "num_warps": 4}
+    down = max(1, min(triton.cdiv(rows, at_a_time), TILE_PROGRAMS // across))
+    return (rows, width), (down, across), {"ROWS": at_a_time, "COLUMNS": COLUMNS, "num_warps": 4}
 
 
 def sums(parts):
