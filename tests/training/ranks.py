@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -28,28 +29,62 @@ def average():
     model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.LayerNorm(5), torch.nn.Linear(5, 2))
     graphs.start_alike(model)
     start = [weight.detach().clone() for weight in model.parameters()]
-    model[0].bias.requires_grad_(False)
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    passes = torch.randn(3, 4, 3)
-    own = torch.autograd.grad(model(passes.flatten(0, 1)).square().sum(), weights)
     everyone = [None, None]
-    distributed.all_gather_object(everyone, (start, own))
-    assert all(torch.equal(one, other) for one, other in zip(everyone[0][0], everyone[1][0], strict=True))
-    assert not torch.equal(everyone[0][1][0], everyone[1][1][0])
-
-    def pass_(inputs, items):
-        loss = model(inputs["x"]).square().sum()
-        loss.backward()
-        return loss.detach()
-
+    distributed.all_gather_object(everyone, start)
+    assert all(torch.equal(one, other) for one, other in zip(*everyone, strict=True))
+    model[0].bias.requires_grad_(False)
     for sent_dtype, error in ((None, 1e-5), (torch.bfloat16, 1e-2)):
         step = graphs.RecordedStep(model.parameters(), torch.device("cpu"), sent_dtype)
-        model.zero_grad()
-        for number, x in enumerate(passes):
-            step(pass_, {"x": x}, torch.tensor(1), exchanges=number == 2)
-        for weight, one, other in zip(weights, everyone[0][1], everyone[1][1], strict=True):
-            torch.testing.assert_close(weight.grad, (one + other) / 2, rtol=error, atol=error)
+
+        def pass_(x, last, step=step):
+            step(lambda inputs, items: backward(model(inputs["x"])), {"x": x}, torch.tensor(1), exchanges=last)
+
+        assert_mean(model, pass_, error)
     assert model[0].bias.grad is None
+
+
+def average_products():
+    """The same of products that add gradients themselves, where DistributedDataParallel averages them."""
+    from gpt2_korean.speed.layer import multiply
+
+    class Products(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Parameter(torch.randn(3, 5)), torch.nn.Parameter(torch.randn(5, 2))
+
+        def forward(self, x):
+            return multiply(multiply(x, self.first).tanh(), self.second)
+
+    distributed.init_process_group("gloo")
+    model = Products()
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+
+    def pass_(x, last):
+        with nullcontext() if last else wrapped.no_sync():
+            backward(wrapped(x))
+
+    for _ in range(3):  # the first pass is not as the others: DistributedDataParallel then orders its buckets
+        assert_mean(model, pass_, 1e-5)
+
+
+def backward(y):
+    y.square().sum().backward()
+    return y.sum().detach()
+
+
+def assert_mean(model, pass_, error):
+    """Assert that after three passes each weight's gradient is the mean over ranks of those that autograd sums up."""
+    torch.manual_seed(distributed.get_rank() + 5)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    inputs = torch.randn(3, 4, 3)
+    model.zero_grad()
+    own, everyone = torch.autograd.grad(model(inputs.flatten(0, 1)).square().sum(), weights), [None, None]
+    distributed.all_gather_object(everyone, own)
+    assert not torch.equal(everyone[0][0], everyone[1][0])
+    for number, x in enumerate(inputs):
+        pass_(x, number == 2)
+    for weight, one, other in zip(weights, *everyone, strict=True):
+        torch.testing.assert_close(weight.grad, (one + other) / 2, rtol=error, atol=error)
 
 
 def step_by_muon():
@@ -126,6 +161,8 @@ if __name__ == "__main__":
     way = sys.argv.pop(1)
     if way == "average":
         sys.exit(average())
+    if way == "products":
+        sys.exit(average_products())
     if way == "muon":
         sys.exit(step_by_muon())
     if way == "stopped":
