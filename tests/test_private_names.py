@@ -40,7 +40,6 @@ PRIVATE = {
     "speed/graphs.py": {
         "torch._foreach_add_": "(Tensor(a!)[] self, Tensor[] other, *, Scalar alpha=1) -> ()",
         "torch._foreach_copy_": "(Tensor(a!)[] self, Tensor[] src, bool non_blocking=False) -> ()",
-        "torch._foreach_zero_": "(Tensor(a!)[] self) -> ()",
     },
     "speed/linear.py": {
         "torch.ops.mkldnn._is_mkldnn_bf16_supported": "() -> bool _0",

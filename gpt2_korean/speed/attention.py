@@ -18,7 +18,7 @@ from gpt2_korean.speed.pieces import begins
 TILES = {
     ("forward", False): (64, 64, 4, 3), ("forward", True): (64, 64, 4, 2),
     ("of_queries", False): (64, 32, 4, 4), ("of_queries", True): (64, 64, 4, 2),
-    ("of_keys", False): (64, 64, 4, 3), ("of_keys", True): (32, 64, 4, 2),
+    ("of_keys", False): (64, 64, 4, 2), ("of_keys", True): (32, 64, 4, 2),
 }  # fmt: skip
 
 

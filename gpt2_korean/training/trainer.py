@@ -24,7 +24,7 @@ from gpt2_korean.messages import UserError, describe_os_error, particle, say, wa
 from gpt2_korean.model import lora
 from gpt2_korean.model.elsewhere import tell_others
 from gpt2_korean.model.embeddings import embedding_layers, split_off
-from gpt2_korean.speed.graphs import RecordedStep, start_alike
+from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
 from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flops_utilization
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, fill_up
 from gpt2_korean.training.average import AverageWeights
@@ -76,14 +76,10 @@ class KoreanTrainer(Trainer):
         since the hooks of DistributedDataParallel stand in the way of a recording.
         """
         self.full_length = full_length
-        self.recorded_step = self._new_recorded_step() if recorded else None
+        self.recorded_step = RecordedStep(self.model.parameters(), self.args.device) if recorded else None
         if recorded and self.args.world_size > 1:
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
             start_alike(self.model)
-
-    def _new_recorded_step(self):
-        sent_dtype = bfloat16 if self.args.bf16 else None
-        return RecordedStep(self.model.parameters(), self.args.device, sent_dtype)
 
     def planned_steps(self):
         """How many steps the whole run takes, by Trainer's own count."""
@@ -117,15 +113,17 @@ class KoreanTrainer(Trainer):
             inputs = fill_up(inputs, self._train_batch_size, self.full_length)
         if self.recorded_step is None:
             return super().training_step(model, inputs, num_items_in_batch)
-        exchanges = self.args.world_size > 1 and self.accelerator.sync_gradients
-        return self.recorded_step(partial(super().training_step, model), inputs, num_items_in_batch, exchanges)
+        loss = self.recorded_step(partial(super().training_step, model), inputs, num_items_in_batch)
+        if self.args.world_size > 1 and self.accelerator.sync_gradients:
+            average_over_ranks(self.recorded_step.parameters, bfloat16 if self.args.bf16 else None)
+        return loss
 
     def _update_auto_batch_size(self, batch_size):
         """The most blocks at a time up to `batch_size` with which a step of the optimizer sees as many as before."""
         fitting = max(size for size in range(1, batch_size + 1) if self.blocks_per_step % size == 0)
         self.args.gradient_accumulation_steps = self.blocks_per_step // fitting
         if self.recorded_step is not None:
-            self.recorded_step = self._new_recorded_step()
+            self.recorded_step = RecordedStep(self.model.parameters(), self.args.device)
         super()._update_auto_batch_size(fitting)
         if fitting < self.args.per_device_train_batch_size:
             say(

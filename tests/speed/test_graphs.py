@@ -6,8 +6,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import NO_DROPOUT, random_batch, tiny_gpt2
-from torch import distributed
-from torch.distributed import HashStore
 from transformers.pytorch_utils import Conv1D
 
 from gpt2_korean import device
@@ -61,13 +59,6 @@ def pretend_to_record(parameters):
     return record
 
 
-@pytest.fixture
-def one_rank():
-    distributed.init_process_group("nccl" if GPU.type == "cuda" else "gloo", store=HashStore(), rank=0, world_size=1)
-    yield
-    distributed.destroy_process_group()
-
-
 def pass_of(model, dtype=torch.float32):
     def run(inputs, items):
         with torch.autocast(GPU.type, dtype, enabled=dtype != torch.float32):
@@ -78,19 +69,18 @@ def pass_of(model, dtype=torch.float32):
     return run
 
 
-def recorded_step_of(model, monkeypatch, **options):
-    step = RecordedStep(model.parameters(), GPU, **options)
+def recorded_step_of(model, monkeypatch):
+    step = RecordedStep(model.parameters(), GPU)
     if not HAS_GRAPHS:
         monkeypatch.setattr(recorded_step, "record_graph", pretend_to_record(step.parameters))
         monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
     return step
 
 
-@pytest.mark.parametrize("exchanges", [False, True])
 @pytest.mark.parametrize("accumulates", [False, True])
 @pytest.mark.parametrize("fuses", [False, True])
-def test_recorded_passes_learn_what_unrecorded_ones_do(rng, monkeypatch, one_rank, fuses, accumulates, exchanges):
-    """Those that make gradients, that add to them and that exchange them, in steps of one pass and of several."""
+def test_recorded_passes_learn_what_unrecorded_ones_do(rng, monkeypatch, fuses, accumulates):
+    """Those that make gradients and those that add to them, in steps of one pass and of several."""
     plain = tiny_gpt2(301, **NO_DROPOUT).train().to(GPU)
     recorded = copy.deepcopy(plain)
     use_fast_forward(plain)
@@ -99,22 +89,20 @@ def test_recorded_passes_learn_what_unrecorded_ones_do(rng, monkeypatch, one_ran
     optimizers = [torch.optim.SGD(model.parameters(), lr=1e-2) for model in (plain, recorded)]
     step = recorded_step_of(recorded, monkeypatch)
     for count in [WARM_UP, 2, 1, 3, 1, *(rng.randint(1, 3) for _ in range(4))] if accumulates else [1] * 2 * WARM_UP:
-        for number in range(count):
+        for _ in range(count):
             batch = {name: tensor.to(GPU) for name, tensor in fill_up(random_batch(rng), 5, 32).items()}
             items = (batch["labels"] != -100).sum()
-            last = exchanges and number == count - 1
-            losses = pass_of(plain)(batch, items), step(pass_of(recorded), batch, items, last)
+            losses = pass_of(plain)(batch, items), step(pass_of(recorded), batch, items)
             torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-4)
         for model, optimizer in zip((plain, recorded), optimizers, strict=True):
             optimizer.step()
             model.zero_grad()
-    first = {(False, exchanges and not accumulates)}
-    assert set(step.graphs) == first | ({(True, False), (True, exchanges)} if accumulates else set())
+    assert set(step.graphs) == {False, accumulates}
     torch.testing.assert_close(dict(recorded.named_parameters()), dict(plain.named_parameters()), rtol=1e-2, atol=1e-3)
 
 
-def test_weights_cast_once_a_step_are_those_of_the_step(rng, monkeypatch, one_rank):
-    """In bfloat16, with weights that change by much, and again where a step has one pass in place of several."""
+def test_weights_cast_once_a_step_are_those_of_the_step(rng, monkeypatch):
+    """In bfloat16, with weights that change by much."""
     model = tiny_gpt2(301, **NO_DROPOUT).train().to(GPU)
     use_fast_forward(model, fused_functions(monkeypatch))
     step = recorded_step_of(model, monkeypatch)
@@ -124,14 +112,14 @@ def test_weights_cast_once_a_step_are_those_of_the_step(rng, monkeypatch, one_ra
         pass_of(model, torch.bfloat16)(batch, items)
         expected = [count * weight.grad for weight in weights]
         model.zero_grad()
-        for number in range(count):
-            step(pass_of(model, torch.bfloat16), batch, items, number == count - 1)
+        for _ in range(count):
+            step(pass_of(model, torch.bfloat16), batch, items)
         torch.testing.assert_close([weight.grad for weight in weights], expected, rtol=2e-2, atol=2e-3)
         with torch.no_grad():
             for weight in weights:
                 weight += 0.3 * torch.randn_like(weight)
         model.zero_grad()
-    assert len(step.graphs) == 3 and step.casts
+    assert len(step.graphs) == 2 and step.casts
 
 
 @needs_graphs
