@@ -44,20 +44,17 @@ def boundaries(positions):
 
 
 def _fused(starts, ends, qkv, bias, heads, dropout, scale):
-    qkv, shape, hashes = qkv.flatten(0, 1), qkv.shape[:2], None
-    if dropout > 0:
-        # From the device's own generator: a recorded graph draws another whenever it is replayed.
-        seed = torch.randint(-(2**31), 2**31 - 1, (2,), dtype=torch.int32, device=qkv.device)
-        hashes = seed.new_empty(heads + 1, len(qkv))
-        kernels.hash_kernel[triton.cdiv(len(qkv), 1024), heads + 1](seed, hashes, len(qkv), heads, BLOCK=1024)
-    return _Attention.apply(qkv, bias, heads, starts, ends, hashes, dropout, scale).view(*shape, -1)
+    # From the device's own generator: a recorded graph draws another whenever it is replayed.
+    seed = torch.randint(-(2**31), 2**31 - 1, (2,), dtype=torch.int32, device=qkv.device) if dropout > 0 else None
+    x = _Attention.apply(qkv.flatten(0, 1), bias, heads, starts, ends, seed, dropout, scale)
+    return x.view(*qkv.shape[:2], -1)
 
 
 class _Attention(Function):
     """x [tokens, heads, head width] of qkv [tokens, 3 × width]; bias: None, or what has been added to qkv."""
 
     @staticmethod
-    def forward(ctx, qkv, bias, heads, starts, ends, hashes, dropout, scale):
+    def forward(ctx, qkv, bias, heads, starts, ends, seed, dropout, scale):
         q, k, v = qkv.unflatten(1, (3, heads, -1)).unbind(1)
         tokens, heads, width = q.shape
         x, log_sums = q.new_empty(q.shape), q.new_empty(heads, tokens, dtype=torch.float32)
@@ -67,27 +64,27 @@ class _Attention(Function):
         }  # fmt: skip
         grid, tiles = _tiles("forward", q)
         kernels.attention_kernel[grid](
-            q, k, v, starts, hashes, x, log_sums, tokens, *q.stride()[:2], **ctx.options, **tiles
+            q, k, v, starts, seed, x, log_sums, tokens, *q.stride()[:2], **ctx.options, **tiles
         )
-        ctx.save_for_backward(q, k, v, starts, ends, hashes, x, log_sums)
+        ctx.save_for_backward(q, k, v, starts, ends, seed, x, log_sums)
         ctx.has_bias = bias is not None
         return x
 
     @staticmethod
     def backward(ctx, of_x):
-        q, k, v, starts, ends, hashes, x, log_sums = ctx.saved_tensors
+        q, k, v, starts, ends, seed, x, log_sums = ctx.saved_tensors
         of_x, along = of_x.contiguous(), torch.empty_like(log_sums)
         shape, columns = (len(q), *q.stride()[:2]), q[0].numel()
         of_qkv = q.new_empty(len(q), 3 * columns)
         grid, tiles = _tiles("of_queries", q)
         of_q_parts = log_sums.new_empty(grid[1], columns)
         kernels.of_queries_kernel[grid](
-            q, k, v, starts, hashes, x, of_x, log_sums, along, of_qkv, of_q_parts, *shape, **ctx.options, **tiles
+            q, k, v, starts, seed, x, of_x, log_sums, along, of_qkv, of_q_parts, *shape, **ctx.options, **tiles
         )
         grid, tiles = _tiles("of_keys", q)
         parts = log_sums.new_empty(grid[1], 2 * columns)
         kernels.of_keys_kernel[grid](
-            q, k, v, ends, hashes, of_x, log_sums, along, of_qkv, parts, *shape, **ctx.options, **tiles
+            q, k, v, ends, seed, of_x, log_sums, along, of_qkv, parts, *shape, **ctx.options, **tiles
         )
         of_bias = torch.cat([sums(of_q_parts), sums(parts)]) if ctx.has_bias else None
         return of_qkv, of_bias, None, None, None, None, None, None

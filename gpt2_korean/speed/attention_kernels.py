@@ -47,32 +47,24 @@ def _is_seen(queries, keys, reach):
 
 
 @triton.jit
-def hash_kernel(seed_ptr, hashes_ptr, tokens, heads, BLOCK: tl.constexpr):
-    """Odd hashes of queries by heads, and below those of keys: int32 [heads + 1, tokens]. Of what dropout keeps.
-
-    The finalizer of MurmurHash with the constants of Wellons' search for the least bias (lowbias32, 2018).
-    """
-    row, places = tl.program_id(1), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    seed = tl.load(seed_ptr + tl.where(row == heads, 1, 0)).to(tl.uint32)
-    x = (places * (heads + 1) + row).to(tl.uint32) * 0x9E3779B1 + seed
+def _odd_hash(x):
+    """The finalizer of MurmurHash with the constants of Wellons' search for the least bias (lowbias32, 2018), odd."""
     x = (x ^ (x >> 16)) * 0x7FEB352D
     x = (x ^ (x >> 15)) * 0x846CA68B
-    tl.store(hashes_ptr + row * tokens + places, (x ^ (x >> 16) | 1).to(tl.int32, bitcast=True), places < tokens)
+    return x ^ (x >> 16) | 1
 
 
 @triton.jit
-def _hashes(hashes_ptr, row, places, tokens):
-    return tl.load(hashes_ptr + row * tokens + places, places < tokens, 1).to(tl.uint32, bitcast=True)
+def _is_kept(queries, keys, seed_ptr, LEAST: tl.constexpr):
+    """Whether dropout keeps the weights of keys for queries: the product of two hashes is at least LEAST of 2**32.
 
-
-@triton.jit
-def _is_kept(of_queries, of_keys, LEAST: tl.constexpr):
-    """Whether dropout keeps the weights of keys for queries: the product of their hashes is at least LEAST of 2**32.
-
-    Odd numbers are a group under multiplication, so that each product is as evenly spread as the hashes; shares, pairs,
-    triples and rectangles of weights were correlated no more than truly random ones over 20,000 seeds.
+    What is left to each weight is one multiplication. Odd numbers are a group under it, so that each product is as
+    evenly spread as the hashes; shares, pairs, triples and rectangles of weights were correlated no more than truly
+    random ones over 20,000 seeds.
     """
-    return of_queries * of_keys >= LEAST
+    of_query = _odd_hash(queries.to(tl.uint32) * 0x9E3779B1 + tl.load(seed_ptr).to(tl.uint32))
+    of_key = _odd_hash(keys.to(tl.uint32) * 0x85EBCA77 + tl.load(seed_ptr + 1).to(tl.uint32))
+    return of_query * of_key >= LEAST
 
 
 @triton.jit
@@ -107,7 +99,7 @@ def _queries(starts_ptr, tokens, QUERIES: tl.constexpr, KEYS: tl.constexpr):
 
 @triton.jit
 def attention_kernel(
-    q_ptr, k_ptr, v_ptr, starts_ptr, hashes_ptr, x_ptr, log_sums_ptr, tokens, stride, head_stride, scale,
+    q_ptr, k_ptr, v_ptr, starts_ptr, seed_ptr, x_ptr, log_sums_ptr, tokens, stride, head_stride, scale,
     LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
@@ -117,8 +109,6 @@ def attention_kernel(
     first, queries, reach, low, high, full_low, full_high = _queries(starts_ptr, tokens, QUERIES, KEYS)
     q = _load(q_ptr, first, tokens, stride, QUERIES, WIDTH, BLOCK)
     x, factor = tl.zeros([QUERIES, BLOCK], tl.float32), scale * LOG2_E
-    if LEAST > 0:
-        of_queries = _hashes(hashes_ptr, head, queries, tokens)[:, None]
     highest, total = tl.full([QUERIES], float("-inf"), tl.float32), tl.zeros([QUERIES], tl.float32)
     for masked in tl.static_range(2):
         for i in range(_count(low, high, full_low, full_high, masked)):
@@ -133,8 +123,8 @@ def attention_kernel(
             weights = tl.exp2(scores * factor - new_highest[:, None])
             total, highest = total * shrink + tl.sum(weights, 1), new_highest
             if LEAST > 0:
-                of_keys = _hashes(hashes_ptr, heads, keys, tokens)
-                weights = tl.where(_is_kept(of_queries, of_keys, LEAST), weights, 0.0)
+                kept = _is_kept(queries[:, None] * heads + head, keys, seed_ptr, LEAST)
+                weights = tl.where(kept, weights, 0.0)
             v = _load(v_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
             x = tl.dot(weights.to(v.dtype), v, x * shrink[:, None], input_precision="ieee")
     x *= (FACTOR / total)[:, None]
@@ -144,7 +134,7 @@ def attention_kernel(
 
 @triton.jit
 def of_queries_kernel(
-    q_ptr, k_ptr, v_ptr, starts_ptr, hashes_ptr, x_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_qkv_ptr, parts_ptr,
+    q_ptr, k_ptr, v_ptr, starts_ptr, seed_ptr, x_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_qkv_ptr, parts_ptr,
     tokens, stride, head_stride, scale, LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
@@ -161,8 +151,6 @@ def of_queries_kernel(
     along = tl.sum(x.to(tl.float32) * of_x.to(tl.float32), 1)
     tl.store(along_ptr + head * tokens + queries, along, queries < tokens)
     log_sums = tl.load(log_sums_ptr + head * tokens + queries, queries < tokens, 0.0)
-    if LEAST > 0:
-        of_queries = _hashes(hashes_ptr, head, queries, tokens)[:, None]
     of_q, factor = tl.zeros([QUERIES, BLOCK], tl.float32), scale * LOG2_E
     for masked in tl.static_range(2):
         for i in range(_count(low, high, full_low, full_high, masked)):
@@ -176,8 +164,8 @@ def of_queries_kernel(
                 weights = tl.where(_is_seen(queries[:, None], keys, reach), weights, 0.0)
             of_weights = tl.dot(of_x, tl.trans(v), input_precision="ieee")
             if LEAST > 0:
-                of_keys = _hashes(hashes_ptr, heads, keys, tokens)
-                of_weights = tl.where(_is_kept(of_queries, of_keys, LEAST), of_weights * FACTOR, 0.0)
+                kept = _is_kept(queries[:, None] * heads + head, keys, seed_ptr, LEAST)
+                of_weights = tl.where(kept, of_weights * FACTOR, 0.0)
             of_scores = weights * (of_weights - along[:, None])
             of_q = tl.dot(of_scores.to(k.dtype), k, of_q, input_precision="ieee")
     of_qkv_ptr, parts_ptr, width = of_qkv_ptr + head * WIDTH, parts_ptr + head * WIDTH, heads * WIDTH
@@ -186,7 +174,7 @@ def of_queries_kernel(
 
 @triton.jit
 def of_keys_kernel(
-    q_ptr, k_ptr, v_ptr, ends_ptr, hashes_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_qkv_ptr, parts_ptr,
+    q_ptr, k_ptr, v_ptr, ends_ptr, seed_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_qkv_ptr, parts_ptr,
     tokens, stride, head_stride, scale, LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
@@ -204,8 +192,6 @@ def of_keys_kernel(
     full_high = tl.maximum(full_low, tl.load(ends_ptr + first) // QUERIES)
     k = _load(k_ptr, first, tokens, stride, KEYS, WIDTH, BLOCK)
     v = _load(v_ptr, first, tokens, stride, KEYS, WIDTH, BLOCK)
-    if LEAST > 0:
-        of_keys = _hashes(hashes_ptr, heads, keys, tokens)[:, None]
     of_k, of_v = tl.zeros([KEYS, BLOCK], tl.float32), tl.zeros([KEYS, BLOCK], tl.float32)
     factor = scale * LOG2_E
     for masked in tl.static_range(2):
@@ -223,7 +209,7 @@ def of_keys_kernel(
             of_weights = tl.dot(v, tl.trans(of_x), input_precision="ieee")
             left = weights
             if LEAST > 0:
-                kept = _is_kept(_hashes(hashes_ptr, head, queries, tokens)[None, :], of_keys, LEAST)
+                kept = _is_kept(queries[None, :] * heads + head, keys[:, None], seed_ptr, LEAST)
                 left, of_weights = tl.where(kept, weights, 0.0), tl.where(kept, of_weights * FACTOR, 0.0)
             of_v = tl.dot(left.to(q.dtype), of_x, of_v, input_precision="ieee")
             of_scores = weights * (of_weights - along[None, :])
