@@ -19,8 +19,8 @@ from gpt2_korean.device import computes_bfloat16
 from gpt2_korean.model.embeddings import embedding_layers
 
 MOMENTUM = 0.95
-# Of three iterations, each the best for what the one before it leaves, that bring singular values from 0.01 to 1 nearest
-# to 1 (Amsel et al. 2025, arXiv 2505.16932): within 0.27 of it, as near as Jordan's come in five.
+# Of three iterations, each the best for what the one before it leaves, that bring singular values from 0.01 to 1
+# nearest to 1 (Amsel et al. 2025, arXiv 2505.16932): within 0.27 of it.
 COEFFICIENTS = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
 TOGETHER = 2**26  # numbers that are worked on at a time
 
@@ -94,20 +94,21 @@ def _alike(tensors):
 def orthogonalize(matrices):
     """`matrices` [n, rows, columns] with their singular values all moved near to 1, in the precision of the device.
 
-    An iteration multiplies by a polynomial of the Gram matrix. All of them are found on that matrix, the smaller side squared, and multiplied
-    with `matrices` once: half of the work where a matrix is four times as wide as it is high.
+    Each iteration multiplies by a polynomial of the Gram matrix. They are worked out on Gram matrices alone, as large
+    as the shorter side, and their product is multiplied with once: less work where matrices are not square.
     """
     dtype, wide = _precision(matrices.device), matrices.shape[1] <= matrices.shape[2]
     x = (matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-30)).to(dtype)
     gram = x @ x.mT if wide else x.mT @ x
     size = gram.norm(dim=(1, 2), keepdim=True).clamp(min=1e-3)  # no eigenvalue is above
     gram = gram / size
-    for number, (a, b, c) in enumerate(COEFFICIENTS):
-        if number:
+    root = polynomial = None
+    for a, b, c in COEFFICIENTS:
+        if root is not None:
             gram = polynomial @ gram @ polynomial
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         polynomial.diagonal(dim1=1, dim2=2).add_(a)
-        root = polynomial @ root if number else polynomial
+        root = polynomial if root is None else polynomial @ root
     root = root / size.sqrt()
     return root @ x if wide else x @ root
 
@@ -135,17 +136,18 @@ def share(work, matrices):
 
 
 def layer_matrices(model):
-    """The trained matrices of a model's layers, by how many stand side by side in each weight: 3 in GPT-2's c_attn.
+    """The trained matrices of a model's layers, by how many stand side by side in each weight.
 
-    No embeddings, of tokens or of positions, and no output layer, tied or not.
+    GPT-2's c_attn is three for each head. No embeddings, of tokens or of positions, and no output layer, tied or not.
     """
     embeddings = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
     others = {id(layer.weight) for layer in [*embeddings, *embedding_layers(model)]}
-    found = {1: [], 3: []}
+    several = 3 * getattr(model.config, "n_head", 1)
+    found = {1: [], several: []}
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, torch.nn.Parameter) and weight.requires_grad and weight.ndim == 2:
-            is_three = isinstance(module, Conv1D) and name.endswith("attn.c_attn") and module.nf == 3 * module.nx
+            is_several = isinstance(module, Conv1D) and name.endswith("attn.c_attn") and module.nf == 3 * module.nx
             if id(weight) not in others:
-                found[3 if is_three else 1].append(weight)
+                found[several if is_several else 1].append(weight)
     return found
