@@ -9,6 +9,7 @@ each rank do all of the work.
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.distributed as distributed
@@ -52,24 +53,23 @@ class MuonWithAdamW(AdamW):
         return loss
 
     def _step_matrices(self, group):
-        count, weights = group["matrices"], [weight for weight in group["params"] if weight.grad is not None]
-        for some in _alike(weights):
-            ahead = torch.stack([_side_by_side(self._look_ahead(weight), count) for weight in some])
-            steps = share(orthogonalize, ahead.flatten(0, 1)).view_as(ahead)
-            scale = group["lr"] * 0.2 * math.sqrt(max(ahead.shape[2:]))
-            for weight, step in zip(some, steps, strict=True):
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                _side_by_side(weight, count).sub_(step, alpha=scale)
-
-    def _look_ahead(self, weight):
-        """Nesterov's momentum, but for its size, in bfloat16 where the device computes in it."""
-        state = self.state[weight]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(weight)
-        momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - MOMENTUM)
-        dtype = torch.bfloat16 if computes_bfloat16(weight.device) else torch.float32
-        ahead = torch.empty_like(weight, dtype=dtype)
-        return torch.add(momentum, weight.grad, alpha=1 / MOMENTUM - 1, out=ahead)
+        count, decay = group["matrices"], 1 - group["lr"] * group["weight_decay"]
+        for weights in _alike([weight for weight in group["params"] if weight.grad is not None]):
+            parts = [_side_by_side(weight, count) for weight in weights]
+            ahead = torch.empty(
+                len(parts), *parts[0].shape, dtype=_precision(weights[0].device), device=weights[0].device
+            )
+            for weight, place in zip(weights, ahead, strict=True):
+                state = self.state[weight]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(weight)
+                momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - MOMENTUM)
+                both = _side_by_side(momentum, count), _side_by_side(weight.grad, count)
+                torch.add(*both, alpha=1 / MOMENTUM - 1, out=place)  # Nesterov's, but for its size
+            size = group["lr"] * 0.2 * math.sqrt(max(ahead.shape[2:]))
+            steps = share(partial(orthogonalize, size=-size), ahead.flatten(0, 1)).view_as(ahead)
+            for part, step in zip(parts, steps, strict=True):
+                torch.add(step, part, alpha=decay, out=part)
 
 
 def _others(groups):
@@ -78,6 +78,8 @@ def _others(groups):
 
 def _side_by_side(weight, count):
     """The matrices [count, rows, columns] that a weight [rows, count * columns] is."""
+    if count < 0:
+        return weight.unflatten(0, (-count, -1))
     return weight.unflatten(1, (count, -1)).transpose(0, 1)
 
 
@@ -91,17 +93,16 @@ def _alike(tensors):
         yield from (same[start : start + size] for start in range(0, len(same), size))
 
 
-def orthogonalize(matrices):
-    """`matrices` [n, rows, columns] with their singular values all moved near to 1, in the precision of the device.
+def orthogonalize(matrices, size=1.0):
+    """`matrices` [n, rows, columns] with their singular values all moved near to `size`.
 
     Each iteration multiplies by a polynomial of the Gram matrix. They are worked out on Gram matrices alone, as large
     as the shorter side, and their product is multiplied with once: less work where matrices are not square.
     """
-    dtype, wide = _precision(matrices.device), matrices.shape[1] <= matrices.shape[2]
-    x = (matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-30)).to(dtype)
+    x, wide = matrices.to(_precision(matrices.device)), matrices.shape[1] <= matrices.shape[2]
     gram = x @ x.mT if wide else x.mT @ x
-    size = gram.norm(dim=(1, 2), keepdim=True).clamp(min=1e-3)  # no eigenvalue is above
-    gram = gram / size
+    most = gram.norm(dim=(1, 2), keepdim=True).clamp(min=1e-18)  # no eigenvalue is above
+    gram = gram / most
     root = polynomial = None
     for a, b, c in COEFFICIENTS:
         if root is not None:
@@ -109,15 +110,12 @@ def orthogonalize(matrices):
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         polynomial.diagonal(dim1=1, dim2=2).add_(a)
         root = polynomial if root is None else polynomial @ root
-    root = root / size.sqrt()
+    root = root * (size / most.sqrt())
     return root @ x if wide else x @ root
 
 
 def _precision(device):
-    """float16 on a GPU: small eigenvalues of a Gram matrix need its three bits more than bfloat16's."""
-    if not computes_bfloat16(device):
-        return torch.float32
-    return torch.bfloat16 if device.type == "cpu" else torch.float16
+    return torch.bfloat16 if computes_bfloat16(device) else torch.float32
 
 
 def share(work, matrices):

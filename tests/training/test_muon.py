@@ -74,7 +74,7 @@ def polynomials(values):
     return values
 
 
-@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-4), (torch.float16, 0.05), (torch.bfloat16, 0.25)])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-4), (torch.bfloat16, 0.25)])
 def test_singular_values_come_near_to_one_and_their_spaces_stay(generator, rng, monkeypatch, dtype, near):
     monkeypatch.setattr(muon, "_precision", lambda device: dtype)
     for _ in range(8):
