@@ -23,7 +23,7 @@ MOMENTUM = 0.95
 # Of three iterations, each the best for what the one before it leaves, that bring singular values from 0.01 to 1
 # nearest to 1 (Amsel et al. 2025, arXiv 2505.16932): within 0.27 of it.
 COEFFICIENTS = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
-TOGETHER = 2**26  # numbers that are worked on at a time
+TOGETHER = 2**27  # numbers that are worked on at a time
 
 
 class MuonWithAdamW(AdamW):
@@ -35,9 +35,12 @@ class MuonWithAdamW(AdamW):
             group.setdefault("matrices", 0)
 
     def __setstate__(self, state):
-        # AdamW looks for its own numbers in all groups.
+        # AdamW looks for its own numbers in all groups. What is loaded has been cast to the type of the weights.
         super().__setstate__({**state, "param_groups": _others(state["param_groups"])})
         self.param_groups = state["param_groups"]
+        for weight, kept in self.state.items():
+            if "momentum_buffer" in kept:
+                kept["momentum_buffer"] = kept["momentum_buffer"].to(_precision(weight.device))
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -56,16 +59,15 @@ class MuonWithAdamW(AdamW):
         count, decay = group["matrices"], 1 - group["lr"] * group["weight_decay"]
         for weights in _alike([weight for weight in group["params"] if weight.grad is not None]):
             parts = [_side_by_side(weight, count) for weight in weights]
-            ahead = torch.empty(
-                len(parts), *parts[0].shape, dtype=_precision(weights[0].device), device=weights[0].device
-            )
+            ahead = parts[0].new_empty((len(parts), *parts[0].shape), dtype=_precision(parts[0].device))
             for weight, place in zip(weights, ahead, strict=True):
                 state = self.state[weight]
                 if not state:
-                    state["momentum_buffer"] = torch.zeros_like(weight)
-                momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - MOMENTUM)
-                both = _side_by_side(momentum, count), _side_by_side(weight.grad, count)
-                torch.add(*both, alpha=1 / MOMENTUM - 1, out=place)  # Nesterov's, but for its size
+                    state["momentum_buffer"] = torch.zeros_like(weight, dtype=ahead.dtype)
+                momentum, gradient = state["momentum_buffer"], weight.grad
+                torch.add(gradient, momentum, alpha=MOMENTUM, out=momentum)
+                gradient, momentum = _side_by_side(gradient, count), _side_by_side(momentum, count)
+                torch.add(gradient, momentum, alpha=MOMENTUM, out=place)  # Nesterov's
             size = group["lr"] * 0.2 * math.sqrt(max(ahead.shape[2:]))
             steps = share(partial(orthogonalize, size=-size), ahead.flatten(0, 1)).view_as(ahead)
             for part, step in zip(parts, steps, strict=True):
@@ -78,8 +80,6 @@ def _others(groups):
 
 def _side_by_side(weight, count):
     """The matrices [count, rows, columns] that a weight [rows, count * columns] is."""
-    if count < 0:
-        return weight.unflatten(0, (-count, -1))
     return weight.unflatten(1, (count, -1)).transpose(0, 1)
 
 
