@@ -35,12 +35,9 @@ class MuonWithAdamW(AdamW):
             group.setdefault("matrices", 0)
 
     def __setstate__(self, state):
-        # AdamW looks for its own numbers in all groups. What is loaded has been cast to the type of the weights.
+        # AdamW looks for its own numbers in all groups.
         super().__setstate__({**state, "param_groups": _others(state["param_groups"])})
         self.param_groups = state["param_groups"]
-        for weight, kept in self.state.items():
-            if "momentum_buffer" in kept:
-                kept["momentum_buffer"] = kept["momentum_buffer"].to(_precision(weight.device))
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -63,11 +60,10 @@ class MuonWithAdamW(AdamW):
             for weight, place in zip(weights, ahead, strict=True):
                 state = self.state[weight]
                 if not state:
-                    state["momentum_buffer"] = torch.zeros_like(weight, dtype=ahead.dtype)
-                momentum, gradient = state["momentum_buffer"], weight.grad
-                torch.add(gradient, momentum, alpha=MOMENTUM, out=momentum)
-                gradient, momentum = _side_by_side(gradient, count), _side_by_side(momentum, count)
-                torch.add(gradient, momentum, alpha=MOMENTUM, out=place)  # Nesterov's
+                    state["momentum_buffer"] = torch.zeros_like(weight)
+                momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - MOMENTUM)
+                both = _side_by_side(momentum, count), _side_by_side(weight.grad, count)
+                torch.add(*both, alpha=1 / MOMENTUM - 1, out=place)  # Nesterov's, but for its size
             size = group["lr"] * 0.2 * math.sqrt(max(ahead.shape[2:]))
             steps = share(partial(orthogonalize, size=-size), ahead.flatten(0, 1)).view_as(ahead)
             for part, step in zip(parts, steps, strict=True):
