@@ -18,6 +18,7 @@ from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.messages import run_script
 from gpt2_korean.speed import choose, graphs
 from gpt2_korean.text import vocabulary
+from gpt2_korean.training import muon
 from gpt2_korean.training.muon import MuonWithAdamW
 
 
@@ -91,24 +92,24 @@ def assert_mean(model, pass_, error):
 
 def step_by_muon():
     """Assert that ranks that share Muon's work take the steps that one takes alone: here of five and of one matrix."""
-    torch.manual_seed(0)
-    weights = [torch.nn.Parameter(torch.randn(shape)) for shape in [(6, 8)] * 5 + [(4, 12), (3,)]]
-    alone = [torch.nn.Parameter(weight.detach().clone()) for weight in weights]
-    ours, theirs = (
-        MuonWithAdamW([{"params": own[:5], "matrices": 1}, {"params": own[5:6], "matrices": 3}, {"params": own[6:]}])
-        for own in (weights, alone)
-    )
-    for weight, other in zip(weights, alone, strict=True):
-        weight.grad = torch.randn_like(weight)
-        other.grad = weight.grad.clone()
-    theirs.step()
+
+    def step(dtype):
+        muon._precision = lambda device: dtype
+        torch.manual_seed(0)
+        own = [torch.nn.Parameter(torch.randn(shape)) for shape in [(6, 8)] * 5 + [(4, 12), (3,)]]
+        for weight in own:
+            weight.grad = torch.randn_like(weight)
+        groups = [{"params": own[:5], "matrices": 1}, {"params": own[5:6], "matrices": 3}, {"params": own[6:]}]
+        MuonWithAdamW(groups).step()
+        return own
+
+    alone = step(torch.float32), step(torch.bfloat16)
     distributed.init_process_group("gloo")
-    ours.step()
-    for weight, other in zip(weights, alone, strict=True):
-        torch.testing.assert_close(weight, other, rtol=1e-3, atol=1e-4)
+    shared = step(torch.float32), step(torch.bfloat16)
+    torch.testing.assert_close(shared, alone, rtol=1e-6, atol=1e-7)
     everyone = [None, None]
-    distributed.all_gather_object(everyone, weights)
-    assert all(torch.equal(one, other) for one, other in zip(*everyone, strict=True))
+    distributed.all_gather_object(everyone, shared)
+    torch.testing.assert_close(*everyone, rtol=0, atol=0)
 
 
 def save_slowly(save=Trainer._save, sync=atomic_files.sync):
