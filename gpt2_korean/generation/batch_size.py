@@ -4,7 +4,7 @@ from gpt2_korean.device import free_memory
 
 # Twice as many write a tenth faster on two cores, and come twice as late; 512 was the most that was tried on a GPU
 # (benchmarks/RESULTS.md).
-MOST_ON_CPU, MOST = 64, 512
+MOST_ON_CPU, MOST = 64, 1024
 UNKNOWN = 32  # where the device does not tell what memory it has
 
 

@@ -101,7 +101,7 @@ class GPT2Decoder:
         read, width = ids.shape
         slots = self.room(width + steps)
         shape = (2, batch, self.heads, slots, self.tokens.shape[1] // self.heads)
-        if self.cache is None or self.cache[0].shape != shape:
+        if not self._has_room(batch, slots):
             self.cache = self.recording = None  # before the new ones take their memory
             # Zeros, since what is masked is multiplied by 0 and must be a number.
             self.cache = [torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in self.layers]
@@ -120,9 +120,16 @@ class GPT2Decoder:
             }
         return self._forward(ids, new, width, attention)
 
+    def _has_room(self, batch, slots):
+        """Whether the cache that there is serves: a recorded step reads as much of a longer one."""
+        if self.cache is None or self.cache[0].shape[1] != batch:
+            return False
+        return slots <= len(self.slots) if self.captures else slots == len(self.slots)
+
     def room(self, tokens):
         """How many tokens to make room for where there are to be `tokens`: few sizes, so that recordings fit again."""
-        return -(-tokens // REACH) * REACH if self.captures else tokens
+        step = REACH if self.attend is None else SMALL_REACH
+        return -(-tokens // step) * step if self.captures else tokens
 
     def reach(self, slots):
         """How much of the cache a step reads that fills the last of `slots`."""

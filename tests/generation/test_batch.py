@@ -86,7 +86,7 @@ def test_where_memory_runs_out_fewer_are_written_at_a_time_and_none_is_lost(mode
     assert texts_of(model, jobs, GREEDY, 8) == alone
     told = [line for line in capsys.readouterr().err.splitlines() if "메모리" in line]
     assert [line.split("--batch_size=")[1][0] for line in told] == ["4", "2"]
-    assert tried[:3] == [8, 4, 2] and max(tried[2:]) <= 2
+    assert tried[0] > 4 and tried[1:3] == [4, 2] and max(tried[2:]) <= 2
     monkeypatch.setattr(model.decoder, "start", partial(start_with_little_memory, most=0))
     with pytest.raises(torch.OutOfMemoryError):
         texts_of(model, jobs, GREEDY, 8)
