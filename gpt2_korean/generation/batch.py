@@ -70,7 +70,7 @@ def write_batches(model, jobs, settings, size, seed, done, on_tokens):
     tokens done."""
     tell, written, following = cache(warn), {}, done  # written: number → text, of those that come before their turn
     for batch in plan_batches(jobs, size):
-        parts = [batch] if batch[-1] >= done else []
+        parts = [batch] if max(batch) >= done else []
         while parts:
             part = parts.pop()
             if len(part) > size:
@@ -94,7 +94,7 @@ def write_batches(model, jobs, settings, size, seed, done, on_tokens):
 
 
 def plan_batches(jobs, size):
-    """Yield the numbers of `jobs`, prompts, that are written together, rising: prompts about as long as each other.
+    """Yield the numbers of `jobs`, prompts, that are written together, by length: prompts about as long as each other.
 
     As many in each batch as in the next, and the longest first: one cache then serves them all. Which they are does not
     depend on how many are done, so that a run that is taken up draws what it would have drawn.
@@ -105,7 +105,7 @@ def plan_batches(jobs, size):
         batches = -(-len(window) // size)
         each = -(-len(window) // batches)
         for first in reversed(range(0, len(window), each)):
-            yield sorted(by_length[first : first + each])
+            yield by_length[first : first + each]
 
 
 def seed_of(seed, number):

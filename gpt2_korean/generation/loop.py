@@ -183,7 +183,7 @@ def _draw(logits, rows, sampling, eos_token_id, utf8):
     if utf8 is not None:
         # One number for each row: a lone one would be fetched from the device to index by.
         more = (rows.length - 1 - rows.written).clamp(max=3).expand(len(logits))
-        logits = logits.masked_fill(~utf8.allowed[more, rows.states], -torch.inf)
+        logits = logits.where(utf8.allowed[more, rows.states], -torch.inf)
     scores = penalize_and_ban(logits, rows.history, rows.written, sampling, eos_token_id, rows.breakers)
     tokens = choose_token(scores, sampling)
     if utf8 is not None:

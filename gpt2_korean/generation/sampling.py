@@ -149,10 +149,10 @@ def penalize_and_ban(logits, history, written, sampling, eos_token_id, breakers=
 def candidates(scores, sampling):
     """What is left to draw from: tempered and cut scores and their ids, both [batch, n]; ids None for all tokens."""
     ids = None
+    if sampling.top_k > 0:  # before the temperature, which changes no order: so few are left to divide
+        scores, ids = keep_top_k(scores, sampling.top_k)
     if sampling.temperature != 1:
         scores = scores / sampling.temperature
-    if sampling.top_k > 0:
-        scores, ids = keep_top_k(scores, sampling.top_k)
     if sampling.top_p < 1:
         if ids is None:
             scores, ids = scores.sort(descending=True)

@@ -59,7 +59,7 @@ def test_each_text_is_planned_once_beside_those_about_as_long(rng):
         jobs, size = ["가" * rng.randint(0, 99) for _ in range(rng.randint(1, 60))], rng.randint(1, 20)
         batches = list(plan_batches(jobs, size))
         assert sorted(number for batch in batches for number in batch) == list(range(len(jobs)))
-        assert all(batch == sorted(batch) and len(batch) <= size for batch in batches)
+        assert all(batch == sorted(batch, key=lambda n: len(jobs[n])) and len(batch) <= size for batch in batches)
         assert len(batches) == -(-len(jobs) // size)
         numbers = iter(range(len(jobs)))
         in_order = [list(itertools.islice(numbers, len(batch))) for batch in batches]

@@ -237,7 +237,9 @@ def test_texts_of_one_prompt_share_one_reading_and_are_as_those_read_apart(model
 def test_a_prompt_of_many_texts_is_read_once(model, rng, monkeypatch):
     decoder, read = gpt2_decoder(model), []
     forward = decoder._forward
-    monkeypatch.setattr(decoder, "_forward", lambda ids, *more: read.append(ids.shape) or forward(ids, *more))
+    monkeypatch.setattr(
+        decoder, "_forward", lambda ids, *more, **how: read.append(ids.shape) or forward(ids, *more, **how)
+    )
     one, other = random_prompt(rng), random_prompt(rng)
     generate_ids(decoder, [one, other, one, one], 3, GREEDY, -1)
     assert read == [(2, max(len(one), len(other))), (4, 1), (4, 1)]
