@@ -18,7 +18,7 @@ import triton.language as tl
 from gpt2_korean.model.gpt2 import TANH_GELU
 from gpt2_korean.speed import linear
 
-MANY = 64  # rows, whose heads are more than a GPU does at a time: each keeps little of the cache in its registers
+MANY = 1024  # heads of all rows: more than a GPU does at a time, so that each waits for little of the cache at a time
 
 
 @triton.jit
@@ -229,6 +229,6 @@ def _norm_options(inputs):
 
 def _attention_options(batch, heads, width, reach):
     """width: of a head; reach: about how many slots are in use."""
-    block, warps = (64, 4) if batch >= MANY else (128, 8) if reach <= 128 else (512, 16)
+    block, warps = (32, 1) if batch * heads >= MANY else (128, 8) if reach <= 128 else (512, 16)
     sizes = {"HEADS": heads, "WIDTH": width, "BLOCK_WIDTH": triton.next_power_of_2(width), "BLOCK": block}
     return {**sizes, "num_warps": warps}

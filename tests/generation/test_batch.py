@@ -97,7 +97,8 @@ def test_where_memory_runs_out_fewer_are_written_at_a_time_and_none_is_lost(mode
 
 def test_the_batch_is_chosen_by_the_memory_that_is_free(tmp_path, monkeypatch):
     monkeypatch.setattr(device, "ROOT", tmp_path)
-    decoder = SimpleNamespace(device=CPU, context=1024, vocab_size=1000, cache_bytes=10**5, room=lambda tokens: tokens)
+    shape = {"context": 1024, "vocab_size": 1000, "cache_bytes": 10**5, "room": lambda tokens: tokens}
+    decoder = SimpleNamespace(device=CPU, captures=False, **shape)
     assert choose_batch_size(decoder, 10, 100) == UNKNOWN
     (tmp_path / "proc").mkdir()
     sizes = {}
