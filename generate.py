@@ -40,9 +40,12 @@ def main(argv=None):
 
     # OpenMP reads it when torch is imported: threads that wait awake take the processor from all others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from gpt2_korean.generation.driver import wake_driver
     from gpt2_korean.generation.kept import begin_reading
 
-    reading = begin_reading(source, options.model)  # beside the import of torch
+    # Beside the import of torch.
+    wake_driver(options.model.device)
+    reading = begin_reading(source, options.model)
     from gpt2_korean.generation.batch import write_all
     from gpt2_korean.generation.load import load
     from gpt2_korean.generation.terminal import converse

@@ -9,6 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpt2_korean.model.gpt2 import context_length, weight_shapes
 from gpt2_korean.speed import linear
@@ -19,6 +20,10 @@ from gpt2_korean.speed import linear
 REACH, SMALL_REACH = 256, 128
 # Tokens of prompts that are read at a time: as many as keep a GPU busy, in little memory.
 MOST_AT_ONCE = 2**14
+# Not cuDNN's, which has to be loaded and plans for each new shape: half a second for the first, then 0.1 s.
+FOR_ANY_SHAPE = [
+    SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.OVERRIDEABLE, SDPBackend.MATH
+]  # fmt: skip
 
 
 class GPT2Decoder:
@@ -117,7 +122,8 @@ class GPT2Decoder:
             # Padding looks at itself alone, since a softmax over nothing is no number.
             sees = (new[:, None] >= new) & (new >= first[:, None, None]) | (new[:, None] == new)
             attention = {"attn_mask": sees[:, None]}
-        return [each[:, -1:] for each in self._forward(ids, new, seen, part, **attention)]
+        with sdpa_kernel(FOR_ANY_SHAPE):
+            return [each[:, -1:] for each in self._forward(ids, new, seen, part, **attention)]
 
     def _make_room(self, batch, width, steps):
         """A cache for `batch` rows of `width` tokens and `steps` more; the next is at `width`."""

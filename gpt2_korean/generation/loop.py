@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from gpt2_korean.device import record_graph
 from gpt2_korean.generation.sampling import choose_token, penalize_and_ban
+from gpt2_korean.generation.whole_characters import STATES
 
 
 @dataclass
@@ -181,9 +182,9 @@ def _one_behind(looks):
 def _draw(logits, rows, sampling, eos_token_id, utf8):
     """Draw the next token of each row and take it into `rows`."""
     if utf8 is not None:
-        # One number for each row: a lone one would be fetched from the device to index by.
-        more = (rows.length - 1 - rows.written).clamp(max=3).expand(len(logits))
-        logits = logits.where(utf8.allowed[more, rows.states], -torch.inf)
+        more = (rows.length - 1 - rows.written).clamp(max=3)
+        allowed = utf8.allowed.index_select(0, more * STATES + rows.states)
+        logits = logits.where(allowed[:, : logits.shape[1]], -torch.inf)
     scores = penalize_and_ban(logits, rows.history, rows.written, sampling, eos_token_id, rows.breakers)
     tokens = choose_token(scores, sampling)
     if utf8 is not None:
