@@ -187,7 +187,6 @@ def compile_kernels(width, inner, heads, device, dtype):
     numbers = torch.zeros(max(4096, 3 * width, inner), device=device, dtype=dtype)
     calls = _calls_of(width, inner, heads, numbers, torch.zeros(1, dtype=torch.long, device=device))
     calls = [partial(kernel[(1,)], *arguments, **options) for kernel, arguments, options in calls]
-    calls.append(partial(torch.mm, numbers[:256].view(16, 16), numbers[:256].view(16, 16)))  # for what it loads
     # What all of them need, and each would else do for itself: a helper for the driver, the hash of Triton's libraries.
     first = triton.runtime.driver.active.get_current_device, getattr(triton.runtime.cache, "triton_key", int)
     with ThreadPoolExecutor(len(calls)) as threads:
