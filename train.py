@@ -49,7 +49,7 @@ def learn(options, stop):
         from gpt2_korean.model.load import load_start
         from gpt2_korean.model.packing import can_pack_documents
         from gpt2_korean.model.prepare import prepare_model
-        from gpt2_korean.speed.choose import speed_up
+        from gpt2_korean.speed.choose import begin_kernels, speed_up
         from gpt2_korean.text.blocks import pack_texts
         from gpt2_korean.text.chat_template import prepare_tokenizer
         from gpt2_korean.text.vocabulary import choose_tokenizer
@@ -62,6 +62,7 @@ def learn(options, stop):
         texts = read_texts(files, options.text, options.do_eval, arguments.seed)
         with arguments.main_process_first():  # it learns the vocabulary, which the other ranks then read
             model, own = load_start(start, texts.train, options.model)
+            end_kernels = begin_kernels(model, arguments)
             tokenizer = own if start.keeps_vocabulary else choose_tokenizer(own, texts.train, options.model)
         added = prepare_tokenizer(tokenizer, texts.train)
         is_new, room = tokenizer is not own or start.from_scratch, context_length(model.config)
@@ -71,6 +72,7 @@ def learn(options, stop):
         plan = settle_plan(start, blocks, options.learning, arguments, model.config, changes, rank)
         record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, plan, arguments)
         send_logs_to(options.output.logging_dir, options.output.output_dir, record.provenance["started"])
+        end_kernels()
         with arguments.main_process_first():  # it computes the embeddings of a new vocabulary
             drop = record.provenance["dropout"]
             model = prepare_model(model, own, tokenizer, added, texts.train, blocks.train, start, options.model, drop)

@@ -36,8 +36,8 @@ class Tokens:
 
     @cached_property
     def lengths(self):
-        """[documents], int64: tokens of each, its end-of-text token counted."""
-        return np.concatenate(self._arrays("lengths")).astype(np.int64)
+        """[documents], int32: tokens of each, its end-of-text token counted."""
+        return np.concatenate(self._arrays("lengths"))
 
     @cached_property
     def starts(self):
