@@ -7,6 +7,7 @@ from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import print_once, run_script, say, tracebacks_in
 from gpt2_korean.model.find import check_block_size, find_start
 from gpt2_korean.model.gpt2 import context_length
+from gpt2_korean.text.ahead import begin_reading
 from gpt2_korean.text.documents import Texts, find_texts, read_texts
 from gpt2_korean.text.prompts import sample_prompts
 from gpt2_korean.training.record import recorded
@@ -44,6 +45,7 @@ def learn(options, stop):
         files, prompts = find_texts(options.text), sample_prompts(options.learning.sample_prompts)
         start = find_start(options.model, options.output)
         check_block_size(options.text.block_size, start)
+        begin_reading(files, options.text)
 
         from gpt2_korean.checkpoints.same_run import check_same_run, learns_prompts
         from gpt2_korean.model.load import load_start
@@ -93,6 +95,7 @@ def learn(options, stop):
 def measure(options, stop):
     files, start = find_texts(options.text), find_start(options.model)
     check_block_size(options.text.block_size, start)
+    begin_reading(files, options.text)
 
     from gpt2_korean.model.load import load_start
     from gpt2_korean.model.packing import can_pack_documents
