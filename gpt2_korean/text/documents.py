@@ -182,7 +182,9 @@ def document_batches(documents, size):
         ends = numpy.cumsum(lengths.to_numpy()) // MOST_CHARACTERS
         cuts = {*range(0, len(texts), size), *(1 + numpy.flatnonzero(numpy.diff(ends))).tolist(), len(texts)}
         for start, stop in pairwise(sorted(cuts)):
-            yield texts[start:stop].to_pylist(), turns[start:stop].to_pylist()
+            own = turns[start:stop]
+            # Where nothing is a conversation, to say so of each would take as long as the texts.
+            yield texts[start:stop].to_pylist(), own.to_pylist() if len(own.flatten()) else [()] * len(own)
 
 
 def sample_conversations(documents, count=10_000):

@@ -7,9 +7,8 @@ import hashlib
 import json
 import math
 from bisect import bisect_right
-from collections import Counter, deque
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from collections import Counter
+from functools import cached_property
 from itertools import chain, repeat
 
 import numpy as np
@@ -98,19 +97,8 @@ def tokenise(documents, tokenizer, all_learnt=False):
 def _token_tables(**arguments):
     import pyarrow
 
-    with ThreadPoolExecutor(1) as thread:
-        for row in token_rows(**arguments, each=partial(_map_ahead, thread)):
-            yield pyarrow.table({name: pyarrow.array([values]) for name, values in row.items()})
-
-
-def _map_ahead(thread, function, items):
-    """map, but two items ahead in a `thread`: the tokenizer's own and Python then work side by side."""
-    results = deque()
-    for item in items:
-        results.append(thread.submit(function, item))
-        if len(results) > 2:
-            yield results.popleft().result()
-    yield from (result.result() for result in results)
+    for row in token_rows(**arguments):
+        yield pyarrow.table({name: pyarrow.array([values]) for name, values in row.items()})
 
 
 def vocabulary_of(tokenizer):
@@ -121,19 +109,17 @@ def vocabulary_of(tokenizer):
     return json.dumps({**json.loads(backend.to_str()), "post_processor": None})
 
 
-def token_rows(documents, tokenizer, all_learnt, each=map):
-    """Yield rows as Tokens has them, of `documents` (a table or a stream of them). each: what goes over its batches."""
+def token_rows(documents, tokenizer, all_learnt):
+    """Yield rows as Tokens has them, of `documents` (a table or a stream of them)."""
     from tqdm import tqdm
-
-    def encode(batch):
-        return sum(map(len, batch[0])), list(_encode(*batch, tokenizer, all_learnt))
 
     waiting, size = [], 0
     with tqdm(desc="토큰으로 나누기", unit="글자", unit_scale=True) as progress:
-        for characters, encoded in each(encode, document_batches(documents, BATCH)):
-            waiting += encoded
-            size += sum(len(ids) for ids, _ in encoded)
-            progress.update(characters)
+        for texts, turns in document_batches(documents, BATCH):
+            for ids, learnt in _encode(texts, turns, tokenizer, all_learnt):
+                waiting.append((ids, learnt))
+                size += len(ids)
+            progress.update(sum(map(len, texts)))
             if size >= ROW:
                 yield _row(waiting)
                 waiting, size = [], 0
@@ -160,7 +146,9 @@ def _encode(texts, conversations, tokenizer, all_learnt):
     whole = iter(encode_conversations(whole, tokenizer) if whole else [])
     for turns in conversations:
         if not turns:
-            yield [*next(plain), end], None
+            ids = next(plain)
+            ids.append(end)
+            yield ids, None
             continue
         ids, learnt = next(whole)
         if ids[-1] != end:
