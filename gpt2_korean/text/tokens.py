@@ -91,7 +91,7 @@ def tokenise(documents, tokenizer, all_learnt=False):
     """
     identity = [documents._fingerprint, vocabulary_of(tokenizer), tokenizer.eos_token_id, all_learnt]
     arguments = {"documents": documents, "tokenizer": tokenizer, "all_learnt": all_learnt}
-    return Tokens(cached_dataset(_token_tables, arguments, identity))
+    return Tokens(cached_dataset(_token_tables, arguments, identity, rows=1))
 
 
 def _token_tables(**arguments):
