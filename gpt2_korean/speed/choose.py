@@ -3,14 +3,17 @@
 Decided by the model, the device and the flags; Trainer's part of it is in training/trainer.py.
 """
 
+from contextlib import suppress
+from copy import deepcopy
 from functools import partial
+from threading import Thread
 
 import torch
 from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.device import can_compile, dtype_of, has_graphs
 from gpt2_korean.messages import UsageError, say, warn_of_failure
-from gpt2_korean.model.gpt2 import can_be_fast, can_be_fused
+from gpt2_korean.model.gpt2 import NO_DROPOUT, can_be_fast, can_be_fused
 from gpt2_korean.speed import forward, loss, pieces
 from gpt2_korean.speed.throughput import flops_per_token
 
@@ -19,10 +22,41 @@ from gpt2_korean.speed.throughput import flops_per_token
 WORTH_COMPILING = 1.5e16
 
 
+def begin_kernels(model, arguments):
+    """Have the kernels that speed_up will load compiled in a thread, without dropout and with the model's own.
+
+    Returns what waits for its end, which must be before random numbers are drawn: it puts their state back. What fails
+    here fails there again, and is told there.
+    """
+    language_model, device = unwrap_peft_model(model), arguments.device
+    dtype = dtype_of(arguments.bf16, arguments.fp16)
+    if not _may_be_fused(language_model, arguments):
+        return lambda: None
+
+    def compile_kernels():
+        with suppress(Exception), getattr(torch, device.type).device(device):  # a thread begins on the first device
+            from gpt2_korean.speed import attention, layer
+
+            for rates in (NO_DROPOUT, {}):
+                config = deepcopy(language_model.config)
+                config.update(rates)
+                layer.try_out(config, device, dtype)
+                if dtype != torch.float32:  # see load_attention
+                    attention.try_out(config, device, dtype)
+
+    thread = Thread(target=compile_kernels)
+    thread.start()
+    return thread.join
+
+
+def _may_be_fused(model, arguments):
+    return arguments.device.type in ("cuda", "xpu") and not _is_split(arguments) and can_be_fused(model)
+
+
 def load_fused_layer(model, arguments):
     """The functions of layer.py, None where `model` needs others or this machine cannot compile them."""
     language_model, device = unwrap_peft_model(model), arguments.device
-    if device.type not in ("cuda", "xpu") or _is_split(arguments) or not can_be_fused(language_model):
+    if not _may_be_fused(language_model, arguments):
         return None
     try:
         from gpt2_korean.speed import layer as fused_layer
