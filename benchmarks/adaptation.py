@@ -106,7 +106,8 @@ def add_start(parser):
 
 def compare(start, old, korean, texts, held_out, length, options, device):
     """Print what each method comes to, after the same time (or steps) and after the same characters."""
-    tokenizers = {"old": old, "new": korean}
+    tokenizers = {"old": old} if "original" in options.methods else {}
+    tokenizers["new"] = korean
     blocks = {name: packed(texts, each, options.context, device) for name, each in tokenizers.items()}
     tests = {name: packed(held_out, each, options.context, device) for name, each in tokenizers.items()}
     characters, test_characters = sum(map(len, texts)), sum(map(len, held_out))
