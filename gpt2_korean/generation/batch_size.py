@@ -2,8 +2,8 @@
 
 from gpt2_korean.device import free_memory
 
-# Twice as many write a tenth faster on two cores, and come twice as late; 512 was the most that was tried on a GPU
-# (benchmarks/RESULTS.md).
+# Twice as many write a tenth faster on two cores, and come twice as late; on a GPU more than 1,024 win a tenth of a
+# second of 4,000 texts and take much memory (benchmarks/RESULTS.md).
 MOST_ON_CPU, MOST = 64, 1024
 UNKNOWN = 32  # where the device does not tell what memory it has
 
