@@ -9,7 +9,7 @@ each rank do all of the work.
 """
 
 import math
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.distributed as distributed
@@ -17,6 +17,7 @@ from torch.optim import AdamW
 from transformers.pytorch_utils import Conv1D
 
 from gpt2_korean.device import computes_bfloat16
+from gpt2_korean.messages import warn_of_failure
 from gpt2_korean.model.embeddings import embedding_layers
 
 MOMENTUM = 0.95
@@ -55,23 +56,48 @@ class MuonWithAdamW(AdamW):
     def _step_matrices(self, group):
         count, decay = group["matrices"], 1 - group["lr"] * group["weight_decay"]
         for weights in _alike([weight for weight in group["params"] if weight.grad is not None]):
-            parts = [_side_by_side(weight, count) for weight in weights]
-            ahead = parts[0].new_empty((len(parts), *parts[0].shape), dtype=_precision(parts[0].device))
+            (rows, width), device = weights[0].shape, weights[0].device
+            ahead = torch.empty(len(weights), count, rows, width // count, dtype=_precision(device), device=device)
+            look_ahead, take_step = _passes(device)
             for weight, place in zip(weights, ahead, strict=True):
                 state = self.state[weight]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(weight)
-                momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - MOMENTUM)
-                both = _side_by_side(momentum, count), _side_by_side(weight.grad, count)
-                torch.add(*both, alpha=1 / MOMENTUM - 1, out=place)  # Nesterov's, but for its size
+                # Nesterov's, but for its size
+                look_ahead(weight.grad, state["momentum_buffer"], place, 1 - MOMENTUM, 1 / MOMENTUM - 1)
             size = group["lr"] * 0.2 * math.sqrt(max(ahead.shape[2:]))
             steps = share(partial(orthogonalize, size=-size), ahead.flatten(0, 1)).view_as(ahead)
-            for part, step in zip(parts, steps, strict=True):
-                torch.add(step, part, alpha=decay, out=part)
+            for weight, step in zip(weights, steps, strict=True):
+                take_step(weight, step, decay)
 
 
 def _others(groups):
     return [group for group in groups if not group["matrices"]]
+
+
+@cache
+def _passes(device):
+    """`(look_ahead, take_step)` as speed/momentum.py has them, by Triton where this machine can compile them."""
+    if device.type in ("cuda", "xpu"):
+        try:
+            from gpt2_korean.speed import momentum
+
+            momentum.try_out(device)
+            return momentum.FUNCTIONS
+        except Exception as error:  # whatever a compiler and a driver can raise
+            warn_of_failure(error, f"Muon의 Triton 커널을 쓸 수 없어 조금 느리게 학습합니다 ({type(error).__name__}).")
+    return _look_ahead, _take_step
+
+
+def _look_ahead(gradient, momentum, ahead, rate, more):
+    momentum.lerp_(gradient, rate)
+    both = _side_by_side(momentum, len(ahead)), _side_by_side(gradient, len(ahead))
+    torch.add(*both, alpha=more, out=ahead)
+
+
+def _take_step(weight, step, decay):
+    part = _side_by_side(weight, len(step))
+    torch.add(step, part, alpha=decay, out=part)
 
 
 def _side_by_side(weight, count):

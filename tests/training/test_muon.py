@@ -161,3 +161,25 @@ def test_a_run_with_muon_goes_on_to_the_last_bit_and_learns_otherwise_than_adamw
     assert code == 1 and "--optim" in err and "muon" in err
     assert run_main("train.py", *others, "--max_steps=4", "--overwrite_output_dir")[0] == 0
     assert not all(torch.equal(load_file(out / "model.safetensors")[name], weight) for name, weight in whole.items())
+
+
+def test_the_kernels_pass_over_memory_as_pytorch_does(generator, rng):
+    """Without a GPU Triton's interpreter runs them."""
+    pytest.importorskip("triton")
+    from gpt2_korean.speed import momentum as kernels
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for count in (1, 3, 6):
+        for dtype in (torch.float32, torch.bfloat16):
+            rows, width = rng.randint(1, 40), count * rng.randint(1, 600)
+            weight, gradient, momentum = torch.randn(3, rows, width, generator=generator).to(device)
+            step = torch.randn(count, rows, width // count, generator=generator).to(device, dtype)
+            ours, theirs = ([each.clone() for each in (weight, momentum, step)] for _ in range(2))
+            for (look_ahead, take_step), (weight, momentum, ahead) in (
+                (kernels.FUNCTIONS, ours),
+                ((muon._look_ahead, muon._take_step), theirs),
+            ):
+                look_ahead(gradient, momentum, ahead, 0.05, 0.0526)
+                take_step(weight, step, 0.97)
+            torch.testing.assert_close(ours[:2], theirs[:2])
+            torch.testing.assert_close(*(each[2].float() for each in (ours, theirs)), rtol=1e-2, atol=1e-5)
