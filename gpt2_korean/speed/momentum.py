@@ -1,7 +1,7 @@
-"""Muon's passes over memory: momentum into what the matrices to come are made of, and those into the weights.
+"""Muon's passes over memory: momenta into what the matrices to come are made of, and those into the weights.
 
-By Triton each reads its inputs once, where PyTorch's operations, a fraction of which is of two types, go over them
-three times at less than the memory's pace.
+PyTorch's operations go over them three times, some of two types at half of the memory's pace, and once for each
+weight; here each pass reads its inputs once, and weights of one shape are gone over together.
 """
 
 import torch
@@ -12,51 +12,63 @@ BLOCK = 1024
 
 
 @triton.jit
-def look_ahead_kernel(
-    gradient_ptr, momentum_ptr, ahead_ptr, rate, more, width, rows,
-    COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def _pointer(addresses_ptr, number):
+    address = tl.load(addresses_ptr + number).to(tl.pointer_type(tl.float32))
+    return tl.multiple_of(address, 16)  # as PyTorch gives memory out
+
+
+@triton.jit
+def look_ahead_kernel(addresses_ptr, ahead_ptr, rate, more, rows, width, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
     row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    valid, places = column < width, row * width + column
-    gradient = tl.load(gradient_ptr + places, valid, 0.0).to(tl.float32)
-    momentum = tl.load(momentum_ptr + places, valid, 0.0).to(tl.float32)
+    number, valid, places = tl.program_id(2), column < width, row * width + column
+    momentum_ptr = _pointer(addresses_ptr, tl.num_programs(2) + number)
+    gradient = tl.load(_pointer(addresses_ptr, number) + places, valid, 0.0)
+    momentum = tl.load(momentum_ptr + places, valid, 0.0)
     momentum += rate * (gradient - momentum)
-    tl.store(momentum_ptr + places, momentum.to(momentum_ptr.dtype.element_ty), valid)
-    places = ((column // COLUMNS) * rows + row) * COLUMNS + column % COLUMNS
+    tl.store(momentum_ptr + places, momentum, valid)
+    places = number.to(tl.int64) * rows * width + ((column // COLUMNS) * rows + row) * COLUMNS + column % COLUMNS
     tl.store(ahead_ptr + places, (momentum + more * gradient).to(ahead_ptr.dtype.element_ty), valid)
 
 
 @triton.jit
-def take_step_kernel(weight_ptr, step_ptr, decay, width, rows, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+def take_step_kernel(addresses_ptr, steps_ptr, decay, rows, width, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
     row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    valid, places = column < width, row * width + column
-    weight = tl.load(weight_ptr + places, valid, 0.0).to(tl.float32)
-    step_places = ((column // COLUMNS) * rows + row) * COLUMNS + column % COLUMNS
-    step = tl.load(step_ptr + step_places, valid, 0.0).to(tl.float32)
-    tl.store(weight_ptr + places, (step + decay * weight).to(weight_ptr.dtype.element_ty), valid)
+    number, valid = tl.program_id(2), column < width
+    weight_ptr = _pointer(addresses_ptr, number) + row * width + column
+    places = number.to(tl.int64) * rows * width + ((column // COLUMNS) * rows + row) * COLUMNS + column % COLUMNS
+    step = tl.load(steps_ptr + places, valid, 0.0).to(tl.float32)
+    tl.store(weight_ptr, step + decay * tl.load(weight_ptr, valid, 0.0), valid)
 
 
-def look_ahead(gradient, momentum, ahead, rate, more):
-    """Move `momentum` to `gradient` [rows, count * columns] by `rate`; `ahead` [count, rows, columns] is then that and
-    `more` of the gradient, the matrices one after another."""
-    (rows, width), columns = gradient.shape, ahead.shape[2]
-    given = gradient.contiguous(), momentum, ahead, rate, more, width, rows
-    look_ahead_kernel[(rows, triton.cdiv(width, BLOCK))](*given, COLUMNS=columns, BLOCK=BLOCK)
+def look_ahead(gradients, momenta, ahead, rate, more):
+    """Move `momenta`, n float32 tensors [rows, count * columns], to their `gradients` by `rate`.
+
+    `ahead` [n, count, rows, columns] is then each momentum and `more` of its gradient.
+    """
+    gradients = [gradient.contiguous() for gradient in gradients]
+    _run(look_ahead_kernel, (gradients, momenta), ahead, rate, more)
 
 
-def take_step(weight, step, decay):
-    """Add `step` [count, rows, columns] to `decay` of `weight` [rows, count * columns], in its place."""
-    (rows, width), columns = weight.shape, step.shape[2]
-    grid = rows, triton.cdiv(width, BLOCK)
-    take_step_kernel[grid](weight, step.contiguous(), decay, width, rows, COLUMNS=columns, BLOCK=BLOCK)
+def take_step(weights, steps, decay):
+    """Add `steps` [n, count, rows, columns] to `decay` of `weights`, n float32 tensors [rows, count * columns]."""
+    _run(take_step_kernel, (weights,), steps.contiguous(), decay)
+
+
+def _run(kernel, tensors, together, *numbers):
+    """kernel: reads where `tensors`, lists of as many, lie in memory."""
+    addresses = torch.tensor([tensor.data_ptr() for each in tensors for tensor in each])
+    addresses = addresses.to(together.device, non_blocking=True)  # or the device would be waited for
+    (rows, width), columns = tensors[0][0].shape, together.shape[3]
+    grid = rows, triton.cdiv(width, BLOCK), len(together)
+    kernel[grid](addresses, together, *numbers, rows, width, COLUMNS=columns, BLOCK=BLOCK)
 
 
 def try_out(device):
     """Compile them. Raises whatever a compiler and a driver can raise."""
-    weight = torch.zeros(16, 32, device=device)
-    ahead = torch.zeros(2, 16, 16, dtype=torch.bfloat16, device=device)
-    look_ahead(weight, weight.clone(), ahead, 0.5, 0.5)
-    take_step(weight, ahead, 0.5)
+    weights = [torch.zeros(16, 32, device=device)]
+    ahead = torch.zeros(1, 2, 16, 16, dtype=torch.bfloat16, device=device)
+    look_ahead(weights, weights, ahead, 0.5, 0.5)
+    take_step(weights, ahead, 0.5)
 
 
 FUNCTIONS = look_ahead, take_step

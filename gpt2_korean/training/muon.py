@@ -58,17 +58,19 @@ class MuonWithAdamW(AdamW):
         for weights in _alike([weight for weight in group["params"] if weight.grad is not None]):
             (rows, width), device = weights[0].shape, weights[0].device
             ahead = torch.empty(len(weights), count, rows, width // count, dtype=_precision(device), device=device)
-            look_ahead, take_step = _passes(device)
-            for weight, place in zip(weights, ahead, strict=True):
-                state = self.state[weight]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(weight)
-                # Nesterov's, but for its size
-                look_ahead(weight.grad, state["momentum_buffer"], place, 1 - MOMENTUM, 1 / MOMENTUM - 1)
+            look_ahead, take_step = _passes(device, weights[0].dtype)
+            momenta = [self._momentum(weight) for weight in weights]
+            # Nesterov's, but for its size
+            look_ahead([weight.grad for weight in weights], momenta, ahead, 1 - MOMENTUM, 1 / MOMENTUM - 1)
             size = group["lr"] * 0.2 * math.sqrt(max(ahead.shape[2:]))
-            steps = share(partial(orthogonalize, size=-size), ahead.flatten(0, 1)).view_as(ahead)
-            for weight, step in zip(weights, steps, strict=True):
-                take_step(weight, step, decay)
+            steps = share(partial(orthogonalize, size=-size), ahead.flatten(0, 1))
+            take_step(weights, steps.view_as(ahead), decay)
+
+    def _momentum(self, weight):
+        state = self.state[weight]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        return state["momentum_buffer"]
 
 
 def _others(groups):
@@ -76,9 +78,9 @@ def _others(groups):
 
 
 @cache
-def _passes(device):
+def _passes(device, dtype):
     """`(look_ahead, take_step)` as speed/momentum.py has them, by Triton where this machine can compile them."""
-    if device.type in ("cuda", "xpu"):
+    if device.type in ("cuda", "xpu") and dtype == torch.float32:
         try:
             from gpt2_korean.speed import momentum
 
@@ -89,15 +91,17 @@ def _passes(device):
     return _look_ahead, _take_step
 
 
-def _look_ahead(gradient, momentum, ahead, rate, more):
-    momentum.lerp_(gradient, rate)
-    both = _side_by_side(momentum, len(ahead)), _side_by_side(gradient, len(ahead))
-    torch.add(*both, alpha=more, out=ahead)
+def _look_ahead(gradients, momenta, ahead, rate, more):
+    for gradient, momentum, place in zip(gradients, momenta, ahead, strict=True):
+        momentum.lerp_(gradient, rate)
+        both = _side_by_side(momentum, len(place)), _side_by_side(gradient, len(place))
+        torch.add(*both, alpha=more, out=place)
 
 
-def _take_step(weight, step, decay):
-    part = _side_by_side(weight, len(step))
-    torch.add(step, part, alpha=decay, out=part)
+def _take_step(weights, steps, decay):
+    for weight, step in zip(weights, steps, strict=True):
+        part = _side_by_side(weight, len(step))
+        torch.add(step, part, alpha=decay, out=part)
 
 
 def _side_by_side(weight, count):

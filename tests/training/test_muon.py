@@ -172,14 +172,14 @@ def test_the_kernels_pass_over_memory_as_pytorch_does(generator, rng):
     for count in (1, 3, 6):
         for dtype in (torch.float32, torch.bfloat16):
             rows, width = rng.randint(1, 40), count * rng.randint(1, 600)
-            weight, gradient, momentum = torch.randn(3, rows, width, generator=generator).to(device)
-            step = torch.randn(count, rows, width // count, generator=generator).to(device, dtype)
-            ours, theirs = ([each.clone() for each in (weight, momentum, step)] for _ in range(2))
-            for (look_ahead, take_step), (weight, momentum, ahead) in (
+            weights, gradients, momenta = torch.randn(3, 4, rows, width, generator=generator).to(device)
+            steps = torch.randn(4, count, rows, width // count, generator=generator).to(device, dtype)
+            ours, theirs = ([each.clone() for each in (weights, momenta, steps)] for _ in range(2))
+            for (look_ahead, take_step), (weights, momenta, ahead) in (
                 (kernels.FUNCTIONS, ours),
                 ((muon._look_ahead, muon._take_step), theirs),
             ):
-                look_ahead(gradient, momentum, ahead, 0.05, 0.0526)
-                take_step(weight, step, 0.97)
+                look_ahead([*gradients], [*momenta], ahead, 0.05, 0.0526)
+                take_step([*weights], steps, 0.97)
             torch.testing.assert_close(ours[:2], theirs[:2])
             torch.testing.assert_close(*(each[2].float() for each in (ours, theirs)), rtol=1e-2, atol=1e-5)
