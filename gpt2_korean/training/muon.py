@@ -58,18 +58,20 @@ class MuonWithAdamW(AdamW):
         for weights in _alike([weight for weight in group["params"] if weight.grad is not None]):
             (rows, width), device = weights[0].shape, weights[0].device
             ahead = torch.empty(len(weights), count, rows, width // count, dtype=_precision(device), device=device)
-            look_ahead, take_step = _passes(device, weights[0].dtype)
-            momenta = [self._momentum(weight) for weight in weights]
+            usual = all(weight.dtype == torch.float32 and weight.is_contiguous() for weight in weights)
+            look_ahead, take_step, kept = _passes(device) if usual else PLAIN
+            momenta = [self._momentum(weight, kept or weight.dtype) for weight in weights]
             # Nesterov's, but for its size
             look_ahead([weight.grad for weight in weights], momenta, ahead, 1 - MOMENTUM, 1 / MOMENTUM - 1)
             size = group["lr"] * 0.2 * math.sqrt(max(ahead.shape[2:]))
             steps = share(partial(orthogonalize, size=-size), ahead.flatten(0, 1))
             take_step(weights, steps.view_as(ahead), decay)
 
-    def _momentum(self, weight):
+    def _momentum(self, weight, dtype):
         state = self.state[weight]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(weight)
+        before = state.get("momentum_buffer")
+        # What is read from a checkpoint has the type of its weight.
+        state["momentum_buffer"] = torch.zeros_like(weight, dtype=dtype) if before is None else before.to(dtype)
         return state["momentum_buffer"]
 
 
@@ -78,17 +80,18 @@ def _others(groups):
 
 
 @cache
-def _passes(device, dtype):
-    """`(look_ahead, take_step)` as speed/momentum.py has them, by Triton where this machine can compile them."""
-    if device.type in ("cuda", "xpu") and dtype == torch.float32:
-        try:
-            from gpt2_korean.speed import momentum
+def _passes(device):
+    """`(look_ahead, take_step, the type of momenta)`, for float32 weights: by Triton where it can be compiled."""
+    if device.type not in ("cuda", "xpu"):
+        return PLAIN
+    try:
+        from gpt2_korean.speed import momentum
 
-            momentum.try_out(device)
-            return momentum.FUNCTIONS
-        except Exception as error:  # whatever a compiler and a driver can raise
-            warn_of_failure(error, f"Muon의 Triton 커널을 쓸 수 없어 조금 느리게 학습합니다 ({type(error).__name__}).")
-    return _look_ahead, _take_step
+        momentum.try_out(device)
+    except Exception as error:  # whatever a compiler and a driver can raise
+        warn_of_failure(error, f"Muon의 Triton 커널을 쓸 수 없어 조금 느리게 학습합니다 ({type(error).__name__}).")
+        return PLAIN
+    return momentum.FUNCTIONS
 
 
 def _look_ahead(gradients, momenta, ahead, rate, more):
@@ -102,6 +105,9 @@ def _take_step(weights, steps, decay):
     for weight, step in zip(weights, steps, strict=True):
         part = _side_by_side(weight, len(step))
         torch.add(step, part, alpha=decay, out=part)
+
+
+PLAIN = _look_ahead, _take_step, None  # as PyTorch has it; momenta are of the weights' type
 
 
 def _side_by_side(weight, count):

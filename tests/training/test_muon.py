@@ -163,23 +163,42 @@ def test_a_run_with_muon_goes_on_to_the_last_bit_and_learns_otherwise_than_adamw
     assert not all(torch.equal(load_file(out / "model.safetensors")[name], weight) for name, weight in whole.items())
 
 
-def test_the_kernels_pass_over_memory_as_pytorch_does(generator, rng):
+@pytest.fixture
+def kernels():
     """Without a GPU Triton's interpreter runs them."""
     pytest.importorskip("triton")
-    from gpt2_korean.speed import momentum as kernels
+    from gpt2_korean.speed import momentum
 
+    return momentum.FUNCTIONS
+
+
+def test_the_kernels_pass_over_memory_as_pytorch_does(generator, rng, kernels):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for count in (1, 3, 6):
         for dtype in (torch.float32, torch.bfloat16):
             rows, width = rng.randint(1, 40), count * rng.randint(1, 600)
             weights, gradients, momenta = torch.randn(3, 4, rows, width, generator=generator).to(device)
             steps = torch.randn(4, count, rows, width // count, generator=generator).to(device, dtype)
-            ours, theirs = ([each.clone() for each in (weights, momenta, steps)] for _ in range(2))
-            for (look_ahead, take_step), (weights, momenta, ahead) in (
-                (kernels.FUNCTIONS, ours),
-                ((muon._look_ahead, muon._take_step), theirs),
-            ):
-                look_ahead([*gradients], [*momenta], ahead, 0.05, 0.0526)
-                take_step([*weights], steps, 0.97)
-            torch.testing.assert_close(ours[:2], theirs[:2])
-            torch.testing.assert_close(*(each[2].float() for each in (ours, theirs)), rtol=1e-2, atol=1e-5)
+            found = []
+            for look_ahead, take_step, kept in (kernels, muon.PLAIN):
+                moved, ahead, stepped = momenta.to(kept, copy=True), torch.empty_like(steps), weights.clone()
+                look_ahead([*gradients], [*moved], ahead, 0.05, 0.0526)
+                take_step([*stepped], steps, 0.97)
+                found.append((moved.float(), ahead.float(), stepped))
+            torch.testing.assert_close(found[0][:2], found[1][:2], rtol=1e-2, atol=1e-2)
+            torch.testing.assert_close(found[0][2], found[1][2])
+
+
+def test_with_kernels_too_a_saved_state_goes_on_to_the_bit(generator, monkeypatch, kernels):
+    monkeypatch.setattr(muon, "_passes", lambda device: kernels)
+    start = [parameter(generator, 12, 24) for _ in range(3)]
+    learning = {"lr": 0.01, "weight_decay": 0.3}
+    through = MuonWithAdamW([{"params": start, "matrices": 3}], **learning)
+    everything = [slice(None)] * 2
+    random_steps(generator, [through], [([weight], everything[:1]) for weight in start], steps=2)
+    again = [torch.nn.Parameter(weight.detach().clone()) for weight in start]
+    resumed = MuonWithAdamW([{"params": again, "matrices": 3}], **learning)
+    resumed.load_state_dict(through.state_dict())
+    random_steps(generator, [through, resumed], [(pair, everything) for pair in zip(start, again, strict=True)])
+    assert all(torch.equal(one, other) for one, other in zip(start, again, strict=True))
+    assert through.state[start[0]]["momentum_buffer"].dtype == torch.bfloat16
