@@ -16,11 +16,12 @@ from gpt2_korean.text.vocabulary import token_bytes
 
 CONTEXT, BATCH = 512, 32
 LEARNING_RATE = 1e-3
+MOST_DOCUMENTS = 200_000  # more than a minute reads
 
 
 def distil(rows, model, old, new, texts, seconds):
     """`rows` [new vocab, width] after so many seconds of it. model: a GPT-2 of the vocabulary of `old`."""
-    streams = [_stream(texts, tokenizer) for tokenizer in (old, new)]
+    streams = [_stream(texts[:MOST_DOCUMENTS], tokenizer) for tokenizer in (old, new)]
     body, embeddings = model.transformer.eval(), torch.nn.Parameter(rows.clone())
     optimizer = torch.optim.AdamW([embeddings], lr=LEARNING_RATE, weight_decay=0.0)
     begin = time.perf_counter()
