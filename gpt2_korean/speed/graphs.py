@@ -11,7 +11,7 @@ from gpt2_korean.device import record_graph
 from gpt2_korean.speed.loss import casts_kept
 
 WARM_UP = 3  # passes as they are: libraries and compilers set themselves up in the first ones
-BUCKET = 2**25  # numbers that ranks exchange at a time
+BUCKET = 2**27  # numbers that ranks exchange at a time
 
 
 class RecordedStep:
