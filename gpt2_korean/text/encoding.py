@@ -17,7 +17,7 @@ MOST_THREADS = 8  # each has a batch in hand and one waiting
 def same_encoding(tokenizer):
     """A tiktoken.Encoding with the ids of a tokenizer of transformers; BETWEEN has that of its end of text.
 
-    None where ids might differ: unless it is a byte-level BPE that cuts words as GPT-2 does and whose merges is_proper.
+    None where ids might differ: unless it is a byte-level BPE that cuts words as GPT-2 does and _is_proper.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -31,7 +31,7 @@ def same_encoding(tokenizer):
     if tokenizer.eos_token_id not in added or not all(token.special for token in added.values()):
         return None
     ids = {token: index for token, index in model["vocab"].items() if index not in added}
-    if not is_proper(ids, model["merges"], backend.model):
+    if not _is_proper(ids, model["merges"], backend.model):
         return None
     import tiktoken
     from tiktoken_ext.openai_public import r50k_pat_str
@@ -42,7 +42,7 @@ def same_encoding(tokenizer):
     return tiktoken.Encoding("ours", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens=special)
 
 
-def is_proper(ids, merges, model):
+def _is_proper(ids, merges, model):
     """Whether any two neighbours that make up a token are the pair of its merge whenever they meet.
 
     tokenizers merges the pairs that are listed, the first in the list first; tiktoken any pair whose bytes together are
@@ -84,7 +84,7 @@ def in_threads(function, items):
     with ThreadPoolExecutor(threads) as pool:
         for item in items:
             waiting.append((item, pool.submit(function, item)))
-            if len(waiting) > threads:
+            if len(waiting) > 2 * threads:
                 item, result = waiting.popleft()
                 yield item, result.result()
         for item, result in waiting:
