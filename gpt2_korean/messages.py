@@ -34,8 +34,8 @@ SECRET_VARIABLE = re.compile("TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
 READ_WITH_L = set("178ㄹLlRr")
 READ_WITH_CONSONANT = READ_WITH_L | set("036MmNn") | {chr(letter) for letter in range(ord("ㄱ"), ord("ㅎ") + 1)}
 READ = READ_WITH_CONSONANT | set("2459%ABCDEFGHIJKOPQSTUVWXYZabcdefghijkopqstuvwxyz")
-# A few of requirements.txt, by which one knows a Python that has none of it.
-REQUIRED = ("torch", "transformers", "datasets", "safetensors")
+# A few of requirements.txt, by which one knows a Python that has none of it, and the last to be added: an older one's.
+REQUIRED = ("torch", "transformers", "datasets", "safetensors", "tiktoken")
 IN_USE = (5, 32, 33)  # how Windows refuses to change a file that a program has open or mapped; 5: or for its rights
 SHORTEST_SECRET = 6  # what is shorter, as the 1 or false of a switch, would hide half of every message
 

@@ -16,6 +16,7 @@ import numpy as np
 from gpt2_korean.text.cache import cached_dataset
 from gpt2_korean.text.chat_template import encode_conversations, encode_texts
 from gpt2_korean.text.documents import document_batches, sample_texts
+from gpt2_korean.text.encoding import encode_joined, in_threads, same_encoding
 from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS
 
 # Documents that are tokenised together, at most: enough to keep all cores at work.
@@ -113,47 +114,60 @@ def token_rows(documents, tokenizer, all_learnt):
     """Yield rows as Tokens has them, of `documents` (a table or a stream of them)."""
     from tqdm import tqdm
 
+    encoding = same_encoding(tokenizer)
+
+    def encode(batch):
+        return None if encoding is None or any(batch[1]) else encode_joined(batch[0], encoding)
+
+    batches = document_batches(documents, BATCH)
+    # Of a stream nothing is read before it is asked for.
+    if hasattr(documents, "num_rows"):
+        encoded = in_threads(encode, batches)
+    else:
+        encoded = ((batch, encode(batch)) for batch in batches)
     waiting, size = [], 0
     with tqdm(desc="토큰으로 나누기", unit="글자", unit_scale=True) as progress:
-        for texts, turns in document_batches(documents, BATCH):
-            for ids, learnt in _encode(texts, turns, tokenizer, all_learnt):
-                waiting.append((ids, learnt))
-                size += len(ids)
+        for (texts, turns), own in encoded:
+            waiting.append(own or _encode(texts, turns, tokenizer, all_learnt))
+            size += len(waiting[-1][0])
             progress.update(sum(map(len, texts)))
             if size >= ROW:
                 yield _row(waiting)
                 waiting, size = [], 0
-    if waiting:
+    if size:
         yield _row(waiting)
 
 
-def _row(documents):
-    lengths = np.array([len(ids) for ids, _ in documents], np.int32)
-    ids = np.fromiter(chain.from_iterable(ids for ids, _ in documents), np.int32, lengths.sum())
-    learnt = np.empty(0, np.int8)
-    if any(flags is not None for _, flags in documents):
-        flags = (repeat(True, len(ids)) if flags is None else flags for ids, flags in documents)
-        learnt = np.fromiter(chain.from_iterable(flags), np.int8, lengths.sum())
-    return {"ids": ids, "lengths": lengths, "learnt": learnt}
+def _row(batches):
+    """A row of batches, each as _encode gives it."""
+    ids, lengths, learnt = zip(*batches, strict=True)
+    if any(flags is not None for flags in learnt):
+        pairs = zip(ids, learnt, strict=True)
+        learnt = [np.ones(len(own), np.int8) if flags is None else flags for own, flags in pairs]
+    else:
+        learnt = [np.empty(0, np.int8)]
+    return {"ids": np.concatenate(ids), "lengths": np.concatenate(lengths), "learnt": np.concatenate(learnt)}
 
 
 def _encode(texts, conversations, tokenizer, all_learnt):
-    """Yield `(ids, learnt)` of each document, its end included; learnt is None where all is."""
+    """`(ids, lengths, learnt)` of documents, arrays, the end of each included; learnt is None where all is."""
     end = tokenizer.eos_token_id
     plain = [text for text, turns in zip(texts, conversations, strict=True) if not turns]
     plain = iter(encode_texts(plain, tokenizer) if plain else [])
     whole = [turns for turns in conversations if turns]
     whole = iter(encode_conversations(whole, tokenizer) if whole else [])
+    encoded = []
     for turns in conversations:
-        if not turns:
-            ids = next(plain)
-            ids.append(end)
-            yield ids, None
-            continue
-        ids, learnt = next(whole)
-        if ids[-1] != end:
-            ids, learnt = [*ids, end], [*learnt, True]
-        yield ids, None if all_learnt else learnt
+        ids, learnt = next(whole) if turns else (next(plain), None)
+        if not turns or ids[-1] != end:
+            ids, learnt = [*ids, end], learnt and [*learnt, True]
+        encoded.append((ids, None if all_learnt else learnt))
+    lengths = np.array([len(ids) for ids, _ in encoded], np.int32)
+    ids = np.fromiter(chain.from_iterable(ids for ids, _ in encoded), np.int32, lengths.sum())
+    if all(flags is None for _, flags in encoded):
+        return ids, lengths, None
+    flags = (repeat(True, len(ids)) if flags is None else flags for ids, flags in encoded)
+    return ids, lengths, np.fromiter(chain.from_iterable(flags), np.int8, lengths.sum())
 
 
 def count_unknown(tokens, tokenizer):
