@@ -3,9 +3,12 @@
 Its threads sleep while they wait: beside other busy programs a step takes no longer than its share of the processor.
 """
 
+from threading import Thread
+
 import torch
 
 from gpt2_korean.model.gpt2 import context_length
+from gpt2_korean.speed.huge_pages import use_huge_pages
 
 NEVER = -1e9  # added to a score, it leaves nothing of it
 
@@ -23,6 +26,7 @@ class OpenVINODecoder:
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
         self.cache_bytes = 2 * config["n_layer"] * config["n_embd"] * 4  # of a token, in float32: at most
         self.request, self.weights = request, weights
+        self.enlarging = Thread(target=use_huge_pages, daemon=True)
 
     def start(self, ids, mask, steps, rows=None):
         """As GPT2Decoder.start."""
@@ -53,6 +57,8 @@ class OpenVINODecoder:
 
     def step(self, tokens, reach):
         """As GPT2Decoder.step."""
+        if self.enlarging.ident is None:  # not begun; the first token would wait for it
+            self.enlarging.start()
         self.length += 1
         places = torch.arange(self.length)
         rows, self.rows = self.rows, None  # what has been read is shared out once

@@ -9,14 +9,11 @@ values of what has been read are the graph's state.
 import mmap
 import os
 from functools import cache
-from threading import Thread
 
 import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 from openvino.op.util import Variable, VariableInfo
-
-from gpt2_korean.speed.huge_pages import use_huge_pages
 
 # Inputs of a layer that share a scale, cut to 8 bits; of more than quantized.GROUP OpenVINO would cut none.
 INPUTS = {"int8": 128, "int4": 64}
@@ -151,5 +148,4 @@ def ready(compiled, mappings):
             packed = request.wait_for(20)
             for mapping in mappings:
                 mapping.madvise(mmap.MADV_DONTNEED)
-    Thread(target=use_huge_pages, daemon=True).start()  # a core's 0.3 s for 700 MB, beside what comes next
     return request
