@@ -8,7 +8,7 @@ import sys
 
 from gpt2_korean.cli.generate_checks import check_chat
 from gpt2_korean.cli.generate_options import parse_generate_options, parse_setting
-from gpt2_korean.generation.output import Output, check_output_file
+from gpt2_korean.generation.output import Output, check_output_file, open_output
 from gpt2_korean.generation.resume import take_up
 from gpt2_korean.messages import run_script
 from gpt2_korean.model.find import find_model, models_below
@@ -40,9 +40,12 @@ def main(argv=None):
 
     # OpenMP reads it when torch is imported: threads that wait awake take the processor from all others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from gpt2_korean.generation.driver import wake_driver
     from gpt2_korean.generation.kept import begin_reading
 
-    reading = begin_reading(source, options.model)  # beside the import of torch
+    # Beside the import of torch.
+    wake_driver(options.model.device)
+    reading = begin_reading(source, options.model)
     from gpt2_korean.generation.batch import write_all
     from gpt2_korean.generation.load import load
     from gpt2_korean.generation.terminal import converse
@@ -50,13 +53,15 @@ def main(argv=None):
 
     model, settled = load(source, options.model, reading, tells_seed=not options.page.serve)  # the page draws its own
     check_chat(options, model.chat, prompts)
-    out = Output(options.output.output_file, converses(model, options.prompts), options.prompts, settled)
     if options.page.serve:
         serve(listener, Page(model, options, prompts[0]))
-    elif options.output.interactive:
-        converse(model, out, options.settings, parse_setting, options.output.num_return_sequences)
-    else:
-        write_all(model, out, prompts, options.settings, options.output, done)
+        return 0
+    with open_output(options.output.output_file) as file:
+        out = Output(file, converses(model, options.prompts), options.prompts, settled)
+        if options.output.interactive:
+            converse(model, out, options.settings, parse_setting, options.output.num_return_sequences)
+        else:
+            write_all(model, out, prompts, options.settings, options.output, done)
     return 0
 
 

@@ -7,6 +7,7 @@ from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import print_once, run_script, say, tracebacks_in
 from gpt2_korean.model.find import check_block_size, find_start
 from gpt2_korean.model.gpt2 import context_length
+from gpt2_korean.text.ahead import begin_reading
 from gpt2_korean.text.documents import Texts, find_texts, read_texts
 from gpt2_korean.text.prompts import sample_prompts
 from gpt2_korean.training.record import recorded
@@ -44,12 +45,13 @@ def learn(options, stop):
         files, prompts = find_texts(options.text), sample_prompts(options.learning.sample_prompts)
         start = find_start(options.model, options.output)
         check_block_size(options.text.block_size, start)
+        begin_reading(files, options.text)
 
         from gpt2_korean.checkpoints.same_run import check_same_run, learns_prompts
         from gpt2_korean.model.load import load_start
         from gpt2_korean.model.packing import can_pack_documents
         from gpt2_korean.model.prepare import prepare_model
-        from gpt2_korean.speed.choose import speed_up
+        from gpt2_korean.speed.choose import begin_kernels, speed_up
         from gpt2_korean.text.blocks import pack_texts
         from gpt2_korean.text.chat_template import prepare_tokenizer
         from gpt2_korean.text.vocabulary import choose_tokenizer
@@ -62,6 +64,7 @@ def learn(options, stop):
         texts = read_texts(files, options.text, options.do_eval, arguments.seed)
         with arguments.main_process_first():  # it learns the vocabulary, which the other ranks then read
             model, own = load_start(start, texts.train, options.model)
+            end_kernels = begin_kernels(model, arguments)
             tokenizer = own if start.keeps_vocabulary else choose_tokenizer(own, texts.train, options.model)
         added = prepare_tokenizer(tokenizer, texts.train)
         is_new, room = tokenizer is not own or start.from_scratch, context_length(model.config)
@@ -71,6 +74,7 @@ def learn(options, stop):
         plan = settle_plan(start, blocks, options.learning, arguments, model.config, changes, rank)
         record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, plan, arguments)
         send_logs_to(options.output.logging_dir, options.output.output_dir, record.provenance["started"])
+        end_kernels()
         with arguments.main_process_first():  # it computes the embeddings of a new vocabulary
             drop = record.provenance["dropout"]
             model = prepare_model(model, own, tokenizer, added, texts.train, blocks.train, start, options.model, drop)
@@ -91,6 +95,7 @@ def learn(options, stop):
 def measure(options, stop):
     files, start = find_texts(options.text), find_start(options.model)
     check_block_size(options.text.block_size, start)
+    begin_reading(files, options.text)
 
     from gpt2_korean.model.load import load_start
     from gpt2_korean.model.packing import can_pack_documents

@@ -12,6 +12,7 @@ GPT-2's weights cannot be downloaded, an English start is trained first, for a w
     aligned    the same, but one learning rate for all weights
     mean       a Korean vocabulary, each row the mean of the old pieces' rows
     adapter, focus, omp    a Korean vocabulary, the rows as others have them computed (peer_starts.py), if installed
+    distilled  as ours, and the rows taught by Token Distillation (distillation.py) for --distil_seconds
     random     a Korean vocabulary, the rows random with GPT-2's mean and spread
     scratch    a Korean vocabulary and no English start
 
@@ -41,6 +42,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import peer_starts
+from distillation import distil
 
 from gpt2_korean.device import has_graphs
 from gpt2_korean.generation.load import gpt2_decoder
@@ -53,7 +55,7 @@ from gpt2_korean.speed.forward import use_fast_forward
 from gpt2_korean.speed.graphs import RecordedStep
 from gpt2_korean.text.vocabulary import train_tokenizer, wrap
 
-METHODS = ("original", "ours", "aligned", "mean", *peer_starts.PEERS, "random", "scratch")
+METHODS = ("original", "ours", "aligned", "mean", *peer_starts.PEERS, "distilled", "random", "scratch")
 HELD_OUT_CHARACTERS = 100_000
 
 
@@ -80,6 +82,7 @@ def parse():
     parser.add_argument("--steps", type=int, nargs="+", help="of training, for each size, instead of --seconds")
     parser.add_argument("--most_epochs", type=float, default=math.inf, help="after which the learning rate is 0")
     parser.add_argument("--free_set_up", action="store_true", help="leave setting up off the clock")
+    parser.add_argument("--distil_seconds", type=float, default=60, help="of Token Distillation")
     parser.add_argument("--held_out", type=int, default=HELD_OUT_CHARACTERS, help="characters to measure with")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--evaluations", type=int, default=24, help="along the way, of which the best counts")
@@ -106,11 +109,13 @@ def add_start(parser):
 
 def compare(start, old, korean, texts, held_out, length, options, device):
     """Print what each method comes to, after the same time (or steps) and after the same characters."""
-    tokenizers = {"old": old, "new": korean}
+    tokenizers = {"old": old} if "original" in options.methods else {}
+    tokenizers["new"] = korean
     blocks = {name: packed(texts, each, options.context, device) for name, each in tokenizers.items()}
     tests = {name: packed(held_out, each, options.context, device) for name, each in tokenizers.items()}
     characters, test_characters = sum(map(len, texts)), sum(map(len, held_out))
-    all_rows = {method: computed_rows(method, start, old, korean, blocks["new"]) for method in options.methods}
+    given = start, old, korean, blocks["new"], texts, options.distil_seconds
+    all_rows = {method: computed_rows(method, *given) for method in options.methods}
     columns = ("method", "what is equal", "bits per character", "±", "before", "set up, s", "steps", "to the best")
     columns += ("characters read", "written a second")
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
@@ -118,7 +123,7 @@ def compare(start, old, korean, texts, held_out, length, options, device):
     def report(method, equal, done):
         name = "old" if method == "original" else "new"
         rows, spent_before = all_rows[method]
-        own_rate = options.embedding_learning_rate if method == "ours" else None
+        own_rate = options.embedding_learning_rate if method in ("ours", "distilled") else None
         bits, before, bests = [], None, []
         for seed in range(options.seeds):
             torch.manual_seed(seed)
@@ -233,13 +238,15 @@ def english_start(options, device):
     return model, tokenizer
 
 
-def computed_rows(method, start, old, korean, blocks):
+def computed_rows(method, start, old, korean, blocks, texts, distil_seconds):
     """`(the embeddings of the Korean vocabulary, the seconds that they took)`, None where they are not computed."""
     begin = time.perf_counter()
     rows, ids = start.transformer.wte.weight.detach(), blocks.flatten()
     ids = ids[ids >= 0][:COUNTED_TOKENS].long()
-    if method in ("ours", "aligned"):
+    if method in ("ours", "aligned", "distilled"):
         (new_rows,) = embeddings.carried_rows([rows], embeddings.find_pieces(old, korean), ids)
+        if method == "distilled":
+            new_rows = distil(new_rows, start, old, korean, texts, distil_seconds)
     elif method == "mean":
         new_rows = embeddings.mean_of_pieces(rows, embeddings.find_pieces(old, korean))
     elif method in peer_starts.PEERS:

@@ -6,7 +6,7 @@ Each recipe is a string of settings that differ from DEFAULTS, what train.py too
     python benchmarks/recipe.py --korean=reviews.txt.xz --english=books.txt.xz --gpt2_tokenizer=FOLDER \
       --megabytes 1000 5 --seconds 60 30 --recipes "" "muon" "muon dropout=0" "dropout=0 weight_decay=1"
 
-    muon               --optim=muon for the layers' matrices; muon=5 with five iterations
+    muon               --optim=muon for the layers' matrices
     learning_rate=     of all weights but new embeddings
     embeddings=        the learning rate of new embeddings
     weight_decay=      of matrices and embeddings
@@ -54,7 +54,6 @@ from gpt2_korean.model import embeddings, lora
 from gpt2_korean.model.embeddings import COUNTED_TOKENS, NEW_EMBEDDINGS, embedding_layers, split_off
 from gpt2_korean.speed.choose import load_fused_layer
 from gpt2_korean.speed.forward import use_fast_forward
-from gpt2_korean.training import muon
 from gpt2_korean.training.muon import MuonWithAdamW, layer_matrices
 
 DEFAULTS = {
@@ -69,7 +68,6 @@ DEFAULTS = {
     "average": 0.0,
 }
 HELD_OUT_CHARACTERS = 200_000
-ITERATIONS = muon.STEPS
 
 
 def main():
@@ -243,7 +241,6 @@ def build_optimizer(model, recipe, options):
     betas = (0.9, recipe["beta2"])
     optimizer = kind(groups, lr=recipe["learning_rate"], betas=betas, fused=next(model.parameters()).is_cuda)
     if recipe["muon"]:
-        muon.STEPS = int(recipe["muon"]) if recipe["muon"] > 1 else ITERATIONS
         for count, weights in layer_matrices(model).items():
             split_off(optimizer, weights, matrices=count)
     if options.start == "english" and options.vocabulary == "new":

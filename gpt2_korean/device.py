@@ -156,12 +156,17 @@ def new_graph(device):
     return torch.cuda.CUDAGraph() if device.type == "cuda" else torch.xpu.XPUGraph()
 
 
-def record_graph(work, device):
-    """`(graph, what work() returned)`: what `work` submits to the device, recorded as a graph without being done."""
+def record_graph(work, device, before=None):
+    """`(graph, what work() returned)`: what `work` submits to the device, recorded as a graph without being done.
+
+    before: None, or a graph that is never replayed at the same time, whose memory this one is to use too: on its
+    stream, since on another nothing of it counts as free.
+    """
     graph = new_graph(device)
+    graph.stream = torch.Stream(device) if before is None else before.stream
     torch.accelerator.synchronize()
-    with torch.Stream(device):
-        graph.capture_begin()
+    with graph.stream:
+        graph.capture_begin(*([] if before is None else [before.pool()]))
         try:
             result = work()
         except BaseException:

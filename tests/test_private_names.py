@@ -38,8 +38,8 @@ PRIVATE = {
         "transformers.modeling_layers.GradientCheckpointingLayer._gradient_checkpointing_func": ATTRIBUTE,
     },
     "speed/graphs.py": {
+        "torch._foreach_add_": "(Tensor(a!)[] self, Tensor[] other, *, Scalar alpha=1) -> ()",
         "torch._foreach_copy_": "(Tensor(a!)[] self, Tensor[] src, bool non_blocking=False) -> ()",
-        "torch._foreach_zero_": "(Tensor(a!)[] self) -> ()",
     },
     "speed/linear.py": {
         "torch.ops.mkldnn._is_mkldnn_bf16_supported": "() -> bool _0",
@@ -110,7 +110,8 @@ def test_it_is_there_and_takes_what_we_give(name, takes):
         operators = torch.ops.aten if owner == "torch" else find(owner)
         if owner.endswith("mkldnn") and not torch.backends.mkldnn.is_available():
             pytest.skip("this torch is built without oneDNN")
-        schema = str(getattr(operators, last).default._schema)
+        operator = getattr(operators, last)
+        schema = str((operator.default if "default" in operator.overloads() else operator.List)._schema)
         assert schema.partition("(")[1] + schema.partition("(")[2] == takes
     elif takes in (ATTRIBUTE, "environment"):
         classes = inspect.getmro(find(owner))

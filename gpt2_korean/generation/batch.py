@@ -13,6 +13,7 @@ from gpt2_korean.generation.batch_size import choose_batch_size
 from gpt2_korean.generation.output import describe_empty, is_empty, put_out
 from gpt2_korean.generation.write import LOOK_EVERY, LOOK_EVERY_IN_STREAM, encode, read_after_turns, stream_texts
 from gpt2_korean.messages import particle, say, warn
+from gpt2_korean.text.prompts import encode_prompts
 
 # Batches among which prompts are sorted by length: with more of them there is less padding (4 halve it, 8 leave a
 # third, benchmarks/RESULTS.md), and the first text comes later.
@@ -27,6 +28,8 @@ def write_all(model, out, prompts, settings, options, done=0):
     """
     copies = options.num_return_sequences
     read = [read_after_turns(model, out.prompts, [], prompt, settings.length) for prompt in prompts]
+    if model.chat is None:  # all at once: by all cores
+        read = encode_prompts(read, model.tokenizer, model.eos_token_id)
     jobs = [each for each in read for _ in range(copies)]
     streams = options.stream if options.stream is not None else len(jobs) == 1 and sys.stdout.isatty()
     longest = len(encode(model, max(read, key=_size)))
@@ -67,7 +70,7 @@ def write_batches(model, jobs, settings, size, seed, done, on_tokens):
     tokens done."""
     tell, written, following = cache(warn), {}, done  # written: number → text, of those that come before their turn
     for batch in plan_batches(jobs, size):
-        parts = [batch] if batch[-1] >= done else []
+        parts = [batch] if max(batch) >= done else []
         while parts:
             part = parts.pop()
             if len(part) > size:
@@ -79,7 +82,7 @@ def write_batches(model, jobs, settings, size, seed, done, on_tokens):
             except torch.OutOfMemoryError:
                 if len(part) == 1:
                     raise
-                size = len(part) // 2
+                size = 1 << (len(part) - 1).bit_length() - 1
                 way_on = f"다음에는 --batch_size={particle(str(size), '을/를')} 주세요"
                 warn(f"장치의 메모리가 모자라 한 번에 {size}편씩 씁니다. {way_on}.")
                 parts.append(part)
@@ -91,15 +94,18 @@ def write_batches(model, jobs, settings, size, seed, done, on_tokens):
 
 
 def plan_batches(jobs, size):
-    """Yield the numbers of `jobs`, prompts, that are written together, rising: prompts about as long as each other.
+    """Yield the numbers of `jobs`, prompts, that are written together, by length: prompts about as long as each other.
 
-    Which they are does not depend on how many are done, so that a run that is taken up draws what it would have drawn.
+    As many in each batch as in the next, and the longest first: one cache then serves them all. Which they are does not
+    depend on how many are done, so that a run that is taken up draws what it would have drawn.
     """
     for start in range(0, len(jobs), WINDOW * size):
         window = range(start, min(start + WINDOW * size, len(jobs)))
         by_length = sorted(window, key=lambda number: _size(jobs[number]))
-        for first in range(0, len(window), size):
-            yield sorted(by_length[first : first + size])
+        batches = -(-len(window) // size)
+        each = -(-len(window) // batches)
+        for first in reversed(range(0, len(window), each)):
+            yield by_length[first : first + each]
 
 
 def seed_of(seed, number):
@@ -108,8 +114,8 @@ def seed_of(seed, number):
 
 
 def _size(prompt):
-    """About how long a prompt is, a str or a conversation: what its tokens take would have to be counted twice."""
-    return len(str(prompt))
+    """How long a prompt is: ids; about how long, a str or a conversation."""
+    return len(prompt) if isinstance(prompt, list) and isinstance(prompt[0], int) else len(str(prompt))
 
 
 def _write_batch(model, prompts, settings, tell, on_tokens):

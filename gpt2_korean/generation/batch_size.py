@@ -2,9 +2,9 @@
 
 from gpt2_korean.device import free_memory
 
-# Twice as many write a tenth faster on two cores, and come twice as late; 512 was the most that was tried on a GPU
-# (benchmarks/RESULTS.md).
-MOST_ON_CPU, MOST = 64, 512
+# Twice as many write a tenth faster on two cores, and come twice as late; on a GPU more than 1,024 win a tenth of a
+# second of 4,000 texts and take much memory (benchmarks/RESULTS.md).
+MOST_ON_CPU, MOST = 64, 1024
 UNKNOWN = 32  # where the device does not tell what memory it has
 
 
@@ -18,7 +18,8 @@ def choose_batch_size(decoder, read, length):
         return UNKNOWN
     read = min(read, decoder.context or read)
     slots = read + length if decoder.context is None else min(read + length, decoder.context)
-    # The cache; what a prompt takes as it is read, less than as much again; a few copies of the logits in float32.
-    row = decoder.cache_bytes * (decoder.room(slots) + read) + 40 * decoder.vocab_size
+    # The cache; what a prompt takes as it is read, less than as much again, but where few are read at a time; a few
+    # copies of the logits in float32.
+    row = decoder.cache_bytes * (decoder.room(slots) + (0 if decoder.captures else read)) + 40 * decoder.vocab_size
     fitting = max(1, int(0.8 * free / row))
     return min(MOST_ON_CPU if decoder.device.type == "cpu" else MOST, 1 << fitting.bit_length() - 1)

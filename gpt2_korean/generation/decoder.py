@@ -9,6 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpt2_korean.model.gpt2 import context_length, weight_shapes
 from gpt2_korean.speed import linear
@@ -17,6 +18,12 @@ from gpt2_korean.speed import linear
 # attention takes longer the longer that length is; the kernel of writing_kernels.py stops where the text does, and only
 # chooses its block size by whether all stands in its smaller block.
 REACH, SMALL_REACH = 256, 128
+# Tokens of prompts that are read at a time: as many as keep a GPU busy, in little memory.
+MOST_AT_ONCE = 2**14
+# Not cuDNN's, which has to be loaded and plans for each new shape: half a second for the first, then 0.1 s.
+FOR_ANY_SHAPE = [
+    SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.OVERRIDEABLE, SDPBackend.MATH
+]  # fmt: skip
 
 
 class GPT2Decoder:
@@ -82,47 +89,64 @@ class GPT2Decoder:
         rows: int64 [batch], with which of `ids` each row begins, where several share one reading; there are then fewer
             of `ids`. None: each with its own.
         """
-        logits = self._logits(*self._start(ids, mask, steps, len(ids) if rows is None else len(rows)))
+        width = ids.shape[1]
+        self._make_room(len(ids) if rows is None else len(rows), width, steps)
+        padding = (1 - mask).sum(1)  # each row's first slot is the one behind it
+        self.first[: len(ids)] = padding
+        padding = padding.tolist()
+        self.padded = any(padding)
+        ends = [self._read(ids, part, min(padding[part])) for part in _parts(padding, width)]
+        logits = self._logits(*map(torch.cat, zip(*ends, strict=True)))
         if rows is None:
             return logits
         self.first.copy_(self.first[rows])
         for cache in self.cache:
-            read = cache[:, :, :, : ids.shape[1]]
+            read = cache[:, :, :, :width]
             read.copy_(read[:, rows])
         return logits[rows]
 
     def read(self, ids, first):
         """Logits [n, vocab] after each of `ids`, a list, from the `first` on."""
+        self._make_room(1, len(ids), 0)
+        self.first.zero_()
         ids = torch.tensor([ids], device=self.device)
-        x, added = self._start(ids, torch.ones_like(ids), 0, 1)
+        x, added = self._forward(ids, self.slots[: ids.shape[1]], slice(ids.shape[1]), is_causal=True)
         return self.head(x[0, first:], added[0, first:])[0][:, : self.vocab_size]
 
-    def _start(self, ids, mask, steps, batch):
-        read, width = ids.shape
+    def _read(self, ids, part, skipped):
+        """The last position of _forward over the rows `part` of `ids`, a slice, less the padding before all of them."""
+        ids, seen = ids[part, skipped:], slice(skipped, ids.shape[1])
+        new, first = self.slots[seen], self.first[part]
+        attention = {"is_causal": True}
+        if self.padded:
+            # Padding looks at itself alone, since a softmax over nothing is no number.
+            sees = (new[:, None] >= new) & (new >= first[:, None, None]) | (new[:, None] == new)
+            attention = {"attn_mask": sees[:, None]}
+        with sdpa_kernel(FOR_ANY_SHAPE):
+            return [each[:, -1:] for each in self._forward(ids, new, seen, part, **attention)]
+
+    def _make_room(self, batch, width, steps):
+        """A cache for `batch` rows of `width` tokens and `steps` more; the next is at `width`."""
         slots = self.room(width + steps)
-        shape = (2, batch, self.heads, slots, self.tokens.shape[1] // self.heads)
-        if self.cache is None or self.cache[0].shape != shape:
+        if not self._has_room(batch, slots):
             self.cache = self.recording = None  # before the new ones take their memory
+            shape = (2, batch, self.heads, slots, self.tokens.shape[1] // self.heads)
             # Zeros, since what is masked is multiplied by 0 and must be a number.
             self.cache = [torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in self.layers]
             self.slots = torch.arange(slots, device=self.device)
             self.first, self.next = (self.slots.new_zeros(size) for size in (batch, 1))
-        self.first[:read] = (1 - mask).sum(1)  # each row's first slot that is not padding
         self.next.fill_(width)
-        self.padded = bool((self.first[:read] > 0).any())
-        new = self.slots[:width]
-        attention = {"is_causal": True}
-        if self.padded:
-            # Padding looks at itself alone, since a softmax over nothing is no number.
-            causal = new[:, None] >= new
-            attention = {
-                "attn_mask": (causal & (new >= self.first[:read, None, None]) | (new[:, None] == new))[:, None]
-            }
-        return self._forward(ids, new, width, attention)
+
+    def _has_room(self, batch, slots):
+        """Whether the cache that there is serves: a recorded step reads as much of a longer one."""
+        if self.cache is None or self.cache[0].shape[1] != batch:
+            return False
+        return slots <= len(self.slots) if self.captures else slots == len(self.slots)
 
     def room(self, tokens):
         """How many tokens to make room for where there are to be `tokens`: few sizes, so that recordings fit again."""
-        return -(-tokens // REACH) * REACH if self.captures else tokens
+        step = REACH if self.attend is None else SMALL_REACH
+        return -(-tokens // step) * step if self.captures else tokens
 
     def reach(self, slots):
         """How much of the cache a step reads that fills the last of `slots`."""
@@ -136,23 +160,24 @@ class GPT2Decoder:
         if self.attend is None and (self.captures or self.padded):
             seen = self.slots[:reach]
             attention = {"attn_mask": ((seen <= self.next) & (seen >= self.first[:, None]))[:, None, None]}
-        logits = self._logits(*self._forward(tokens[:, None], self.next, reach, attention))
+        logits = self._logits(*self._forward(tokens[:, None], self.next, slice(reach), **attention))
         self.next += 1
         return logits
 
-    def _forward(self, ids, slots, reach, attention):
-        batch, new = ids.shape
-        positions = (slots - self.first[:batch, None]).clamp(min=0)
+    def _forward(self, ids, slots, seen, rows=slice(None), **attention):
+        """The residual stream, in two parts, after `ids` at `slots` in `rows` of the cache and seeing `seen` of it."""
+        (batch, new), first = ids.shape, self.first[rows]
+        positions = (slots - first[:, None]).clamp(min=0)
         x, added = F.embedding(ids, self.tokens), F.embedding(positions, self.positions)
         for (to_qkv, attention_out, mlp_in, mlp_out), cache in zip(self.layers, self.cache, strict=True):
-            cache = cache[:, :batch]  # as long as prompts are read, which several rows may share
+            cache = cache[:, rows]
             qkv, x = to_qkv(x, added)
             if self.attend is not None and new == 1:
-                y = self.attend(qkv, *cache, self.first, slots, reach)
+                y = self.attend(qkv, *cache, first, slots, seen.stop)
             else:
                 qkv = qkv.view(batch, new, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
                 cache.index_copy_(3, slots, qkv[1:])
-                y = F.scaled_dot_product_attention(qkv[0], *cache[:, :, :, :reach], **attention)
+                y = F.scaled_dot_product_attention(qkv[0], *cache[:, :, :, seen], **attention)
                 y = y.transpose(1, 2).reshape(batch, new, -1)
             inner, x = mlp_in(x, attention_out(y))
             added = mlp_out(inner)
@@ -160,6 +185,18 @@ class GPT2Decoder:
 
     def _logits(self, x, added):
         return self.head(x[:, -1], added[:, -1])[0][:, : self.vocab_size]
+
+
+def _parts(padding, width):
+    """Slices of rows, with so much padding in `width`, that are read together: MOST_AT_ONCE tokens at most, where a row
+    has no more; the closer together where rows follow each other by their length."""
+    start = least = 0
+    for row, each in enumerate(padding):
+        least = min(least, each) if row > start else each
+        if row > start and (row + 1 - start) * (width - least) > MOST_AT_ONCE:
+            yield slice(start, row)
+            start, least = row, each
+    yield slice(start, len(padding))
 
 
 class LibraryDecoder:

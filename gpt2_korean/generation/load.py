@@ -83,7 +83,7 @@ def read_model(
     ipex, notice = (None, None) if openvino else load_ipex(device)
     if notice:
         say(notice)
-    folder = Path(source) if Path(source).is_dir() else find_cached(source, FLAG)
+    folder, hub_answers = (Path(source), None) if Path(source).is_dir() else find_cached(source, FLAG)
     config = None if ipex is not None or folder is None else _read_config(folder)
     if config is not None:
         read_words = _read_tokenizer if raw or not _has_template_of_others(folder) else _load_tokenizer
@@ -96,7 +96,7 @@ def read_model(
         tokenizer, eos_token_id, utf8, speaker = words.result()
     else:
         show_downloads_only()
-        model, speaker = load_pretrained(source, dtype, FLAG, trust_remote_code)
+        model, speaker = load_pretrained(source, dtype, FLAG, trust_remote_code, hub_answers)
         config = model.config.to_dict()
         if is_supported(config) and ipex is None and not hasattr(model, "peft_config"):
             decoder = gpt2_decoder(config, model.state_dict(), device, dtype, openvino=openvino, quantize=quantize)
@@ -188,6 +188,7 @@ def _decoder_with_kernels(config, tensors, device, dtype, captures):
         with ThreadPoolExecutor(1) as thread:
             compiling = thread.submit(kernels.compile_kernels, *kernel_sizes(config), device, dtype)
             decoder = GPT2Decoder(config, tensors, device, dtype, kernels.fused, kernels.attend, captures)
+            torch.mm(decoder.tokens[:16], decoder.tokens[:16].t())  # the first of all products waits for its library
         failure = compiling.exception()
     if failure is None:
         return decoder

@@ -6,7 +6,8 @@ sees a row's own tokens alone.
 
 Nothing in the loop waits for the device but the look at the new ids every few steps. Where the device has
 graphs, a step (the model, the sampling and their bookkeeping) is recorded once and then replayed whole, in
-later calls too: those that differ in their prompts, or a little in length, read and write the same tensors.
+later calls too: those that differ in their prompts, or a little in length, read and write the same tensors. There
+the next steps are under way before what is new is looked at: what becomes of it takes the device no time.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 
 from gpt2_korean.device import record_graph
 from gpt2_korean.generation.sampling import choose_token, penalize_and_ban
+from gpt2_korean.generation.whole_characters import STATES
 
 
 @dataclass
@@ -51,7 +53,7 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
     device, context = decoder.device, decoder.context
     places = {}  # of each prompt among those that differ: several texts of one prompt share one reading of it
     shares = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
-    windows = [torch.tensor(fit_prompt(prompt, length, context), device=device) for prompt in places]
+    windows = [fit_prompt(list(prompt), length, context) for prompt in places]
     shares = torch.tensor(shares, device=device) if len(places) < len(prompts) else None
     states = torch.zeros(len(prompts), dtype=torch.long, device=device)
     if breakers is None:
@@ -60,33 +62,31 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
     ended = [False] * len(prompts)
     done, length = 0, length + more
     while done < length:
-        ids, mask = pad_left(windows)
+        ids, mask = pad_left(windows, device)
         width, steps = ids.shape[1], length - done
         if context is not None:
             # The last token of a stretch is drawn but never read, so it needs no position.
             steps = min(steps, context - width + 1)
         logits = decoder.start(ids, mask, steps - 1, shares)
         ids, mask = (ids, mask) if shares is None else (ids[shares], mask[shares])
-        history = F.pad(ids.where(mask == 1, -1), (decoder.room(width + steps) - width, 0), value=-1)
+        room = len(decoder.slots) + 1 if decoder.captures else width + steps
+        history = F.pad(ids.where(mask == 1, -1), (room - width, 0), value=-1)
         rows = _Rows(history, *torch.tensor([done, length], device=device), states, breakers)
         rows, replays = _recorded(decoder, rows, sampling, eos_token_id, utf8)
 
         def draw(logits, rows=rows):
             _draw(logits, rows, sampling, eos_token_id, utf8)
 
-        looked = 0
         draw(logits)
-        for step in _steps(decoder, width, steps, rows, replays, draw):
-            # The first token is shown as soon as it is there.
-            if step in (1, steps) or step % every == 0:
-                new = rows.history[:, looked - step :].tolist()
-                looked = step
-                yield [_until_end(row, index, ended, eos_token_id) for index, row in enumerate(new)]
-                if all(ended):
-                    return
+        looks = _looks(_steps(decoder, width, steps, rows, replays, draw), steps, every, rows.history)
+        for look in _one_behind(looks) if decoder.captures else looks:
+            yield [_until_end(row, index, ended, eos_token_id) for index, row in enumerate(look())]
+            if all(ended):
+                return
         done, states = done + steps, rows.states
-        shares, newest = None, [row[row >= 0] for row in rows.history]
-        windows = [row if context is None or len(row) <= context else row[-(context // 2) :] for row in newest]
+        if done < length:
+            shares, newest = None, [[index for index in row if index >= 0] for row in rows.history.tolist()]
+            windows = [row if len(row) <= context else row[-(context // 2) :] for row in newest]
 
 
 def fit_prompt(prompt, length, context):
@@ -96,13 +96,13 @@ def fit_prompt(prompt, length, context):
     return prompt[-max(context - length + 1, context // 2) :]
 
 
-def pad_left(windows):
-    """Rows (1-d id tensors) as ids and mask, both [batch, longest row], the rows flush right."""
-    longest = max(len(window) for window in windows)
-    ids = torch.stack([torch.cat([window[:1].expand(longest - len(window)), window]) for window in windows])
-    lengths = torch.tensor([len(window) for window in windows], device=ids.device)
-    mask = torch.arange(longest, device=ids.device) >= longest - lengths[:, None]
-    return ids, mask.long()
+def pad_left(windows, device):
+    """Lists of ids as ids and mask, both int64 [batch, longest row], the rows flush right."""
+    longest = max(map(len, windows))
+    ids = [[window[0]] * (longest - len(window)) + window for window in windows]
+    lengths = torch.tensor([len(window) for window in windows])
+    mask = torch.arange(longest) >= longest - lengths[:, None]
+    return torch.tensor(ids).to(device), mask.long().to(device)
 
 
 def _recorded(decoder, rows, sampling, eos_token_id, utf8):
@@ -142,12 +142,49 @@ def _steps(decoder, width, steps, rows, replays, draw):
         yield step + 1
 
 
+def _looks(numbers, steps, every, history):
+    """Yield, every few of `steps` steps, a function that gives the new ids of each row: those that are there now.
+
+    numbers: _steps, how many there are so far.
+    """
+    looked = 0
+    for step in numbers:
+        # The first token is shown as soon as it is there.
+        if step in (1, steps) or step % every == 0:
+            yield _copied(history[:, looked - step :])
+            looked = step
+
+
+def _copied(tensor):
+    """A function that waits for what `tensor` now is, as lists."""
+    if tensor.device.type not in ("cuda", "xpu"):
+        numbers = tensor.tolist()
+        return lambda: numbers
+    copy, there = tensor.to("cpu", non_blocking=True), torch.Event(tensor.device)
+    there.record()
+
+    def wait():
+        there.synchronize()
+        return copy.tolist()
+
+    return wait
+
+
+def _one_behind(looks):
+    """Each of `looks` when the next has begun."""
+    before = next(looks)
+    for look in looks:
+        yield before
+        before = look
+    yield before
+
+
 def _draw(logits, rows, sampling, eos_token_id, utf8):
     """Draw the next token of each row and take it into `rows`."""
     if utf8 is not None:
-        # One number for each row: a lone one would be fetched from the device to index by.
-        more = (rows.length - 1 - rows.written).clamp(max=3).expand(len(logits))
-        logits = logits.masked_fill(~utf8.allowed[more, rows.states], -torch.inf)
+        more = (rows.length - 1 - rows.written).clamp(max=3)
+        allowed = utf8.allowed.index_select(0, more * STATES + rows.states)
+        logits = logits.where(allowed[:, : logits.shape[1]], -torch.inf)
     scores = penalize_and_ban(logits, rows.history, rows.written, sampling, eos_token_id, rows.breakers)
     tokens = choose_token(scores, sampling)
     if utf8 is not None:

@@ -1,5 +1,6 @@
 """Written texts → stdout, piece by piece, and a .jsonl file."""
 
+import contextlib
 import errno
 import json
 import os
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 class Output:
     """Where the texts of a run go besides stdout, and how they are shown.
 
-    file: of their records, None for none. alone: whether texts are shown by themselves, as answers are, or behind
+    file: of their records, open, None for none. alone: whether texts are shown by themselves, as answers are, or behind
     their prompts. prompts: the PromptOptions. model: the LoadOptions that load settled. batch_size: how many are
     written together, 1 where a person looks on.
     """
@@ -30,13 +31,20 @@ def check_output_file(path):
         open(path, "a", encoding="utf-8").close()
 
 
+def open_output(path):
+    """A context that gives the file of the records, to append to; None for no path."""
+    return open(path, "a", encoding="utf-8", newline="\n") if path else contextlib.nullcontext()
+
+
 def put_out(out, prompt, pieces, settings, heading="", written=""):
     """Print a text as its pieces come, and record it if that is wanted; returns it and whether anybody wants more.
 
     written: what was shown of the text before, behind its prompt.
     """
     opening = heading if out.alone or written else heading + prompt
-    text, reading = print_text(pieces, opening, to_end=bool(out.file), strip=out.alone and not written)
+    text, reading = print_text(
+        pieces, opening, to_end=bool(out.file), strip=out.alone and not written, at_once=out.batch_size == 1
+    )
     if out.file and out.alone:
         append_record(out, prompt, (written + text).strip(), settings)
     elif out.file:
@@ -59,25 +67,25 @@ def describe_empty(empty, texts, settings, flag="--min_length="):
     return f"{what} 바로 끝냈습니다. 더 길게 쓰려면: {flag}{least}{stop}"
 
 
-def print_text(pieces, opening="", to_end=False, strip=False):
+def print_text(pieces, opening="", to_end=False, strip=False, at_once=True):
     """Print `opening` and the pieces of a text as they come; returns `(text, whether anybody still reads)`.
 
     With `to_end` the text is finished even when its reader has left (`| head -1`). With `strip` the
-    white space that it begins with is not shown.
+    white space that it begins with is not shown. at_once: whether each piece is shown as it comes, or the text whole.
     """
-    text, reading = "", print_piece(opening)
+    text, reading = "", print_piece(opening, at_once)
     for piece in pieces:
-        reading = reading and print_piece(piece.lstrip() if strip and not text.strip() else piece)
+        reading = reading and print_piece(piece.lstrip() if strip and not text.strip() else piece, at_once)
         text += piece
         if not (reading or to_end):
             return text, False
     return text, reading and print_piece("\n")
 
 
-def print_piece(text):
-    """Print on stdout; False once nobody reads it any more."""
+def print_piece(text, at_once=True):
+    """Print on stdout, `at_once` or with what comes next; False once nobody reads it any more."""
     try:
-        print(text, end="", flush=True)
+        print(text, end="", flush=at_once)
         return True
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EINVAL):  # the second is Windows' word for it
@@ -106,5 +114,4 @@ def append_record(out, prompt, text, settings):
     """Append a text to the .jsonl file, with what it takes to write it again."""
     about = describe_writing(out.model, out.prompts, settings) | {"batch_size": out.batch_size}
     record = {"prompt": prompt, "text": text, "seed": out.model.seed, "settings": about}
-    with open(out.file, "a", encoding="utf-8", newline="\n") as file:
-        print(json.dumps(record, ensure_ascii=False), file=file)
+    print(json.dumps(record, ensure_ascii=False), file=out.file, flush=True)

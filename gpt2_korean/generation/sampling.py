@@ -13,6 +13,8 @@ import torch
 
 from gpt2_korean.generation.dry import penalize_continued_repeats
 
+TIES = 64  # that a device keeps beyond the k: in bfloat16 some four equal the 50th of 50,257
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -74,19 +76,20 @@ def ban_repeated_ngrams(logits, history, size):
 
 
 def keep_top_k(logits, k):
-    """The `k` highest logits of each row and all that equal the least of these (Fan et al. 2018).
+    """The `k` highest logits of each row and all that equal the least of these (Fan et al. 2018); on a device TIES more
+    at most.
 
-    Returns them highest first and their ids, both [batch, n]; or [batch, vocab], the others ruled out, and None.
+    Returns them highest first and their ids, both [batch, n]; what is -inf is none.
     """
-    k = min(k, logits.shape[-1])
-    if logits.device.type != "cpu":  # how many they are would have to be waited for, and differs from step to step
-        return logits.masked_fill(logits < logits.topk(k).values[:, -1:], -torch.inf), None
-    scores, ids = logits.topk(min(k + 1, logits.shape[-1]))
+    k, waits = min(k, logits.shape[-1]), logits.device.type == "cpu"
+    # How many they are would have to be waited for on a device, and differs from step to step.
+    scores, ids = logits.topk(min(k + (1 if waits else TIES), logits.shape[-1]))
     least = scores[:, k - 1 : k]
-    if not ((scores[:, k:] == least) & ~least.isneginf()).any():
-        return scores[:, :k], ids[:, :k]
-    equal = (logits >= least.clamp(min=torch.finfo(logits.dtype).min)).sum(1)
-    scores, ids = logits.topk(int(equal.max()))
+    if waits:
+        if not ((scores[:, k:] == least) & ~least.isneginf()).any():
+            return scores[:, :k], ids[:, :k]
+        equal = (logits >= least.clamp(min=torch.finfo(logits.dtype).min)).sum(1)
+        scores, ids = logits.topk(int(equal.max()))
     return scores.masked_fill(scores < least, -torch.inf), ids
 
 
@@ -146,10 +149,10 @@ def penalize_and_ban(logits, history, written, sampling, eos_token_id, breakers=
 def candidates(scores, sampling):
     """What is left to draw from: tempered and cut scores and their ids, both [batch, n]; ids None for all tokens."""
     ids = None
+    if sampling.top_k > 0:  # before the temperature, which changes no order: so few are left to divide
+        scores, ids = keep_top_k(scores, sampling.top_k)
     if sampling.temperature != 1:
         scores = scores / sampling.temperature
-    if sampling.top_k > 0:
-        scores, ids = keep_top_k(scores, sampling.top_k)
     if sampling.top_p < 1:
         if ids is None:
             scores, ids = scores.sort(descending=True)

@@ -120,21 +120,31 @@ def usage_vectors(ids, vocab_size, width):
     """
     frequency = torch.bincount(ids, minlength=vocab_size)
     frequent = frequency.topk(min(NEIGHBOURS, vocab_size)).indices
-    rank = torch.full((vocab_size,), -1, device=ids.device)
+    columns = len(frequent) + 1  # the last is of those that are seldom, and is not looked at
+    rank = torch.full((vocab_size,), len(frequent), device=ids.device)
     rank[frequent] = torch.arange(len(frequent), device=ids.device)
+    rows, neighbours = ids * columns, rank[ids]
     usage = torch.empty(vocab_size, len(PLACES), len(frequent), device=ids.device)
     for column, place in enumerate(PLACES):
-        tokens, neighbours = (ids[:-place], ids[place:]) if place > 0 else (ids[-place:], ids[:place])
-        neighbours = rank[neighbours]
-        pairs = (tokens * len(frequent) + neighbours)[neighbours >= 0]
-        usage[:, column] = torch.bincount(pairs, minlength=usage[:, column].numel()).view(vocab_size, -1)
+        pairs = rows[:-place] + neighbours[place:] if place > 0 else rows[-place:] + neighbours[:place]
+        usage[:, column] = torch.bincount(pairs, minlength=vocab_size * columns).view(-1, columns)[:, :-1]
     usual = usage.sum(0) / max(1, len(ids))
     usage = usage.add_(PRIOR * usual).div_(frequency[:, None, None] + PRIOR).sqrt_().flatten(1)
     usage -= usage.mean(0)
-    components = _leading_space(usage.T @ usage, min(width, usage.shape[1]))
+    components = _leading_space(_products(usage), min(width, usage.shape[1]))
     usage = F.pad(usage @ components, (0, width - components.shape[1]))
     length = (usage.norm(dim=1) * frequency).sum() / max(1, len(ids))
     return usage / length.clamp(min=1e-12)
+
+
+def _products(matrix, step=512):
+    """matrix.T @ matrix, of which what lies below the diagonal is not computed again."""
+    products = matrix.new_empty(matrix.shape[1], matrix.shape[1])
+    for first in range(0, len(products), step):
+        rows = matrix[:, first : first + step].T @ matrix[:, first:]
+        products[first : first + step, first:] = rows
+        products[first:, first : first + step] = rows.T
+    return products
 
 
 def _leading_space(matrix, width):

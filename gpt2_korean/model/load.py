@@ -46,15 +46,18 @@ def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=
     return GPT2LMHeadModel(config).to(dtype), tokenizer
 
 
-def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False):
+def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False, hub_answers=None):
     """`(model, tokenizer)` of a model folder or a hub id, the weights in `dtype`.
+
+    hub_answers: what find_cached found out of the Hub, None where it has not been asked.
 
     Python code that comes with the model runs only where `trust_remote_code`; pickled weights can run none
     (transformers reads them with weights_only). Raises UserError that names `flag` where the model is
     unreachable, incomplete or damaged.
     """
-    local_files_only = not Path(source).is_dir() and newest_commit(source, flag) is None
-    access = {"local_files_only": local_files_only, "trust_remote_code": trust_remote_code}
+    if hub_answers is None:
+        hub_answers = Path(source).is_dir() or newest_commit(source, flag) is not None
+    access = {"local_files_only": not hub_answers, "trust_remote_code": trust_remote_code}
     try:
         if not (Path(source) / "config.json").exists() and lora.read_adapter(source) is not None:
             model, tokenizer = load_adapted(source, flag, trust_remote_code)
@@ -169,9 +172,10 @@ def show_downloads_only():
 
 
 def find_cached(name, flag):
-    """The folder of a hub id's files in the Hub's cache, None where not all are there that a tokenizer is made of.
+    """`(the folder of a hub id's files in the Hub's cache, whether the Hub answers)`.
 
-    They are the newest, as far as the Hub answers. Raises UserError as load_pretrained does.
+    The first is None where not all are there that a tokenizer is made of, the second where the Hub need not be asked
+    for that. The files are the newest, as far as it answers. Raises UserError as load_pretrained does.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -180,7 +184,10 @@ def find_cached(name, flag):
         found = [try_to_load_from_cache(name, file, revision=commit) for file in names]
         return Path(found[0]).parent if all(isinstance(file, str) for file in found) else None
 
-    return cached() and cached(newest_commit(name, flag))
+    if cached() is None:
+        return None, None
+    commit = newest_commit(name, flag)
+    return cached(commit), commit is not None
 
 
 def newest_commit(name, flag):

@@ -10,6 +10,7 @@ import triton
 from torch.autograd import Function
 
 from gpt2_korean.speed import attention_kernels as kernels
+from gpt2_korean.speed.layer import sums
 from gpt2_korean.speed.pieces import begins
 
 # Pass and whether heads are wider than 64 → queries and keys of a tile, warps, stages: the fastest on an H100 of those
@@ -17,12 +18,12 @@ from gpt2_korean.speed.pieces import begins
 TILES = {
     ("forward", False): (64, 64, 4, 3), ("forward", True): (64, 64, 4, 2),
     ("of_queries", False): (64, 32, 4, 4), ("of_queries", True): (64, 64, 4, 2),
-    ("of_keys", False): (64, 64, 4, 3), ("of_keys", True): (32, 64, 4, 2),
+    ("of_keys", False): (64, 64, 4, 2), ("of_keys", True): (32, 64, 4, 2),
 }  # fmt: skip
 
 
 def fused(positions):
-    """As the ways of pieces.py, where Triton compiles; queries, keys and values must have one layout."""
+    """As layer.masked, by our kernels."""
     return partial(_fused, *boundaries(positions))
 
 
@@ -30,8 +31,8 @@ def try_out(config, device, dtype):
     """Attend forth and back as a model of this `config` does; raises whatever a compiler and a driver can raise."""
     with torch.random.fork_rng(devices=[]):
         qkv = torch.zeros(1, 16, 3 * config.n_embd, dtype=dtype, device=device, requires_grad=True)
-        rows = qkv.unflatten(2, (3, config.n_head, -1)).permute(2, 0, 3, 1, 4)
-        x = fused(torch.zeros(1, 16, dtype=torch.long, device=device))(*rows, config.attn_pdrop, 0.125)
+        positions = torch.zeros(1, 16, dtype=torch.long, device=device)
+        x = fused(positions)(qkv, None, config.n_head, config.attn_pdrop, 0.125)
     torch.autograd.grad(x.float().sum(), qkv)
 
 
@@ -42,18 +43,19 @@ def boundaries(positions):
     return starts, ends
 
 
-def _fused(starts, ends, q, k, v, dropout, scale):
-    rows = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+def _fused(starts, ends, qkv, bias, heads, dropout, scale):
     # From the device's own generator: a recorded graph draws another whenever it is replayed.
-    seed = torch.randint(-(2**31), 2**31 - 1, (2,), dtype=torch.int32, device=q.device) if dropout > 0 else None
-    return _Attention.apply(*rows, starts, ends, seed, dropout, scale).view(len(q), q.shape[2], -1)
+    seed = torch.randint(-(2**31), 2**31 - 1, (2,), dtype=torch.int32, device=qkv.device) if dropout > 0 else None
+    x = _Attention.apply(qkv.flatten(0, 1), bias, heads, starts, ends, seed, dropout, scale)
+    return x.view(*qkv.shape[:2], -1)
 
 
 class _Attention(Function):
-    """x of q, k and v, all [tokens, heads, head width]."""
+    """x [tokens, heads, head width] of qkv [tokens, 3 × width]; bias: None, or what has been added to qkv."""
 
     @staticmethod
-    def forward(ctx, q, k, v, starts, ends, seed, dropout, scale):
+    def forward(ctx, qkv, bias, heads, starts, ends, seed, dropout, scale):
+        q, k, v = qkv.unflatten(1, (3, heads, -1)).unbind(1)
         tokens, heads, width = q.shape
         x, log_sums = q.new_empty(q.shape), q.new_empty(heads, tokens, dtype=torch.float32)
         ctx.options = {
@@ -65,23 +67,27 @@ class _Attention(Function):
             q, k, v, starts, seed, x, log_sums, tokens, *q.stride()[:2], **ctx.options, **tiles
         )
         ctx.save_for_backward(q, k, v, starts, ends, seed, x, log_sums)
+        ctx.has_bias = bias is not None
         return x
 
     @staticmethod
     def backward(ctx, of_x):
         q, k, v, starts, ends, seed, x, log_sums = ctx.saved_tensors
         of_x, along = of_x.contiguous(), torch.empty_like(log_sums)
-        of_q, of_k, of_v = (torch.empty_like(x) for _ in range(3))
-        shape = len(q), *q.stride()[:2]
+        shape, columns = (len(q), *q.stride()[:2]), q[0].numel()
+        of_qkv = q.new_empty(len(q), 3 * columns)
         grid, tiles = _tiles("of_queries", q)
+        of_q_parts = log_sums.new_empty(grid[1], columns)
         kernels.of_queries_kernel[grid](
-            q, k, v, starts, seed, x, of_x, log_sums, along, of_q, *shape, **ctx.options, **tiles
+            q, k, v, starts, seed, x, of_x, log_sums, along, of_qkv, of_q_parts, *shape, **ctx.options, **tiles
         )
         grid, tiles = _tiles("of_keys", q)
+        parts = log_sums.new_empty(grid[1], 2 * columns)
         kernels.of_keys_kernel[grid](
-            q, k, v, ends, seed, of_x, log_sums, along, of_k, of_v, *shape, **ctx.options, **tiles
+            q, k, v, ends, seed, of_x, log_sums, along, of_qkv, parts, *shape, **ctx.options, **tiles
         )
-        return of_q, of_k, of_v, None, None, None, None, None
+        of_bias = torch.cat([sums(of_q_parts), sums(parts)]) if ctx.has_bias else None
+        return of_qkv, of_bias, None, None, None, None, None, None
 
 
 def _tiles(name, q):

@@ -3,14 +3,17 @@
 Decided by the model, the device and the flags; Trainer's part of it is in training/trainer.py.
 """
 
+from contextlib import suppress
+from copy import deepcopy
 from functools import partial
+from threading import Thread
 
 import torch
 from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.device import can_compile, dtype_of, has_graphs
 from gpt2_korean.messages import UsageError, say, warn_of_failure
-from gpt2_korean.model.gpt2 import can_be_fast, can_be_fused
+from gpt2_korean.model.gpt2 import NO_DROPOUT, can_be_fast, can_be_fused
 from gpt2_korean.speed import forward, loss, pieces
 from gpt2_korean.speed.throughput import flops_per_token
 
@@ -19,10 +22,41 @@ from gpt2_korean.speed.throughput import flops_per_token
 WORTH_COMPILING = 1.5e16
 
 
+def begin_kernels(model, arguments):
+    """Have the kernels that speed_up will load compiled in a thread, without dropout and with the model's own.
+
+    Returns what waits for its end, which must be before random numbers are drawn: it puts their state back. What fails
+    here fails there again, and is told there.
+    """
+    language_model, device = unwrap_peft_model(model), arguments.device
+    dtype = dtype_of(arguments.bf16, arguments.fp16)
+    if not _may_be_fused(language_model, arguments):
+        return lambda: None
+
+    def compile_kernels():
+        with suppress(Exception), getattr(torch, device.type).device(device):  # a thread begins on the first device
+            from gpt2_korean.speed import attention, layer
+
+            for rates in (NO_DROPOUT, {}):
+                config = deepcopy(language_model.config)
+                config.update(rates)
+                layer.try_out(config, device, dtype)
+                if dtype != torch.float32:  # see load_attention
+                    attention.try_out(config, device, dtype)
+
+    thread = Thread(target=compile_kernels)
+    thread.start()
+    return thread.join
+
+
+def _may_be_fused(model, arguments):
+    return arguments.device.type in ("cuda", "xpu") and not _is_split(arguments) and can_be_fused(model)
+
+
 def load_fused_layer(model, arguments):
     """The functions of layer.py, None where `model` needs others or this machine cannot compile them."""
     language_model, device = unwrap_peft_model(model), arguments.device
-    if device.type not in ("cuda", "xpu") or _is_split(arguments) or not can_be_fused(language_model):
+    if not _may_be_fused(language_model, arguments):
         return None
     try:
         from gpt2_korean.speed import layer as fused_layer
@@ -35,21 +69,24 @@ def load_fused_layer(model, arguments):
 
 
 def load_attention(model, arguments):
-    """How the fused layer keeps pieces apart: by attention.py, by a mask where this machine cannot compile it.
+    """`(how the fused layer keeps pieces apart, whether one text is attended to so as well)`.
 
-    In float32 by a mask too: without the tensor cores that round, Triton's products are slow.
+    By attention.py, by a mask where this machine cannot compile it. In float32 by a mask too: without the tensor cores
+    that round, Triton's products are slow.
     """
+    from gpt2_korean.speed import layer as fused_layer
+
     dtype = dtype_of(arguments.bf16, arguments.fp16)
     if dtype == torch.float32:
-        return pieces.masked
+        return fused_layer.masked, False
     try:
         from gpt2_korean.speed import attention
 
         attention.try_out(model.config, arguments.device, dtype)
     except Exception as error:  # as above
-        warn_of_failure(error, f"문서를 따로 읽는 Triton 커널을 쓸 수 없어 느리게 학습합니다 ({type(error).__name__}).")
-        return pieces.masked
-    return attention.fused
+        warn_of_failure(error, f"어텐션의 Triton 커널을 쓸 수 없어 느리게 학습합니다 ({type(error).__name__}).")
+        return fused_layer.masked, False
+    return attention.fused, True
 
 
 def speed_up(model, arguments, machine, blocks, tokens=None):
@@ -75,14 +112,15 @@ def speed_up(model, arguments, machine, blocks, tokens=None):
     if compilation is not None:
         compiler = partial(torch.compile, dynamic=False, **compilation)
         try:
-            functions = forward.start, compiler(forward.layer), compiler(loss.cross_entropy_in_place)
+            compiled = compiler(forward.layer), compiler(loss.cross_entropy_in_place)
+            functions = forward.embed, forward.start, *compiled
         except RuntimeError as error:
             words = str(error).splitlines()[0]
             raise UsageError(f"--torch_compile_backend, --torch_compile_mode: {words}") from None
-    separate = pieces.separate if functions is None else pieces.masked
-    if functions is not None and compilation is None and blocks.apart:
-        separate = load_attention(language_model, arguments)
-    forward.use_fast_forward(language_model, functions, separate)
+    separate, always = pieces.separate if functions is None else pieces.masked, False
+    if functions is not None and compilation is None:
+        separate, always = load_attention(language_model, arguments)
+    forward.use_fast_forward(language_model, functions, separate, always)
     recorded = (
         (arguments.device.type == "cuda" if machine.device_graphs is None else machine.device_graphs)
         and has_graphs(arguments.device)

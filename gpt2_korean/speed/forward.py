@@ -14,13 +14,14 @@ from gpt2_korean.model.gpt2 import TANH_GELU
 from gpt2_korean.speed import loss, pieces
 
 
-def use_fast_forward(model, functions=None, separate=pieces.separate):
+def use_fast_forward(model, functions=None, separate=pieces.separate, always=False):
     """Replace the forward of a GPT2LMHeadModel by one that, given labels, returns the loss alone.
 
-    functions: what takes the place of start, layer and loss.cross_entropy_in_parts in training; separate: of
-    pieces.separate. Evaluation goes the plain way, in which nothing is rounded that transformers does not round.
+    functions: what takes the place of embed, start, layer and loss.cross_entropy_in_parts in training; separate: of
+    pieces.separate; always: even where each row is one text. Evaluation goes the plain way, in which nothing is rounded
+    that transformers does not round.
     """
-    plain = start, layer, loss.cross_entropy_in_parts
+    plain = embed, start, layer, loss.cross_entropy_in_parts
     for block in model.transformer.h:
         if model.config.activation_function in TANH_GELU:
             block.mlp.act = torch.nn.GELU(approximate="tanh")
@@ -32,22 +33,25 @@ def use_fast_forward(model, functions=None, separate=pieces.separate):
         """
         if labels is None:
             return type(self).forward(self, input_ids=input_ids, position_ids=position_ids, **keywords)
-        *of_body, cross_entropy = (functions or plain) if self.training else plain
-        attend = None
-        if position_ids is not None:
-            attend = (separate if self.training else pieces.separate)(position_ids)
-        hidden_states = _last_hidden_states(self.transformer, input_ids, position_ids, attend, *of_body)
-        total = loss.summed_loss(hidden_states, self.lm_head.weight, labels, cross_entropy)
+        of_tokens, *of_body, cross_entropy = (functions or plain) if self.training else plain
+        attend, positions = None, position_ids
+        if positions is None and always and self.training:
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        if positions is not None:
+            attend = (separate if self.training else pieces.separate)(positions)
+        embedded, weight = of_tokens(self.transformer.wte, self.lm_head.weight, input_ids)
+        hidden_states = _last_hidden_states(self.transformer, embedded, position_ids, attend, *of_body)
+        total = loss.summed_loss(hidden_states, weight, labels, cross_entropy)
         items = (labels[:, 1:] != loss.IGNORED).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         return CausalLMOutputWithCrossAttentions(loss=total / items)
 
     model.forward = MethodType(forward, model)
 
 
-def _last_hidden_states(body, input_ids, positions, attend, start, layer):
+def _last_hidden_states(body, embedded, positions, attend, start, layer):
     """[batch, length, width] of `body`, a GPT2Model."""
-    positions = torch.arange(input_ids.shape[1], device=input_ids.device) if positions is None else positions
-    embedded = body.wte(input_ids) + body.wpe(positions)
+    positions = torch.arange(embedded.shape[1], device=embedded.device) if positions is None else positions
+    embedded = embedded + body.wpe(positions)
     streams = start(embedded, body.drop, body.h[0].ln_1, loss.product_dtype(embedded))
     for block, next_norm in zip(body.h, [*(block.ln_1 for block in body.h[1:]), body.ln_f], strict=True):
         if body.training and block.gradient_checkpointing:
@@ -56,6 +60,11 @@ def _last_hidden_states(body, input_ids, positions, attend, start, layer):
         else:
             streams = layer(*streams, block, next_norm, attend)
     return streams[1]
+
+
+def embed(tokens, weight, ids):
+    """The embeddings of `ids` by the module `tokens`, and the output embedding's `weight` for the loss."""
+    return tokens(ids), weight
 
 
 def start(embedded, drop, norm, dtype):

@@ -4,20 +4,31 @@ The residual stream is in bfloat16 where that is what is computed in: what is no
 and this is half as much of it. Needs Triton, which comes with PyTorch's CUDA and XPU builds.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 import triton
 from torch.autograd import Function
+from torch.nn import Embedding
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from transformers.pytorch_utils import Conv1D
 
+from gpt2_korean.speed import pieces
 from gpt2_korean.speed import training_kernels as kernels
-from gpt2_korean.speed.loss import IGNORED, product
+from gpt2_korean.speed.loss import IGNORED, cast, gradient_of
 
 # The fastest on an H100 of those tried.
 ROW_PROGRAMS = 660  # programs that share the rows among them
 TILE_PROGRAMS = 1056  # the same where they share a row too, COLUMNS to each
 COLUMNS = 512
+
+
+def embed(tokens, weight, ids):
+    """As forward.embed."""
+    if type(tokens) is not Embedding or tokens.weight is not weight or not weight.requires_grad:
+        return tokens(ids), weight
+    return _Embed.apply(weight, ids)
 
 
 def start(embedded, drop, norm, dtype):
@@ -27,19 +38,34 @@ def start(embedded, drop, norm, dtype):
 
 
 def layer(residual, normalized, block, next_norm, attend=None):
-    """As forward.layer."""
+    """As forward.layer.
+
+    attend: None, or a function of what c_attn computes, of its bias, which has been added and whose gradient is left to
+    it, or None, the number of heads, dropout's probability and the factor of the scores.
+    """
     attention, mlp = block.attn, block.mlp
     dtypes = residual.dtype, normalized.dtype
-    qkv = _SplitHeads.apply(*_product(attention.c_attn, normalized, adds_bias=True), attention.num_heads)
+    qkv, bias = _product(attention.c_attn, normalized, adds_bias=True)
     probability = attention.attn_dropout.p if attention.training else 0.0
-    if attend is None:
-        x = F.scaled_dot_product_attention(*qkv, dropout_p=probability, is_causal=True).transpose(1, 2).flatten(2)
-    else:
-        x = attend(*qkv, probability, attention.scaling)
+    x = (attend or _by_heads)(qkv, bias, attention.num_heads, probability, attention.scaling)
     x, bias = _product(attention.c_proj, x)
     residual, normalized = _add_and_normalize(x, bias, residual, attention.resid_dropout, block.ln_2, *dtypes)
     x, bias = _product(mlp.c_proj, _Gelu.apply(*_product(mlp.c_fc, normalized)))
     return _add_and_normalize(x, bias, residual, mlp.dropout, next_norm, *dtypes)
+
+
+def masked(positions):
+    """What layer attends by to keep pieces apart without kernels of its own."""
+    return partial(_by_heads, attend=pieces.masked(positions))
+
+
+def _by_heads(qkv, bias, heads, dropout, scale, attend=None):
+    qkv = qkv if bias is None else _Added.apply(qkv, bias)
+    q, k, v = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    if attend is not None:
+        return attend(q, k, v, dropout, scale)
+    x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scale)
+    return x.transpose(1, 2).flatten(2)
 
 
 def cross_entropy_in_place(logits, labels, vocab):
@@ -51,7 +77,7 @@ def cross_entropy_in_place(logits, labels, vocab):
     return losses
 
 
-FUNCTIONS = start, layer, cross_entropy_in_place  # for forward.use_fast_forward
+FUNCTIONS = embed, start, layer, cross_entropy_in_place  # for forward.use_fast_forward
 
 
 def try_out(config, device, dtype):
@@ -89,13 +115,30 @@ def multiply(x, weight, bias=None):
     return _Multiply.apply(x, weight, bias)
 
 
+class _Embed(Function):
+    """The rows of the weight, and the weight itself for the last product: so both gradients of it are added here."""
+
+    @staticmethod
+    def forward(ctx, weight, ids):
+        ctx.weight = weight
+        ctx.save_for_backward(ids)
+        return F.embedding(ids, weight), weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx, of_rows, of_weight):
+        weight, (ids,) = ctx.weight, ctx.saved_tensors
+        total, weight.grad = weight.grad, None  # as in loss.gradient_of
+        total = of_weight if total is None else total.add_(of_weight)
+        return total.index_add_(0, ids.flatten(), of_rows.flatten(0, -2)).detach(), None
+
+
 class _Multiply(Function):
     @staticmethod
     def forward(ctx, x, weight, bias):
-        ctx.dtype, weight = weight.dtype, weight.to(x.dtype)
+        ctx.weight, weight = weight, cast(weight, x.dtype)
         ctx.save_for_backward(x, weight)
         rows = x.reshape(-1, x.shape[-1])
-        y = rows @ weight if bias is None else torch.addmm(bias.to(x.dtype), rows, weight)
+        y = rows @ weight if bias is None else torch.addmm(cast(bias, x.dtype), rows, weight)
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -103,7 +146,7 @@ class _Multiply(Function):
         x, weight = ctx.saved_tensors
         rows, of_rows = x.reshape(-1, x.shape[-1]), of_y.reshape(-1, of_y.shape[-1])
         of_x = (of_rows @ weight.T).view(x.shape) if ctx.needs_input_grad[0] else None
-        of_weight = product(rows.T, of_rows, ctx.dtype) if ctx.needs_input_grad[1] else None
+        of_weight = gradient_of(ctx.weight, rows.T, of_rows) if ctx.needs_input_grad[1] else None
         return of_x, of_weight, None
 
 
@@ -154,7 +197,7 @@ class _AddAndNormalize(Function):
             of_y.contiguous(), of_sum, total, mean, scale, weight, seed, of_residual, of_x, parts, rows, width,
             X=own, ADDED=of_sum is not None, **options,
         )  # fmt: skip
-        of_weight, of_norm_bias, of_bias = _sum(parts).view(3, width)
+        of_weight, of_norm_bias, of_bias = sums(parts).view(3, width)
         of_bias = of_bias if options["BIAS"] else None
         return of_x, of_bias, of_residual, of_weight, of_norm_bias, None, None, None, None, None
 
@@ -178,28 +221,19 @@ class _Gelu(Function):
         kernels.gelu_backward_kernel[grid](
             of_y.contiguous(), x, bias, of_x, parts, rows, width, BIAS=bias is not None, **blocks
         )
-        return of_x, None if bias is None else _sum(parts)
+        return of_x, None if bias is None else sums(parts)
 
 
-class _SplitHeads(Function):
-    """Queries, keys and values, each [batch, heads, length, head width], out of [batch, length, 3 × width].
-
-    bias: None, or what has been added to them, whose gradient is summed up here.
-    """
+class _Added(Function):
+    """x, to which the bias has been added: its gradient."""
 
     @staticmethod
-    def forward(ctx, qkv, bias, heads):
-        ctx.has_bias = bias is not None
-        return tuple(qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4))
+    def forward(ctx, x, bias):
+        return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, *gradients):
-        gradients = [gradient.transpose(1, 2).flatten(2).contiguous() for gradient in gradients]
-        (rows, width), grid, blocks = _tiles(gradients[0], 2, matrices=3)
-        joined = gradients[0].new_empty(*gradients[0].shape[:2], 3 * width)
-        parts = torch.empty(grid[0], 3 * width, device=joined.device)
-        kernels.join_kernel[grid](*gradients, joined, parts, rows, width, **blocks)
-        return joined, _sum(parts) if ctx.has_bias else None, None
+    def backward(ctx, of_x):
+        return of_x, of_x.sum((0, 1), dtype=torch.float32)
 
 
 def _row_blocks(width):
@@ -207,15 +241,15 @@ def _row_blocks(width):
     return {"BLOCK": block, "num_warps": 4 if block <= 1024 else 8}
 
 
-def _tiles(x, at_a_time, matrices=1):
-    """`((rows, width), grid, blocks)` to go over so many matrices like `x`, `at_a_time` rows by COLUMNS at a time."""
+def _tiles(x, at_a_time):
+    """`((rows, width), grid, blocks)` to go over a matrix like `x`, `at_a_time` rows by COLUMNS at a time."""
     width = x.shape[-1]
     rows, across = x.numel() // width, triton.cdiv(width, COLUMNS)
-    down = max(1, min(triton.cdiv(rows, at_a_time), TILE_PROGRAMS // (across * matrices)))
-    return (rows, width), (down, across, matrices), {"ROWS": at_a_time, "COLUMNS": COLUMNS, "num_warps": 4}
+    down = max(1, min(triton.cdiv(rows, at_a_time), TILE_PROGRAMS // across))
+    return (rows, width), (down, across), {"ROWS": at_a_time, "COLUMNS": COLUMNS, "num_warps": 4}
 
 
-def _sum(parts):
+def sums(parts):
     """The sums [width] of parts [programs, width]."""
     rows, width = parts.shape
     sums, columns = parts.new_empty(width), 16

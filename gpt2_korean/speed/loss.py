@@ -5,6 +5,8 @@ tokens, and as much again for their gradient. Here the positions are taken a chu
 gradient takes the place of its logits at once: the way of Liger Kernel (Hsu et al. 2024, arXiv 2410.10989).
 """
 
+from contextlib import contextmanager
+
 import torch
 
 IGNORED = -100  # the label of a position that predicts nothing, as in torch.nn.functional.cross_entropy
@@ -57,7 +59,7 @@ class _SummedLoss(torch.autograd.Function):
         of_hidden = torch.empty_like(hidden_states) if ctx.needs_input_grad[0] else None
         loss, vocab = torch.zeros((), device=hidden_states.device), len(weight)
         with torch.autocast(device, enabled=False):
-            filled_up = torch.nn.functional.pad(weight.to(dtype), (0, 0, 0, -vocab % ALIGNMENT))
+            filled_up = cast(weight, dtype, -vocab % ALIGNMENT)
             of_weight = None
             chunks = -(-len(labels) * len(filled_up) // CHUNK)
             rows = -(-len(labels) // max(1, chunks))
@@ -86,6 +88,33 @@ def product_dtype(x):
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
+_kept = None  # address of a weight → (the weight, its cast), within casts_kept
+
+
+@contextmanager
+def casts_kept(kept):
+    """Have casts of weights taken from the dict `kept`, and put there where they are new: weights must not change."""
+    global _kept
+    before, _kept = _kept, kept
+    try:
+        yield
+    finally:
+        _kept = before
+
+
+def cast(weight, dtype, rows=0):
+    """`weight` in `dtype`, and so many rows of zeros."""
+    found = None if _kept is None else _kept.get(weight.data_ptr())
+    if found is not None:
+        return found[1]
+    made = weight.to(dtype)
+    if rows:
+        made = torch.nn.functional.pad(made, (0, 0, 0, rows))
+    if _kept is not None and made is not weight:
+        _kept[weight.data_ptr()] = weight.detach(), made
+    return made
+
+
 def product(a, b, dtype):
     """a @ b in `dtype`, by the product's own kernel where it can write it."""
     if a.is_cuda and dtype == torch.float32 != a.dtype:
@@ -99,3 +128,15 @@ def add_product(total, a, b):
         torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
     else:
         total += a @ b
+
+
+def gradient_of(weight, a, b):
+    """The gradient of `weight`, in its dtype: a @ b, added to the one that it has from passes before.
+
+    That one is taken from it: autograd, which finds none, keeps the sum as it is instead of adding it up itself.
+    """
+    total, weight.grad = weight.grad, None
+    if total is None:
+        return product(a, b, weight.dtype)
+    add_product(total, a, b)
+    return total.detach()

@@ -171,26 +171,6 @@ def gelu_backward_kernel(
 
 
 @triton.jit
-def join_kernel(q_ptr, k_ptr, v_ptr, joined_ptr, parts_ptr, rows, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Rows of q, k and v one beside the other; parts: float32 [programs, 3 × width], their sums."""
-    columns, which = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS), tl.program_id(2)
-    valid = columns < width
-    from_ptr = q_ptr if which == 0 else (k_ptr if which == 1 else v_ptr)
-    sums = tl.zeros([ROWS, COLUMNS], tl.float32)
-    row, step = tl.program_id(0).to(tl.int64) * ROWS, tl.num_programs(0) * ROWS
-    at = row + tl.arange(0, ROWS)
-    x = tl.load(from_ptr + at[:, None] * width + columns[None, :], (at < rows)[:, None] & valid[None, :], 0.0)
-    while row < rows:
-        at = row + tl.arange(0, ROWS)
-        inside, coming = (at < rows)[:, None] & valid[None, :], (at + step < rows)[:, None] & valid[None, :]
-        next_x = tl.load(from_ptr + (at + step)[:, None] * width + columns[None, :], coming, 0.0)
-        tl.store(joined_ptr + (at[:, None] * 3 + which) * width + columns[None, :], x, inside)
-        sums += x.to(tl.float32)
-        x, row = next_x, row + step
-    tl.store(parts_ptr + (tl.program_id(0) * 3 + which) * width + columns, tl.sum(sums, 0), valid)
-
-
-@triton.jit
 def sum_kernel(parts_ptr, sums_ptr, rows, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The sums of the columns of a float32 matrix of few rows."""
     columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)

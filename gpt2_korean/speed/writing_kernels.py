@@ -18,6 +18,8 @@ import triton.language as tl
 from gpt2_korean.model.gpt2 import TANH_GELU
 from gpt2_korean.speed import linear
 
+MANY = 1024  # heads of all rows: more than a GPU does at a time, so that each waits for little of the cache at a time
+
 
 @triton.jit
 def sigmoid_of_gelu(x):
@@ -170,7 +172,7 @@ def attend(qkv, keys, values, first, last, reach):
     batch, heads, slots, width = keys.shape
     y = qkv.new_empty(batch, 1, heads * width)
     attention_kernel[(batch, heads)](
-        qkv, keys, values, first, last, y, slots, width**-0.5, **_attention_options(heads, width, reach)
+        qkv, keys, values, first, last, y, slots, width**-0.5, **_attention_options(batch, heads, width, reach)
     )
     return y
 
@@ -205,12 +207,13 @@ def _calls_of(width, inner, heads, numbers, place):
         options = {"ADDED": norm, "NORM": norm, **_linear_options(inputs)}
         return linear_kernel, (*[numbers] * 8, inputs, outputs, 1e-5, 0), options
 
-    def attention(reach):
+    def attention(batch, reach):
         tensors = numbers, numbers, numbers, place, place, numbers
-        return attention_kernel, (*tensors, slots, 0.125), _attention_options(heads, width // heads, reach)
+        return attention_kernel, (*tensors, slots, 0.125), _attention_options(batch, heads, width // heads, reach)
 
     norm = norm_kernel, (*[numbers] * 6, width, 1e-5), {"ADDED": True, **_norm_options(width)}
-    return [linear(width, True), linear(width, False), linear(inner, False), norm, attention(1), attention(512)]
+    attentions = attention(1, 1), attention(1, 512), attention(MANY, 1)
+    return [linear(width, True), linear(width, False), linear(inner, False), norm, *attentions]
 
 
 def _linear_options(inputs):
@@ -224,8 +227,8 @@ def _norm_options(inputs):
     return {"BLOCK_IN": triton.next_power_of_2(inputs), "num_warps": 4}
 
 
-def _attention_options(heads, width, reach):
+def _attention_options(batch, heads, width, reach):
     """width: of a head; reach: about how many slots are in use."""
-    block = 128 if reach <= 128 else 512
+    block, warps = (32, 1) if batch * heads >= MANY else (128, 8) if reach <= 128 else (512, 16)
     sizes = {"HEADS": heads, "WIDTH": width, "BLOCK_WIDTH": triton.next_power_of_2(width), "BLOCK": block}
-    return {**sizes, "num_warps": 8 if block == 128 else 16}
+    return {**sizes, "num_warps": warps}

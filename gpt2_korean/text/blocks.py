@@ -77,6 +77,7 @@ class PackedBlocks:
         number, index = divmod(index, len(self))
         if number != self.drawn:
             random = np.random.default_rng((self.seed, number)) if number else None
+            self.plan = None  # two at a time would not fit where one does
             self.plan, self.drawn = self.make_plan(self.tokens.lengths, self.size - 1, random), number
         chosen = slice(*self.plan.starts[index : index + 2])
         offsets = None if self.plan.offsets is None else self.plan.offsets[chosen]

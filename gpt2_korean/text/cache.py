@@ -12,12 +12,13 @@ from gpt2_korean.messages import warn_of_failure
 MOST_ROWS = 10_000  # of a table that is written as it is; a longer one would be cut
 
 
-def cached_dataset(generator, arguments, identity, features=None):
+def cached_dataset(generator, arguments, identity, features=None, rows=MOST_ROWS):
     """The pyarrow Tables of `generator(**arguments)`, at least one row, as one datasets.Dataset cached under `identity`
     (anything picklable).
 
-    features: a datasets.Features, where the first table does not tell. Raises what the generator raises; nothing
-    half-made stays in the cache, and of several processes that ask for the same one makes it and the others wait.
+    features: a datasets.Features, where the first table does not tell. rows: how many stand in memory at most where
+    tables have one each, which datasets gathers. Raises what the generator raises; nothing half-made stays in the
+    cache, and of several processes that ask for the same one makes it and the others wait.
     """
     import datasets
     from datasets.exceptions import DatasetGenerationError
@@ -40,7 +41,7 @@ def cached_dataset(generator, arguments, identity, features=None):
 
     datasets.disable_progress_bars()  # the generators show their own, in their own units
     try:
-        builder = Tables(config_id=fingerprint, writer_batch_size=MOST_ROWS)
+        builder = Tables(config_id=fingerprint, writer_batch_size=rows)
         builder.download_and_prepare()
         dataset = builder.as_dataset("train")
         dataset._fingerprint = fingerprint

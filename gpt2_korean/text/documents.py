@@ -58,22 +58,25 @@ def read_texts(files, options, evaluates, seed):
     evaluates: whether some are to be held out where no file of their own is given, by dice of this `seed`. Raises
     UserError for what cannot be read, or is too little.
     """
-    columns = _columns(options)
-    lines = {"line_by_line": options.line_by_line, "skip_bad_rows": options.skip_bad_rows}
-    reading = {"encoding": options.encoding, **lines, **columns}
     train = held_out = None
     if options.dataset_name:
         config = options.dataset_config_name
-        train = read_hub_dataset(options.dataset_name, config, streaming=options.streaming, **columns)
+        train = read_hub_dataset(options.dataset_name, config, streaming=options.streaming, **_columns(options))
     elif files.train:
-        train = read_corpus(files.train, **reading)
+        train = read_corpus(files.train, **reading_options(options))
         say(describe_files(train, files.train))
     if files.held_out:
-        held_out = read_corpus(files.held_out, **reading)
+        held_out = read_corpus(files.held_out, **reading_options(options))
         say(describe_files(held_out, files.held_out))
     elif evaluates:
         train, held_out = hold_out(train, options.validation_split_percentage, seed)
     return Texts(train, held_out)
+
+
+def reading_options(options):
+    """What read_corpus takes of TextOptions."""
+    lines = {"line_by_line": options.line_by_line, "skip_bad_rows": options.skip_bad_rows}
+    return {"encoding": options.encoding, **lines, **_columns(options)}
 
 
 def _columns(options):
@@ -179,7 +182,9 @@ def document_batches(documents, size):
         ends = numpy.cumsum(lengths.to_numpy()) // MOST_CHARACTERS
         cuts = {*range(0, len(texts), size), *(1 + numpy.flatnonzero(numpy.diff(ends))).tolist(), len(texts)}
         for start, stop in pairwise(sorted(cuts)):
-            yield texts[start:stop].to_pylist(), turns[start:stop].to_pylist()
+            own = turns[start:stop]
+            # Where nothing is a conversation, to say so of each would take as long as the texts.
+            yield texts[start:stop].to_pylist(), own.to_pylist() if len(own.flatten()) else [()] * len(own)
 
 
 def sample_conversations(documents, count=10_000):

@@ -15,9 +15,10 @@ FARTHER_ON = 0.1
 
 @dataclass(frozen=True)
 class Plan:
-    """pieces: [pieces, 4] int64, block after block: a document, and of its positions the first, the first that is
-    learnt, and the one past the last. starts: [blocks + 1] int64, where each block's pieces begin. offsets: [pieces],
-    the position that each piece begins at; None where positions run through a block."""
+    """pieces: [pieces, 4] int32, block after block: a document, and of its positions the first, the first that is
+    learnt, and the one past the last. starts: [blocks + 1] int64, where each block's pieces begin. offsets: [pieces]
+    int32, the position that each piece begins at; None where positions run through a block. Of millions of documents
+    they take up most of the memory that a run has of its own."""
 
     pieces: np.ndarray
     starts: np.ndarray
@@ -46,9 +47,12 @@ def plan_stream(lengths, room, random=None):
     begins = np.concatenate([[0], cuts[:-1]])
     which = np.searchsorted(ends, begins, "right")
     first = ends[which] - lengths[order[which]]
-    pieces = np.stack([order[which], begins - first, begins - first, cuts - first], 1)
-    starts = np.searchsorted(begins, np.arange(0, ends[-1], room))
-    return _shuffled(pieces, np.append(starts, len(pieces)), None, random)
+    pieces = np.stack([order[which], begins - first, begins - first, cuts - first], 1, dtype=np.int32)
+    starts = np.append(np.searchsorted(begins, np.arange(0, ends[-1], room)), len(pieces))
+    if random is not None:
+        starts, order = _shuffled(starts, random)
+        pieces = pieces[order]
+    return Plan(pieces, starts, None)
 
 
 def plan_documents(lengths, room, random=None, reach=None):
@@ -59,17 +63,15 @@ def plan_documents(lengths, room, random=None, reach=None):
     reach: how many positions the model has, None for a block's. A share of the pieces, FARTHER_ON, begins at any of
     them: those that no document is long enough for would stay as they were, and a conversation may come to them.
     """
-    counts = -(-lengths // room)
-    which = np.repeat(np.arange(len(lengths)), counts)
-    number = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    which, number = _numbered(-(-lengths // room))
     first = number * room
     last = np.minimum(first + room, lengths[which])
-    plan = _packed(np.stack([which, first, first, last], 1), room, random)
+    plan = _packed(np.stack([which, first, first, last], 1, dtype=np.int32), room, random)
     if random is None:
         return plan
     sizes = plan.pieces[:, 3] - plan.pieces[:, 1]
     moved = random.random(len(sizes)) < FARTHER_ON
-    offsets = np.where(moved, random.integers(0, (reach or room + 1) - sizes), 0)
+    offsets = np.where(moved, random.integers(0, (reach or room + 1) - sizes), 0).astype(np.int32)
     # A piece that went on counting where the one before it ended would be taken for a part of it.
     while (joined := 1 + np.flatnonzero(offsets[1:] == offsets[:-1] + sizes[:-1])).size:
         offsets[joined] = 0
@@ -82,11 +84,10 @@ def plan_windows(lengths, room, random=None):
     """
     stride = max(1, room // 2)
     counts = 1 + np.maximum(0, -(-(lengths - room) // stride))
-    which = np.repeat(np.arange(len(lengths)), counts)
-    number = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    which, number = _numbered(counts)
     last = np.minimum(number * stride + room, lengths[which])
     fresh = np.where(number == 0, 0, (number - 1) * stride + room)
-    return _packed(np.stack([which, number * stride, fresh, last], 1), room, random)
+    return _packed(np.stack([which, number * stride, fresh, last], 1, dtype=np.int32), room, random)
 
 
 def plan_windows_alone(lengths, room, random=None):
@@ -95,23 +96,36 @@ def plan_windows_alone(lengths, room, random=None):
     return Plan(pieces, np.arange(len(pieces) + 1), None)
 
 
+def _numbered(counts):
+    """`(the document, which of its pieces)` of each piece where documents have so many each, int32."""
+    which = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    before = (np.cumsum(counts) - counts).astype(np.int32)
+    return which, np.arange(len(which), dtype=np.int32) - np.repeat(before, counts)
+
+
 def _packed(pieces, room, random=None):
     sizes = pieces[:, 3] - pieces[:, 1]
     order = np.arange(len(pieces)) if random is None else random.permutation(len(pieces))
-    order = order[np.argsort(-sizes[order], kind="stable")]
+    # In as few bytes as they fit they are sorted by digits, and not by comparing.
+    order = order[np.argsort((-sizes[order]).astype(np.min_scalar_type(-room)), kind="stable")]
     blocks = best_fit_decreasing(sizes[order], room)
     by_block = np.argsort(blocks, kind="stable")
     starts = np.searchsorted(blocks[by_block], np.arange(blocks.max() + 2))
-    return _shuffled(pieces[order[by_block]], starts, np.zeros(len(pieces), np.int64), random)
+    order = order[by_block]
+    del sizes, blocks, by_block
+    if random is not None:
+        starts, shuffled = _shuffled(starts, random)
+        order = order[shuffled]
+    return Plan(pieces[order], starts, np.zeros(len(pieces), np.int32))
 
 
 def best_fit_decreasing(sizes, room):
-    """The block of each size, [n] int64. sizes: [n], the largest first, none above `room`.
+    """The block of each size, [n] int32. sizes: [n], the largest first, none above `room`.
 
     Each goes into the fullest block that it fits, else into a new one. All of one size go at once: the fullest block
     takes them until it is full, and then blocks as full as it was do likewise.
     """
-    blocks = np.empty(len(sizes), np.int64)
+    blocks = np.empty(len(sizes), np.int32)
     by_room = [[] for _ in range(room + 1)]  # blocks by what room they have left
     used = done = 0
     for size, count in zip(*(part.tolist()[::-1] for part in np.unique(sizes, return_counts=True)), strict=True):
@@ -135,12 +149,10 @@ def best_fit_decreasing(sizes, room):
     return blocks
 
 
-def _shuffled(pieces, starts, offsets, random):
-    """The Plan with its blocks in another order."""
-    if random is None:
-        return Plan(pieces, starts, offsets)
+def _shuffled(starts, random):
+    """`(starts, order)` of blocks that change places: where each begins then, and which piece stands where."""
     order = random.permutation(len(starts) - 1)
     sizes = np.diff(starts)[order]
     ends = np.cumsum(sizes)
-    index = np.arange(len(pieces)) + np.repeat(starts[order] - (ends - sizes), sizes)
-    return Plan(pieces[index], np.concatenate([[0], ends]), offsets)
+    index = np.arange(ends[-1]) + np.repeat(starts[order] - (ends - sizes), sizes)
+    return np.concatenate([[0], ends]), index

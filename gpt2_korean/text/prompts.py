@@ -88,4 +88,9 @@ def encode_prompt(prompt, tokenizer, eos_token_id):
     A tokenizer that training has left puts that token in front of every prompt.
     tokenizer: of tokenizers or of transformers. The name of a special token in a prompt is text, as in training.
     """
-    return encode_texts([prompt], tokenizer, whole=True)[0] or [eos_token_id]
+    return encode_prompts([prompt], tokenizer, eos_token_id)[0]
+
+
+def encode_prompts(prompts, tokenizer, eos_token_id):
+    """As encode_prompt, of each of `prompts`: all at once, over all cores."""
+    return [ids or [eos_token_id] for ids in encode_texts(prompts, tokenizer, whole=True)]

@@ -36,8 +36,8 @@ class Tokens:
 
     @cached_property
     def lengths(self):
-        """[documents], int64: tokens of each, its end-of-text token counted."""
-        return np.concatenate(self._arrays("lengths")).astype(np.int64)
+        """[documents], int32: tokens of each, its end-of-text token counted."""
+        return np.concatenate(self._arrays("lengths"))
 
     @cached_property
     def starts(self):
@@ -91,7 +91,7 @@ def tokenise(documents, tokenizer, all_learnt=False):
     """
     identity = [documents._fingerprint, vocabulary_of(tokenizer), tokenizer.eos_token_id, all_learnt]
     arguments = {"documents": documents, "tokenizer": tokenizer, "all_learnt": all_learnt}
-    return Tokens(cached_dataset(_token_tables, arguments, identity))
+    return Tokens(cached_dataset(_token_tables, arguments, identity, rows=1))
 
 
 def _token_tables(**arguments):
@@ -146,7 +146,9 @@ def _encode(texts, conversations, tokenizer, all_learnt):
     whole = iter(encode_conversations(whole, tokenizer) if whole else [])
     for turns in conversations:
         if not turns:
-            yield [*next(plain), end], None
+            ids = next(plain)
+            ids.append(end)
+            yield ids, None
             continue
         ids, learnt = next(whole)
         if ids[-1] != end:

@@ -4,6 +4,8 @@ Byte-level as GPT-2's (Radford et al. 2019, section 2.2): all 256 bytes are toke
 be written and none is unknown.
 """
 
+import contextlib
+import ctypes
 import hashlib
 from pathlib import Path
 
@@ -102,6 +104,8 @@ def learn_tokenizer(documents, vocab_size, context_length):
     of_how_many = f"{characters:,}자에서 고르게 뽑은 " if characters and sampled < characters else ""
     say(f"글 {of_how_many}{sampled:,}자에서 어휘를 배웁니다.")
     tokenizer = train_tokenizer(texts, vocab_size, context_length, marks)
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc would keep the gigabyte that learning took
+        ctypes.CDLL(None).malloc_trim(0)
     keep(kept, tokenizer.backend_tokenizer.to_str(pretty=True).encode())
     return tokenizer
 

@@ -18,7 +18,7 @@ MUON = "muon"  # the value of --optim that is ours alone: see muon.py
 RATES = {MUON: (1.0, 2e-3), "adamw": (0.5, 1e-3), "adamw, often": (0.3, 1e-3)}
 ADAPTER = 3  # times that rate is an adapter's
 # Muon's work is the same for any number of tokens: so many of them a step, for each of the width, make it pay.
-MUON_TOKENS = 16
+MUON_TOKENS = 4
 WARM_UP = 0.1  # of the run; runs of a few hundred steps need so much (benchmarks/RESULTS.md)
 # The rate of new embeddings is for so many characters; of fewer it falls with their square root, down to the least.
 CHARACTERS, LEAST_RATE = 24_000_000, 6e-4

@@ -76,14 +76,10 @@ class KoreanTrainer(Trainer):
         since the hooks of DistributedDataParallel stand in the way of a recording.
         """
         self.full_length = full_length
-        self.recorded_step = self._new_recorded_step() if recorded else None
+        self.recorded_step = RecordedStep(self.model.parameters(), self.args.device) if recorded else None
         if recorded and self.args.world_size > 1:
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
             start_alike(self.model)
-
-    def _new_recorded_step(self):
-        accumulates = self.args.gradient_accumulation_steps > 1
-        return RecordedStep(self.model.parameters(), self.args.device, accumulates)
 
     def planned_steps(self):
         """How many steps the whole run takes, by Trainer's own count."""
@@ -119,7 +115,7 @@ class KoreanTrainer(Trainer):
             return super().training_step(model, inputs, num_items_in_batch)
         loss = self.recorded_step(partial(super().training_step, model), inputs, num_items_in_batch)
         if self.args.world_size > 1 and self.accelerator.sync_gradients:
-            average_over_ranks(self.recorded_step.parameters)
+            average_over_ranks(self.recorded_step.parameters, bfloat16 if self.args.bf16 else None)
         return loss
 
     def _update_auto_batch_size(self, batch_size):
@@ -127,7 +123,7 @@ class KoreanTrainer(Trainer):
         fitting = max(size for size in range(1, batch_size + 1) if self.blocks_per_step % size == 0)
         self.args.gradient_accumulation_steps = self.blocks_per_step // fitting
         if self.recorded_step is not None:
-            self.recorded_step = self._new_recorded_step()
+            self.recorded_step = RecordedStep(self.model.parameters(), self.args.device)
         super()._update_auto_batch_size(fitting)
         if fitting < self.args.per_device_train_batch_size:
             say(

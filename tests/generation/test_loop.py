@@ -140,6 +140,23 @@ def test_a_recording_serves_later_calls_that_it_fits(model, rng, monkeypatch):
         assert len(recorded) == recordings
 
 
+def test_what_was_recorded_over_a_longer_cache_serves_shorter_texts(rng, monkeypatch):
+    model = tiny_gpt2(VOCABULARY, n_positions=600)
+    decoder = GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), CPU, torch.float32, captures=True)
+    recorded = []
+
+    def record(work, device):
+        recorded.append(work)
+        return SimpleNamespace(replay=work), None
+
+    monkeypatch.setattr("gpt2_korean.generation.loop.record_graph", record)
+    for length, recordings in ((300, 2), (5, 2), (290, 2), (10, 2), (520, 5)):
+        prompts = [random_prompt(rng) for _ in range(3)]
+        found = generate_ids(decoder, prompts, length, GREEDY, -1, every=7)
+        assert found == generate_ids(gpt2_decoder(model), prompts, length, GREEDY, -1)
+        assert len(recorded) == recordings
+
+
 @pytest.fixture
 def make_linear(request):
     """The function of linear.py that is meant."""
@@ -220,7 +237,9 @@ def test_texts_of_one_prompt_share_one_reading_and_are_as_those_read_apart(model
 def test_a_prompt_of_many_texts_is_read_once(model, rng, monkeypatch):
     decoder, read = gpt2_decoder(model), []
     forward = decoder._forward
-    monkeypatch.setattr(decoder, "_forward", lambda ids, *more: read.append(ids.shape) or forward(ids, *more))
+    monkeypatch.setattr(
+        decoder, "_forward", lambda ids, *more, **how: read.append(ids.shape) or forward(ids, *more, **how)
+    )
     one, other = random_prompt(rng), random_prompt(rng)
     generate_ids(decoder, [one, other, one, one], 3, GREEDY, -1)
     assert read == [(2, max(len(one), len(other))), (4, 1), (4, 1)]

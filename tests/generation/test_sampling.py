@@ -15,7 +15,7 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
-from gpt2_korean.generation.sampling import Sampling, candidates, choose_token, keep_top_k, penalize_and_ban
+from gpt2_korean.generation.sampling import TIES, Sampling, candidates, choose_token, keep_top_k, penalize_and_ban
 
 EOS = 1
 EDGES = [
@@ -153,14 +153,16 @@ def test_the_librarys_own_generate_puts_them_in_this_order():
 
 
 def test_devices_keep_the_same(rng):
-    """Where the number of the kept is not waited for, all tokens are given with the others ruled out."""
+    """Where the number of the kept is not waited for, some more are given, ruled out."""
     for seed in range(50):
         torch.manual_seed(seed)
-        logits, k = torch.randint(-4, 5, (3, 60)).float(), rng.randint(1, 80)
-        scores, ids = keep_top_k(logits, k)
-        on_device, none = keep_top_k(logits.as_subclass(OnADevice), k)
-        assert none is None
-        assert torch.full_like(logits, -torch.inf).scatter(1, ids, scores).equal(on_device.as_subclass(torch.Tensor))
+        logits, k = torch.randint(-4, 5, (3, rng.choice([60, 300]))).float(), rng.randint(1, 80)
+        kept = (each.as_subclass(torch.Tensor) for each in keep_top_k(logits.as_subclass(OnADevice), k))
+        every, found = (
+            torch.full_like(logits, -torch.inf).scatter(1, ids, scores) for scores, ids in (keep_top_k(logits, k), kept)
+        )
+        assert found.isfinite().sum(1).equal(every.isfinite().sum(1).clamp(max=k + TIES))
+        assert found.where(found.isfinite(), every).equal(every)
 
 
 class OnADevice(torch.Tensor):

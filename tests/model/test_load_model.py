@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import ROOT, tiny_gpt2
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, pipeline
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, pipeline
 
+from gpt2_korean.generation.load import read_model
 from gpt2_korean.messages import UserError
 from gpt2_korean.model.load import load_model, load_pretrained, show_downloads_only
 from gpt2_korean.text.documents import read_corpus
@@ -137,6 +138,23 @@ def test_a_cached_hub_model_loads_without_the_hub(tiny_model_folder):
     (repository / "refs" / "main").write_text("abc")
     model, _ = load_pretrained("owner/tiny", torch.float32)
     assert model.config.n_embd == 32
+
+
+def test_the_hub_is_asked_once_for_a_cached_model_whatever_it_is(byte_tokenizer, monkeypatch):
+    """One that is no GPT-2 goes another way, and the Hub would be waited for again: ten seconds where it is silent."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    asked = []
+    monkeypatch.setattr("huggingface_hub.model_info", lambda name, **_: asked.append(name) or 1 / 0)
+    repository = Path(HF_HUB_CACHE) / "models--owner--llama"
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(**shape, vocab_size=len(byte_tokenizer), eos_token_id=byte_tokenizer.eos_token_id)
+    for part in (LlamaForCausalLM(config), byte_tokenizer):
+        part.save_pretrained(repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    assert read_model("owner/llama", torch.device("cpu"), torch.float32).decoder.vocab_size == len(byte_tokenizer)
+    assert asked == ["owner/llama"]
 
 
 def test_downloads_show_progress_and_loading_does_not():

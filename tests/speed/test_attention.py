@@ -16,7 +16,7 @@ GPU = torch.device(device.available_devices()[0])
 if GPU.type not in ("cuda", "xpu"):
     GPU = torch.device("cpu")
 
-from gpt2_korean.speed import attention  # noqa: E402
+from gpt2_korean.speed import attention, layer  # noqa: E402
 
 SCALE = 0.3
 
@@ -41,25 +41,35 @@ def random_positions(rng, rows, length):
     return torch.tensor(all_rows, device=GPU)
 
 
-def random_heads(rows, heads, length, width):
-    """`(qkv, its queries, keys and values)`, as the fused layer has them."""
+def random_qkv(rows, heads, length, width):
+    """`(qkv, a bias that has been added to it, heads)`, as the fused layer has them."""
     qkv = torch.randn(rows, length, 3 * heads * width, device=GPU, requires_grad=True)
-    return qkv, qkv.unflatten(2, (3, heads, width)).permute(2, 0, 3, 1, 4)
+    return qkv, torch.randn(3 * heads * width, device=GPU, requires_grad=True), heads
 
 
-def assert_same(ours, expected, qkv):
+def split(qkv, heads):
+    """Queries, keys and values, each [rows, heads, length, head width]."""
+    return qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+
+
+def assert_same(ours, expected, qkv, bias=None):
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
     of_x = torch.randn_like(expected)
     gradients = [torch.autograd.grad(x, qkv, of_x, retain_graph=True)[0] for x in (ours, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    if bias is not None:
+        (of_bias,) = torch.autograd.grad(ours, bias, of_x)
+        torch.testing.assert_close(of_bias, gradients[1].sum((0, 1)), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("width", [8, 20, 72])
 def test_tokens_attend_as_by_a_mask(rng, width):
     rows, length = rng.randint(1, 2), rng.randint(40, 70)
     positions = random_positions(rng, rows, length)
-    qkv, heads = random_heads(rows, rng.randint(1, 2), length, width)
-    assert_same(*(way(positions)(*heads, 0.0, SCALE) for way in (attention.fused, pieces.masked)), qkv)
+    qkv, bias, heads = random_qkv(rows, rng.randint(1, 2), length, width)
+    expected = pieces.masked(positions)(*split(qkv, heads), 0.0, SCALE)
+    for way in (attention.fused, layer.masked):
+        assert_same(way(positions)(qkv, bias, heads, 0.0, SCALE), expected, qkv, bias)
 
 
 def test_where_pieces_begin_and_end(rng):
@@ -76,8 +86,9 @@ def kept_weights(positions, dropout, seed=0):
     """Which weights are kept, bool [rows, 2 heads, queries, keys]: read off values that tell the keys apart."""
     rows, length = positions.shape
     torch.manual_seed(seed)
-    values = torch.eye(length, device=GPU).repeat(rows, 2, 1, 1)
-    x = attention.fused(positions)(torch.zeros_like(values), torch.zeros_like(values), values, dropout, SCALE)
+    values = torch.eye(length, device=GPU).repeat(rows, 1, 2)
+    qkv = torch.cat([torch.zeros(rows, length, 4 * length, device=GPU), values], 2)
+    x = attention.fused(positions)(qkv, None, 2, dropout, SCALE)
     return x.view(rows, length, 2, length).transpose(1, 2) > 0
 
 
@@ -89,11 +100,13 @@ def test_dropout_keeps_its_share_and_drops_the_same_forth_and_back(rng, dropout)
     assert not kept[~seen].any()
     share, error = kept[seen].float().mean().item(), (dropout * (1 - dropout) / seen.sum().item()) ** 0.5
     assert share == pytest.approx(1 - dropout, abs=5 * error)
-    qkv, (q, k, v) = random_heads(2, 2, 60, 16)
+    qkv, bias, heads = random_qkv(2, 2, 60, 16)
+    q, k, v = split(qkv, heads)
     weights = (q @ k.transpose(2, 3) * SCALE).where(seen, -torch.inf).softmax(3)
     expected = (weights.where(kept, 0.0) / (1 - dropout)) @ v
     torch.manual_seed(0)
-    assert_same(attention.fused(positions)(q, k, v, dropout, SCALE), expected.transpose(1, 2).flatten(2), qkv)
+    ours = attention.fused(positions)(qkv, bias, heads, dropout, SCALE)
+    assert_same(ours, expected.transpose(1, 2).flatten(2), qkv, bias)
 
 
 def test_what_is_dropped_differs_from_call_to_call_from_head_to_head_and_from_token_to_token():
@@ -117,21 +130,21 @@ def test_what_is_dropped_differs_from_call_to_call_from_head_to_head_and_from_to
 
 def test_a_tile_in_which_a_query_sees_nothing_leaves_no_trace_however_large_its_scores():
     positions = torch.cat([torch.arange(37), torch.arange(30)]).to(GPU)[None]
-    qkv, (q, k, v) = random_heads(1, 1, 67, 16)
-    k = torch.cat([k[:, :, :37] * 1000, k[:, :, 37:]], 2)  # those that the second piece must not see
-    q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v))
-    ours, expected = (way(positions)(q, k, v, 0.0, SCALE)[:, 37:] for way in (attention.fused, pieces.masked))
-    assert_same(ours, expected, qkv)
+    qkv, *_ = random_qkv(1, 1, 67, 16)
+    with torch.no_grad():
+        qkv[:, :37, 16:32] *= 1000  # the keys that the second piece must not see
+    ours = attention.fused(positions)(qkv, None, 1, 0.0, SCALE)[:, 37:]
+    assert_same(ours, pieces.masked(positions)(*split(qkv, 1), 0.0, SCALE)[:, 37:], qkv)
 
 
 @pytest.mark.skipif(not device.has_graphs(GPU), reason="no device whose work can be recorded")
 def test_recorded_attention_follows_each_batch_and_drops_anew(rng):
     length, given = 70, torch.zeros(2, 70, dtype=torch.long, device=GPU)
-    _, heads = random_heads(2, 3, length, 16)
+    qkv = random_qkv(2, 3, length, 16)
     for dropout in (0.0, 0.3):
 
         def attend(dropout=dropout):
-            return attention.fused(given)(*heads, dropout, SCALE).detach()
+            return attention.fused(given)(*qkv, dropout, SCALE).detach()
 
         attend()
         graph, x = device.record_graph(attend, GPU)

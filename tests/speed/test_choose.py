@@ -2,6 +2,8 @@
 
 import json
 import sys
+import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from conftest import tiny_gpt2
 
 import gpt2_korean.speed
-from gpt2_korean.speed import choose, pieces
+from gpt2_korean.speed import choose
 from gpt2_korean.speed.choose import WORTH_COMPILING, choose_compilation
 
 
@@ -90,13 +92,43 @@ def test_where_attention_cannot_be_compiled_a_mask_keeps_documents_apart_and_it_
     def fails(*_):
         raise RuntimeError("no compiler")
 
+    pytest.importorskip("triton")
+    from gpt2_korean.speed import layer
+
     stand_in = SimpleNamespace(try_out=fails, fused="ours")
     monkeypatch.setitem(sys.modules, "gpt2_korean.speed.attention", stand_in)
     monkeypatch.setattr(gpt2_korean.speed, "attention", stand_in, raising=False)
     arguments = SimpleNamespace(device=torch.device("cuda"), bf16=True, fp16=False)
-    assert choose.load_attention(tiny_gpt2(301), arguments) is pieces.masked
+    assert choose.load_attention(tiny_gpt2(301), arguments) == (layer.masked, False)
     assert "Triton" in capsys.readouterr().err
     stand_in.try_out = lambda *_: None
-    assert choose.load_attention(tiny_gpt2(301), arguments) == "ours"
+    assert choose.load_attention(tiny_gpt2(301), arguments) == ("ours", True)
     in_float32 = SimpleNamespace(**{**vars(arguments), "bf16": False})
-    assert choose.load_attention(tiny_gpt2(301), in_float32) is pieces.masked and not capsys.readouterr().err
+    assert choose.load_attention(tiny_gpt2(301), in_float32) == (layer.masked, False)
+    assert not capsys.readouterr().err
+
+
+def test_kernels_are_compiled_meanwhile_with_dropout_and_without_and_say_nothing_where_they_cannot_be(
+    monkeypatch, capsys
+):
+    tried, on = [], []
+
+    def try_out(config, *_):
+        tried.append((config.attn_pdrop, threading.current_thread() is threading.main_thread()))
+        if len(tried) > 4:
+            raise RuntimeError("no compiler")
+
+    for name in ("layer", "attention"):
+        stand_in = SimpleNamespace(try_out=try_out)
+        monkeypatch.setitem(sys.modules, f"gpt2_korean.speed.{name}", stand_in)
+        monkeypatch.setattr(gpt2_korean.speed, name, stand_in, raising=False)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: on.append(device) or nullcontext())
+    device, model = torch.device("cuda:1"), tiny_gpt2(301, attn_pdrop=0.5)
+    arguments = SimpleNamespace(device=device, bf16=True, fp16=False, fsdp=None, deepspeed=None, n_gpu=1)
+    choose.begin_kernels(model, arguments)()
+    # A thread of its own has a device of its own, and what the model says of dropout stays.
+    assert tried == [(0.0, False)] * 2 + [(0.5, False)] * 2 and on == [device] and model.config.attn_pdrop == 0.5
+    choose.begin_kernels(model, arguments)()
+    arguments.device = torch.device("cpu")
+    choose.begin_kernels(model, arguments)()
+    assert len(tried) == 5 and capsys.readouterr() == ("", "")

@@ -19,7 +19,7 @@ HAS_GRAPHS = GPU.type in ("cuda", "xpu")
 needs_graphs = pytest.mark.skipif(not HAS_GRAPHS, reason="no GPU with graphs here")
 # The compiler without its kernels: the same functions, formulas and types.
 EAGER = partial(torch.compile, dynamic=False, backend="eager")
-COMPILED = fast_forward.start, EAGER(fast_forward.layer), EAGER(loss.cross_entropy_in_place)
+COMPILED = fast_forward.embed, fast_forward.start, EAGER(fast_forward.layer), EAGER(loss.cross_entropy_in_place)
 
 
 def gradients(model):

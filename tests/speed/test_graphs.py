@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import NO_DROPOUT, random_batch, tiny_gpt2
+from transformers.pytorch_utils import Conv1D
 
 from gpt2_korean import device
+from gpt2_korean.speed import forward, loss
 from gpt2_korean.speed import graphs as recorded_step
 from gpt2_korean.speed.forward import use_fast_forward
 from gpt2_korean.speed.graphs import WARM_UP, RecordedStep
@@ -18,16 +20,25 @@ HAS_GRAPHS = GPU.type in ("cuda", "xpu")
 needs_graphs = pytest.mark.skipif(not HAS_GRAPHS, reason="no GPU with graphs here")
 
 
-def fused_functions():
+def fused_functions(monkeypatch):
+    """Without a GPU those parts of them alone that add gradients themselves and cast weights: they need no kernels."""
+    pytest.importorskip("triton")
     from gpt2_korean.speed import layer as fused_layer
 
-    return fused_layer.FUNCTIONS
+    if HAS_GRAPHS:
+        return fused_layer.FUNCTIONS
+
+    def product(self, x):
+        return fused_layer.multiply(x.to(loss.product_dtype(x)), self.weight) + self.bias
+
+    monkeypatch.setattr(Conv1D, "forward", product)
+    return fused_layer.embed, forward.start, forward.layer, loss.cross_entropy_in_parts
 
 
 def pretend_to_record(parameters):
     """A device's graph for a machine without: nothing is done at recording, and a replay works in the same tensors."""
 
-    def record(work, device):
+    def record(work, device, before=None):
         found = [parameter.grad for parameter in parameters]
         values = [gradient if gradient is None else gradient.clone() for gradient in found]
         loss = work()
@@ -48,30 +59,37 @@ def pretend_to_record(parameters):
     return record
 
 
-@pytest.mark.parametrize("accumulates", [False, True])
-@pytest.mark.parametrize("fuses", [False, pytest.param(True, marks=needs_graphs)])
-def test_recorded_passes_learn_what_unrecorded_ones_do(rng, monkeypatch, fuses, accumulates):
-    plain = tiny_gpt2(301, **NO_DROPOUT).train().to(GPU)
-    recorded = copy.deepcopy(plain)
-    use_fast_forward(plain)
-    use_fast_forward(recorded, fused_functions() if fuses else None)
-    # Not Adam: of the key biases, whose gradients are rounding errors around zero, it would make whole steps.
-    optimizers = [torch.optim.SGD(model.parameters(), lr=1e-2) for model in (plain, recorded)]
-    step = RecordedStep(recorded.parameters(), GPU, accumulates)
+def pass_of(model, dtype=torch.float32):
+    def run(inputs, items):
+        with torch.autocast(GPU.type, dtype, enabled=dtype != torch.float32):
+            result = model(**inputs, num_items_in_batch=items).loss
+        result.backward()
+        return result.detach()
+
+    return run
+
+
+def recorded_step_of(model, monkeypatch):
+    step = RecordedStep(model.parameters(), GPU)
     if not HAS_GRAPHS:
         monkeypatch.setattr(recorded_step, "record_graph", pretend_to_record(step.parameters))
         monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
+    return step
 
-    def pass_of(model):
-        def run(inputs, items):
-            result = model(**inputs, num_items_in_batch=items).loss
-            result.backward()
-            return result.detach()
 
-        return run
-
-    for _ in range(2 * WARM_UP + 4):
-        for _ in range(rng.randint(1, 3) if accumulates else 1):
+@pytest.mark.parametrize("accumulates", [False, True])
+@pytest.mark.parametrize("fuses", [False, True])
+def test_recorded_passes_learn_what_unrecorded_ones_do(rng, monkeypatch, fuses, accumulates):
+    """Those that make gradients and those that add to them, in steps of one pass and of several."""
+    plain = tiny_gpt2(301, **NO_DROPOUT).train().to(GPU)
+    recorded = copy.deepcopy(plain)
+    use_fast_forward(plain)
+    use_fast_forward(recorded, fused_functions(monkeypatch) if fuses else None)
+    # Not Adam: of the key biases, whose gradients are rounding errors around zero, it would make whole steps.
+    optimizers = [torch.optim.SGD(model.parameters(), lr=1e-2) for model in (plain, recorded)]
+    step = recorded_step_of(recorded, monkeypatch)
+    for count in [WARM_UP, 2, 1, 3, 1, *(rng.randint(1, 3) for _ in range(4))] if accumulates else [1] * 2 * WARM_UP:
+        for _ in range(count):
             batch = {name: tensor.to(GPU) for name, tensor in fill_up(random_batch(rng), 5, 32).items()}
             items = (batch["labels"] != -100).sum()
             losses = pass_of(plain)(batch, items), step(pass_of(recorded), batch, items)
@@ -79,25 +97,40 @@ def test_recorded_passes_learn_what_unrecorded_ones_do(rng, monkeypatch, fuses, 
         for model, optimizer in zip((plain, recorded), optimizers, strict=True):
             optimizer.step()
             model.zero_grad()
-    assert step.graph is not None
+    assert set(step.graphs) == {False, accumulates}
     torch.testing.assert_close(dict(recorded.named_parameters()), dict(plain.named_parameters()), rtol=1e-2, atol=1e-3)
+
+
+def test_weights_cast_once_a_step_are_those_of_the_step(rng, monkeypatch):
+    """In bfloat16, with weights that change by much."""
+    model = tiny_gpt2(301, **NO_DROPOUT).train().to(GPU)
+    use_fast_forward(model, fused_functions(monkeypatch))
+    step = recorded_step_of(model, monkeypatch)
+    batch = {name: tensor.to(GPU) for name, tensor in fill_up(random_batch(rng), 5, 32).items()}
+    items, weights = (batch["labels"] != -100).sum(), list(model.parameters())
+    for count in [1] * WARM_UP + [2, 2, 1, 3]:
+        pass_of(model, torch.bfloat16)(batch, items)
+        expected = [count * weight.grad for weight in weights]
+        model.zero_grad()
+        for _ in range(count):
+            step(pass_of(model, torch.bfloat16), batch, items)
+        torch.testing.assert_close([weight.grad for weight in weights], expected, rtol=2e-2, atol=2e-3)
+        with torch.no_grad():
+            for weight in weights:
+                weight += 0.3 * torch.randn_like(weight)
+        model.zero_grad()
+    assert len(step.graphs) == 2 and step.casts
 
 
 @needs_graphs
 @pytest.mark.parametrize("fuses", [False, True])
-def test_recorded_dropout_differs_from_pass_to_pass(rng, fuses):
+def test_recorded_dropout_differs_from_pass_to_pass(rng, monkeypatch, fuses):
     model = tiny_gpt2(301).train().to(GPU)
-    use_fast_forward(model, fused_functions() if fuses else None)
+    use_fast_forward(model, fused_functions(monkeypatch) if fuses else None)
     step = RecordedStep(model.parameters(), GPU)
     batch = {name: tensor.to(GPU) for name, tensor in fill_up(random_batch(rng), 5, 32).items()}
-
-    def run(inputs, items):
-        result = model(**inputs, num_items_in_batch=items).loss
-        result.backward()
-        return result.detach()
-
     losses = set()
     for _ in range(WARM_UP + 8):
-        losses.add(step(run, batch, torch.tensor(10, device=GPU)).item())
+        losses.add(step(pass_of(model), batch, torch.tensor(10, device=GPU)).item())
         model.zero_grad()
     assert len(losses) == WARM_UP + 8

@@ -69,15 +69,6 @@ def test_the_activation_is_pytorchs(rng, has_bias):
         assert_same([ours], [reference], [x, bias] if has_bias else [x])
 
 
-def test_heads_are_split_and_their_gradients_joined(rng):
-    for _ in range(3):
-        batch, length, heads, width = rng.randint(1, 3), rng.randint(1, 9), rng.randint(1, 4), rng.choice([4, 16])
-        x, bias = random_tensor(batch, length, 3 * heads * width), random_tensor(3 * heads * width)
-        ours = layer._SplitHeads.apply(x + bias.detach(), bias, heads)
-        reference = (x + bias).view(batch, length, 3, heads, width).permute(2, 0, 3, 1, 4)
-        assert_same(ours, tuple(reference), [x, bias])
-
-
 def test_the_loss_and_its_gradient_are_pytorchs(rng):
     for _ in range(3):
         rows, vocab = rng.randint(1, 9), rng.choice([3, 100, 9000])

@@ -20,18 +20,12 @@ LENGTH, VOCABULARY = 32, 301
 COMPILER = partial(torch.compile, dynamic=False, backend="eager")
 
 
-def fused_functions():
+def fused(attention):
     pytest.importorskip("triton")
+    from gpt2_korean.speed import attention as ours
     from gpt2_korean.speed import layer
 
-    return layer.FUNCTIONS
-
-
-def fused_attention():
-    pytest.importorskip("triton")
-    from gpt2_korean.speed import attention
-
-    return attention.fused
+    return layer.FUNCTIONS, {"masked": layer.masked, "ours": ours.fused}[attention]
 
 
 # Name → how a model is made to train: the arguments of use_fast_forward.
@@ -40,11 +34,11 @@ WAYS = {
     "grouped": lambda: (None, pieces.grouped),
     "masked": lambda: (None, pieces.masked),
     "compiled": lambda: (
-        (forward.start, COMPILER(forward.layer), COMPILER(loss.cross_entropy_in_place)),
+        (forward.embed, forward.start, COMPILER(forward.layer), COMPILER(loss.cross_entropy_in_place)),
         pieces.masked,
     ),
-    "fused": lambda: (fused_functions(), pieces.masked),
-    "fused, with its attention": lambda: (fused_functions(), fused_attention()),
+    "fused": lambda: fused("masked"),
+    "fused, with its attention": lambda: fused("ours"),
 }
 ON_GPU = (
     [name for name in WAYS if "fused" in name] if GPU.type in ("cuda", "xpu") else []
@@ -54,7 +48,7 @@ ON_GPU = (
 @pytest.fixture(params=WAYS)
 def way(request, monkeypatch):
     if "fused" in request.param:  # few programs: the interpreter runs one after the other
-        fused_functions()
+        pytest.importorskip("triton")
         monkeypatch.setattr("gpt2_korean.speed.layer.ROW_PROGRAMS", 4)
         monkeypatch.setattr("gpt2_korean.speed.layer.TILE_PROGRAMS", 9)
     return request.param

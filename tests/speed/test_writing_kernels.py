@@ -16,6 +16,7 @@ GPU = torch.device(device.available_devices()[0])
 if GPU.type not in ("cuda", "xpu"):
     GPU = torch.device("cpu")
 
+from gpt2_korean.speed import writing_kernels  # noqa: E402
 from gpt2_korean.speed.writing_kernels import attend, fused  # noqa: E402
 
 
@@ -39,8 +40,9 @@ def test_the_linear_kernels_give_what_pytorch_gives(dtype, width, rows):
                     torch.testing.assert_close(one.float(), other, rtol=0.02, atol=tolerance)
 
 
-def test_attention_of_a_new_token_is_pytorchs_and_keeps_its_key_and_value(rng):
+def test_attention_of_a_new_token_is_pytorchs_and_keeps_its_key_and_value(rng, monkeypatch):
     for _ in range(6):
+        monkeypatch.setattr(writing_kernels, "MANY", rng.choice([1, 1024]))
         batch, heads, width = rng.randint(1, 3), rng.randint(1, 3), rng.choice([4, 16, 24])
         slots = rng.choice([16, 300])
         last = rng.randint(0, slots - 1)
@@ -102,7 +104,7 @@ compile_kernels(*kernel_sizes(config), cpu, dtype)
 before = cached()
 tensors = {name: torch.zeros(shape) for name, shape in weight_shapes(config).items()}
 decoder = GPT2Decoder(config, tensors, cpu, dtype, fused, attend, captures=True)
-for rows in (1, 3):
+for rows in (1, 3, 600):
     for length in (200, 400):
         loop.generate_ids(decoder, [[1, 2, 3]] * rows, length, Sampling(temperature=0), None)
 print(sorted({Path(path).stem for path in before}), cached() - before)

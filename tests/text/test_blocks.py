@@ -1,5 +1,6 @@
 """Packing loses nothing: every token of every document is predicted exactly once."""
 
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from gpt2_korean.text import documents as corpus
+from gpt2_korean.text import tokens
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, collate, count_targets, pack
 from gpt2_korean.text.packing import plan_documents, plan_stream, plan_windows
 from gpt2_korean.text.tokens import Buffer
@@ -120,6 +122,21 @@ def test_every_epoch_has_an_order_of_its_own_the_same_whenever_it_is_asked_for(r
         assert read(other, 0) != first[0]
 
 
+def test_of_two_epochs_only_one_plan_is_in_memory_at_a_time(rng):
+    made = []
+
+    def make_plan(*arguments):
+        assert all(plan() is None for plan in made)
+        plan = plan_documents(*arguments)
+        made.append(weakref.ref(plan))
+        return plan
+
+    blocks = PackedBlocks(in_memory([[rng.randint(1, 99) for _ in range(5)] for _ in range(60)]), 16, make_plan, EOS)
+    for index in (0, len(blocks), 2 * len(blocks), 1):
+        blocks[index]
+    assert len(made) == 4 and blocks.plan.pieces.dtype == blocks.plan.offsets.dtype == np.int32
+
+
 @pytest.fixture
 def documents(tmp_path, sample_texts):
     path = tmp_path / "a.txt"
@@ -144,6 +161,19 @@ def test_tokens_are_cached_for_the_same_text_and_tokenizer(documents, byte_token
     assert files(documents, byte_tokenizer) == files(documents, byte_tokenizer, 65) == first
     assert files(documents.select(range(19)), byte_tokenizer) != first
     assert files(documents, train_tokenizer(sample_texts[:5], 400, 32)) != first
+
+
+def test_tokens_do_not_wait_in_memory_for_the_end_of_the_corpus(tmp_path, byte_tokenizer, monkeypatch):
+    import pyarrow
+
+    path, row, held = tmp_path / "a.txt", tokens._row, []
+    path.write_text("\n\n".join("가나다라마바사아자차" * 40 + str(number) for number in range(400)), "utf-8")
+    documents = corpus.read_corpus([path])
+    monkeypatch.setattr(tokens, "BATCH", 10)
+    monkeypatch.setattr(tokens, "ROW", 2**13)
+    monkeypatch.setattr(tokens, "_row", lambda each: held.append(pyarrow.total_allocated_bytes()) or row(each))
+    blocks = pack(documents, byte_tokenizer, 64, plan_stream)
+    assert len(held) > 15 and max(held) - held[0] < 4 * blocks.targets / 5
 
 
 @pytest.mark.parametrize("make_plan", [plan_documents, plan_stream])

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -17,50 +18,98 @@ from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.messages import run_script
 from gpt2_korean.speed import choose, graphs
 from gpt2_korean.text import vocabulary
+from gpt2_korean.training import muon
 from gpt2_korean.training.muon import MuonWithAdamW
 
 
 def average():
     """Assert that ranks start with the first one's weights and that each gets the mean of their gradients."""
-    graphs.BUCKET = 10
+    graphs.BUCKET, graphs.WARM_UP = 10, 10**9
     distributed.init_process_group("gloo")
     torch.manual_seed(distributed.get_rank())
-    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2))
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.LayerNorm(5), torch.nn.Linear(5, 2))
     graphs.start_alike(model)
     start = [weight.detach().clone() for weight in model.parameters()]
-    weights = list(model.parameters())[1:]
-    for weight in weights:
-        weight.grad = torch.randn_like(weight)
-    own = [weight.grad.clone() for weight in weights]
-    graphs.average_over_ranks(list(model.parameters()))
     everyone = [None, None]
-    distributed.all_gather_object(everyone, (start, own))
-    assert all(torch.equal(one, other) for one, other in zip(everyone[0][0], everyone[1][0], strict=True))
-    assert not torch.equal(everyone[0][1][0], everyone[1][1][0])
-    for weight, one, other in zip(weights, everyone[0][1], everyone[1][1], strict=True):
-        torch.testing.assert_close(weight.grad, (one + other) / 2)
+    distributed.all_gather_object(everyone, start)
+    assert all(torch.equal(one, other) for one, other in zip(*everyone, strict=True))
+    model[0].bias.requires_grad_(False)
+    step = graphs.RecordedStep(model.parameters(), torch.device("cpu"))
+    for dtype, error in ((None, 1e-5), (torch.bfloat16, 1e-2)):
+
+        def pass_(x, last, dtype=dtype):
+            step(lambda inputs, items: backward(model(inputs["x"])), {"x": x}, torch.tensor(1))
+            if last:
+                graphs.average_over_ranks(list(model.parameters()), dtype)
+
+        assert_mean(model, pass_, error)
+    assert model[0].bias.grad is None
+
+
+def average_products():
+    """The same of products that add gradients themselves, where DistributedDataParallel averages them."""
+    from gpt2_korean.speed.layer import multiply
+
+    class Products(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Parameter(torch.randn(3, 5)), torch.nn.Parameter(torch.randn(5, 2))
+
+        def forward(self, x):
+            return multiply(multiply(x, self.first).tanh(), self.second)
+
+    distributed.init_process_group("gloo")
+    model = Products()
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+
+    def pass_(x, last):
+        with nullcontext() if last else wrapped.no_sync():
+            backward(wrapped(x))
+
+    for _ in range(3):  # the first pass is not as the others: DistributedDataParallel then orders its buckets
+        assert_mean(model, pass_, 1e-5)
+
+
+def backward(y):
+    y.square().sum().backward()
+    return y.sum().detach()
+
+
+def assert_mean(model, pass_, error):
+    """Assert that after three passes each weight's gradient is the mean over ranks of those that autograd sums up."""
+    torch.manual_seed(distributed.get_rank() + 5)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    inputs = torch.randn(3, 4, 3)
+    model.zero_grad()
+    own, everyone = torch.autograd.grad(model(inputs.flatten(0, 1)).square().sum(), weights), [None, None]
+    distributed.all_gather_object(everyone, own)
+    assert not torch.equal(everyone[0][0], everyone[1][0])
+    for number, x in enumerate(inputs):
+        pass_(x, number == 2)
+    for weight, one, other in zip(weights, *everyone, strict=True):
+        torch.testing.assert_close(weight.grad, (one + other) / 2, rtol=error, atol=error)
 
 
 def step_by_muon():
     """Assert that ranks that share Muon's work take the steps that one takes alone: here of five and of one matrix."""
-    torch.manual_seed(0)
-    weights = [torch.nn.Parameter(torch.randn(shape)) for shape in [(6, 8)] * 5 + [(4, 12), (3,)]]
-    alone = [torch.nn.Parameter(weight.detach().clone()) for weight in weights]
-    ours, theirs = (
-        MuonWithAdamW([{"params": own[:5], "matrices": 1}, {"params": own[5:6], "matrices": 3}, {"params": own[6:]}])
-        for own in (weights, alone)
-    )
-    for weight, other in zip(weights, alone, strict=True):
-        weight.grad = torch.randn_like(weight)
-        other.grad = weight.grad.clone()
-    theirs.step()
+
+    def step(dtype):
+        muon._precision = lambda device: dtype
+        torch.manual_seed(0)
+        own = [torch.nn.Parameter(torch.randn(shape)) for shape in [(6, 8)] * 5 + [(4, 12), (3,)]]
+        for weight in own:
+            weight.grad = torch.randn_like(weight)
+        groups = [{"params": own[:5], "matrices": 1}, {"params": own[5:6], "matrices": 3}, {"params": own[6:]}]
+        MuonWithAdamW(groups).step()
+        return own
+
+    alone = step(torch.float32), step(torch.bfloat16)
     distributed.init_process_group("gloo")
-    ours.step()
-    for weight, other in zip(weights, alone, strict=True):
-        torch.testing.assert_close(weight, other, rtol=1e-3, atol=1e-4)
+    shared = step(torch.float32), step(torch.bfloat16)
+    torch.testing.assert_close(shared, alone, rtol=1e-6, atol=1e-7)
     everyone = [None, None]
-    distributed.all_gather_object(everyone, weights)
-    assert all(torch.equal(one, other) for one, other in zip(*everyone, strict=True))
+    distributed.all_gather_object(everyone, shared)
+    torch.testing.assert_close(*everyone, rtol=0, atol=0)
 
 
 def save_slowly(save=Trainer._save, sync=atomic_files.sync):
@@ -115,6 +164,8 @@ if __name__ == "__main__":
     way = sys.argv.pop(1)
     if way == "average":
         sys.exit(average())
+    if way == "products":
+        sys.exit(average_products())
     if way == "muon":
         sys.exit(step_by_muon())
     if way == "stopped":

@@ -1,0 +1,52 @@
+"""A process of its own reads the texts while torch is imported; what is said or wrong is left to who needs them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+SCRIPT = """
+import multiprocessing, sys
+from gpt2_korean.cli.train_options import parse_train_options
+from gpt2_korean.text import ahead, documents
+options = parse_train_options(["--do_train", "--model_type=scratch-mini", f"--dataset_path={sys.argv[1]}"]).text
+files = documents.find_texts(options)
+ahead.begin_reading(files, options)
+children = multiprocessing.active_children()
+print(len(children), "torch" in sys.modules)
+for child in children:
+    if "killed" in sys.argv:
+        child.kill()
+    child.join()
+if "kept" in sys.argv:
+    documents.read_documents = None  # may not be called again
+print(documents.read_texts(files, options, False, 0).train["text"][:])
+"""
+
+
+def read(path, *words, **environment):
+    words = [sys.executable, "-c", SCRIPT, str(path), *words]
+    done = subprocess.run(
+        words, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=100
+    )
+    return done.stdout.splitlines(), done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process is not forked")
+def test_texts_are_read_ahead_once_and_by_half_is_as_not_at_all(tmp_path):
+    (tmp_path / "글.txt").write_text("가나\n\n다라\n", "utf-8")
+    lines, _ = read(tmp_path / "글.txt", "kept")
+    assert lines == ["1 False", str(["가나", "다라"])]
+    (tmp_path / "또.txt").write_text("마바\n\n사아\n", "utf-8")
+    assert read(tmp_path / "또.txt", "killed")[0] == ["1 False", str(["마바", "사아"])]
+    # Of several ranks the first reads, the others wait where they need it.
+    assert read(tmp_path / "또.txt", RANK="1")[0] == ["0 False", str(["마바", "사아"])]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process is not forked")
+def test_what_cannot_be_read_is_told_once(tmp_path):
+    (tmp_path / "글.jsonl").write_text('{"text": "가나"}\n{"text": \n', "utf-8")
+    lines, err = read(tmp_path / "글.jsonl")
+    assert lines == ["1 False"] and err.count("2번째 줄") == 1, err
