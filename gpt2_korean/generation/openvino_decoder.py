@@ -26,10 +26,13 @@ class OpenVINODecoder:
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
         self.cache_bytes = 2 * config["n_layer"] * config["n_embd"] * 4  # of a token, in float32: at most
         self.request, self.weights = request, weights
-        self.enlarging = Thread(target=use_huge_pages, daemon=True)
+        self.texts = 0
 
     def start(self, ids, mask, steps, rows=None):
         """As GPT2Decoder.start."""
+        self.texts += 1
+        if self.texts == 2:  # a process that writes once would not win back the seconds that it takes
+            Thread(target=use_huge_pages, daemon=True).start()
         places = torch.arange(ids.shape[1])
         self.padding = (1 - mask).sum(1)[:, None]
         self.length = len(places)
@@ -57,8 +60,6 @@ class OpenVINODecoder:
 
     def step(self, tokens, reach):
         """As GPT2Decoder.step."""
-        if self.enlarging.ident is None:  # not begun; the first token would wait for it
-            self.enlarging.start()
         self.length += 1
         places = torch.arange(self.length)
         rows, self.rows = self.rows, None  # what has been read is shared out once
