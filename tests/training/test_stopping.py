@@ -19,7 +19,7 @@ from gpt2_korean.training.stopping import stop_requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("where", ["gpt2_korean.text.documents.detect_encoding", "gpt2_korean.text.tokens._encode"])
+@pytest.mark.parametrize("where", ["gpt2_korean.text.documents.detect_encoding", "gpt2_korean.text.tokens._row"])
 def test_a_signal_before_training_ends_the_run_at_once(
     resumable_words, tmp_path, run_main, monkeypatch, sample_texts, number, where
 ):
