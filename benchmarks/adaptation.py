@@ -42,7 +42,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import peer_starts
-from distillation import distil
+from distillation import MOST_DOCUMENTS, distil
 
 from gpt2_korean.device import has_graphs
 from gpt2_korean.generation.load import gpt2_decoder
@@ -53,7 +53,7 @@ from gpt2_korean.model.embeddings import COUNTED_TOKENS, NEW_EMBEDDINGS, split_o
 from gpt2_korean.model.load import load_pretrained
 from gpt2_korean.speed.forward import use_fast_forward
 from gpt2_korean.speed.graphs import RecordedStep
-from gpt2_korean.text.vocabulary import train_tokenizer, wrap
+from gpt2_korean.text.vocabulary import token_bytes, train_tokenizer, wrap
 
 METHODS = ("original", "ours", "aligned", "mean", *peer_starts.PEERS, "distilled", "random", "scratch")
 HELD_OUT_CHARACTERS = 100_000
@@ -204,14 +204,18 @@ def korean_tokenizer(texts, options):
 
 def packed(texts, tokenizer, context, device):
     """Blocks of the texts as one int32 tensor [blocks, context]; the short rest is padded with -100."""
-    batches = (texts[start : start + 10_000] for start in range(0, len(texts), 10_000))
-    ids = (ids for batch in batches for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"])
-    end = tokenizer.eos_token_id
-    stream = np.concatenate([[end], *(np.array([*each, end], np.int32) for each in ids)])
+    stream = np.concatenate([[tokenizer.eos_token_id], token_stream(texts, tokenizer)])
     # Neighbouring blocks share a token: each token but the first is predicted once.
     places = np.arange(0, len(stream) - 1, context - 1)[:, None] + np.arange(context)
     rows = np.where(places < len(stream), stream[places.clip(max=len(stream) - 1)], -100)
     return torch.tensor(rows, dtype=torch.int32, device=device)
+
+
+def token_stream(texts, tokenizer):
+    """The tokens of the texts, each with an end, int32."""
+    batches = (texts[start : start + 10_000] for start in range(0, len(texts), 10_000))
+    ids = (ids for batch in batches for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"])
+    return np.concatenate([np.array([*each, tokenizer.eos_token_id], np.int32) for each in ids])
 
 
 def english_start(options, device):
@@ -246,7 +250,8 @@ def computed_rows(method, start, old, korean, blocks, texts, distil_seconds):
     if method in ("ours", "aligned", "distilled"):
         (new_rows,) = embeddings.carried_rows([rows], embeddings.find_pieces(old, korean), ids)
         if method == "distilled":
-            new_rows = distil(new_rows, start, old, korean, texts, distil_seconds)
+            streams = [(token_stream(texts[:MOST_DOCUMENTS], each), token_bytes(each)) for each in (old, korean)]
+            new_rows = distil(new_rows, start, *streams, distil_seconds)
     elif method == "mean":
         new_rows = embeddings.mean_of_pieces(rows, embeddings.find_pieces(old, korean))
     elif method in peer_starts.PEERS:

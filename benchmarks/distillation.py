@@ -2,7 +2,7 @@
 model makes of a new token what it made of the old ones that it stands for.
 
 The same text is read in both vocabularies, all other weights fixed, and the new rows alone learn to bring the last
-hidden states nearest to each other, wherever an old and a new token end at the same byte. There a whole corpus is read
+hidden states nearest to each other, wherever an old and a new token end at the same byte. Here a whole corpus is read
 in batches, where the paper takes single sentences for each token.
 """
 
@@ -12,16 +12,17 @@ import time
 import numpy as np
 import torch
 
-from gpt2_korean.text.vocabulary import token_bytes
-
 CONTEXT, BATCH = 512, 32
 LEARNING_RATE = 1e-3
 MOST_DOCUMENTS = 200_000  # more than a minute reads
 
 
-def distil(rows, model, old, new, texts, seconds):
-    """`rows` [new vocab, width] after so many seconds of it. model: a GPT-2 of the vocabulary of `old`."""
-    streams = [_stream(texts[:MOST_DOCUMENTS], tokenizer) for tokenizer in (old, new)]
+def distil(rows, model, old, new, seconds):
+    """`rows` [new vocab, width] after so many seconds of it.
+
+    model: a GPT-2 of the old vocabulary. old, new: the same texts in each, `(ids, the bytes of each token)`.
+    """
+    streams = [(ids, _ends(ids, pieces)) for ids, pieces in (old, new)]
     body, embeddings = model.transformer.eval(), torch.nn.Parameter(rows.clone())
     optimizer = torch.optim.AdamW([embeddings], lr=LEARNING_RATE, weight_decay=0.0)
     begin = time.perf_counter()
@@ -45,14 +46,9 @@ def distil(rows, model, old, new, texts, seconds):
     return embeddings.detach()
 
 
-def _stream(texts, tokenizer):
-    """`(ids, where each ends)`, in bytes of all texts, each with an end of one byte."""
-    pieces, end = token_bytes(tokenizer), tokenizer.eos_token_id
-    sizes = np.array([1 if piece is None else len(piece) for piece in pieces])
-    batches = (texts[start : start + 10_000] for start in range(0, len(texts), 10_000))
-    ids = (ids for batch in batches for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"])
-    stream = np.concatenate([np.array([*each, end], np.int64) for each in ids])
-    return stream, sizes[stream].cumsum()
+def _ends(ids, pieces):
+    """Where each of `ids` ends, in bytes of all texts; the end of a text is one byte."""
+    return np.array([1 if piece is None else len(piece) for piece in pieces])[ids].cumsum()
 
 
 def _windows(old, new):

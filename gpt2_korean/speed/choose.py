@@ -6,6 +6,7 @@ Decided by the model, the device and the flags; Trainer's part of it is in train
 from contextlib import suppress
 from copy import deepcopy
 from functools import partial
+from importlib import import_module
 from threading import Thread
 
 import torch
@@ -58,14 +59,23 @@ def load_fused_layer(model, arguments):
     language_model, device = unwrap_peft_model(model), arguments.device
     if not _may_be_fused(language_model, arguments):
         return None
-    try:
-        from gpt2_korean.speed import layer as fused_layer
+    how = language_model.config, device, dtype_of(arguments.bf16, arguments.fp16)
+    layer = load_kernels("layer", "Triton 커널을 쓸 수 없어 조금 느리게 학습합니다", *how)
+    return None if layer is None else layer.FUNCTIONS
 
-        fused_layer.try_out(language_model.config, device, dtype_of(arguments.bf16, arguments.fp16))
+
+def load_kernels(name, failure, *how):
+    """A module of this folder once its `try_out(*how)` has compiled what it needs.
+
+    None where this machine cannot, which is told: the words of `failure`.
+    """
+    try:
+        module = import_module(f"gpt2_korean.speed.{name}")
+        module.try_out(*how)
     except Exception as error:  # whatever a compiler and a driver can raise
-        warn_of_failure(error, f"Triton 커널을 쓸 수 없어 조금 느리게 학습합니다 ({type(error).__name__}).")
+        warn_of_failure(error, f"{failure} ({type(error).__name__}).")
         return None
-    return fused_layer.FUNCTIONS
+    return module
 
 
 def load_attention(model, arguments):
@@ -79,14 +89,9 @@ def load_attention(model, arguments):
     dtype = dtype_of(arguments.bf16, arguments.fp16)
     if dtype == torch.float32:
         return fused_layer.masked, False
-    try:
-        from gpt2_korean.speed import attention
-
-        attention.try_out(model.config, arguments.device, dtype)
-    except Exception as error:  # as above
-        warn_of_failure(error, f"어텐션의 Triton 커널을 쓸 수 없어 느리게 학습합니다 ({type(error).__name__}).")
-        return fused_layer.masked, False
-    return attention.fused, True
+    how = model.config, arguments.device, dtype
+    attention = load_kernels("attention", "어텐션의 Triton 커널을 쓸 수 없어 느리게 학습합니다", *how)
+    return (fused_layer.masked, False) if attention is None else (attention.fused, True)
 
 
 def speed_up(model, arguments, machine, blocks, tokens=None):

@@ -13,6 +13,12 @@ MOMENTA = torch.bfloat16  # of a twentieth each: learns as in float32 (benchmark
 
 
 @triton.jit
+def _apart(number, row, column, rows, width, COLUMNS: tl.constexpr):
+    """Where in [n, count, rows, COLUMNS] lies what stands at (row, column) of weight `number`."""
+    return number.to(tl.int64) * rows * width + ((column // COLUMNS) * rows + row) * COLUMNS + column % COLUMNS
+
+
+@triton.jit
 def look_ahead_kernel(addresses_ptr, ahead_ptr, rate, more, rows, width, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
     row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     number, valid, places = tl.program_id(2), column < width, row * width + column
@@ -22,7 +28,7 @@ def look_ahead_kernel(addresses_ptr, ahead_ptr, rate, more, rows, width, COLUMNS
     momentum = tl.load(momentum_ptr + places, valid, 0.0).to(tl.float32)
     momentum += rate * (gradient - momentum)
     tl.store(momentum_ptr + places, momentum.to(tl.bfloat16), valid)
-    places = number.to(tl.int64) * rows * width + ((column // COLUMNS) * rows + row) * COLUMNS + column % COLUMNS
+    places = _apart(number, row, column, rows, width, COLUMNS)
     tl.store(ahead_ptr + places, (momentum + more * gradient).to(ahead_ptr.dtype.element_ty), valid)
 
 
@@ -31,7 +37,7 @@ def take_step_kernel(addresses_ptr, steps_ptr, decay, rows, width, COLUMNS: tl.c
     row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     number, valid = tl.program_id(2), column < width
     weight_ptr = tl.load(addresses_ptr + number).to(tl.pointer_type(tl.float32)) + row * width + column
-    places = number.to(tl.int64) * rows * width + ((column // COLUMNS) * rows + row) * COLUMNS + column % COLUMNS
+    places = _apart(number, row, column, rows, width, COLUMNS)
     step = tl.load(steps_ptr + places, valid, 0.0).to(tl.float32)
     tl.store(weight_ptr, step + decay * tl.load(weight_ptr, valid, 0.0), valid)
 

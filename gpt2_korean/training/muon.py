@@ -17,8 +17,8 @@ from torch.optim import AdamW
 from transformers.pytorch_utils import Conv1D
 
 from gpt2_korean.device import computes_bfloat16
-from gpt2_korean.messages import warn_of_failure
 from gpt2_korean.model.embeddings import embedding_layers
+from gpt2_korean.speed.choose import load_kernels
 
 MOMENTUM = 0.95
 # Of three iterations, each the best for what the one before it leaves, that bring singular values from 0.01 to 1
@@ -84,14 +84,8 @@ def _passes(device):
     """`(look_ahead, take_step, the type of momenta)`, for float32 weights: by Triton where it can be compiled."""
     if device.type not in ("cuda", "xpu"):
         return PLAIN
-    try:
-        from gpt2_korean.speed import momentum
-
-        momentum.try_out(device)
-    except Exception as error:  # whatever a compiler and a driver can raise
-        warn_of_failure(error, f"Muon의 Triton 커널을 쓸 수 없어 조금 느리게 학습합니다 ({type(error).__name__}).")
-        return PLAIN
-    return momentum.FUNCTIONS
+    kernels = load_kernels("momentum", "Muon의 Triton 커널을 쓸 수 없어 조금 느리게 학습합니다", device)
+    return PLAIN if kernels is None else kernels.FUNCTIONS
 
 
 def _look_ahead(gradients, momenta, ahead, rate, more):
