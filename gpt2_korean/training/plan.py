@@ -14,8 +14,10 @@ from gpt2_korean.model.gpt2 import is_gpt2
 # that is carried over have to decay; one that begins with nothing learns more without (benchmarks/RESULTS.md).
 OFTEN = 4
 MUON = "muon"  # the value of --optim that is ours alone: see muon.py
-# The peak learning rate times the model's width, and the most that it is.
-RATES = {MUON: (1.0, 2e-3), "adamw": (0.5, 1e-3), "adamw, often": (0.3, 1e-3)}
+# A text that is read more often than so many times Muon learns by heart sooner than AdamW.
+MUON_EPOCHS = 8
+# The peak learning rate times the model's width where a text is read seldom, and often; the most that it is.
+RATES = {MUON: (1.0, 0.6, 2e-3), "adamw": (0.5, 0.3, 1e-3)}
 ADAPTER = 3  # times that rate is an adapter's
 # Muon's work is the same for any number of tokens: so many of them a step, for each of the width, make it pay.
 MUON_TOKENS = 4
@@ -36,9 +38,9 @@ def propose(
         return {}
     anew, reading = "어휘가 새것이므로" if new_vocabulary else "처음부터 배우므로", f"글을 {epochs:.3g}번 읽으므로"
     often, open_to_muon = epochs > OFTEN, not {"optim", "learning_rate"} & set(settled)
-    chooses_muon = open_to_muon and not often and tokens_per_step >= MUON_TOKENS * width
-    rate, most = RATES[MUON if uses_muon or chooses_muon else "adamw, often" if often else "adamw"]
-    rate = _rounded(min(most, rate / width) * (ADAPTER if adapter else 1))
+    chooses_muon = open_to_muon and epochs <= MUON_EPOCHS and tokens_per_step >= MUON_TOKENS * width
+    seldom_rate, often_rate, most = RATES[MUON if uses_muon or chooses_muon else "adamw"]
+    rate = _rounded(min(most, (often_rate if often else seldom_rate) / width) * (ADAPTER if adapter else 1))
     plan = {"learning_rate": (rate, anew), "warmup_steps": (WARM_UP, anew)}
     if chooses_muon:
         plan = {"optim": (MUON, anew), **plan}

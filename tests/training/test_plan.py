@@ -31,10 +31,10 @@ def test_what_goes_on_with_its_own_vocabulary_keeps_the_defaults():
 def test_a_text_read_seldom_is_learnt_fast_and_one_read_often_is_not_learnt_by_heart():
     seldom, often = values_of(epochs=plan.OFTEN), values_of(epochs=plan.OFTEN + 0.1)
     assert (seldom["optim"], seldom["dropout"], seldom["weight_decay"]) == ("muon", 0.0, 0.3)
-    assert "optim" not in often and "dropout" not in often and often["weight_decay"] == 1.0
+    assert "dropout" not in often and often["weight_decay"] == 1.0
     assert often["learning_rate"] < seldom["learning_rate"]
     from_nothing = values_of(new=False, scratch=True, epochs=plan.OFTEN + 0.1)
-    assert set(from_nothing) == {"learning_rate", "warmup_steps"}
+    assert set(from_nothing) == {"optim", "learning_rate", "warmup_steps"}
     assert seldom["warmup_steps"] == often["warmup_steps"] == plan.WARM_UP
 
 
@@ -58,9 +58,10 @@ def test_an_adapter_takes_what_a_whole_model_takes_at_a_higher_rate():
     assert settle(["--learning_rate=1e-4"], lora_rank=4, learning_rate=1e-4)[0].learning_rate == 1e-4
 
 
-def test_muon_is_proposed_where_its_work_is_small_beside_that_of_the_tokens():
-    assert values_of(tokens=4 * 1024)["optim"] == "muon"
-    for less in ({"tokens": 4 * 1024 - 1}, {"settled": {"optim"}}, {"settled": {"learning_rate"}}):
+def test_muon_is_proposed_where_its_work_is_small_beside_that_of_the_tokens_and_a_text_is_not_learnt_by_heart():
+    assert values_of(tokens=4 * 1024)["optim"] == values_of(epochs=plan.MUON_EPOCHS)["optim"] == "muon"
+    too_often = {"epochs": plan.MUON_EPOCHS + 0.1}
+    for less in ({"tokens": 4 * 1024 - 1}, {"settled": {"optim"}}, {"settled": {"learning_rate"}}, too_often):
         assert "optim" not in values_of(**less)
 
 
