@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import adaptation
 
 from gpt2_korean.model.embeddings import NEW_EMBEDDINGS
-from gpt2_korean.text.vocabulary import END_OF_TEXT, spent, train_bpe, wrap
+from gpt2_korean.text.vocabulary import END_OF_TEXT, spent, wrap
 
 WAYS = ("gpt2", "digits", "particles", "superwords")
 ENDINGS = (
@@ -95,6 +95,23 @@ def learn(way, texts, options):
     cuts = {"digits": [pre_tokenizers.Digits(individual_digits=True)]}
     cuts["particles"] = [pre_tokenizers.Split(Regex(PARTICLE), "isolated")]
     return train_bpe(texts, options.vocab_size, *cuts.get(way, []))
+
+
+def train_bpe(texts, vocab_size, *cuts):
+    """A byte-level BPE by tokenizers; `cuts` are pre-tokenizers that divide a text before GPT-2's does."""
+    tokenizer = Tokenizer(models.BPE())
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*cuts, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer, length=len(texts))
+    return tokenizer
 
 
 def learn_superwords(texts, vocab_size):

@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, say, warn
+from gpt2_korean.text import bpe
 from gpt2_korean.text.cache import keep, kept_beside
 from gpt2_korean.text.chat_template import MARKS, encode_texts, hold_conversations, keep_one_template
 from gpt2_korean.text.documents import count_characters, sample_texts
@@ -95,7 +96,7 @@ def learn_tokenizer(documents, vocab_size, context_length):
     What is learnt from an IterableDataset is not kept. Where there are conversations, it has the MARKS of their turns.
     """
     marks = list(MARKS.values()) if hold_conversations(documents) else []
-    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    code = hashlib.sha256(Path(__file__).read_bytes() + Path(bpe.__file__).read_bytes()).hexdigest()[:16]
     kept = kept_beside(documents, f"tokenizer-{vocab_size}-{len(marks)}-{code}.json")
     if kept is not None and kept.exists():
         return wrap(context_length, tokenizer_file=str(kept))
@@ -104,7 +105,7 @@ def learn_tokenizer(documents, vocab_size, context_length):
     of_how_many = f"{characters:,}자에서 고르게 뽑은 " if characters and sampled < characters else ""
     say(f"글 {of_how_many}{sampled:,}자에서 어휘를 배웁니다.")
     tokenizer = train_tokenizer(texts, vocab_size, context_length, marks)
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc would keep the gigabyte that learning took
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc would keep much of what learning took
         ctypes.CDLL(None).malloc_trim(0)
     keep(kept, tokenizer.backend_tokenizer.to_str(pretty=True).encode())
     return tokenizer
@@ -117,13 +118,19 @@ def train_tokenizer(texts, vocab_size, context_length, marks=()):
     multiple of 128 that it gives. `<|endoftext|>` (id 0) is begin, end and padding alike; `marks` are special
     tokens too, from id 1 on. The same texts give the same tokenizer, a PreTrainedTokenizerFast.
     """
-    tokenizer = train_bpe(texts, vocab_size, marks=marks)
-    size = tokenizer.get_vocab_size()
-    whole_tiles = size // TILE * TILE
-    if size > whole_tiles > 256:
+    special = [END_OF_TEXT, *marks]
+    stand_ins = {byte: chr(point) for point, byte in byte_alphabet().items()}
+    alphabet = sorted(stand_ins, key=stand_ins.get)
+    words = {word.encode(): count for word, count in bpe.count_words(texts).items()}
+    merges = bpe.learn_merges(words, vocab_size - len(special) - len(alphabet), alphabet)
+    merges = [tuple("".join(stand_ins[byte] for byte in token) for token in pair) for pair in merges]
+    tokens = [*special, *map(stand_ins.get, alphabet), *dict.fromkeys(map("".join, merges))]
+    whole_tiles = len(tokens) // TILE * TILE
+    if len(tokens) > whole_tiles > 256:
         # Merges are learnt in order, so the smaller vocabulary is the larger one's beginning.
-        tokenizer = train_bpe(texts, whole_tiles, marks=marks)
-    return wrap(context_length, tokenizer_object=tokenizer)
+        tokens = tokens[:whole_tiles]
+        merges = merges[: list(map("".join, merges)).index(tokens[-1]) + 1]
+    return wrap(context_length, tokenizer_object=byte_level_bpe(tokens, merges, special))
 
 
 def wrap(context_length, **source):
@@ -134,25 +141,16 @@ def wrap(context_length, **source):
     return PreTrainedTokenizerFast(**source, **ends, model_max_length=context_length)
 
 
-def train_bpe(texts, vocab_size, *cuts, marks=()):
-    """A byte-level tokenizers.Tokenizer; `cuts` are pre-tokenizers that divide a text before GPT-2's does, `marks` more
-    special tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def byte_level_bpe(tokens, merges, special):
+    """A tokenizers.Tokenizer of `tokens` (list of str by id, `special` ones among them) and `merges`, pairs of them."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*cuts, byte_level]) if cuts else byte_level
+    # Without a prefix and a suffix as in GPT-2's own file, and not none at all: read and saved, it stays the same.
+    no_affixes = {"continuing_subword_prefix": "", "end_of_word_suffix": ""}
+    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, merges, **no_affixes))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=2,
-        special_tokens=[END_OF_TEXT, *marks],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        continuing_subword_prefix="",  # as in GPT-2's own file, and not none at all: read and saved, it stays the same
-        end_of_word_suffix="",
-        show_progress=False,  # it is English, and leaves blank lines
-    )
-    tokenizer.train_from_iterator(texts, trainer, length=len(texts))
+    tokenizer.add_special_tokens(special)
     return tokenizer
 
 

@@ -1,0 +1,119 @@
+"""Texts → the merges of a byte-level BPE.
+
+Byte-pair encoding as Sennrich et al. 2016 (arXiv 1508.07909) learn it: the two neighbouring tokens that occur most
+often become one, again and again. Of bytes, in words as GPT-2 cuts them (Radford et al. 2019). The merges are those of
+tokenizers' BpeTrainer, in less than half of its time on two cores (benchmarks/RESULTS.md).
+"""
+
+import heapq
+import itertools
+from collections import Counter
+
+import numpy as np
+
+END = -1  # stands between words
+GONE = -2  # stands where the second token of a pair began, which is part of the first since
+
+
+def count_words(texts):
+    """How often each of GPT-2's words occurs in a list of str, `{word: count}`; none reaches into the next text."""
+    import regex
+    from tiktoken_ext.openai_public import r50k_pat_str
+
+    return Counter(itertools.chain.from_iterable(map(regex.compile(r50k_pat_str).findall, texts)))
+
+
+def learn_merges(words, most, alphabet, least=2):
+    """The pairs of bytes that become tokens, `[(left, right)]` in order, at most as many as make `most` new tokens.
+
+    words: `{bytes: count}`. A pair is merged if it occurs `least` times. Of those that occur equally often the first
+    comes first, by the ids of its tokens: 0 to 255 are the bytes in the order of `alphabet`, then tokens as they come.
+    """
+    ids, counts = _lay_out(words, alphabet)
+    starts = np.arange(len(ids))  # at the place of a token's last byte stands where its first one is
+    # A pair and where it stands are one number of 63 bits: its left id, its right one, the place.
+    place_bits = len(ids).bit_length()
+    id_bits = (63 - place_bits) // 2
+    most = min(most, (1 << id_bits) - len(alphabet))
+    queue, order = [], itertools.count()
+
+    def wait(group, rank=0):
+        """Queue the pair of that rank; those behind it follow once it is taken."""
+        if rank < len(group[0]):
+            heapq.heappush(queue, (-group[0][rank], int(group[1][rank]), next(order), group, rank))
+
+    def find(left_ids, right_ids, places):
+        return ((left_ids << id_bits | right_ids) << place_bits) | places
+
+    lefts = np.flatnonzero((ids[:-1] != END) & (ids[1:] != END))
+    wait(_group(find(ids[lefts], ids[lefts + 1], lefts), place_bits, counts, least))
+    tokens = [bytes([byte]) for byte in alphabet]
+    known, merges = {token: number for number, token in enumerate(tokens)}, []
+    while queue and len(tokens) < len(alphabet) + most:
+        minus_count, pair, _, group, rank = heapq.heappop(queue)
+        wait(group, rank + 1)
+        left, right = divmod(pair, 1 << id_bits)
+        lefts = group[4][group[2][rank] : group[3][rank]]
+        # A pair arises only where one of its tokens does, so no places are missing. Since then some may have gone.
+        rights = lefts + len(tokens[left])
+        stayed = ((ids.take(lefts) == left) & (ids.take(rights) == right)).nonzero()[0]
+        if len(stayed) < len(lefts):
+            lefts, rights = lefts.take(stayed), rights.take(stayed)
+            count = int(counts.take(lefts).sum())
+            if count < -minus_count:
+                if count >= least:
+                    wait(([count], [pair], [0], [len(lefts)], lefts))
+                continue
+        merges.append((tokens[left], tokens[right]))
+        if left == right:
+            lefts = _every_other(lefts, len(tokens[left]))
+            rights = lefts + len(tokens[left])
+        token = tokens[left] + tokens[right]
+        number = known.setdefault(token, len(tokens))
+        behind = lefts + len(token)
+        ids[lefts], ids[rights], starts[behind - 1] = number, GONE, lefts
+        if number == len(tokens):
+            tokens.append(token)
+        else:  # what was a token already stands elsewhere too: in runs of a letter, of odd and even parts
+            lefts = np.flatnonzero(ids == number)
+            behind = lefts + len(token)
+        before = starts.take(lefts - 1)
+        left_ids, right_ids = ids.take(before), ids.take(behind)
+        follows = (left_ids != END).nonzero()[0]
+        leads = ((right_ids != END) & (right_ids != number)).nonzero()[0]  # two of the new ones: told by the second
+        found = (
+            find(left_ids.take(follows), number, before.take(follows)),
+            find(number, right_ids.take(leads), lefts.take(leads)),
+        )
+        wait(_group(np.concatenate(found), place_bits, counts, least))
+    return merges
+
+
+def _lay_out(words, alphabet):
+    """`(ids, counts)`, int64 by place: the bytes of all words in a row, END around each; how often its word occurs."""
+    spelt = [word for word in words if len(word) > 1]
+    sizes = np.fromiter(map(len, spelt), np.int64, len(spelt)) + 1
+    ids = np.argsort(np.frombuffer(bytes(alphabet), np.uint8))[np.frombuffer(b"\0".join([b"", *spelt, b""]), np.uint8)]
+    ids[np.concatenate(([0], sizes.cumsum()))] = END
+    counts = np.fromiter(map(words.__getitem__, spelt), np.int64, len(spelt))
+    return ids, np.concatenate(([0], counts.repeat(sizes)))
+
+
+def _group(found, place_bits, counts, least):
+    """The different pairs, the most frequent first: `(how often, pairs, from, to, places)`; the places of each lie in a
+    row of `places`, from … to …, ascending."""
+    found.sort()
+    pairs, places = found >> place_bits, found & (1 << place_bits) - 1
+    begins = np.concatenate(([True], pairs[1:] != pairs[:-1]))[: len(pairs)].nonzero()[0]
+    often = np.add.reduceat(counts.take(places), begins) if len(pairs) else begins
+    ends = np.concatenate((begins[1:], [len(pairs)]))
+    order = (-often).argsort(kind="stable")[: (often >= least).sum()]
+    begins = begins.take(order)
+    return often.take(order).tolist(), pairs.take(begins), begins, ends.take(order), places
+
+
+def _every_other(places, size):
+    """Of a pair of two equal tokens of `size` bytes, the ascending places of which none overlaps the one before it."""
+    number = np.arange(len(places))
+    new_run = np.concatenate(([True], places[1:] - places[:-1] != size))
+    return places[(number - np.maximum.accumulate(number * new_run)) % 2 == 0]
