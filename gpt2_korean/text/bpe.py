@@ -39,8 +39,9 @@ def learn_merges(words, most, alphabet, least=2):
 
     def wait(group, rank=0):
         """Queue the pair of that rank; those behind it follow once it is taken."""
-        if rank < len(group[0]):
-            heapq.heappush(queue, (-group[0][rank], int(group[1][rank]), next(order), group, rank))
+        often, pairs = group[:2]
+        if rank < len(often):
+            heapq.heappush(queue, (-often[rank], int(pairs[rank]), next(order), group, rank))
 
     def find(left_ids, right_ids, places):
         return ((left_ids << id_bits | right_ids) << place_bits) | places
@@ -53,12 +54,12 @@ def learn_merges(words, most, alphabet, least=2):
         minus_count, pair, _, group, rank = heapq.heappop(queue)
         wait(group, rank + 1)
         left, right = divmod(pair, 1 << id_bits)
-        lefts = group[4][group[2][rank] : group[3][rank]]
+        _, _, begins, ends, places = group
+        lefts, size = places[begins[rank] : ends[rank]], len(tokens[left])
         # A pair arises only where one of its tokens does, so no places are missing. Since then some may have gone.
-        rights = lefts + len(tokens[left])
-        stayed = ((ids.take(lefts) == left) & (ids.take(rights) == right)).nonzero()[0]
+        stayed = ((ids.take(lefts) == left) & (ids.take(lefts + size) == right)).nonzero()[0]
         if len(stayed) < len(lefts):
-            lefts, rights = lefts.take(stayed), rights.take(stayed)
+            lefts = lefts.take(stayed)
             count = int(counts.take(lefts).sum())
             if count < -minus_count:
                 if count >= least:
@@ -66,19 +67,16 @@ def learn_merges(words, most, alphabet, least=2):
                 continue
         merges.append((tokens[left], tokens[right]))
         if left == right:
-            lefts = _every_other(lefts, len(tokens[left]))
-            rights = lefts + len(tokens[left])
+            lefts = _every_other(lefts, size)
         token = tokens[left] + tokens[right]
         number = known.setdefault(token, len(tokens))
-        behind = lefts + len(token)
-        ids[lefts], ids[rights], starts[behind - 1] = number, GONE, lefts
+        ids[lefts], ids[lefts + size], starts[lefts + len(token) - 1] = number, GONE, lefts
         if number == len(tokens):
             tokens.append(token)
         else:  # what was a token already stands elsewhere too: in runs of a letter, of odd and even parts
             lefts = np.flatnonzero(ids == number)
-            behind = lefts + len(token)
         before = starts.take(lefts - 1)
-        left_ids, right_ids = ids.take(before), ids.take(behind)
+        left_ids, right_ids = ids.take(before), ids.take(lefts + len(token))
         follows = (left_ids != END).nonzero()[0]
         leads = ((right_ids != END) & (right_ids != number)).nonzero()[0]  # two of the new ones: told by the second
         found = (
