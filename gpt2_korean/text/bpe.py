@@ -13,6 +13,7 @@ import numpy as np
 
 END = -1  # stands between words
 GONE = -2  # stands where the second token of a pair began, which is part of the first since
+BITS = 32  # a pair of ids is one number, the left one above so many bits
 
 
 def count_words(texts):
@@ -31,10 +32,6 @@ def learn_merges(words, most, alphabet, least=2):
     """
     ids, counts = _lay_out(words, alphabet)
     starts = np.arange(len(ids))  # at the place of a token's last byte stands where its first one is
-    # A pair and where it stands are one number of 63 bits: its left id, its right one, the place.
-    place_bits = len(ids).bit_length()
-    id_bits = (63 - place_bits) // 2
-    most = min(most, (1 << id_bits) - len(alphabet))
     queue, order = [], itertools.count()
 
     def wait(group, rank=0):
@@ -43,17 +40,15 @@ def learn_merges(words, most, alphabet, least=2):
         if rank < len(often):
             heapq.heappush(queue, (-often[rank], int(pairs[rank]), next(order), group, rank))
 
-    def find(left_ids, right_ids, places):
-        return ((left_ids << id_bits | right_ids) << place_bits) | places
-
     lefts = np.flatnonzero((ids[:-1] != END) & (ids[1:] != END))
-    wait(_group(find(ids[lefts], ids[lefts + 1], lefts), place_bits, counts, least))
+    often, both, *where = _group(ids[lefts] << 8 | ids[lefts + 1], lefts, counts, least)
+    wait((often, both >> 8 << BITS | both & 255, *where))
     tokens = [bytes([byte]) for byte in alphabet]
     known, merges = {token: number for number, token in enumerate(tokens)}, []
     while queue and len(tokens) < len(alphabet) + most:
         minus_count, pair, _, group, rank = heapq.heappop(queue)
         wait(group, rank + 1)
-        left, right = divmod(pair, 1 << id_bits)
+        left, right = divmod(pair, 1 << BITS)
         _, _, begins, ends, places = group
         lefts, size = places[begins[rank] : ends[rank]], len(tokens[left])
         # A pair arises only where one of its tokens does, so no places are missing. Since then some may have gone.
@@ -79,11 +74,10 @@ def learn_merges(words, most, alphabet, least=2):
         left_ids, right_ids = ids.take(before), ids.take(lefts + len(token))
         follows = (left_ids != END).nonzero()[0]
         leads = ((right_ids != END) & (right_ids != number)).nonzero()[0]  # two of the new ones: told by the second
-        found = (
-            find(left_ids.take(follows), number, before.take(follows)),
-            find(number, right_ids.take(leads), lefts.take(leads)),
-        )
-        wait(_group(np.concatenate(found), place_bits, counts, least))
+        often, others, *where = _group(left_ids.take(follows), before.take(follows), counts, least)
+        wait((often, others << BITS | number, *where))
+        often, others, *where = _group(right_ids.take(leads), lefts.take(leads), counts, least)
+        wait((often, number << BITS | others, *where))
     return merges
 
 
@@ -97,17 +91,19 @@ def _lay_out(words, alphabet):
     return ids, np.concatenate(([0], counts.repeat(sizes)))
 
 
-def _group(found, place_bits, counts, least):
-    """The different pairs, the most frequent first: `(how often, pairs, from, to, places)`; the places of each lie in a
-    row of `places`, from … to …, ascending."""
+def _group(others, places, counts, least):
+    """What differs among `others`, the most frequent first: `(how often, others, from, to, places)`; the places of each
+    lie in a row of `places`, from … to …, ascending."""
+    place_bits = len(counts).bit_length()
+    found = others << place_bits | places  # as one number they are sorted several times as fast
     found.sort()
-    pairs, places = found >> place_bits, found & (1 << place_bits) - 1
-    begins = np.concatenate(([True], pairs[1:] != pairs[:-1]))[: len(pairs)].nonzero()[0]
-    often = np.add.reduceat(counts.take(places), begins) if len(pairs) else begins
-    ends = np.concatenate((begins[1:], [len(pairs)]))
+    others, places = found >> place_bits, found & (1 << place_bits) - 1
+    begins = np.concatenate(([True], others[1:] != others[:-1]))[: len(others)].nonzero()[0]
+    often = np.add.reduceat(counts.take(places), begins) if len(others) else begins
+    ends = np.concatenate((begins[1:], [len(others)]))
     order = (-often).argsort(kind="stable")[: (often >= least).sum()]
     begins = begins.take(order)
-    return often.take(order).tolist(), pairs.take(begins), begins, ends.take(order), places
+    return often.take(order).tolist(), others.take(begins), begins, ends.take(order), places
 
 
 def _every_other(places, size):
