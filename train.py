@@ -1,13 +1,15 @@
 """Fine-tune a GPT-2 on Korean text: argv → options → texts → vocabulary → blocks → Trainer → output_dir."""
 
 import sys
+from functools import partial
 
 from gpt2_korean.checkpoints.lock import own_output_dir
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import print_once, run_script, say, tracebacks_in
 from gpt2_korean.model.find import check_block_size, find_start
 from gpt2_korean.model.gpt2 import context_length
-from gpt2_korean.text.ahead import begin_reading
+from gpt2_korean.model.tokenizer import find_tokenizer
+from gpt2_korean.text.ahead import begin_ahead
 from gpt2_korean.text.documents import Texts, find_texts, read_texts
 from gpt2_korean.text.prompts import sample_prompts
 from gpt2_korean.training.record import recorded
@@ -27,7 +29,6 @@ def main(argv=None):
 
 def show(options):
     from gpt2_korean.checkpoints.same_run import learns_prompts
-    from gpt2_korean.model.tokenizer import find_tokenizer
     from gpt2_korean.text.show import show_texts
 
     texts = read_texts(find_texts(options.text), options.text, options.do_eval, options.given["seed"])
@@ -45,7 +46,8 @@ def learn(options, stop):
         files, prompts = find_texts(options.text), sample_prompts(options.learning.sample_prompts)
         start = find_start(options.model, options.output)
         check_block_size(options.text.block_size, start)
-        begin_reading(files, options.text)
+        read = partial(read_texts, files, options.text, options.do_eval, options.given["seed"])
+        begin_ahead(lambda: find_tokenizer(start, read().main, options.model))
 
         from gpt2_korean.checkpoints.same_run import check_same_run, learns_prompts
         from gpt2_korean.model.load import load_start
@@ -61,7 +63,7 @@ def learn(options, stop):
         from gpt2_korean.training.run import build_trainer, learn_blocks, show_progress
 
         arguments = set_up_machine(options.machine, options.learning, record)
-        texts = read_texts(files, options.text, options.do_eval, arguments.seed)
+        texts = read()
         with arguments.main_process_first():  # it learns the vocabulary, which the other ranks then read
             model, own = load_start(start, texts.train, options.model)
             end_kernels = begin_kernels(model, arguments)
@@ -95,7 +97,8 @@ def learn(options, stop):
 def measure(options, stop):
     files, start = find_texts(options.text), find_start(options.model)
     check_block_size(options.text.block_size, start)
-    begin_reading(files, options.text)
+    read = partial(read_texts, files, options.text, True, options.given["seed"])
+    begin_ahead(read)
 
     from gpt2_korean.model.load import load_start
     from gpt2_korean.model.packing import can_pack_documents
@@ -106,7 +109,7 @@ def measure(options, stop):
     from gpt2_korean.training.run import build_trainer
 
     arguments = set_up_machine(options.machine, options.learning)
-    texts = read_texts(files, options.text, True, arguments.seed)
+    texts = read()
     model, tokenizer = load_start(start, texts.main, options.model)
     texts = Texts(held_out=texts.held_out)
     room = context_length(model.config)

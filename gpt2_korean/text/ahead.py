@@ -1,4 +1,4 @@
-"""The texts of a run, read by a process of their own while this one imports torch: each takes seconds."""
+"""What a run makes of its texts, made by a process of its own while this one imports torch: each takes seconds."""
 
 import multiprocessing
 import os
@@ -6,24 +6,22 @@ import signal
 import sys
 from contextlib import suppress
 
-from gpt2_korean.text.documents import read_corpus, reading_options
 
-
-def begin_reading(files, options):
-    """Have a fork read the Texts `files` into the cache by `options` (a TextOptions); read_texts then waits for it.
+def begin_ahead(work):
+    """Have a fork do `work()`, whose results are kept in the cache; whoever needs one of them waits for it there.
 
     Not where torch is there already: with its threads a fork is not safe, and there is nothing to wait for. Of several
-    ranks the first does it. What cannot be read is left to read_texts, which tells of it.
+    ranks the first does it. What it has to say, or what fails, is left to those who need it and do it again.
     """
     if sys.platform == "linux" and "torch" not in sys.modules and os.environ.get("RANK", "0") == "0":
-        multiprocessing.get_context("fork").Process(target=_read, args=(files, options), daemon=True).start()
+        multiprocessing.get_context("fork").Process(target=_work_in_silence, args=(work,), daemon=True).start()
 
 
-def _read(files, options):
+def _work_in_silence(work):
     signal.set_wakeup_fd(-1)  # signals that come to it are not our parent's
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
+    os.environ["RANK"] = "1"  # of several ranks the first alone speaks; progress is shown all the same
     with suppress(Exception):
-        for each in filter(None, (files.train, files.held_out)):
-            read_corpus(each, **reading_options(options))
+        work()

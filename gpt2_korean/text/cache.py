@@ -61,6 +61,15 @@ def kept_beside(dataset, name):
     return Path(files[0]["filename"]).with_name(f"{dataset._fingerprint}-{name}") if files else None
 
 
+@contextlib.contextmanager
+def one_makes(path):
+    """Of several processes that come to make what is kept at a path of kept_beside, one is in here and others wait."""
+    from filelock import FileLock
+
+    with contextlib.nullcontext() if path is None else FileLock(f"{path}.lock"):
+        yield
+
+
 def keep(path, content):
     """Write bytes to a path of kept_beside, whole or not at all; without a path nothing is written."""
     if path is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gpt2_korean.messages import UserError, say, warn
 from gpt2_korean.text import bpe
-from gpt2_korean.text.cache import keep, kept_beside
+from gpt2_korean.text.cache import keep, kept_beside, one_makes
 from gpt2_korean.text.chat_template import MARKS, encode_texts, hold_conversations, keep_one_template
 from gpt2_korean.text.documents import count_characters, sample_texts
 from gpt2_korean.text.end_of_text import settle_ends
@@ -104,10 +104,13 @@ def learn_tokenizer(documents, vocab_size, context_length):
     sampled, characters = sum(map(len, texts)), count_characters(documents, "length")
     of_how_many = f"{characters:,}자에서 고르게 뽑은 " if characters and sampled < characters else ""
     say(f"글 {of_how_many}{sampled:,}자에서 어휘를 배웁니다.")
-    tokenizer = train_tokenizer(texts, vocab_size, context_length, marks)
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc would keep much of what learning took
-        ctypes.CDLL(None).malloc_trim(0)
-    keep(kept, tokenizer.backend_tokenizer.to_str(pretty=True).encode())
+    with one_makes(kept):
+        if kept is not None and kept.exists():
+            return wrap(context_length, tokenizer_file=str(kept))
+        tokenizer = train_tokenizer(texts, vocab_size, context_length, marks)
+        with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc would keep much of what learning took
+            ctypes.CDLL(None).malloc_trim(0)
+        keep(kept, tokenizer.backend_tokenizer.to_str(pretty=True).encode())
     return tokenizer
 
 

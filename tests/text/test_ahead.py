@@ -1,4 +1,4 @@
-"""A process of its own reads the texts while torch is imported; what is said or wrong is left to who needs them."""
+"""A process of its own makes of the texts what it can while torch is imported; what fails is told by others."""
 
 import os
 import subprocess
@@ -10,10 +10,16 @@ from conftest import ROOT
 SCRIPT = """
 import multiprocessing, sys
 from gpt2_korean.cli.train_options import parse_train_options
-from gpt2_korean.text import ahead, documents
-options = parse_train_options(["--do_train", "--model_type=scratch-mini", f"--dataset_path={sys.argv[1]}"]).text
-files = documents.find_texts(options)
-ahead.begin_reading(files, options)
+from gpt2_korean.model.find import Start
+from gpt2_korean.model.tokenizer import find_tokenizer
+from gpt2_korean.text import ahead, documents, vocabulary
+options = parse_train_options(["--do_train", "--model_type=scratch-mini", f"--dataset_path={sys.argv[1]}"])
+files = documents.find_texts(options.text)
+def read():
+    return documents.read_texts(files, options.text, False, 0)
+def find():
+    return find_tokenizer(Start("scratch-mini"), read().main, options.model)[0]
+ahead.begin_ahead(find)
 children = multiprocessing.active_children()
 print(len(children), "torch" in sys.modules)
 for child in children:
@@ -21,8 +27,9 @@ for child in children:
         child.kill()
     child.join()
 if "kept" in sys.argv:
-    documents.read_documents = None  # may not be called again
-print(documents.read_texts(files, options, False, 0).train["text"][:])
+    documents.read_documents = vocabulary.train_tokenizer = None  # may not be called again
+print(read().train["text"][:])
+print(len(find()))
 """
 
 
@@ -35,14 +42,16 @@ def read(path, *words, **environment):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process is not forked")
-def test_texts_are_read_ahead_once_and_by_half_is_as_not_at_all(tmp_path):
+def test_texts_are_read_and_learnt_ahead_once_and_by_half_is_as_not_at_all(tmp_path):
     (tmp_path / "글.txt").write_text("가나\n\n다라\n", "utf-8")
-    lines, _ = read(tmp_path / "글.txt", "kept")
-    assert lines == ["1 False", str(["가나", "다라"])]
+    lines, err = read(tmp_path / "글.txt", "kept")
+    assert lines == ["1 False", str(["가나", "다라"]), "257"], err
+    # It is told once that texts are read, though two processes did: the first in silence.
+    assert err.count("글.txt") == 2, err  # as the texts are read, and again as the tokenizer is found
     (tmp_path / "또.txt").write_text("마바\n\n사아\n", "utf-8")
-    assert read(tmp_path / "또.txt", "killed")[0] == ["1 False", str(["마바", "사아"])]
+    assert read(tmp_path / "또.txt", "killed")[0] == ["1 False", str(["마바", "사아"]), "257"]
     # Of several ranks the first reads, the others wait where they need it.
-    assert read(tmp_path / "또.txt", RANK="1")[0] == ["0 False", str(["마바", "사아"])]
+    assert read(tmp_path / "또.txt", RANK="1")[0] == ["0 False", str(["마바", "사아"]), "257"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process is not forked")

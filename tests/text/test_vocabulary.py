@@ -1,5 +1,6 @@
 """A Korean vocabulary for an English model: whole, of every string, agreed on everywhere."""
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -32,6 +33,15 @@ def test_the_same_text_gives_the_same_vocabulary_and_a_second_time_from_the_cach
     kept = vocabulary.learn_tokenizer(documents, 2048, 32)
     assert kept.backend_tokenizer.to_str() == first.backend_tokenizer.to_str()
     assert (kept.eos_token_id, kept.pad_token_id, kept.model_max_length) == (0, 0, 32)
+
+
+def test_of_two_that_learn_the_same_vocabulary_at_once_one_waits_for_the_other(documents, monkeypatch):
+    calls, train = [], vocabulary.train_tokenizer
+    monkeypatch.setattr(vocabulary, "train_tokenizer", lambda *given: calls.append(given) or train(*given))
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(lambda _: vocabulary.learn_tokenizer(documents, 1408, 32), range(2))
+    assert len(calls) == 1 and len(first) == 1408
+    assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
 
 
 def test_of_a_large_corpus_a_sample_is_learnt_whose_size_is_told(documents, monkeypatch, capsys):
