@@ -151,10 +151,16 @@ def sample_texts(documents, characters):
 
     Of an endless IterableDataset, the first 10,000.
     """
-    if not hasattr(documents, "num_rows"):
+    step = sampling_step(documents, characters)
+    if step is None:
         return [row["text"] for row in documents.take(10_000) if row["text"]]
-    step = math.ceil(count_characters(documents, "length") / characters)
     return [text for texts in arrow_column(documents, "text", step) for text in texts.to_pylist()]
+
+
+def sampling_step(documents, characters):
+    """Every how many documents of a Dataset one is taken to have about `characters` in all; None for a stream."""
+    in_all = count_characters(documents, "length")
+    return None if in_all is None else math.ceil(in_all / characters)
 
 
 def document_batches(documents, size):

@@ -9,11 +9,11 @@ import ctypes
 import hashlib
 from pathlib import Path
 
-from gpt2_korean.messages import UserError, say, warn
+from gpt2_korean.messages import UserError, particle, say, warn
 from gpt2_korean.text import bpe
 from gpt2_korean.text.cache import keep, kept_beside, one_makes
 from gpt2_korean.text.chat_template import MARKS, encode_texts, hold_conversations, keep_one_template
-from gpt2_korean.text.documents import count_characters, sample_texts
+from gpt2_korean.text.documents import count_characters, sample_texts, sampling_step
 from gpt2_korean.text.end_of_text import settle_ends
 from gpt2_korean.text.folders import find_path
 
@@ -100,13 +100,14 @@ def learn_tokenizer(documents, vocab_size, context_length):
     kept = kept_beside(documents, f"tokenizer-{vocab_size}-{len(marks)}-{code}.json")
     if kept is not None and kept.exists():
         return wrap(context_length, tokenizer_file=str(kept))
-    texts = sample_texts(documents, SAMPLED_CHARACTERS)
-    sampled, characters = sum(map(len, texts)), count_characters(documents, "length")
-    of_how_many = f"{characters:,}자에서 고르게 뽑은 " if characters and sampled < characters else ""
-    say(f"글 {of_how_many}{sampled:,}자에서 어휘를 배웁니다.")
-    with one_makes(kept):
+    step = sampling_step(documents, SAMPLED_CHARACTERS)
+    part = f" 가운데 고르게 뽑은 {particle(f'1/{step}', '으로/로')}" if step and step > 1 else "로"
+    beginning = "글의 앞부분으로" if step is None else f"글 {count_characters(documents, 'length'):,}자{part}"
+    say(f"{beginning} 어휘를 배웁니다.")
+    with one_makes(kept):  # the process that reads ahead may be learning it
         if kept is not None and kept.exists():
             return wrap(context_length, tokenizer_file=str(kept))
+        texts = sample_texts(documents, SAMPLED_CHARACTERS)
         tokenizer = train_tokenizer(texts, vocab_size, context_length, marks)
         with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc would keep much of what learning took
             ctypes.CDLL(None).malloc_trim(0)

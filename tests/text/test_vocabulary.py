@@ -1,5 +1,6 @@
 """A Korean vocabulary for an English model: whole, of every string, agreed on everywhere."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -52,7 +53,10 @@ def test_of_a_large_corpus_a_sample_is_learnt_whose_size_is_told(documents, monk
     )
     vocabulary.learn_tokenizer(documents.select(range(0, len(documents), 2)), 2048, 32)
     taken = sum(map(len, learnt_from))
-    assert 5_000 < taken < 21_000 and f"고르게 뽑은 {taken:,}자에서" in capsys.readouterr().err
+    shown = re.search(r"글 ([\d,]+)자 가운데 고르게 뽑은 1/(\d+)", capsys.readouterr().err)
+    characters, step = int(shown[1].replace(",", "")), int(shown[2])
+    assert characters == sum(map(len, documents["text"][::2])) and 5_000 < taken < 21_000
+    assert characters / step == pytest.approx(taken, rel=0.3)
 
 
 def test_a_vocabulary_is_of_whole_tiles_however_small_the_corpus(sample_texts):
