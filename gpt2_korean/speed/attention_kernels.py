@@ -55,16 +55,20 @@ def _odd_hash(x):
 
 
 @triton.jit
-def _is_kept(queries, keys, seed_ptr, LEAST: tl.constexpr):
-    """Whether dropout keeps the weights of keys for queries: the product of two hashes is at least LEAST of 2**32.
+def _hash(x, seed_ptr, PART: tl.constexpr):
+    return _odd_hash(x.to(tl.uint32) * 0x9E3779B1 + tl.load(seed_ptr + PART).to(tl.uint32))
 
-    What is left to each weight is one multiplication. Odd numbers are a group under it, so that each product is as
-    evenly spread as the hashes; shares, pairs, triples and rectangles of weights were correlated no more than truly
-    random ones over 20,000 seeds.
+
+@triton.jit
+def _hash_tokens(tokens, heads, head, seed_ptr, PART: tl.constexpr, UNIT: tl.constexpr):
+    """Dropout keeps the weight of a key for a query where the product of their hashes is at least LEAST of 2**32.
+
+    A token's own is that of its tile of UNIT tokens times that of its place therein, so that a loop over tiles hashes
+    one number for each, and what is left to each weight is one multiplication. Odd numbers are a group under it, so
+    that each product is as evenly spread as the hashes; shares, pairs, triples and rectangles of weights, in tiles and
+    across them, were correlated no more than truly random ones over 200,000 seeds.
     """
-    of_query = _odd_hash(queries.to(tl.uint32) * 0x9E3779B1 + tl.load(seed_ptr).to(tl.uint32))
-    of_key = _odd_hash(keys.to(tl.uint32) * 0x85EBCA77 + tl.load(seed_ptr + 1).to(tl.uint32))
-    return of_query * of_key >= LEAST
+    return _hash(tokens // UNIT * heads + head, seed_ptr, PART) * _hash(tokens % UNIT, seed_ptr, PART + 1)
 
 
 @triton.jit
@@ -101,18 +105,25 @@ def _queries(starts_ptr, tokens, QUERIES: tl.constexpr, KEYS: tl.constexpr):
 def attention_kernel(
     q_ptr, k_ptr, v_ptr, starts_ptr, seed_ptr, x_ptr, log_sums_ptr, tokens, stride, head_stride, scale,
     LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
-    """x of a tile of queries, and the logarithms to the base of 2 of their scores' sums, float32 [heads, tokens]."""
+    """x of a tile of queries, and the logarithms to the base of 2 of their scores' sums, float32 [heads, tokens].
+
+    UNIT: the tokens of a tile in the kernels that go over the others, here of_keys' QUERIES; see _hash_tokens.
+    """
     head, heads = tl.program_id(0), tl.num_programs(0)
     q_ptr, k_ptr, v_ptr = q_ptr + head * head_stride, k_ptr + head * head_stride, v_ptr + head * head_stride
     first, queries, reach, low, high, full_low, full_high = _queries(starts_ptr, tokens, QUERIES, KEYS)
     q = _load(q_ptr, first, tokens, stride, QUERIES, WIDTH, BLOCK)
+    if LEAST > 0:
+        of_queries = _hash_tokens(queries, heads, head, seed_ptr, 0, UNIT)
+        of_places = _hash(tl.arange(0, KEYS), seed_ptr, 3)[None, :]
     x, factor = tl.zeros([QUERIES, BLOCK], tl.float32), scale * LOG2_E
     highest, total = tl.full([QUERIES], float("-inf"), tl.float32), tl.zeros([QUERIES], tl.float32)
     for masked in tl.static_range(2):
         for i in range(_count(low, high, full_low, full_high, masked)):
-            key = _tile(i, low, full_low, full_high, masked) * KEYS
+            tile = _tile(i, low, full_low, full_high, masked)
+            key = tile * KEYS
             keys = (key + tl.arange(0, KEYS))[None, :]
             k = _load(k_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
             scores = tl.dot(q, tl.trans(k), input_precision="ieee")
@@ -123,7 +134,7 @@ def attention_kernel(
             weights = tl.exp2(scores * factor - new_highest[:, None])
             total, highest = total * shrink + tl.sum(weights, 1), new_highest
             if LEAST > 0:
-                kept = _is_kept(queries[:, None] * heads + head, keys, seed_ptr, LEAST)
+                kept = (of_queries * _hash(tile, seed_ptr, 2))[:, None] * of_places >= LEAST
                 weights = tl.where(kept, weights, 0.0)
             v = _load(v_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
             x = tl.dot(weights.to(v.dtype), v, x * shrink[:, None], input_precision="ieee")
@@ -136,7 +147,7 @@ def attention_kernel(
 def of_queries_kernel(
     q_ptr, k_ptr, v_ptr, starts_ptr, seed_ptr, x_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_qkv_ptr, parts_ptr,
     tokens, stride, head_stride, scale, LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """The gradient of a tile of queries; along: float32 [heads, tokens], the sums of x times its gradient.
 
@@ -151,10 +162,14 @@ def of_queries_kernel(
     along = tl.sum(x.to(tl.float32) * of_x.to(tl.float32), 1)
     tl.store(along_ptr + head * tokens + queries, along, queries < tokens)
     log_sums = tl.load(log_sums_ptr + head * tokens + queries, queries < tokens, 0.0)
+    if LEAST > 0:
+        of_queries = _hash_tokens(queries, heads, head, seed_ptr, 0, UNIT)
+        of_places = _hash(tl.arange(0, KEYS), seed_ptr, 3)[None, :]
     of_q, factor = tl.zeros([QUERIES, BLOCK], tl.float32), scale * LOG2_E
     for masked in tl.static_range(2):
         for i in range(_count(low, high, full_low, full_high, masked)):
-            key = _tile(i, low, full_low, full_high, masked) * KEYS
+            tile = _tile(i, low, full_low, full_high, masked)
+            key = tile * KEYS
             keys = (key + tl.arange(0, KEYS))[None, :]
             k = _load(k_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
             v = _load(v_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
@@ -164,8 +179,8 @@ def of_queries_kernel(
                 weights = tl.where(_is_seen(queries[:, None], keys, reach), weights, 0.0)
             of_weights = tl.dot(of_x, tl.trans(v), input_precision="ieee")
             if LEAST > 0:
-                kept = _is_kept(queries[:, None] * heads + head, keys, seed_ptr, LEAST)
-                of_weights = tl.where(kept, of_weights * FACTOR, 0.0)
+                kept = (of_queries * _hash(tile, seed_ptr, 2))[:, None] * of_places >= LEAST
+                of_weights = tl.where(kept, of_weights, 0.0) * FACTOR
             of_scores = weights * (of_weights - along[:, None])
             of_q = tl.dot(of_scores.to(k.dtype), k, of_q, input_precision="ieee")
     of_qkv_ptr, parts_ptr, width = of_qkv_ptr + head * WIDTH, parts_ptr + head * WIDTH, heads * WIDTH
@@ -176,7 +191,7 @@ def of_queries_kernel(
 def of_keys_kernel(
     q_ptr, k_ptr, v_ptr, ends_ptr, seed_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_qkv_ptr, parts_ptr,
     tokens, stride, head_stride, scale, LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """The gradients of a tile of keys and of their values: over the queries up to where the last key's piece ends.
 
@@ -194,9 +209,13 @@ def of_keys_kernel(
     v = _load(v_ptr, first, tokens, stride, KEYS, WIDTH, BLOCK)
     of_k, of_v = tl.zeros([KEYS, BLOCK], tl.float32), tl.zeros([KEYS, BLOCK], tl.float32)
     factor = scale * LOG2_E
+    if LEAST > 0:
+        of_keys = _hash_tokens(keys, 1, 0, seed_ptr, 2, UNIT)
+        of_places = _hash(tl.arange(0, QUERIES), seed_ptr, 1)[None, :]
     for masked in tl.static_range(2):
         for i in range(_count(low, high, full_low, full_high, masked)):
-            query = _tile(i, low, full_low, full_high, masked) * QUERIES
+            tile = _tile(i, low, full_low, full_high, masked)
+            query = tile * QUERIES
             queries = query + tl.arange(0, QUERIES)
             q = _load(q_ptr, query, tokens, stride, QUERIES, WIDTH, BLOCK)
             of_x = _load(of_x_ptr, query, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
@@ -209,8 +228,8 @@ def of_keys_kernel(
             of_weights = tl.dot(v, tl.trans(of_x), input_precision="ieee")
             left = weights
             if LEAST > 0:
-                kept = _is_kept(queries[None, :] * heads + head, keys[:, None], seed_ptr, LEAST)
-                left, of_weights = tl.where(kept, weights, 0.0), tl.where(kept, of_weights * FACTOR, 0.0)
+                kept = (of_keys * _hash(tile * heads + head, seed_ptr, 0))[:, None] * of_places >= LEAST
+                left, of_weights = tl.where(kept, weights, 0.0), tl.where(kept, of_weights, 0.0) * FACTOR
             of_v = tl.dot(left.to(q.dtype), of_x, of_v, input_precision="ieee")
             of_scores = weights * (of_weights - along[None, :])
             of_k = tl.dot(of_scores.to(q.dtype), q, of_k, input_precision="ieee")
