@@ -61,11 +61,10 @@ def _check_engine(options):
     asked = f"--quantize={options.quantize}" if options.quantize else f"--engine={options.engine}"
     if options.quantize and options.engine == "torch":
         raise UsageError(f"{asked}: OpenVINO로만 쓸 수 있습니다. --engine=torch를 빼세요.")
-    if options.quantize or options.engine == "openvino":
-        if options.dtype == "float16":
-            raise UsageError(f"{asked}: --dtype=float16으로는 쓸 수 없습니다. --dtype을 빼거나 float32로 주세요.")
-        if find_spec("openvino") is None:
-            raise UsageError(f"{asked}: 패키지가 하나 더 필요합니다: pip install -r requirements-openvino.txt")
+    if options.quantize and options.dtype == "float16":
+        raise UsageError(f"{asked}: --dtype=float16으로는 쓸 수 없습니다. --dtype을 빼거나 float32로 주세요.")
+    if (options.quantize or options.engine == "openvino") and find_spec("openvino") is None:
+        raise UsageError(f"{asked}: 패키지가 하나 더 필요합니다: pip install -r requirements-openvino.txt")
 
 
 def _check_serving(options):

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import torch
 
-from gpt2_korean.device import choose_device, choose_dtype, describe_device, has_graphs, load_ipex, name_dtype
+from gpt2_korean.device import (
+    choose_device,
+    choose_dtype,
+    computes_bfloat16,
+    describe_device,
+    has_graphs,
+    load_ipex,
+    name_dtype,
+)
 from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
 from gpt2_korean.generation.kept import FLAG, keep, read_kept
 from gpt2_korean.generation.weights import named, quantize_weights, read_weights
@@ -79,7 +87,7 @@ def read_model(
     asked = f"--quantize={quantize}" if quantize else f"--engine={engine}" if engine == "openvino" else None
     if asked and device.type != "cpu":
         raise UsageError(f"{asked}: CPU에서만 쓸 수 있습니다. --device=cpu를 더하세요.")
-    openvino = asked or (engine == "auto" and device.type == "cpu" and dtype != torch.float16 and find_spec("openvino"))
+    openvino = asked or (engine == "auto" and device.type == "cpu" and find_spec("openvino"))
     ipex, notice = (None, None) if openvino else load_ipex(device)
     if notice:
         say(notice)
@@ -150,12 +158,17 @@ def _openvino_decoder(config, weights, dtype, quantize):
     from gpt2_korean.generation.openvino_decoder import OpenVINODecoder
     from gpt2_korean.speed.openvino_graph import compile_graph, ready
 
+    bfloat16 = dtype == torch.bfloat16
     if quantize:
         mappings, tensors = [], quantize_weights(weights, config, quantize)
     else:
+        bfloat16 = bfloat16 and computes_bfloat16(torch.device("cpu"))
         mappings = getattr(weights, "mappings", [])
-        tensors = {name: weight.detach().float() for name, weight in named(weights, config).items()}
-    compiled = compile_graph(config, tensors, quantize, dtype == torch.bfloat16)
+        # What the processor does not compute in, weights are kept in: to read them takes longest.
+        matrices = torch.float32 if bfloat16 else dtype
+        tensors = {name: weight.detach() for name, weight in named(weights, config).items()}
+        tensors = {name: weight.to(matrices if weight.ndim == 2 else torch.float32) for name, weight in tensors.items()}
+    compiled = compile_graph(config, tensors, quantize, bfloat16)
     return OpenVINODecoder(config, ready(compiled, mappings), tensors)
 
 

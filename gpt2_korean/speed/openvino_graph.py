@@ -17,6 +17,7 @@ from openvino.op.util import Variable, VariableInfo
 
 # Inputs of a layer that share a scale, cut to 8 bits; of more than quantized.GROUP OpenVINO would cut none.
 INPUTS = {"int8": 128, "int4": 64}
+KINDS = {"torch.float16": ov.Type.f16, "torch.bfloat16": ov.Type.bf16}
 ACTIVATIONS = {"gelu": lambda x: ops.gelu(x, "erf"), "relu": ops.relu}  # the others are GELU by tanh
 
 
@@ -24,7 +25,7 @@ def build_graph(config, weights):
     """The openvino.Model of a GPT-2; config: as config.json has it, gpt2.is_supported.
 
     weights: name → a float32 tensor, as weight_shapes names them and `lm_head.weight` where it is another than the
-        embeddings; of a matrix also `(codes, scales)` of quantized.py, [out, in]. They are not copied.
+        embeddings; a matrix also in 16 bits, or `(codes, scales)` of quantized.py, [out, in]. They are not copied.
     """
     width, heads = config["n_embd"], config["n_head"]
     ids, positions = (_input(name, ov.Type.i64, 2) for name in ("ids", "positions"))
@@ -58,7 +59,7 @@ def build_graph(config, weights):
         state.append(ops.assign(seen, variable))
         return seen
 
-    x = ops.add(ops.gather(embeddings, ids, 0), ops.gather(vector("wpe.weight"), positions, 0))
+    x = ops.add(ops.gather(embeddings, ids, 0), ops.gather(_weight(weights["wpe.weight"]), positions, 0))
     for index in range(config["n_layer"]):
         layer = f"h.{index}"
         qkv = ops.split(linear(f"{layer}.attn.c_attn", norm(f"{layer}.ln_1", x)), 2, 3)
@@ -83,7 +84,7 @@ def _input(name, kind, rank):
 def _weight(weight):
     """A node that gives a weight in float32, of what it is kept in."""
     if not isinstance(weight, tuple):
-        return _constant(weight)
+        return _constant(weight) if weight.itemsize == 4 else _in_16_bits(weight)
     codes, scales = weight
     if codes.ndim == 2:
         return ops.multiply(ops.convert(_constant(codes), ov.Type.f32), _constant(scales))
@@ -91,6 +92,16 @@ def _weight(weight):
     codes = ops.constant(ov.Tensor(codes.numpy(), ov.Shape(shape), ov.Type.i4))
     grouped = ops.multiply(ops.convert(codes, ov.Type.f32), _constant(scales))
     return ops.reshape(grouped, [shape[0], shape[1] * shape[2]], False)
+
+
+def _in_16_bits(tensor):
+    """As _weight; widened as it is read, so that half as much is read of memory."""
+    from torch import int16
+
+    numbers = ov.Tensor(tensor.view(int16).numpy().view(np.float16), ov.Shape(tensor.shape), KINDS[str(tensor.dtype)])
+    widened = ops.convert(ops.constant(numbers, shared_memory=True), ov.Type.f32)
+    widened.get_rt_info()["decompression_0"] = ""  # OpenVINO's own mark; without it all would be widened once, and kept
+    return widened
 
 
 def _constant(tensor):

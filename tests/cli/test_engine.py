@@ -15,9 +15,9 @@ def test_what_openvino_computes_needs_it(asked, monkeypatch):
         parse_generate_options(words)
     monkeypatch.setattr(generate_checks, "find_spec", lambda name: name)
     assert parse_generate_options(words).model.engine in ("auto", "openvino")
-    with pytest.raises(UsageError, match=f"{asked}: --dtype=float16"):
-        parse_generate_options([*words, "--dtype=float16"])
     if "quantize" in asked:
+        with pytest.raises(UsageError, match=f"{asked}: --dtype=float16"):
+            parse_generate_options([*words, "--dtype=float16"])
         with pytest.raises(UsageError, match="--engine=torch를 빼세요"):
             parse_generate_options([*words, "--engine=torch"])
 

@@ -75,6 +75,27 @@ def test_bfloat16_is_as_near_as_that_of_pytorch():
     assert 0 < errors[1] < 2 * errors[0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_are_kept_in_the_16_bits_that_the_processor_does_not_compute_in(dtype, monkeypatch):
+    monkeypatch.setattr(load, "computes_bfloat16", lambda device: False)
+    for changes in SHAPES:
+        model = tiny_gpt2(VOCABULARY, **{"initializer_range": 0.1, **changes})
+        config, tensors = model.config.to_dict(), {name: x.clone() for name, x in model.state_dict().items()}
+        decoder = gpt2_decoder(config, tensors, CPU, dtype, openvino=True)
+        infos = [op.get_rt_info() for op in decoder.request.get_compiled_model().get_runtime_model().get_ops()]
+        kept = [info["outputPrecisions"].astype(str) for info in infos if info["layerType"].astype(str) == "Const"]
+        matrices = sum(weight.ndim == 2 for weight in model.parameters())
+        assert kept.count("f16" if dtype == torch.float16 else "bf16") == matrices
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.copy_(weight.to(dtype) if weight.ndim == 2 else weight)
+            ids = torch.randint(1, VOCABULARY, (4, 20))
+            expected = model(ids).logits[:, 11:].log_softmax(-1)
+        first = decoder.start(ids[:, :12], torch.ones_like(ids[:, :12]), 8).log_softmax(-1)
+        later = [decoder.step(ids[:, place], decoder.reach(place + 1)).log_softmax(-1) for place in range(12, 20)]
+        torch.testing.assert_close(torch.stack([first, *later], 1), expected, rtol=0, atol=1e-4)
+
+
 @pytest.fixture
 def folder(tmp_path, byte_tokenizer):
     return save_tiny_gpt2(tmp_path / "model", byte_tokenizer, n_embd=2 * GROUP)
