@@ -8,7 +8,6 @@ from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import print_once, run_script, say, tracebacks_in
 from gpt2_korean.model.find import check_block_size, find_start
 from gpt2_korean.model.gpt2 import context_length
-from gpt2_korean.model.tokenizer import find_tokenizer
 from gpt2_korean.text.ahead import begin_ahead
 from gpt2_korean.text.documents import Texts, find_texts, read_texts
 from gpt2_korean.text.prompts import sample_prompts
@@ -29,6 +28,7 @@ def main(argv=None):
 
 def show(options):
     from gpt2_korean.checkpoints.same_run import learns_prompts
+    from gpt2_korean.model.tokenizer import find_tokenizer
     from gpt2_korean.text.show import show_texts
 
     texts = read_texts(find_texts(options.text), options.text, options.do_eval, options.given["seed"])
@@ -47,7 +47,13 @@ def learn(options, stop):
         start = find_start(options.model, options.output)
         check_block_size(options.text.block_size, start)
         read = partial(read_texts, files, options.text, options.do_eval, options.given["seed"])
-        begin_ahead(lambda: find_tokenizer(start, read().main, options.model))
+
+        def prepare_texts():
+            from gpt2_korean.model.tokenizer import find_tokenizer  # in the fork alone: numpy has threads
+
+            find_tokenizer(start, read().main, options.model)
+
+        begin_ahead(prepare_texts)
 
         from gpt2_korean.checkpoints.same_run import check_same_run, learns_prompts
         from gpt2_korean.model.load import load_start
