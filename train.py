@@ -53,7 +53,8 @@ def learn(options, stop):
 
             find_tokenizer(start, read().main, options.model)
 
-        begin_ahead(prepare_texts)
+        if not options.text.dataset_name:  # the Hub is asked once, by who tells of it
+            begin_ahead(prepare_texts)
 
         from gpt2_korean.checkpoints.same_run import check_same_run, learns_prompts
         from gpt2_korean.model.load import load_start
@@ -104,7 +105,8 @@ def measure(options, stop):
     files, start = find_texts(options.text), find_start(options.model)
     check_block_size(options.text.block_size, start)
     read = partial(read_texts, files, options.text, True, options.given["seed"])
-    begin_ahead(read)
+    if not options.text.dataset_name:
+        begin_ahead(read)
 
     from gpt2_korean.model.load import load_start
     from gpt2_korean.model.packing import can_pack_documents
