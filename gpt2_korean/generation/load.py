@@ -166,8 +166,10 @@ def _openvino_decoder(config, weights, dtype, quantize):
         mappings = getattr(weights, "mappings", [])
         # What the processor does not compute in, weights are kept in: to read them takes longest.
         matrices = torch.float32 if bfloat16 else dtype
-        tensors = {name: weight.detach() for name, weight in named(weights, config).items()}
-        tensors = {name: weight.to(matrices if weight.ndim == 2 else torch.float32) for name, weight in tensors.items()}
+        tensors = {
+            name: weight.detach().to(matrices if weight.ndim == 2 else torch.float32)
+            for name, weight in named(weights, config).items()
+        }
     compiled = compile_graph(config, tensors, quantize, bfloat16)
     return OpenVINODecoder(config, ready(compiled, mappings), tensors)
 

@@ -17,7 +17,7 @@ from openvino.op.util import Variable, VariableInfo
 
 # Inputs of a layer that share a scale, cut to 8 bits; of more than quantized.GROUP OpenVINO would cut none.
 INPUTS = {"int8": 128, "int4": 64}
-KINDS = {"torch.float16": ov.Type.f16, "torch.bfloat16": ov.Type.bf16}
+IN_16_BITS = {"torch.float16": ov.Type.f16, "torch.bfloat16": ov.Type.bf16}
 ACTIVATIONS = {"gelu": lambda x: ops.gelu(x, "erf"), "relu": ops.relu}  # the others are GELU by tanh
 
 
@@ -98,7 +98,7 @@ def _in_16_bits(tensor):
     """As _weight; widened as it is read, so that half as much is read of memory."""
     from torch import int16
 
-    numbers = ov.Tensor(tensor.view(int16).numpy().view(np.float16), ov.Shape(tensor.shape), KINDS[str(tensor.dtype)])
+    numbers = ov.Tensor(tensor.view(int16).numpy(), ov.Shape(tensor.shape), IN_16_BITS[str(tensor.dtype)])
     widened = ops.convert(ops.constant(numbers, shared_memory=True), ov.Type.f32)
     widened.get_rt_info()["decompression_0"] = ""  # OpenVINO's own mark; without it all would be widened once, and kept
     return widened

@@ -61,13 +61,11 @@ def kept_beside(dataset, name):
     return Path(files[0]["filename"]).with_name(f"{dataset._fingerprint}-{name}") if files else None
 
 
-@contextlib.contextmanager
 def one_makes(path):
-    """Of several processes that come to make what is kept at a path of kept_beside, one is in here and others wait."""
+    """A context in which one process makes what is kept at a path of kept_beside, while others wait to enter it."""
     from filelock import FileLock
 
-    with contextlib.nullcontext() if path is None else FileLock(f"{path}.lock"):
-        yield
+    return contextlib.nullcontext() if path is None else FileLock(f"{path}.lock")
 
 
 def keep(path, content):

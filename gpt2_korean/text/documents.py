@@ -63,17 +63,17 @@ def read_texts(files, options, evaluates, seed):
         config = options.dataset_config_name
         train = read_hub_dataset(options.dataset_name, config, streaming=options.streaming, **_columns(options))
     elif files.train:
-        train = read_corpus(files.train, **reading_options(options))
+        train = read_corpus(files.train, **_reading_options(options))
         say(describe_files(train, files.train))
     if files.held_out:
-        held_out = read_corpus(files.held_out, **reading_options(options))
+        held_out = read_corpus(files.held_out, **_reading_options(options))
         say(describe_files(held_out, files.held_out))
     elif evaluates:
         train, held_out = hold_out(train, options.validation_split_percentage, seed)
     return Texts(train, held_out)
 
 
-def reading_options(options):
+def _reading_options(options):
     """What read_corpus takes of TextOptions."""
     lines = {"line_by_line": options.line_by_line, "skip_bad_rows": options.skip_bad_rows}
     return {"encoding": options.encoding, **lines, **_columns(options)}

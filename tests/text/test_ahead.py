@@ -46,8 +46,7 @@ def test_texts_are_read_and_learnt_ahead_once_and_by_half_is_as_not_at_all(tmp_p
     (tmp_path / "글.txt").write_text("가나\n\n다라\n", "utf-8")
     lines, err = read(tmp_path / "글.txt", "kept")
     assert lines == ["1 False", str(["가나", "다라"]), "257"], err
-    # It is told once that texts are read, though two processes did: the first in silence.
-    assert err.count("글.txt") == 2, err  # as the texts are read, and again as the tokenizer is found
+    assert err.count("글.txt") == 2, err  # told by the two that read here; the fork read in silence
     (tmp_path / "또.txt").write_text("마바\n\n사아\n", "utf-8")
     assert read(tmp_path / "또.txt", "killed")[0] == ["1 False", str(["마바", "사아"]), "257"]
     # Of several ranks the first reads, the others wait where they need it.
