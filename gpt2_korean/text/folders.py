@@ -61,13 +61,19 @@ def find_path(name):
 
 def suggest_path(missing):
     """A sentence that names the path there is whose spelling is nearest to a `missing` one, or asks to look again."""
+    found = nearest_path(missing)
+    return "경로를 확인하세요." if found is None else f"혹시 {found}인가요?"
+
+
+def nearest_path(missing):
+    """The path there is whose spelling is nearest to a `missing` one, None where none is near."""
     root, rest = _existing_part(missing)
     names = {_composed(path.name): path.name for path in root.iterdir()} if rest and root.is_dir() else {}
     for name in difflib.get_close_matches(_composed(rest[0]), names) if names else ():
         found = root.joinpath(names[name], *rest[1:])
         if found.exists():
-            return f"혹시 {found}인가요?"
-    return "경로를 확인하세요."
+            return found
+    return None
 
 
 def name_some(paths, most=3):

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 from conftest import start_python
@@ -103,6 +105,20 @@ def test_the_models_below_a_folder_are_told_newest_first(stopped_run, tiny_model
     assert models_below(tmp_path) == [stopped, whole]
     assert models_below(whole) == [whole]
     assert models_below(tmp_path / "없음") == models_below(tmp_path / "글") == []
+
+
+def test_a_folder_nearly_spelt_as_one_that_is_there_is_told(tiny_model_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("fine_tuned_models", "demo")
+    shutil.copytree(tiny_model_folder, folder)
+    assert find_model("fine_tuned_model/demo") == "fine_tuned_model/demo"  # the Hub may have one
+    told = capsys.readouterr().err
+    assert "Hub" in told and f"혹시 {folder}인가요?" in told
+    with pytest.raises(UsageError, match=f"혹시 {re.escape(str(folder))}인가요"):
+        find_model("./fine_tuned_model/demo")
+    for other in ("skt/kogpt2-base-v2", "fine_tuned_model", "fine_tuned_model/other"):
+        assert find_model(other) == other
+    assert not capsys.readouterr().err
 
 
 def test_a_missing_model_and_a_folder_of_runs_name_what_is_there(stopped_run, tmp_path):
