@@ -3,12 +3,10 @@
 Its threads sleep while they wait: beside other busy programs a step takes no longer than its share of the processor.
 """
 
-from threading import Thread
-
 import torch
 
 from gpt2_korean.model.gpt2 import context_length
-from gpt2_korean.speed.huge_pages import use_huge_pages
+from gpt2_korean.speed.huge_pages import use_huge_pages_later
 
 NEVER = -1e9  # added to a score, it leaves nothing of it
 
@@ -26,13 +24,10 @@ class OpenVINODecoder:
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
         self.cache_bytes = 2 * config["n_layer"] * config["n_embd"] * 4  # of a token, in float32: at most
         self.request, self.weights = request, weights
-        self.texts = 0
 
     def start(self, ids, mask, steps, rows=None):
         """As GPT2Decoder.start."""
-        self.texts += 1
-        if self.texts == 2:  # a process that writes once would not win back the seconds that it takes
-            Thread(target=use_huge_pages, daemon=True).start()
+        use_huge_pages_later()
         places = torch.arange(ids.shape[1])
         self.padding = (1 - mask).sum(1)[:, None]
         self.length = len(places)

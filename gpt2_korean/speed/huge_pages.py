@@ -3,10 +3,21 @@ lies as often as it reads it: most Linuxes give larger ones to programs only tha
 """
 
 import ctypes
+from functools import cache
 from pathlib import Path
+from threading import Timer
 
 PAGE = 2**21
 COLLAPSE = 25  # MADV_COLLAPSE, since Linux 6.1
+LATER = 30  # seconds: who has written for so long writes on, and wins back the one or two that it takes
+
+
+@cache
+def use_huge_pages_later():
+    """Have it done once in this process, beside whatever it does then: most often a text is being read, not written."""
+    timer = Timer(LATER, use_huge_pages)
+    timer.daemon = True  # no process waits for it to end
+    timer.start()
 
 
 def use_huge_pages():

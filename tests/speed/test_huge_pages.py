@@ -2,12 +2,15 @@
 
 import ctypes
 import mmap
+import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from gpt2_korean.speed.huge_pages import COLLAPSE, PAGE, use_huge_pages
+from gpt2_korean.speed import huge_pages
+from gpt2_korean.speed.huge_pages import COLLAPSE, PAGE, use_huge_pages, use_huge_pages_later
 
 
 def block(content):
@@ -44,3 +47,19 @@ def test_large_blocks_are_put_into_huge_pages():
     before, memory = in_huge_pages(), block(b"a" * 16 * PAGE)
     use_huge_pages()
     assert in_huge_pages() >= before + 14 * PAGE and memory[:1] == b"a"
+
+
+def test_they_are_made_once_and_not_at_once(monkeypatch):
+    made, texts = Event(), []
+    monkeypatch.setattr(huge_pages, "LATER", 0.2)
+    monkeypatch.setattr(huge_pages, "use_huge_pages", lambda: (texts.append(len(texts)), made.set()))
+    use_huge_pages_later.cache_clear()
+    for _ in range(3):
+        use_huge_pages_later()
+    assert not texts and made.wait(30)
+    assert not made.clear() and not made.wait(0.5) and len(texts) == 1
+
+
+def test_a_process_that_ends_before_does_not_wait_for_them():
+    code = "from gpt2_korean.speed import huge_pages as h; h.LATER = 600; h.use_huge_pages_later()"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
