@@ -59,7 +59,7 @@ class _Attention(Function):
         tokens, heads, width = q.shape
         x, log_sums = q.new_empty(q.shape), q.new_empty(heads, tokens, dtype=torch.float32)
         ctx.options = {
-            "scale": scale, "LEAST": min(round(dropout * 2**32), 2**32 - 1), "FACTOR": 1 / max(1 - dropout, 1e-9),
+            "scale": scale, "LEAST": min(round(dropout * 2**32), 2**32 - 1),
             "WIDTH": width, "BLOCK": max(16, triton.next_power_of_2(width)),
         }  # fmt: skip
         grid, tiles = _tiles("forward", q, seed is not None)

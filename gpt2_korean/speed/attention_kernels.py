@@ -104,11 +104,12 @@ def _queries(starts_ptr, tokens, QUERIES: tl.constexpr, KEYS: tl.constexpr):
 @triton.jit
 def attention_kernel(
     q_ptr, k_ptr, v_ptr, starts_ptr, seed_ptr, x_ptr, log_sums_ptr, tokens, stride, head_stride, scale,
-    LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, UNIT: tl.constexpr,
+    LEAST: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    UNIT: tl.constexpr,
 ):  # fmt: skip
     """x of a tile of queries, and the logarithms to the base of 2 of their scores' sums, float32 [heads, tokens].
 
+    By these logarithms a weight is as large as dropout makes those that it keeps.
     UNIT: the tokens of a tile in the kernels that go over the others, here of_keys' QUERIES; see _hash_tokens.
     """
     head, heads = tl.program_id(0), tl.num_programs(0)
@@ -138,19 +139,21 @@ def attention_kernel(
                 weights = tl.where(kept, weights, 0.0)
             v = _load(v_ptr, key, tokens, stride, KEYS, WIDTH, BLOCK)
             x = tl.dot(weights.to(v.dtype), v, x * shrink[:, None], input_precision="ieee")
-    x *= (FACTOR / total)[:, None]
-    _store(x_ptr + head * WIDTH, x, first, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
-    tl.store(log_sums_ptr + head * tokens + queries, highest + tl.log2(total), queries < tokens)
+    share = 1 / (total * (1 - LEAST / 2**32))
+    _store(x_ptr + head * WIDTH, x * share[:, None], first, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
+    tl.store(log_sums_ptr + head * tokens + queries, highest - tl.log2(share), queries < tokens)
 
 
 @triton.jit
 def of_queries_kernel(
     q_ptr, k_ptr, v_ptr, starts_ptr, seed_ptr, x_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_qkv_ptr, parts_ptr,
-    tokens, stride, head_stride, scale, LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, UNIT: tl.constexpr,
+    tokens, stride, head_stride, scale,
+    LEAST: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    UNIT: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of a tile of queries; along: float32 [heads, tokens], the sums of x times its gradient.
+    """The gradient of a tile of queries.
 
+    along: float32 [heads, tokens], the sums of x times its gradient, over what dropout enlarges kept weights by.
     parts: float32 [tiles, width], the gradients' sums over the tokens of a tile.
     """
     head, heads = tl.program_id(0), tl.num_programs(0)
@@ -159,7 +162,7 @@ def of_queries_kernel(
     q = _load(q_ptr, first, tokens, stride, QUERIES, WIDTH, BLOCK)
     x = _load(x_ptr + head * WIDTH, first, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
     of_x = _load(of_x_ptr + head * WIDTH, first, tokens, heads * WIDTH, QUERIES, WIDTH, BLOCK)
-    along = tl.sum(x.to(tl.float32) * of_x.to(tl.float32), 1)
+    along = tl.sum(x.to(tl.float32) * of_x.to(tl.float32), 1) * (1 - LEAST / 2**32)
     tl.store(along_ptr + head * tokens + queries, along, queries < tokens)
     log_sums = tl.load(log_sums_ptr + head * tokens + queries, queries < tokens, 0.0)
     if LEAST > 0:
@@ -180,7 +183,7 @@ def of_queries_kernel(
             of_weights = tl.dot(of_x, tl.trans(v), input_precision="ieee")
             if LEAST > 0:
                 kept = (of_queries * _hash(tile, seed_ptr, 2))[:, None] * of_places >= LEAST
-                of_weights = tl.where(kept, of_weights, 0.0) * FACTOR
+                of_weights = tl.where(kept, of_weights, 0.0)
             of_scores = weights * (of_weights - along[:, None])
             of_q = tl.dot(of_scores.to(k.dtype), k, of_q, input_precision="ieee")
     of_qkv_ptr, parts_ptr, width = of_qkv_ptr + head * WIDTH, parts_ptr + head * WIDTH, heads * WIDTH
@@ -190,8 +193,9 @@ def of_queries_kernel(
 @triton.jit
 def of_keys_kernel(
     q_ptr, k_ptr, v_ptr, ends_ptr, seed_ptr, of_x_ptr, log_sums_ptr, along_ptr, of_qkv_ptr, parts_ptr,
-    tokens, stride, head_stride, scale, LEAST: tl.constexpr, FACTOR: tl.constexpr, WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, UNIT: tl.constexpr,
+    tokens, stride, head_stride, scale,
+    LEAST: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    UNIT: tl.constexpr,
 ):  # fmt: skip
     """The gradients of a tile of keys and of their values: over the queries up to where the last key's piece ends.
 
@@ -229,11 +233,11 @@ def of_keys_kernel(
             left = weights
             if LEAST > 0:
                 kept = (of_keys * _hash(tile * heads + head, seed_ptr, 0))[:, None] * of_places >= LEAST
-                left, of_weights = tl.where(kept, weights, 0.0), tl.where(kept, of_weights, 0.0) * FACTOR
+                left = tl.where(kept, weights, 0.0)
             of_v = tl.dot(left.to(q.dtype), of_x, of_v, input_precision="ieee")
-            of_scores = weights * (of_weights - along[None, :])
+            of_scores = left * of_weights - weights * along[None, :]
             of_k = tl.dot(of_scores.to(q.dtype), q, of_k, input_precision="ieee")
     of_qkv_ptr, parts_ptr, width = of_qkv_ptr + head * WIDTH, parts_ptr + head * WIDTH, heads * WIDTH
     of_k_ptr, of_v_ptr = of_qkv_ptr + width, of_qkv_ptr + 2 * width
     _store_gradient(of_k_ptr, of_k * scale, parts_ptr, 2 * width, first, tokens, heads, KEYS, WIDTH, BLOCK)
-    _store_gradient(of_v_ptr, of_v * FACTOR, parts_ptr + width, 2 * width, first, tokens, heads, KEYS, WIDTH, BLOCK)
+    _store_gradient(of_v_ptr, of_v, parts_ptr + width, 2 * width, first, tokens, heads, KEYS, WIDTH, BLOCK)
