@@ -7,9 +7,11 @@
 FOLDER keeps what is converted, and figures.jsonl, to which every run adds: the table has their medians. What is not
 installed is left out: llama-cpp-python and gguf, openvino-genai (and the command optimum-cli, which converts),
 ctranslate2. Each process writes 100 tokens after prompts of 12 that it has read once before (top_k 50, top_p 0.95,
-temperature 0.7, repetition_penalty 1.2, no early end). Start: a whole process until its end, from converted files,
-that writes one token. Busy: 40 tokens, the machine's processors each busy with another process. Loss: bits per
-character, token after token through the steps that write; each kind beside its own engine's in 16 or 32 bits.
+temperature 0.7, repetition_penalty 1.2, no early end). Cores: how many it had meanwhile; engines whose threads wait
+awake have all there are, or somebody else computed and their speed tells nothing. Start: a whole process until its end,
+from converted files, that writes one token. Busy: 40 tokens, the machine's processors each busy with another process.
+Loss: bits per character, token after token through the steps that write; each kind beside its own engine's in 16 or 32
+bits.
 """
 
 import argparse
@@ -159,13 +161,14 @@ def measure(folder, way, what):
         finally:
             for other in others:
                 other.kill()
-    figures = {}
+    figures, started, worked = {}, time.perf_counter(), time.process_time()
     for rows in ROWS:
         prompts = random_prompts(folder, rows)
         write(prompts, 2)
         figures[f"{rows} rows, tokens/s"] = rows * LENGTH / seconds_of(write, prompts, LENGTH)
         figures[f"{rows} rows, MiB"] = peak_memory()
-    return figures
+    cores = (time.process_time() - worked) / (time.perf_counter() - started)
+    return figures | {"cores": cores}
 
 
 def random_prompts(folder, rows):
