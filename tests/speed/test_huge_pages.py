@@ -5,7 +5,7 @@ import mmap
 import subprocess
 import sys
 from pathlib import Path
-from threading import Event
+from threading import Timer
 
 import pytest
 
@@ -50,14 +50,13 @@ def test_large_blocks_are_put_into_huge_pages():
 
 
 def test_they_are_made_once_and_not_at_once(monkeypatch):
-    made, texts = Event(), []
-    monkeypatch.setattr(huge_pages, "LATER", 0.2)
-    monkeypatch.setattr(huge_pages, "use_huge_pages", lambda: (texts.append(len(texts)), made.set()))
+    begun = []
+    monkeypatch.setattr(Timer, "start", lambda timer: begun.append(timer))
     use_huge_pages_later.cache_clear()
     for _ in range(3):
         use_huge_pages_later()
-    assert not texts and made.wait(30)
-    assert not made.clear() and not made.wait(0.5) and len(texts) == 1
+    (timer,) = begun
+    assert timer.interval == huge_pages.LATER and timer.function is use_huge_pages
 
 
 def test_a_process_that_ends_before_does_not_wait_for_them():
