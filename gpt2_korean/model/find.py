@@ -24,7 +24,7 @@ from gpt2_korean.messages import UsageError, UserError, particle, say, warn
 from gpt2_korean.model.files import check_files
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
 from gpt2_korean.model.lora import check_adapter
-from gpt2_korean.text.folders import find_path, nearest_path
+from gpt2_korean.text.folders import find_path, suggest_path
 
 
 @dataclass(frozen=True)
@@ -102,15 +102,14 @@ def find_model(name, flag="--model_name_or_path"):
             last = particle(beside[-1].name, "을/를")
             warn(f"학습이 {step_of(beside[-1])}스텝에서 끝났으므로 {path.name} 대신 마지막 {last} 씁니다.")
             return beside[-1]
-    near = nearest_path(name) if len(path.parts) > 1 else None
-    meant = f"혹시 {near}인가요?" if near is not None and near.is_dir() else None
-    if not CHECKPOINT.fullmatch(path.name) and _may_be_hub_id(name):
+    elif _may_be_hub_id(name):
+        meant = suggest_path(name, None) if "/" in name else None
         if meant:
             warn(f"{flag}={name}: 그런 폴더가 없어 Hub의 모델로 봅니다. {meant}")
         return name
     there = models_below(path.parent)
-    hint = meant if meant and not there else describe_existing(there)
-    raise UsageError(f"{flag}={name}: 그런 모델 폴더가 없습니다. {hint}")
+    hint = describe_existing(there)
+    raise UsageError(f"{flag}={name}: 그런 모델 폴더가 없습니다. {hint if there else suggest_path(name, hint)}")
 
 
 def _check_tokenizer(name):

@@ -5,6 +5,7 @@ import fnmatch
 import os
 import unicodedata
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 from gpt2_korean.messages import UsageError, say
@@ -59,21 +60,16 @@ def find_path(name):
     return root.joinpath(*rest)
 
 
-def suggest_path(missing):
-    """A sentence that names the path there is whose spelling is nearest to a `missing` one, or asks to look again."""
-    found = nearest_path(missing)
-    return "경로를 확인하세요." if found is None else f"혹시 {found}인가요?"
-
-
-def nearest_path(missing):
-    """The path there is whose spelling is nearest to a `missing` one, None where none is near."""
+def suggest_path(missing, otherwise="경로를 확인하세요."):
+    """A sentence that names the path there is whose spelling is nearest to a `missing` one; `otherwise` if none is."""
     root, rest = _existing_part(missing)
-    names = {_composed(path.name): path.name for path in root.iterdir()} if rest and root.is_dir() else {}
-    for name in difflib.get_close_matches(_composed(rest[0]), names) if names else ():
-        found = root.joinpath(names[name], *rest[1:])
-        if found.exists():
-            return found
-    return None
+    with suppress(PermissionError):  # into what may not be looked, nobody is sent
+        names = {_composed(path.name): path.name for path in root.iterdir()} if rest and root.is_dir() else {}
+        for name in difflib.get_close_matches(_composed(rest[0]), names) if names else ():
+            found = root.joinpath(names[name], *rest[1:])
+            if found.exists():
+                return f"혹시 {found}인가요?"
+    return otherwise
 
 
 def name_some(paths, most=3):

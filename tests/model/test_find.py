@@ -121,6 +121,20 @@ def test_a_folder_nearly_spelt_as_one_that_is_there_is_told(tiny_model_folder, t
     assert not capsys.readouterr().err
 
 
+def test_a_folder_that_may_not_be_looked_into_is_not_what_was_meant(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    looks = Path.exists
+
+    def exists(path, **keywords):
+        if path.name == "demo" and path.parent.name == "models":
+            raise PermissionError(13, "Permission denied", str(path))
+        return looks(path, **keywords)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    with pytest.raises(UsageError, match="쓸 수 있는 모델이 없습니다"):
+        find_model(str(tmp_path / "model" / "demo"))
+
+
 def test_a_missing_model_and_a_folder_of_runs_name_what_is_there(stopped_run, tmp_path):
     stopped = stopped_run(3, 20) / "checkpoint-20"
     for name in (tmp_path / "없음", tmp_path):  # whose only model is not its own
