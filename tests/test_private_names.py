@@ -64,6 +64,7 @@ PRIVATE = {
     "training/trainer.py": {
         "accelerate.Accelerator._models": ATTRIBUTE,
         "transformers.PreTrainedModel._tied_weights_keys": ATTRIBUTE,
+        "transformers.Trainer._clip_grad_norm": "self model",
         "transformers.Trainer._determine_best_metric": "self metrics trial",
         "transformers.Trainer._get_dataloader": "self dataset description batch_size sampler_fn is_training "
         "dataloader_key",

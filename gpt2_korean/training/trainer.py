@@ -12,6 +12,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from torch import OutOfMemoryError, bfloat16, distributed, float16
+from torch.nn.utils import get_total_norm
+from torch.optim import AdamW
 from transformers import Trainer
 from transformers.trainer_utils import SaveStrategy, speed_metrics
 
@@ -117,6 +119,18 @@ class KoreanTrainer(Trainer):
         if self.args.world_size > 1 and self.accelerator.sync_gradients:
             average_over_ranks(self.recorded_step.parameters, bfloat16 if self.args.bf16 else None)
         return loss
+
+    def _clip_grad_norm(self, model):
+        """The norm of the gradients, clipped at the next step of the optimizer.
+
+        A fused AdamW divides them itself as it reads them, by what torch.amp.GradScaler would hand it: a pass less.
+        """
+        optimizer = getattr(self.optimizer, "optimizer", None)
+        if self.recorded_step is None or type(optimizer) is not AdamW or not optimizer.defaults["fused"]:
+            return super()._clip_grad_norm(model)
+        norm = get_total_norm([weight.grad for weight in model.parameters() if weight.grad is not None])
+        optimizer.grad_scale = ((norm + 1e-6) / self.args.max_grad_norm).clamp(min=1)
+        return norm
 
     def _update_auto_batch_size(self, batch_size):
         """The most blocks at a time up to `batch_size` with which a step of the optimizer sees as many as before."""

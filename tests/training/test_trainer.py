@@ -1,6 +1,12 @@
 """What our Trainer does otherwise than transformers'."""
 
+import json
+
+import pytest
 import torch
+from safetensors.torch import load_file
+
+from gpt2_korean.speed import choose, graphs
 
 
 def test_auto_find_batch_size_keeps_the_blocks_of_a_step(train_words, tmp_path, run_main, monkeypatch):
@@ -22,3 +28,22 @@ def test_auto_find_batch_size_keeps_the_blocks_of_a_step(train_words, tmp_path, 
     assert code == 0, err
     assert seen == [2] * 8 * 4
     assert "2개씩 8번" in err
+
+
+@pytest.mark.parametrize("limit", [0.02, 1e9])
+def test_recorded_steps_clip_gradients_as_all_others_do(train_words, tmp_path, run_main, monkeypatch, limit):
+    """With an epsilon that lets AdamW's steps tell how large the gradients are."""
+    words = [
+        *train_words, "--do_train", "--max_steps=4", "--logging_steps=1", "--dropout=0", "--learning_rate=0.1",
+        "--warmup_steps=0", "--adam_epsilon=1", f"--max_grad_norm={limit}", "--block_size=8", "--report_to=none",
+    ]  # fmt: skip
+    assert run_main("train.py", *words, f"--output_dir={tmp_path / 'plain'}")[0] == 0
+    monkeypatch.setattr(choose, "has_graphs", lambda device: True)
+    monkeypatch.setattr(graphs, "WARM_UP", 10**9)  # nothing is replayed
+    code, _, err = run_main("train.py", *words, "--device_graphs", f"--output_dir={tmp_path / 'recorded'}")
+    assert code == 0, err
+    states = [json.loads((tmp_path / name / "trainer_state.json").read_text()) for name in ("plain", "recorded")]
+    norms = [[entry["grad_norm"] for entry in state["log_history"] if "grad_norm" in entry] for state in states]
+    assert len(norms[0]) == 4 and norms[1] == pytest.approx(norms[0], rel=1e-4)
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "recorded"))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
