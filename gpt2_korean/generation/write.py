@@ -51,7 +51,7 @@ def stream_pieces(model, prompts, settings, every=1, tell=warn):
     encoded = [encode(model, prompt) for prompt in prompts]
     _tell_of_context(encoded, settings.length, model.decoder.context, tell)
     end, lead = model.eos_token_id, ""
-    if _is_conversation(prompts[0]):
+    if is_conversation(prompts[0]):
         end, lead = model.chat.end, "" if _has_begun(prompts[0]) else model.chat.lead
         encoded = [_shorten(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
     streams = [TextStream(model.tokenizer, ids, settings.stop or (), lead) for ids in encoded]
@@ -88,7 +88,7 @@ def encode(model, prompt):
     """The ids that `model` reads of a prompt: a str, a conversation, or ids already."""
     if isinstance(prompt, str):
         return encode_prompt(prompt, model.tokenizer, model.eos_token_id)
-    if not _is_conversation(prompt):
+    if not is_conversation(prompt):
         return prompt
     if _has_begun(prompt):
         *asked, begun = prompt
@@ -96,7 +96,8 @@ def encode(model, prompt):
     return model.chat.encode(prompt)
 
 
-def _is_conversation(prompt):
+def is_conversation(prompt):
+    """Whether a prompt is one that a chat model answers: no text, nor ids."""
     return not isinstance(prompt, str) and isinstance(prompt[0], dict)
 
 

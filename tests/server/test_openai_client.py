@@ -212,6 +212,12 @@ def test_a_model_without_a_template_names_the_way_on_and_takes_one_of_the_server
         templated.chat.completions.create(model=model, messages=[{"role": "system", "content": "시"}, *messages])
 
 
+def test_an_answer_by_a_template_may_end_by_itself(open_page, silent_model_folder):
+    client = client_of(open_page("--prompt_template=Q{prompt}A", folder=silent_model_folder))
+    answer = client.chat.completions.create(model="silent", messages=[{"role": "user", "content": "가"}])
+    assert answer.choices[0].finish_reason == "stop" and answer.usage.completion_tokens == 1
+
+
 @pytest.mark.parametrize(
     ("changed", "param"),
     [
