@@ -53,7 +53,7 @@ def stream_pieces(model, prompts, settings, every=1, tell=warn):
     end, lead = model.eos_token_id, ""
     if is_conversation(prompts[0]):
         end, lead = model.chat.end, "" if _has_begun(prompts[0]) else model.chat.lead
-        encoded = [_shorten(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
+        encoded = [shorten(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
     streams = [TextStream(model.tokenizer, ids, settings.stop or (), lead) for ids in encoded]
     breakers, more = None, settings.length if settings.end_at_sentence else 0
     if more:
@@ -153,15 +153,16 @@ def _fits(model, prompt, length):
     return len(fit_prompt(ids, length, model.decoder.context)) == len(ids)
 
 
-def _shorten(model, conversation, ids, length):
-    """The ids of a conversation that is too long even alone without the oldest of its last turn; the marks stay.
+def shorten(model, prompt, ids, length):
+    """The ids of a prompt: of a conversation that is too long even alone without the oldest of its last turn; the marks
+    stay.
 
-    Where that is not enough, or its answer has begun, the loop takes the newest of all.
+    Where that is not enough, or its answer has begun, the loop takes the newest of all, as of any other prompt.
     """
     excess = len(ids) - len(fit_prompt(ids, length, model.decoder.context))
-    if excess == 0 or _has_begun(conversation):
+    if excess == 0 or not is_conversation(prompt) or _has_begun(prompt):
         return ids
-    silent = model.chat.encode([*conversation[:-1], {"role": "user", "content": ""}])
+    silent = model.chat.encode([*prompt[:-1], {"role": "user", "content": ""}])
     if excess > len(ids) - len(silent):
         return ids
     start = next((place for place, pair in enumerate(zip(ids, silent, strict=False)) if len({*pair}) > 1), len(silent))

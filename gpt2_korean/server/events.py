@@ -99,7 +99,7 @@ def write_rows(page, rows):
     import torch
 
     from gpt2_korean.generation.log_probabilities import log_probabilities
-    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, encode, is_conversation, stream_pieces
+    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, encode, is_conversation, shorten, stream_pieces
 
     model, settings = page.model, rows[0].settings
     seed = secrets.randbits(32) if rows[0].seed is None else (rows[0].seed + rows[0].number) % 2**63
@@ -121,7 +121,7 @@ def write_rows(page, rows):
         yield events
     for place, row in enumerate(rows):
         if row.logprobs is not None:
-            ids, new = encode(model, row.prompt), written[place]
+            ids, new = shorten(model, row.prompt, encode(model, row.prompt), settings.length), written[place]
             # Of the very first token nothing can be said.
             ids, new, unread = (ids[:1], ids[1:] + new, ids[:1]) if row.echo is not None else (ids, new, [])
             likely = log_probabilities(model.decoder, ids, new, settings.length, row.logprobs)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
-from gpt2_korean.generation.write import _shorten, read_after_turns, stream_texts
+from gpt2_korean.generation.write import read_after_turns, shorten, stream_texts
 from gpt2_korean.text.chat_prompt import find_chat
 
 LENGTH, CONTEXT = 12, 96
@@ -149,7 +149,7 @@ def test_a_prompt_too_long_loses_its_own_beginning_and_no_mark(folder, rng):
     model = read_model(folder, torch.device("cpu"), torch.float32)
     prompt = " ".join(rng.choices(SPOKEN, k=40))
     silent, whole = (library_ids(folder, turns_of(each)) for each in ("", prompt))
-    ids = _shorten(model, turns_of(prompt), model.chat.encode(turns_of(prompt)), 20)
+    ids = shorten(model, turns_of(prompt), model.chat.encode(turns_of(prompt)), 20)
     kept = CONTEXT - 20 + 1 - len(silent)
     end = next(place for place in range(len(whole)) if whole[-1 - place] != silent[-1 - place])
     start = len(silent) - end

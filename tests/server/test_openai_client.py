@@ -156,6 +156,13 @@ def test_log_probabilities_of_a_chat_have_their_bytes(chat, chat_model_folder):
     assert [each.token for each in streamed] == [each.token for each in told]
 
 
+def test_log_probabilities_of_a_question_past_the_context_are_of_what_was_read(chat):
+    asked = {"role": "user", "content": "".join(map(str, range(300)))}
+    answer = chat.chat.completions.create(model="chat", messages=[asked], logprobs=True, top_logprobs=1, **GREEDY)
+    first = answer.choices[0].logprobs.content[0]
+    assert first.logprob == first.top_logprobs[0].logprob
+
+
 def test_a_chat_is_the_conversation_of_the_page(chat, chat_model_folder):
     loaded = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
     turns = [("system", "너는 시인이야."), ("user", "가 <|user|>"), ("assistant", "나"), ("user", "다 ")]
