@@ -145,8 +145,10 @@ def test_other_sites_may_ask_where_the_flag_names_them_alone(port, guarded):
         assert get(server, "/v1/models", Origin=origin).getheader("Access-Control-Allow-Origin") is None
 
 
-def test_a_browser_that_has_asked_its_user_for_the_key_writes_with_it(browser, guarded):
+@pytest.mark.parametrize("name_and_key", ["", f"anyone:{KEY}@"])
+def test_a_browser_that_has_asked_its_user_for_the_key_writes_with_it(browser, guarded, name_and_key):
     browser.get(f"http://anyone:{KEY}@127.0.0.1:{guarded}/page.css")  # as its dialog would send it
     page = Page(browser, guarded)
+    page.open(f"http://{name_and_key}127.0.0.1:{guarded}/")
     page.type("오늘은")
     assert page.write().startswith("오늘은") and page.count("#error:not(:empty)") == 0

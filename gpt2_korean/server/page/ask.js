@@ -1,7 +1,10 @@
+/** Where the server answers; of an address with a name and a key (http://name:key@…) browsers fetch nothing. */
+export const at = (path) => new URL(path, location.origin + location.pathname);
+
 /** What the server answers: an event a line, as they come. Ends without an error when `signal` is aborted. */
 export async function* ask(path, body, signal) {
   try {
-    const response = await fetch(path, {
+    const response = await fetch(at(path), {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal,
     });
     if (!response.ok) return yield await response.json();

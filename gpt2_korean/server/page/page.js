@@ -1,6 +1,6 @@
 // The page to write with. All that is written is put in as text, never as HTML; nothing is loaded from elsewhere.
 
-import { ask } from "./ask.js";
+import { ask, at } from "./ask.js";
 import { createChat } from "./chat.js";
 import { $ } from "./elements.js";
 import { createFiles } from "./files.js";
@@ -15,7 +15,7 @@ import { createSharing } from "./sharing.js";
 import { createSuggestions } from "./suggestions.js";
 
 const field = $("text");
-const start = await (await fetch("settings")).json();
+const start = await (await fetch(at("settings"))).json();
 const limit = start.characters;
 const ENDED_AT_ONCE =
   "모델이 여기서 바로 글을 끝냈습니다. 다시 쓰거나, 자세한 설정에서 최소 길이(min_length)를 20쯤으로 올려 보세요.";
