@@ -152,10 +152,11 @@ def wait_for(project, ranks):
     return [int(file.read_text()) for file in files]
 
 
-def test_pbs_submits_itself_again_with_the_same_arguments_and_resources(project, start):
+def test_pbs_submits_itself_again_with_the_same_arguments_resources_and_variables(project, start):
     (project / "codes").write_text("75 75 0")
     written = """--dataset_path="글 하나.txt" --text_template='질문: {Q}' --do_train"""
-    variables = {"TRAIN_ARGS": written}
+    limits = {"MAX_RESTARTS": "2", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "7200"}
+    variables = {"TRAIN_ARGS": written, **limits}
     for _ in range(2):
         assert finish(start("devcloud.pbs", **variables))[0] == 0
         submitted = json.loads((project / "submitted").read_text())
@@ -164,6 +165,7 @@ def test_pbs_submits_itself_again_with_the_same_arguments_and_resources(project,
         assert words[-1] == "jobs/devcloud.pbs"
         assert words[:6] == ["-l", "walltime=01:00:00", "-l", "nodes=2:gpu:ppn=2", "-q", "gpuq"]
     assert variables["RESTART_COUNT"] == "2" and variables["TRAIN_ARGS"] == written
+    assert limits.items() <= variables.items()
     assert finish(start("devcloud.pbs", **variables))[0] == 0
     assert not (project / "submitted").exists()
     given = ["--dataset_path=글 하나.txt", "--text_template=질문: {Q}", "--do_train"]
