@@ -20,12 +20,13 @@ def model_folder(tmp_path_factory, byte_tokenizer):
 
 @pytest.fixture(scope="module")
 def open_page(model_folder):
-    """A function that opens the page with flags, in a thread of this process; returns its port."""
+    """A function that opens the page with flags, in a thread of this process; returns its port. Its `close(port)` ends
+    one as Ctrl-C does."""
     import torch
 
     from gpt2_korean.generation.load import read_model
 
-    models, servers = {}, []
+    models, servers = {}, {}
 
     def start(*words, folder=model_folder, prompt=""):
         if folder not in models:
@@ -36,13 +37,18 @@ def open_page(model_folder):
         server = app.build_server("127.0.0.1", Page(model, options, prompt))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        servers.append((server, thread))
-        return listener.getsockname()[1]
+        port = listener.getsockname()[1]
+        servers[port] = server, thread
+        return port
 
+    def close(port):
+        servers[port][0].should_exit = True
+
+    start.close = close
     yield start
-    for server, _ in servers:
-        server.should_exit = True
-    for _, thread in servers:
+    for port in servers:
+        close(port)
+    for _, thread in servers.values():
         thread.join()
 
 

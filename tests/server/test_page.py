@@ -61,6 +61,17 @@ def test_text_grows_until_stop_and_the_work_ends_with_it(browser, endless_port):
     assert page.text == stopped and page.part("write").is_displayed()
 
 
+def test_a_text_that_the_closing_server_broke_off_is_kept_and_not_called_done(browser, open_page):
+    port = open_page("--length=1000000", "--min_length=1000000")
+    page = Page(browser, port)
+    page.type("오늘은")
+    page.press("write")
+    page.wait(lambda: len(page.text) > 20)
+    open_page.close(port)
+    page.wait(lambda: "연결할 수 없습니다" in page.part("error").text)
+    assert page.part("status").text == "" and len(page.text) > 20 and page.part("write").is_displayed()
+
+
 def test_a_slider_and_the_seed_are_in_the_command_and_again_writes_the_same(page, run_main):
     for _ in range(2):
         page.part("sliders").find_element("css selector", "[aria-label*=확률]").send_keys("\ue012")  # arrow left

@@ -1,6 +1,8 @@
 /** Where the server answers; of an address with a name and a key (http://name:key@…) browsers fetch nothing. */
 export const at = (path) => new URL(path, location.origin + location.pathname);
 
+export const GONE = "generate.py에 연결할 수 없습니다. 터미널에서 실행 중인지 확인하세요.";
+
 /** What the server answers: an event a line, as they come. Ends without an error when `signal` is aborted. */
 export async function* ask(path, body, signal) {
   try {
@@ -18,6 +20,6 @@ export async function* ask(path, body, signal) {
       for (const line of lines) yield JSON.parse(line);
     }
   } catch {
-    if (!signal.aborted) yield { error: "generate.py에 연결할 수 없습니다. 터미널에서 실행 중인지 확인하세요." };
+    if (!signal.aborted) yield { error: GONE };
   }
 }

@@ -1,6 +1,6 @@
 // The page to write with. All that is written is put in as text, never as HTML; nothing is loaded from elsewhere.
 
-import { ask, at } from "./ask.js";
+import { ask, at, GONE } from "./ask.js";
 import { createChat } from "./chat.js";
 import { $ } from "./elements.js";
 import { createFiles } from "./files.js";
@@ -96,7 +96,7 @@ async function write(label, prompt, earlier, put) {
   work = new AbortController();
   const { signal } = work, before = doc, state = now(), caret = field.selectionEnd;
   const body = { prompt, turns: newest(earlier, prompt), settings: settings.asked, seed: settings.seed };
-  let raw = "", text = "", words = "완료했습니다.", failed = null, read = 0, ended = false;
+  let raw = "", text = "", words = "완료했습니다.", failed = null, read = 0, ended = null;
   paper.hold(true);
   put(text);
   lock();
@@ -114,8 +114,9 @@ async function write(label, prompt, earlier, put) {
     }
     if (event.tokens) header.count(event.tokens, event.seconds, read);
     text = asInField((raw += event.text ?? ""));
-    ended ||= event.ended === true;
+    ended = event.ended ?? ended;
   }
+  if (ended === null && !signal.aborted) failed ??= { error: GONE }; // a server that closes breaks off without a word
   clearInterval(drawing);
   paper.hold(false);
   work = null;
