@@ -48,7 +48,7 @@ def page():
 def row(action):
     meaning, _, default = action.help.replace("%%", "%").partition(" (기본값: ")
     default = default.removesuffix(")")
-    given = action.default is not None and action.default is not False
+    given = default and action.default is not None and action.default is not False
     return f"| `{action.option_strings[-1]}` | {f'`{default}`' if given else marked(default)} | {marked(meaning)} |"
 
 
