@@ -69,7 +69,6 @@ def stream_line(part):
 def describe_logprobs(ids, logprobs, pieces):
     """The log-probabilities of a completion. ids, logprobs: of write_rows. pieces: token_pieces."""
     tokens = [name_token(pieces(index)) for index in ids]
-    offsets = [0, *accumulate(map(len, tokens))][: len(tokens)]
     likeliest = [
         each and dict([*((name_token(pieces(other)), score) for other, score in each[1]), (token, each[0])])
         for token, each in zip(tokens, logprobs, strict=True)
@@ -78,8 +77,14 @@ def describe_logprobs(ids, logprobs, pieces):
         "tokens": tokens,
         "token_logprobs": [each and each[0] for each in logprobs],
         "top_logprobs": likeliest,
-        "text_offset": offsets,
+        "text_offset": text_offsets([pieces(index, named=False) for index in ids]),
     }
+
+
+def text_offsets(pieces):
+    """Where in the text each of `pieces`, its tokens' bytes, begins, in characters, or the character that it is of."""
+    begun = accumulate((sum(byte & 0xC0 != 0x80 for byte in piece) for piece in pieces), initial=0)
+    return [before - (piece[:1] > b"\x7f" and piece[0] < 0xC0) for before, piece in zip(begun, pieces, strict=False)]
 
 
 def describe_chat_logprobs(ids, logprobs, pieces):
@@ -105,13 +110,14 @@ def name_token(piece):
 
 
 def token_pieces(tokenizer):
-    """A function: the id of a token → its bytes; a special token's are those of its name."""
+    """A function: the id of a token → its bytes; a special token's are those of its name, or none (named=False): no
+    text has it."""
     from gpt2_korean.text.vocabulary import token_bytes
 
     known = token_bytes(tokenizer) or []
 
-    def piece(index):
+    def piece(index, named=True):
         found = known[index] if index < len(known) else None
-        return tokenizer.decode([index], skip_special_tokens=False).encode() if found is None else found
+        return tokenizer.decode([index], skip_special_tokens=not named).encode() if found is None else found
 
     return piece

@@ -139,9 +139,19 @@ def test_log_probabilities_are_those_of_the_model(client, model, loaded, model_f
         assert told.token_logprobs[place + 1] == pytest.approx(scores[place, index].item(), abs=1e-3)
         assert max(told.top_logprobs[place + 1].values()) == pytest.approx(scores[place].max().item(), abs=1e-3)
         assert told.top_logprobs[place + 1][told.tokens[place + 1]] == told.token_logprobs[place + 1]
-    assert told.text_offset[:2] == [0, len(told.tokens[0])]
     alone = client.completions.create(model=model, prompt="오늘은", logprobs=2, **GREEDY).choices[0].logprobs
     assert alone.tokens == told.tokens[len(ids) :]
+
+
+def test_text_offsets_are_places_in_the_text(chat):
+    # With the begin token in front, which the text has not, and characters of several tokens.
+    answer = chat.completions.create(model="chat", prompt="뷁 a오늘🧑🏿b", echo=True, logprobs=0, **GREEDY).choices[0]
+    told, places = answer.logprobs, answer.logprobs.text_offset
+    whole = [(token, at) for token, at in zip(told.tokens, places, strict=True) if token[0] != "<" and ":" not in token]
+    assert told.tokens[0] == "<|endoftext|>" and len(whole) < len(told.tokens) - 1
+    assert all(answer.text.startswith(token, at) for token, at in whole)
+    of_the_first = [at for token, at in zip(told.tokens[1:4], places[1:], strict=False) if token.startswith("bytes:")]
+    assert set(of_the_first) == {0} and places == sorted(places)
 
 
 def test_log_probabilities_of_a_chat_have_their_bytes(chat, chat_model_folder):
