@@ -122,9 +122,17 @@ def write_rows(page, rows):
     for place, row in enumerate(rows):
         if row.logprobs is not None:
             ids, new = shorten(model, row.prompt, encode(model, row.prompt), settings.length), written[place]
-            # Of the very first token nothing can be said.
-            ids, new, unread = (ids[:1], ids[1:] + new, ids[:1]) if row.echo is not None else (ids, new, [])
-            likely = log_probabilities(model.decoder, ids, new, settings.length, row.logprobs)
+            read, unread = [(ids, new)], []
+            if row.echo is not None:  # of the very first token nothing can be said
+                unread, context = ids[:1], model.decoder.context
+                fits = context is None or len(ids) + max(len(new), settings.length) <= context + 1
+                read = [(unread, ids[1:] + new)] if fits else [(unread, ids[1:]), (ids, new)]
+            new = [index for _, after in read for index in after]
+            likely = [
+                each
+                for before, after in read
+                for each in log_probabilities(model.decoder, before, after, settings.length, row.logprobs)
+            ]
             event = {"text": "", "ended": why[place], "tokens": len(written[place])}
             event |= {"ids": unread + new, "logprobs": [None] * len(unread) + likely}
             yield [event if other is row else None for other in rows]

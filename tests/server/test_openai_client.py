@@ -143,6 +143,14 @@ def test_log_probabilities_are_those_of_the_model(client, model, loaded, model_f
     assert alone.tokens == told.tokens[len(ids) :]
 
 
+def test_echo_changes_no_log_probability_of_a_text_past_the_context(client, model):
+    asked = {"model": model, "prompt": "가나다라마바사 " * 30, "logprobs": 1, **GREEDY}
+    alone, echoed = (client.completions.create(echo=echo, **asked).choices[0].logprobs for echo in (False, True))
+    assert len(echoed.tokens) > 256 and alone.tokens == echoed.tokens[-len(alone.tokens) :]
+    assert echoed.token_logprobs[-len(alone.tokens) :] == pytest.approx(alone.token_logprobs, abs=1e-4)
+    assert all(each is not None for each in echoed.token_logprobs[1:])
+
+
 def test_text_offsets_are_places_in_the_text(chat):
     # With the begin token in front, which the text has not, and characters of several tokens.
     answer = chat.completions.create(model="chat", prompt="뷁 a오늘🧑🏿b", echo=True, logprobs=0, **GREEDY).choices[0]
