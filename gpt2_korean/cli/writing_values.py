@@ -27,10 +27,16 @@ def api_key(word):
 
 def origin(word):
     """An origin as browsers send it, or * for any."""
-    parts, word = urlsplit(word), word.removesuffix("/")
-    if word != "*" and (parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != word):
-        raise argparse.ArgumentTypeError(f"{word!r}: https://example.com 꼴의 주소나 *를 주세요.")
-    return word.lower()
+    if word == "*":
+        return word
+    try:
+        scheme, host, *rest = urlsplit(word)
+        host = host.lower().encode("idna").decode()  # a name in Korean has another in ASCII
+        if scheme not in ("http", "https") or not host or "".join(rest) not in ("", "/"):
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r}: https://example.com 꼴의 주소나 *를 주세요.") from None
+    return f"{scheme}://{host}".removesuffix({"http": ":80", "https": ":443"}[scheme])
 
 
 def temperature(word):

@@ -120,11 +120,20 @@ def test_the_key_may_be_an_environment_variable(monkeypatch):
         ("--cors_origin=example.com", "--cors_origin"),
         ("--cors_origin=https://a.example/page", "--cors_origin"),
         ("--cors_origin=", "--cors_origin"),
+        ("--cors_origin=https://", "--cors_origin"),
+        ("--cors_origin=https://가..kr", "--cors_origin"),
     ],
 )
 def test_keys_and_origins_that_are_none_are_refused(word, named):
     with pytest.raises(UsageError, match=named):
         parse_generate_options(["--model_name_or_path=x", "--serve", word])
+
+
+def test_an_origin_is_the_one_that_a_browser_sends():
+    given = ["HTTPS://한글.kr", "https://A.example:443/", "http://b.example:80", "http://[::1]:3000", "*"]
+    words = ["--model_name_or_path=x", "--serve", *(f"--cors_origin={word}" for word in given)]
+    sent = ["https://xn--bj0bj06e.kr", "https://a.example", "http://b.example", "http://[::1]:3000", "*"]
+    assert parse_generate_options(words).page.cors_origin == sent
 
 
 @pytest.mark.parametrize("word", ["--api_key=k", "--cors_origin=*"])
