@@ -140,7 +140,8 @@ def tracebacks_in(folder):
 def report(error):
     """Write the traceback of an error that nobody foresaw into a file; returns two lines: what broke, and where it is.
 
-    The file stands in the folder of tracebacks_in, the current one or a temporary one, the first that can be written.
+    The file stands in the folder of tracebacks_in, the current one, its logs/ (all that a container keeps) or a
+    temporary one, the first that can be written.
     """
     lines = KEY.sub("***", hide_secrets("".join(traceback.format_exception(error))))
     if os.environ.get("GPT2_KOREAN_DEBUG") == "1":
@@ -148,7 +149,7 @@ def report(error):
     name = f"gpt2-korean-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     about = f"Python {platform.python_version()}, {platform.platform()}\n"
     place = "적을 곳이 없었습니다. 환경 변수 GPT2_KOREAN_DEBUG를 1로 두고 다시 실행하면 화면에 나옵니다."
-    for folder in (getattr(error, "reported_in", None), ".", tempfile.gettempdir()):
+    for folder in (getattr(error, "reported_in", None), ".", "logs", tempfile.gettempdir()):
         with contextlib.suppress(OSError, ValueError, TypeError):
             Path(folder).mkdir(parents=True, exist_ok=True)
             file = Path(folder, name).resolve()

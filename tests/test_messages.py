@@ -77,6 +77,18 @@ def test_the_file_stands_where_it_can_be_written(end, tmp_path, monkeypatch):
     assert code == 1 and file is None and "GPT2_KOREAN_DEBUG" in err and len(err.splitlines()) == 2
 
 
+def test_the_file_outlives_a_container_which_keeps_its_logs_alone(end, tmp_path, monkeypatch):
+    write = Path.write_text
+
+    def write_in_volumes(path, *arguments):
+        if path.parent == tmp_path:
+            raise PermissionError
+        return write(path, *arguments)
+
+    monkeypatch.setattr(Path, "write_text", write_in_volumes)
+    assert end(TypeError("x"))[2].parent == tmp_path / "logs"
+
+
 def test_it_is_shown_where_that_is_asked_for(end, monkeypatch):
     monkeypatch.setenv("GPT2_KOREAN_DEBUG", "1")
     assert "Traceback" in end(TypeError("x"))[1]
