@@ -4,7 +4,9 @@ import threading
 
 import pytest
 import torch
+from conftest import ROOT
 from server.client import post
+from test_docs import blocks
 
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
@@ -46,6 +48,14 @@ def greedy(loaded, text, length=12):
     ids = loaded.tokenizer.encode(text).ids
     new = generate_ids(loaded.decoder, [ids], length, Sampling(temperature=0), loaded.eos_token_id, loaded.utf8)[0]
     return new, loaded.tokenizer.decode(new)
+
+
+@pytest.mark.parametrize("page", ["writing.md", "elsewhere.md"])
+def test_the_program_that_the_documents_show_writes(port, page, capsys):
+    (program,) = [block for block in blocks(ROOT / "docs" / page, "python") if "OpenAI" in block]
+    assert ":7860/" in program
+    exec(program.replace(":7860/", f":{port}/"), {})
+    assert capsys.readouterr().out.strip()
 
 
 def test_the_model_is_named_as_its_folder(client, model, model_folder):
