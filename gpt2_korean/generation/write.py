@@ -50,11 +50,12 @@ def stream_pieces(model, prompts, settings, every=1, tell=warn):
     sampling = Sampling(**{field.name: getattr(settings, field.name) for field in fields(Sampling)})
     encoded = [encode(model, prompt) for prompt in prompts]
     _tell_of_context(encoded, settings.length, model.decoder.context, tell)
-    end, lead = model.eos_token_id, ""
+    end, leads = model.eos_token_id, [""] * len(prompts)
     if is_conversation(prompts[0]):
-        end, lead = model.chat.end, "" if _has_begun(prompts[0]) else model.chat.lead
+        end, leads = model.chat.end, ["" if _has_begun(prompt) else model.chat.lead for prompt in prompts]
         encoded = [shorten(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
-    streams = [TextStream(model.tokenizer, ids, settings.stop or (), lead) for ids in encoded]
+    stop = settings.stop or ()
+    streams = [TextStream(model.tokenizer, ids, stop, lead) for ids, lead in zip(encoded, leads, strict=True)]
     breakers, more = None, settings.length if settings.end_at_sentence else 0
     if more:
         streams = [SentenceStream(stream, settings.length, settings.length + more) for stream in streams]

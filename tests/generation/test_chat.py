@@ -232,6 +232,19 @@ def test_an_answer_that_has_begun_goes_on_where_it_is(folder):
         assert shown == model.tokenizer.decode([*ids, *new]).removeprefix(model.tokenizer.decode(ids)).rstrip("\ufffd")
 
 
+def test_an_answer_that_has_begun_changes_no_other_of_its_batch(chat_model_folder):
+    model = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    settings = SimpleNamespace(**vars(Sampling(temperature=0)), length=LENGTH, stop=None, **PLAIN)
+
+    def write(*conversations):
+        pieces = (new for _, new in stream_texts(model, conversations, settings))
+        return ["".join(texts) for texts in zip(*pieces, strict=True)]
+
+    anew, begun = turns_of("물음"), turns_of("물음", "오늘은")
+    model = replace(model, chat=replace(model.chat, lead=write(anew)[0][0]))  # which is then not shown
+    assert write(begun, anew) == [*write(begun), *write(anew)] == write(anew, begun)[::-1]
+
+
 def test_the_end_of_an_answer_is_the_token_that_its_template_writes_there(chat_tokenizer, other_folder):
     tokenizer = AutoTokenizer.from_pretrained(other_folder)
     assert find_chat(tokenizer, 0).end == tokenizer.convert_tokens_to_ids("<|im_end|>")
