@@ -143,15 +143,17 @@ async def read_json(request):
 
 
 async def read_events(turn):
-    """Yield `(number of the text, event of write_rows)`. Raises Refused where it does not come to its end."""
-    ended = 0
+    """Yield `(number of the text, event of write_rows)` until all texts have ended, though others of their batch go on.
+    Raises Refused where they do not come to their end."""
+    left = len(turn.places)
     async for number, event in turn.read():
         if "error" in event:
             raise Refused(500, event["error"])
-        ended += "ended" in event
+        left -= "ended" in event
         yield number, event
-    if ended < len(turn.places):
-        raise Refused(503, CLOSED)
+        if not left:
+            return
+    raise Refused(503, CLOSED)
 
 
 async def read_whole(turn):

@@ -10,6 +10,7 @@ import pytest
 from server.client import ask, post, written
 
 from gpt2_korean.generation import write
+from gpt2_korean.server.openai_routes import read_events
 from gpt2_korean.server.turns import MOST_TOGETHER, Line
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
@@ -137,6 +138,28 @@ def test_the_oldest_goes_first_and_takes_its_kind_along():
     assert worked[:5] == [["a1", "a2", "a3"], ["b1", "b2"], ["c1"], ["x1"], ["x2"]]
     assert [len(items) for items in worked[5:]] == [MOST_TOGETHER, 1]
     assert told[1] == [(0, {"done": "b1"})] and len(told[-1]) == MOST_TOGETHER + 1
+
+
+def test_an_answer_that_has_ended_waits_for_no_other_of_its_batch():
+    done = []
+
+    def work(items):
+        yield [{"text": "", "ended": "stop"}, {"text": "나"}]
+        yield from [[None, {"text": "나"}]] * 50
+        done.append("written")
+        yield [None, {"text": "", "ended": "length"}]
+
+    async def read(turn, name):
+        events = [event async for event in read_events(turn)]
+        done.append(name)
+        return len(events)
+
+    async def run():
+        line = Line(lambda: False)
+        short, long = (line.join(work, [item], "kind") for item in ("a", "b"))
+        return await asyncio.gather(read(short, "short"), read(long, "long"))
+
+    assert asyncio.run(run()) == [1, 52] and done == ["short", "written", "long"]
 
 
 def test_a_batch_that_fails_is_told_to_each_of_it_and_to_nobody_else(port, monkeypatch, tmp_path, capfd):
