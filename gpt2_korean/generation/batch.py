@@ -34,7 +34,7 @@ def write_all(model, out, prompts, settings, options, done=0):
     streams = options.stream if options.stream is not None else len(jobs) == 1 and sys.stdout.isatty()
     longest = len(encode(model, max(read, key=_size)))
     most = settings.length * (2 if settings.end_at_sentence else 1)  # new tokens
-    size = options.batch_size or choose_batch_size(model.decoder, longest, most)
+    size = 1 if streams else options.batch_size or choose_batch_size(model.decoder, longest, most)
     if len(jobs) > size and not (streams or options.batch_size):
         say(f"한 번에 {size}편씩 씁니다(--batch_size).")
     out, hidden, empty = replace(out, batch_size=size), streams or None, 0  # None: unless stderr is a terminal

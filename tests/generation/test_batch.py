@@ -1,5 +1,6 @@
 """Many prompts at once: texts in their order that do not depend on the batch, on memory or on a kill."""
 
+import io
 import itertools
 import json
 from functools import partial
@@ -126,6 +127,33 @@ def write(run_main, tiny_model_folder, tmp_path, sample_texts):
         return run_main("generate.py", *words, f"--output_file={file}", *more)
 
     return run
+
+
+def test_a_text_is_shown_as_it_comes_and_recorded_as_one_that_was_written_alone(
+    run_main, write, tiny_model_folder, tmp_path, monkeypatch
+):
+    class Screen(io.BytesIO):
+        def __init__(self, is_terminal):
+            super().__init__()
+            self.is_terminal, self.shown = is_terminal, []
+
+        def isatty(self):
+            return self.is_terminal
+
+        def write(self, content):
+            self.shown.append(bytes(content))
+            return len(content)
+
+    words = [f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--length=20", "--prompt=가"]
+    for is_terminal, more in ((True, []), (False, ["--stream"])):
+        screen = Screen(is_terminal)
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(screen), "utf-8"))
+        assert run_main("generate.py", *words, *more)[0] == 0
+        assert len(screen.shown) > 5
+    monkeypatch.undo()
+    write(tmp_path / "하나씩.jsonl", "--seed=1", "--stream")
+    write(tmp_path / "따로.jsonl", "--seed=1", "--batch_size=1")
+    assert (tmp_path / "하나씩.jsonl").read_text("utf-8") == (tmp_path / "따로.jsonl").read_text("utf-8")
 
 
 SIZES = [4, 25, 9, 60, 2, 14, 33]
