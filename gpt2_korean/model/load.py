@@ -85,8 +85,19 @@ def _load_whole(source, dtype, flag, access):
     )  # fmt: skip
     if loading["missing_keys"] or loading["mismatched_keys"]:
         raise unfitting(flag, source, sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])))
+    if _sees_what_follows(model):
+        raise UserError(
+            f"{flag}={source}: 뒤에 오는 글도 보고 배우는 모델(BERT 등)이라 글을 이어 쓰지 못합니다. "
+            "GPT-2처럼 앞의 글만 보는 모델을 주세요."
+        )
     agree_on_ends(model, tokenizer)
     return model, tokenizer
+
+
+def _sees_what_follows(model):
+    """Whether it is of BERT's kin, which look at the token that they predict where they are not told to be decoders."""
+    told = getattr(model.config, "is_decoder", None)  # others have no such attribute, or none in their modules
+    return told is False and any(getattr(module, "is_decoder", None) is False for module in model.modules())
 
 
 def choose_attention(source, local_files_only):

@@ -121,6 +121,20 @@ def test_damaged_or_unfitting_weights_are_refused_by_name(tiny_model_folder, tmp
         assert len(str(refusal.value).splitlines()) <= 2
 
 
+def test_a_model_that_sees_what_follows_is_refused_unless_its_config_makes_it_a_decoder(tmp_path, byte_tokenizer):
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = RobertaConfig(vocab_size=len(byte_tokenizer), pad_token_id=1, max_position_embeddings=40, **shape)
+    for part in (RobertaForMaskedLM(config), byte_tokenizer):
+        part.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="뒤에 오는 글도"):
+        load_pretrained(tmp_path, torch.float32)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"is_decoder": True}), "utf-8")
+    load_pretrained(tmp_path, torch.float32)
+
+
 def test_a_hub_id_out_of_reach_names_the_three_ways_on():
     with pytest.raises(UserError) as refusal:
         load_pretrained("gpt2-medium", torch.float32)
