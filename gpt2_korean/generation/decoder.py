@@ -200,7 +200,11 @@ def _parts(padding, width):
 
 
 class LibraryDecoder:
-    """Any causal model of transformers, through its own forward and cache."""
+    """Any causal model of transformers, through its own forward and cache.
+
+    One without keys and values to keep (GPT, Mamba, RWKV) reads all of a text anew for each token, and each row by
+    itself: not all of these know of padding.
+    """
 
     captures = False
 
@@ -221,9 +225,9 @@ class LibraryDecoder:
 
     def start(self, ids, mask, steps, rows=None):
         """As GPT2Decoder.start; each row is read by itself, since not every cache can be shared."""
-        ids, self.mask = (ids, mask) if rows is None else (ids[rows], mask[rows])
+        self.ids, self.mask = (ids, mask) if rows is None else (ids[rows], mask[rows])
         self.cache = None
-        return self._forward(ids)
+        return self._forward(self.ids)
 
     def read(self, ids, first):
         """As GPT2Decoder.read."""
@@ -237,8 +241,9 @@ class LibraryDecoder:
 
     def step(self, tokens, reach):
         """As GPT2Decoder.step; `reach` is the cache's own concern here."""
+        self.ids = torch.cat([self.ids, tokens[:, None]], 1)
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
-        return self._forward(tokens[:, None])
+        return self._read_rows() if self.cache is None else self._forward(tokens[:, None])
 
     def _forward(self, ids):
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
@@ -250,5 +255,9 @@ class LibraryDecoder:
             use_cache=True,
             **{name: value for name, value in inputs.items() if name in self.accepted},
         )
-        self.cache = output.past_key_values
-        return output.logits[:, -1]
+        self.cache = getattr(output, "past_key_values", None)
+        return self._read_rows() if self.cache is None else output.logits[:, -1]
+
+    def _read_rows(self):
+        rows = zip(self.ids, self.mask, strict=True)
+        return torch.cat([self.read(ids[mask == 1].tolist(), -1) for ids, mask in rows])

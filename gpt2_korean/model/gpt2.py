@@ -53,9 +53,9 @@ def context_length(config):
 
     config: a dict, or one of transformers.
     """
-    if isinstance(config, dict):
-        return config.get("n_positions", config.get("max_position_embeddings"))
-    return getattr(config, "max_position_embeddings", None)
+    names = ("n_positions", "max_position_embeddings", "max_seq_len")  # the last is MPT's
+    values = config if isinstance(config, dict) else {name: getattr(config, name, None) for name in names}
+    return next((values[name] for name in names if values.get(name) is not None), None)
 
 
 def inner_width(config):

@@ -225,6 +225,27 @@ def test_other_architectures_generate_too(rng):
     assert ours == [library_ids(llama, prompt, 10) for prompt in prompts]
 
 
+@pytest.mark.parametrize("kind", ["OpenAIGPT", "Mamba", "Rwkv"])
+def test_models_that_keep_no_keys_and_values_write_the_same_texts_as_the_library(rng, kind):
+    import transformers
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.5, "vocab_size": VOCABULARY}
+    more = {"n_head": 2} if kind == "OpenAIGPT" else {}
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, f"{kind}Config")(**shape, **more))
+    prompts = [random_prompt(rng) for _ in range(3)]
+    prompts.append(prompts[0])
+    ours = generate_ids(LibraryDecoder(model.eval()), prompts, 6, GREEDY, -1)
+    assert ours == [library_ids(model, prompt, 6) for prompt in prompts]
+
+
+def test_mpt_writes_beyond_its_context():
+    from transformers import MptConfig, MptForCausalLM
+
+    model = MptForCausalLM(MptConfig(d_model=32, n_layers=2, n_heads=2, max_seq_len=16, vocab_size=VOCABULARY)).eval()
+    assert len(generate_ids(LibraryDecoder(model), [[1, 2, 3]], 40, GREEDY, -1)[0]) == 40
+
+
 def test_texts_of_one_prompt_share_one_reading_and_are_as_those_read_apart(model, decoder, rng):
     for _ in range(5):
         some = [random_prompt(rng, longest=rng.choice([1, 12, CONTEXT])) for _ in range(rng.randint(1, 4))]
