@@ -12,14 +12,13 @@ from gpt2_korean.cli.parser import (
     add_flag,
     add_switch,
     choice,
-    escaped_text,
     file_path,
     integer,
     number,
     text,
 )
 from gpt2_korean.cli.suggestions import flag_to_write_with
-from gpt2_korean.cli.writing_values import api_key, origin, prompt_template, stage, temperature
+from gpt2_korean.cli.writing_values import api_key, composed_text, origin, prompt_template, stage, temperature
 
 
 def generate_parser():
@@ -88,7 +87,7 @@ def generate_parser():
         "않으면 마지막 문장 끝까지만 남깁니다. 쓰는 동안에는 한 문장씩 보입니다",
     )
     stop_help = r'이 글이 나오면 그 앞에서 끝냅니다. 여러 번 줄 수 있습니다 (예: "\n")'
-    sampling.add_argument("--stop", type=escaped_text, action="append", metavar="글", help=stop_help)
+    sampling.add_argument("--stop", type=composed_text, action="append", metavar="글", help=stop_help)
     add_flag(sampling, "--top_k", integer(0), "확률이 높은 k개에서만 고릅니다. 0이면 제한하지 않습니다", 50)
     top_p_help = "확률이 높은 순서로 합이 p가 될 때까지의 후보에서만 고릅니다"
     add_flag(sampling, "--top_p", number(above=0, maximum=1), top_p_help, 1.0)
@@ -112,7 +111,7 @@ def generate_parser():
     add_flag(sampling, "--dry_penalty_last_n", integer(0), "DRY: 최근 N개의 토큰에서만 반복을 찾습니다. 0이면 모두", 0)
     sampling.add_argument(
         "--dry_sequence_breaker",
-        type=escaped_text,
+        type=composed_text,
         action=Collect,
         default=["\n", ":", '"', "*"],
         metavar="글",

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 from gpt2_korean.cli.generate_checks import check_together
 from gpt2_korean.cli.generate_flags import generate_parser
 from gpt2_korean.cli.other_names import GENERATE_NAMES
-from gpt2_korean.cli.parser import escaped_text, group_of
+from gpt2_korean.cli.parser import group_of
 from gpt2_korean.cli.suggestions import suggest_flag
 from gpt2_korean.cli.usage import MODELS, ask_for_model, show_writing
-from gpt2_korean.cli.writing_values import api_key, prompt_template
+from gpt2_korean.cli.writing_values import api_key, composed_text, prompt_template
 from gpt2_korean.messages import UsageError
 
 # What --serve takes for itself, and where its page and an exported model start without flags: values that write well.
@@ -159,7 +159,7 @@ def to_words(options):
             continue
         for word in value if isinstance(value, list) else [value]:
             word = str(word).lower() if isinstance(word, bool) else str(word)
-            if action.type in (escaped_text, prompt_template):
+            if action.type in (composed_text, prompt_template):
                 word = word.replace("\n", "\\n").replace("\t", "\\t")
             words.append(f"--{action.dest}={word}")
     return words

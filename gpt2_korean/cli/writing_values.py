@@ -47,9 +47,14 @@ def temperature(word):
     return value
 
 
+def composed_text(word):
+    r"""An escaped_text as prompts, training texts and what a model has learnt to write are: composed (NFC)."""
+    return unicodedata.normalize("NFC", escaped_text(word))
+
+
 def prompt_template(word):
-    r"""A template with `{prompt}` in it; `\n` and `\t` mean what they say."""
-    word = unicodedata.normalize("NFC", escaped_text(word))  # as prompts and training texts are
+    """A composed_text with `{prompt}` in it."""
+    word = composed_text(word)
     if PROMPT not in word:
         raise argparse.ArgumentTypeError(f'{word!r}: "질문: {PROMPT}"처럼 앞글이 들어갈 자리에 {PROMPT}를 쓰세요.')
     return word

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import unicodedata
 from types import SimpleNamespace
 
 import pytest
@@ -231,6 +232,13 @@ def test_two_hyphens_are_a_value_like_any_other():
     assert parse_train_options([*TRAIN, "--run_name=--", "--report_to=--"]).given["report_to"] == ["--"]
     with pytest.raises(UsageError, match="--length"):
         parse_setting("length", "--")
+
+
+def test_a_text_to_stop_at_that_was_typed_in_parts_is_the_one_that_a_model_writes():
+    parts = unicodedata.normalize("NFD", "끝")
+    words = [f"--stop={parts}", f"--dry_sequence_breaker={parts}"]
+    settings = parse_generate_options(["--model_name_or_path=x", *words]).settings
+    assert settings.stop == settings.dry_sequence_breaker == ["끝"] == [parse_setting("stop", parts)[0]]
 
 
 def test_given_breakers_stand_in_place_of_the_default_ones():
