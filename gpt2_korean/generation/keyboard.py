@@ -4,6 +4,7 @@ import contextlib
 import sys
 
 from gpt2_korean.messages import say
+from gpt2_korean.text.prompts import decode_piped
 
 
 @contextlib.contextmanager
@@ -13,7 +14,7 @@ def open_keyboard(prompt, words):
     prompt: what a line is asked for with, at a terminal. words: what Tab completes a line to.
     """
     if not (sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())):
-        yield lambda: input("")
+        yield _read_piped
         return
     try:
         session = _prompt_session(prompt, words)
@@ -37,6 +38,13 @@ def open_keyboard(prompt, words):
         finally:
             session.output.disable_bracketed_paste()
             session.output.flush()
+
+
+def _read_piped():
+    line = sys.stdin.buffer.readline()
+    if not line:
+        raise EOFError
+    return decode_piped(line)
 
 
 def _prompt_session(prompt, words):

@@ -48,10 +48,8 @@ def find_prompts(options, takes_piped=True):
 
 
 def _piped_prompt():
-    """All of stdin as a list of one prompt; None from a terminal, and where nothing comes or it is closed.
-
-    Raises UserError for bytes that are neither UTF-8 nor in the encoding of the system, which Windows' pipes have.
-    """
+    """All of stdin as a list of one prompt; None from a terminal, and where nothing comes or it is closed. Raises
+    UserError as decode_piped does."""
     waiting = '표준 입력에서 앞글을 기다립니다. 앞글 없이 쓰려면 --prompt=""를 주세요.'
     patience = threading.Timer(2, say, [waiting])
     patience.daemon = True
@@ -59,27 +57,28 @@ def _piped_prompt():
         if sys.stdin.isatty():
             return None
         patience.start()
-        piped = _decode(sys.stdin.buffer.read(), sys.stdin.encoding)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"표준 입력의 {error.start}번째 바이트부터 UTF-8로 읽을 수 없습니다. "
-            "CP949라면 `| iconv -f cp949 -t utf-8 |`을 사이에 넣거나, 파일에 적어 --prompt_file로 주세요."
-        ) from None
+        content = sys.stdin.buffer.read()
     except (AttributeError, OSError, ValueError):  # there is none, or it is closed
         return None
     finally:
         patience.cancel()
+    piped = decode_piped(content)
     return [piped.rstrip("\r\n")] if piped.strip() else None
 
 
-def _decode(content, encoding):
-    """Bytes of UTF-8, else of `encoding`; raises the UnicodeDecodeError of UTF-8."""
+def decode_piped(content):
+    """The text of bytes that are piped into the script: of UTF-8, else in the encoding of the system, which Windows'
+    pipes have. Raises UserError.
+    """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         with suppress(UnicodeDecodeError):
-            return content.decode(encoding)
-        raise error from None
+            return content.decode(sys.stdin.encoding)
+        raise UserError(
+            f"표준 입력의 {error.start}번째 바이트부터 UTF-8로 읽을 수 없습니다. "
+            "CP949라면 `| iconv -f cp949 -t utf-8 |`을 사이에 넣거나, 파일에 적어 --prompt_file로 주세요."
+        ) from None
 
 
 def encode_prompt(prompt, tokenizer, eos_token_id):

@@ -145,7 +145,8 @@ def piped(run_main, monkeypatch):
     """Run generate.py --interactive on lines of stdin; returns stdout and what stderr says after the start."""
 
     def run(folder, *lines, flags=()):
-        stdin = io.TextIOWrapper(io.BytesIO("".join(f"{line}\n" for line in lines).encode()), "utf-8")
+        content = b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
+        stdin = io.TextIOWrapper(io.BytesIO(content), "utf-8")
         monkeypatch.setattr("sys.stdin", stdin)
         words = [f"--model_name_or_path={folder}", "--interactive", "--device=cpu", "--dtype=float32", *flags]
         code, out, err = run_main("generate.py", *words)
@@ -162,6 +163,11 @@ def test_without_a_terminal_lines_are_followed_and_only_texts_are_on_stdout(pipe
     assert out.replace("\n", "", 1) == whole and "앞글>" not in err
     assert (tmp_path / "글").read_text("utf-8") == whole
     assert len(re.findall(r"^5토큰 · 초당 \d+(\.\d)?토큰 · 시드 \d+$", err, re.MULTILINE)) == 2
+
+
+def test_a_line_that_is_not_utf_8_is_refused_with_the_way_on_and_the_next_is_followed(piped, tiny_model_folder):
+    out, err = piped(tiny_model_folder, "오늘은".encode("cp949"), "그런데\r", flags=["--length=5"])
+    assert out.startswith("그런데") and "UTF-8로 읽을 수 없습니다" in err and "iconv" in err
 
 
 def test_each_text_is_that_of_its_seed_as_it_is_recorded(piped, tiny_model_folder, run_main, tmp_path):
