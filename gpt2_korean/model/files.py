@@ -7,7 +7,14 @@ import re
 import zipfile
 from pathlib import Path
 
-from gpt2_korean.checkpoints.complete import WEIGHTS, first_bytes, has_weights, read_json, read_shapes
+from gpt2_korean.checkpoints.complete import (
+    WEIGHTS,
+    first_bytes,
+    has_weights,
+    missing_weights,
+    read_json,
+    read_shapes,
+)
 from gpt2_korean.messages import UserError, particle
 from gpt2_korean.model.gpt2 import SIZES, is_gpt2, weight_shapes
 
@@ -40,7 +47,7 @@ def check_files(folder, flag):
     shapes = read_shapes(folder)
     if adapter is not None:
         _check_adapter(adapter, shapes, flag, folder)
-    elif config is not None and has_weights(folder):
+    elif config is not None and missing_weights(folder) is None:
         check_sizes(config, shapes, _count_tensors(folder), flag, folder)
 
 
