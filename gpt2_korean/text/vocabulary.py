@@ -56,7 +56,7 @@ def choose_tokenizer(tokenizer, documents, options, reader=None):
         choice = "korean"
     if choice == "korean":
         new = learn_tokenizer(documents, options.vocab_size or fitting_size(documents), tokenizer.model_max_length)
-        if len(new) < LEAST_TOKENS:
+        if len(new) < min(LEAST_TOKENS, options.vocab_size or LEAST_TOKENS):
             warn(f"글이 짧아 토큰을 {len(new):,}개밖에 배우지 못했으므로 모델의 원래 어휘를 씁니다.")
             return tokenizer
     else:

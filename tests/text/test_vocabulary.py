@@ -145,6 +145,12 @@ def test_a_size_that_is_given_for_no_vocabulary_is_told(english_tokenizer, docum
     assert "--vocab_size는 쓰이지 않습니다" in capsys.readouterr().err
 
 
+def test_a_small_vocabulary_that_is_asked_for_is_taken(english_tokenizer, documents, capsys):
+    options = SimpleNamespace(tokenizer="korean", vocab_size=512)
+    assert len(vocabulary.choose_tokenizer(english_tokenizer, documents, options)) == 512
+    assert "글이 짧아" not in capsys.readouterr().err
+
+
 def test_a_longer_text_is_given_more_tokens_up_to_the_most(documents):
     texts = {characters: Dataset.from_dict({"length": [characters]}) for characters in (100, 10**6, 8 * 10**6, 10**9)}
     sizes = [vocabulary.fitting_size(text) for text in texts.values()]
