@@ -150,10 +150,11 @@ def load_adapted(folder, flag, trust_remote_code=False):
             f"{flag}={folder}: {config.peft_type.value} 어댑터는 바탕 모델에 합칠 수 없어 열지 않습니다. LoRA처럼 "
             "합칠 수 있는 어댑터를 주세요."
         )
-    source = find_model(config.base_model_name_or_path, f"{Path(folder) / lora.CONFIG}의 바탕 모델")
+    base = f"{Path(folder) / lora.CONFIG}의 바탕 모델"
+    source = find_model(lora.find_base(folder, config.base_model_name_or_path), base)
     if Path(source).resolve() == Path(folder).resolve():
         raise UserError(f"{flag}={folder}: 어댑터의 바탕 모델이 그 어댑터 자신입니다. {lora.CONFIG}을 고치세요.")
-    model, tokenizer = load_pretrained(source, torch.float32, flag, trust_remote_code)
+    model, tokenizer = load_pretrained(source, torch.float32, base, trust_remote_code)
     weights = load_peft_weights(folder, device="cpu")
     embeddings = lora.saved_embeddings(model, weights)
     if embeddings:

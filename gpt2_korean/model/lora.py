@@ -18,6 +18,17 @@ def read_adapter(folder):
     return read_json(Path(folder) / CONFIG)
 
 
+def find_base(folder, name):
+    """The base `name` of the adapter in `folder`: a path that leads nowhere from here, from where it was trained.
+
+    That is the nearest of the folders above it from which the path leads to a model.
+    """
+    if Path(name).is_dir():
+        return name
+    above = (parent / name for parent in Path(folder).resolve().parents)
+    return next((str(path) for path in above if (path / "config.json").is_file()), name)
+
+
 def check_adapter(start, source, rank, alpha):
     """Raise UsageError where training cannot go on from `start` (a checkpoint, or None), or begin from `source`, so.
 

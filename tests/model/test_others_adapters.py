@@ -1,6 +1,7 @@
 """Adapters of other makers write what peft itself writes with them, or are refused with the reason."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -50,6 +51,23 @@ def test_a_merged_adapter_computes_what_peft_does(config, tiny_model_folder, tmp
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(input_ids=IDS).logits, wanted, rtol=1e-4, atol=1e-5)
     assert tokenizer.get_vocab() == AutoTokenizer.from_pretrained(tiny_model_folder).get_vocab()  # its base's
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_is_opened_from_anywhere_though_its_base_was_given_from_where_it_was_trained(
+    tiny_model_folder, tmp_path, monkeypatch
+):
+    folder, other = tmp_path / "out" / "adapter", tmp_path / "other"
+    shutil.copytree(tiny_model_folder, tmp_path / "models" / "base")
+    other.mkdir()
+    monkeypatch.chdir(tmp_path)
+    wanted = save_adapter(folder, "models/base", LoraConfig(**LORA))
+    monkeypatch.chdir(other)
+    with torch.no_grad():
+        torch.testing.assert_close(load_pretrained(folder, torch.float32)[0].eval()(input_ids=IDS).logits, wanted)
+    shutil.rmtree(tmp_path / "models")
+    with pytest.raises(UserError, match="의 바탕 모델=models/base"):
+        load_pretrained(folder, torch.float32)
 
 
 @pytest.mark.filterwarnings("ignore")
