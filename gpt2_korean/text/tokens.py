@@ -48,7 +48,10 @@ class Tokens:
     @cached_property
     def targets(self):
         """How many tokens are learnt."""
-        return int(self.lengths.sum() if self.learnt is None else sum(part.sum(dtype=np.int64) for part in self.learnt))
+        if self.learnt is None:
+            return int(self.lengths.sum())
+        pairs = zip(self.ids, self.learnt, strict=True)
+        return sum(int(learnt.sum(dtype=np.int64)) if len(learnt) else len(ids) for ids, learnt in pairs)
 
     @cached_property
     def ids(self):
@@ -57,7 +60,8 @@ class Tokens:
 
     @cached_property
     def learnt(self):
-        """For each of `ids` whether it is learnt, int8, in the same parts; None where all are."""
+        """For each of `ids` whether it is learnt, int8, in the same parts; None where all are, and a part of which all
+        are is empty."""
         parts = self._arrays("learnt")
         return parts if any(map(len, parts)) else None
 
@@ -71,7 +75,8 @@ class Tokens:
         start = int(self.starts[document])
         part = bisect_right(self.part_starts, start) - 1
         here = slice(start - self.part_starts[part] + first, start - self.part_starts[part] + stop)
-        return self.ids[part][here], None if self.learnt is None else self.learnt[part][here]
+        all_learnt = self.learnt is None or not len(self.learnt[part])
+        return self.ids[part][here], None if all_learnt else self.learnt[part][here]
 
     def _arrays(self, name):
         chunks = self.table.with_format("arrow")[:][name].chunks

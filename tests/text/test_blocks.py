@@ -6,12 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, concatenate_datasets
 
 from gpt2_korean.text import documents as corpus
 from gpt2_korean.text import tokens
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, collate, count_targets, pack
 from gpt2_korean.text.packing import plan_documents, plan_stream, plan_windows
-from gpt2_korean.text.tokens import Buffer
+from gpt2_korean.text.tokens import Buffer, Tokens
 
 EOS = 0
 
@@ -84,6 +85,19 @@ def test_what_is_not_learnt_is_no_label_and_all_else_is_one_once(make_plan, rand
         ]
         assert sorted(labels[labels != -100]) == sorted(wanted)
         assert count_targets(blocks) == len(wanted)
+
+
+@pytest.mark.parametrize("make_plan", [plan_documents, plan_stream, plan_windows])
+def test_plain_texts_beside_conversations_are_learnt_and_counted_in_whichever_row_they_stand(make_plan, rng):
+    rows = []
+    for masked in (False, True, False):  # a row of the cache without a conversation has no flags
+        documents = [[rng.randint(1, 99) for _ in range(rng.randint(1, 40))] for _ in range(5)]
+        rows.append(in_memory(documents, masked and [[0] * len(ids) for ids in documents]).table)
+    blocks = PackedBlocks(Tokens(concatenate_datasets([Dataset.from_list([row]) for row in rows])), 16, make_plan, EOS)
+    labels = np.concatenate([block["labels"] for block in blocks])
+    wanted = [*rows[0]["ids"], *[EOS] * 5, *rows[2]["ids"]]
+    assert sorted(labels[labels != -100]) == sorted(wanted)
+    assert count_targets(blocks) == len(wanted)
 
 
 def test_a_held_out_token_has_half_a_window_before_it_or_all_there_is(random_documents, rng):
