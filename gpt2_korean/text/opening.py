@@ -16,6 +16,13 @@ from gpt2_korean.messages import UsageError, UserError, particle
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 OPENERS = {".gz": gzip.open, ".xz": lzma.open}
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+MARKED = {  # what reads a file that begins with the mark which this codec takes for a character of the text
+    "utf-8": (codecs.BOM_UTF8, "utf-8-sig"),
+    "utf-16-le": (codecs.BOM_UTF16_LE, "utf-16"),
+    "utf-16-be": (codecs.BOM_UTF16_BE, "utf-16"),
+    "utf-32-le": (codecs.BOM_UTF32_LE, "utf-32"),
+    "utf-32-be": (codecs.BOM_UTF32_BE, "utf-32"),
+}
 CHUNK = 1 << 20
 MOST_NULS = 0.01  # of the characters of a text
 LONGEST_LINE = 1 << 26  # characters; a few MB of an archive can hold a line that no memory does
@@ -93,7 +100,11 @@ def _known(encoding):
 
 
 def _byte_order(encoding, head):
-    """`encoding`, or the byte order of it that gives the likelier text where UTF-16 and UTF-32 have no mark of it."""
+    """`encoding`, or the codec that leaves the mark out where there is one, or the byte order that gives the likelier
+    text where UTF-16 and UTF-32 have none."""
+    mark, marked = MARKED.get(encoding, (None, None))
+    if mark and head.startswith(mark):
+        return marked
     marks = {"utf-16": ("BOM_UTF16_LE", "BOM_UTF16_BE"), "utf-32": ("BOM_UTF32_LE", "BOM_UTF32_BE")}
     if encoding not in marks or head.startswith(tuple(getattr(codecs, mark) for mark in marks[encoding])):
         return encoding

@@ -9,8 +9,8 @@ import pytest
 
 from gpt2_korean.messages import UsageError, UserError
 from gpt2_korean.text import opening
-from gpt2_korean.text.files import read_documents
-from gpt2_korean.text.opening import detect_encoding
+from gpt2_korean.text.files import column_renderer, read_documents
+from gpt2_korean.text.opening import detect_encoding, guess_encoding
 
 HANGUL = "".join(map(chr, range(0xAC00, 0xD7A4)))
 CP949_HANGUL = "가나다라마바사아자차카타파하힣똠펲쀼 한국어 문장을 씁니다.\n"
@@ -89,6 +89,14 @@ def test_a_forced_utf16_is_read_without_a_mark_in_either_order(tmp_path, rng, si
         path.write_bytes(text.encode(f"utf-{size}{order}"))
         found = detect_encoding(path, f"UTF{size}")
         assert "\n".join(read_documents(path, found)).split() == text.split()
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("find", [detect_encoding, guess_encoding])
+def test_a_mark_is_no_part_of_the_first_column_whatever_is_forced(tmp_path, codec, find):
+    text, path = "\ufeff글,쪽\n가,1\n", tmp_path / "a.csv"
+    path.write_bytes(text.encode(codec) if codec[-2:] in ("le", "be", "-8") else text[1:].encode(codec))
+    assert list(read_documents(path, find(path, codec), render=column_renderer("글"))) == ["가"]
 
 
 @pytest.mark.parametrize(
