@@ -17,6 +17,9 @@ def read_hub_dataset(name, config=None, *, streaming=False, **columns):
     where = f"--dataset_name={name}"
     try:
         rows = datasets.load_dataset(name, config, split="train", streaming=streaming)
+        kinds = rows.features or {}
+        if any(map(_is_media, kinds.values())):
+            rows = rows.select_columns([column for column, kind in kinds.items() if not _is_media(kind)])
         names = rows.column_names or list(next(iter(rows)))
     except StopIteration:
         raise UserError(f"{where}: {NO_TEXT}") from None
@@ -46,6 +49,14 @@ def read_hub_dataset(name, config=None, *, streaming=False, **columns):
         raise missing_column(where, error.args[0], names) from None
     documents = rows.map(to_documents, with_indices=True, batched=True, remove_columns=names, features=features)
     return (_whole_stream if streaming else _whole)(documents, where)
+
+
+def _is_media(kind):
+    """Whether a column of this feature holds sounds, pictures or the like, which would be decoded with each row."""
+    from datasets import Json
+
+    kind = getattr(kind, "feature", kind)  # of a list
+    return hasattr(kind, "decode") and not isinstance(kind, Json)
 
 
 def _whole(documents, where):

@@ -3,6 +3,8 @@
 import json
 import unicodedata
 
+import datasets
+import pyarrow.parquet
 import pytest
 
 from gpt2_korean.messages import UserError
@@ -137,6 +139,17 @@ def test_a_hub_data_set_that_is_not_there_or_lacks_the_column_is_refused(hub_fol
     monkeypatch.setattr("time.sleep", lambda _: None)  # between the Hub library's trials
     with pytest.raises(UserError, match="--dataset_name"):
         corpus.read_hub_dataset("no-such-owner/no-such-name")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", [datasets.Audio(), datasets.Image(), datasets.List(datasets.Image())])
+def test_the_text_beside_sounds_and_pictures_is_read_without_them(tmp_path, streaming, kind):
+    schema = datasets.Features({"media": kind, "text": datasets.Value("string")}).arrow_schema
+    media = {"bytes": b"neither a sound nor a picture", "path": "a"}
+    rows = [{"media": [media] if isinstance(kind, datasets.List) else media, "text": text} for text in ("하나", "둘")]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), tmp_path / "train.parquet")
+    documents = corpus.read_hub_dataset(str(tmp_path), streaming=streaming)
+    assert [row["text"] for row in documents] == ["하나", "둘"]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
