@@ -23,9 +23,10 @@ def read_hub_dataset(name, config=None, *, streaming=False, **columns):
         names = rows.column_names or list(next(iter(rows)))
     except StopIteration:
         raise UserError(f"{where}: {NO_TEXT}") from None
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
-            f"{where}: 불러올 수 없습니다. 이름, --dataset_config_name, 네트워크를 확인하세요.\n"
+            f"{where}: 불러올 수 없습니다. 이름, --dataset_config_name, 네트워크를 확인하거나, 글이 든 파일을 내려받아 "
+            "--dataset_path로 주세요.\n"
             f"({str(error).splitlines()[0]})"
         ) from None
     render, features = row_renderer(**columns), document_features()

@@ -152,6 +152,12 @@ def test_the_text_beside_sounds_and_pictures_is_read_without_them(tmp_path, stre
     assert [row["text"] for row in documents] == ["하나", "둘"]
 
 
+def test_a_hub_data_set_that_is_a_script_is_refused(tmp_path):
+    (tmp_path / f"{tmp_path.name}.py").write_text("import datasets")
+    with pytest.raises(UserError, match=r"(?s)--dataset_path로 주세요.*scripts are no longer supported"):
+        corpus.read_hub_dataset(str(tmp_path))
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("content", ['{"text": ""}\n{"text": " "}\n', '{"text": null}\n{"text": NaN}\n', ""])
 def test_a_hub_data_set_without_text_is_refused(tmp_path, streaming, content):
