@@ -107,4 +107,10 @@ def column_renderer(column, template=None):
     """`render(row) -> str` of one column, or of a template such as "질문: {Q}" over several; raises as cell_text."""
     if template is None:
         return lambda row: cell_text(row, column)
-    return lambda row: COLUMN.sub(lambda match: cell_text(row, match.group(1)), template)
+
+    def fill(row):
+        cells = {name: cell_text(row, name) for name in COLUMN.findall(template)}
+        # Spreadsheets end in rows of empty cells, of which the words of the template alone would be learnt.
+        return COLUMN.sub(lambda match: cells[match.group(1)], template) if "".join(cells.values()).strip() else ""
+
+    return fill

@@ -67,7 +67,10 @@ def test_each_row_of_a_table_is_read_or_counted(folder, lines, end):
     path = write(folder, ".csv", "", end.join(["a,b", *lines]).encode())
     fields = [line.split(",") for line in lines if line.replace(",", "").strip() or line.count(",") == 1]
     expected = ["|".join(row) if len(row) == 2 else None for row in fields]
-    render = column_renderer(None, "{a}|{b}")
+
+    def render(row):
+        return "|".join(row.values())
+
     assert read(path, "utf-8", render=render, skip_bad_rows=True) == expected
     if None in expected:
         with pytest.raises(UserError, match=f"모두 {expected.count(None)}개"):

@@ -172,9 +172,15 @@ def test_rows_without_text_are_counted_wherever_they_are_from(tmp_path, hub_fold
     documents = corpus.read_corpus([path])
     assert documents["text"] == ["가", "나"]
     assert "글이 없는 행 3개" in corpus.describe_files(documents, [path])
-    corpus.read_hub_dataset(hub_folder, column="A")
-    told = capsys.readouterr().err
-    assert "글이 없는 행 1개" in told and "줄 끝 3개" in told
+    path = tmp_path / "a.csv"
+    path.write_text("Q,A\n가,\n,\n ,\n", "utf-8")
+    documents = corpus.read_corpus([path], template="질문: {Q} 답: {A}")
+    assert documents["text"] == ["질문: 가 답: "]
+    assert "글이 없는 행 2개" in corpus.describe_files(documents, [path])
+    for columns in ({"column": "A"}, {"template": "{Q}: {A}"}):
+        corpus.read_hub_dataset(hub_folder, **columns)
+        told = capsys.readouterr().err
+        assert "글이 없는 행 1개" in told and "줄 끝 3개" in told
 
 
 def test_what_a_stream_changes_and_leaves_out_is_counted_as_it_is_read(tmp_path, rng, capsys):
