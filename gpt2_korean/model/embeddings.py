@@ -177,12 +177,16 @@ def find_pieces(old_tokenizer, new_tokenizer):
     """For each new token, by id, the old ones that write its bytes: ids, just one where it is a token there too."""
     old_ids = old_tokenizer.get_vocab()
     cut = old_tokenizer.backend_tokenizer.model.tokenize
-    pieces = [None] * len(new_tokenizer)
+    pieces, added = [None] * len(new_tokenizer), new_tokenizer.added_tokens_decoder
     for token, index in new_tokenizer.get_vocab().items():
         if index == new_tokenizer.eos_token_id:
             pieces[index] = [old_tokenizer.eos_token_id]
+        elif token in old_ids:
+            pieces[index] = [old_ids[token]]
+        elif index in added:  # its name is written as it is, and not in the alphabet of bytes
+            (pieces[index],) = encode_texts([token], old_tokenizer)
         else:
-            pieces[index] = [old_ids[token]] if token in old_ids else [piece.id for piece in cut(token)]
+            pieces[index] = [piece.id for piece in cut(token)]
     return pieces
 
 

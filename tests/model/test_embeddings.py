@@ -1,5 +1,6 @@
 """Rows of a new vocabulary: GPT-2's own where it has the token, else built of its pieces and of how it is used."""
 
+import copy
 import json
 
 import numpy
@@ -45,6 +46,17 @@ def test_rows_are_copied_bit_for_bit_or_start_from_the_mean_of_their_pieces(
                 checked += 1
     assert checked > 50
     assert model(torch.tensor([[1, 2, 3]])).logits.shape[-1] == len(byte_tokenizer)
+
+
+def test_a_token_that_was_added_starts_from_what_spells_its_name(english_tokenizer, byte_tokenizer):
+    names = ["ㅋㅋㅋ", "   ", "[질문]", "<bot>", "사용자"]
+    new, old = copy.deepcopy(byte_tokenizer), english_tokenizer
+    new.add_tokens(names[:3])
+    new.add_tokens(names[3:], special_tokens=True)
+    pieces = embeddings.find_pieces(old, new)
+    for name, index in zip(names, new.convert_tokens_to_ids(names), strict=True):
+        assert pieces[index] == old(name, add_special_tokens=False)["input_ids"] != []
+        assert old.decode(pieces[index]) == name
 
 
 def test_what_the_corpus_tells_moves_computed_rows_alone_and_as_far_as_rows_lie_apart(
