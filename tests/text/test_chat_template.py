@@ -17,6 +17,7 @@ from gpt2_korean.text.chat_template import (
     hold_conversations,
     prepare_tokenizer,
 )
+from gpt2_korean.text.tokens import tokenise
 from gpt2_korean.text.vocabulary import LEAST_TOKENS, learn_tokenizer, train_tokenizer
 
 CHATS = Dataset.from_list([{"text": "가", "turns": []}, {"text": "나", "turns": [{"role": "user", "content": "나"}]}])
@@ -158,6 +159,17 @@ def test_a_template_of_another_maker_writes_as_it_does_and_its_answers_are_told(
         end = foreign.eos_token if foreign.chat_template == BLANKS else "<|im_end|>"
         answers = [turn["content"] + end for turn in turns if turn["role"] == "assistant"]
         assert told.replace("\n", "").replace(" ", "") == "".join(answers).replace("\n", "").replace(" ", "")
+
+
+def test_conversations_are_tokenised_anew_by_another_template_of_the_same_vocabulary(foreign, conversation):
+    turns = [conversation() for _ in range(3)]
+    documents = Dataset.from_list([{"text": "글", "length": 1, "turns": own} for own in turns])
+    for template in (foreign.chat_template, foreign.chat_template.replace("message.role +", "message.role + '들' +")):
+        foreign.chat_template = template
+        tokens = tokenise(documents, foreign)
+        for number, (ids, learnt) in enumerate(encode_conversations(turns, foreign)):
+            found, flags = tokens.read(number, 0, len(ids))
+            assert (found.tolist(), flags.tolist()) == (ids, learnt)
 
 
 def test_names_of_its_special_tokens_are_text_in_a_template_of_another_maker(foreign):
