@@ -49,7 +49,7 @@ def replace_vocabulary(model, old, new, documents, blocks):
     else:
         new_rows = carried_rows(old_rows, pieces, token_stream(blocks, COUNTED_TOKENS))
         keep(kept, save({str(number): rows for number, rows in enumerate(new_rows)}))
-    _take_rows(model, new_rows)
+    _take_rows(model, new_rows, pieces)
     sample = sample_texts(documents, COUNTED_CHARACTERS)
     copied = sum(len(piece) == 1 for piece in pieces)
     say(
@@ -63,7 +63,8 @@ def carry_over(model, old_tokenizer, new_tokenizer, ids):
 
     Both tokenizers are byte-level. ids: int64 [n], tokens of the corpus in their order.
     """
-    _take_rows(model, carried_rows(_rows(model), find_pieces(old_tokenizer, new_tokenizer), ids))
+    pieces = find_pieces(old_tokenizer, new_tokenizer)
+    _take_rows(model, carried_rows(_rows(model), pieces, ids), pieces)
 
 
 def carried_rows(old_rows, pieces, ids):
@@ -88,11 +89,20 @@ def _rows(model):
     return [embedding.weight.detach().clone() for embedding in embedding_layers(model)]
 
 
-def _take_rows(model, new_rows):
+def _take_rows(model, new_rows, pieces):
+    old_biases = [bias.detach().clone() for bias in _biases(model)]
     model.resize_token_embeddings(len(new_rows[0]), mean_resizing=False)
     with torch.no_grad():
         for rows, embedding in zip(new_rows, embedding_layers(model), strict=True):
             embedding.weight.copy_(rows)
+        for old, bias in zip(old_biases, _biases(model), strict=True):
+            bias.copy_(mean_of_pieces(old, pieces))
+
+
+def _biases(model):
+    """The bias of each token's logit, [vocab, 1], in a list that is empty where a model has none; GPT-J and Phi do."""
+    bias = getattr(model.get_output_embeddings(), "bias", None)
+    return [] if bias is None else [bias[:, None]]
 
 
 def add_rows(model, tokenizer, added):
@@ -101,8 +111,8 @@ def add_rows(model, tokenizer, added):
     rows = max(max(added) + 1, model.get_input_embeddings().num_embeddings)  # some models have rows to spare
     model.resize_token_embeddings(rows, mean_resizing=False)
     with torch.no_grad():
-        for embedding in embedding_layers(model):
-            embedding.weight[added] = mean_of_pieces(embedding.weight, pieces)
+        for own in (*(embedding.weight for embedding in embedding_layers(model)), *_biases(model)):
+            own[added] = mean_of_pieces(own, pieces)
 
 
 def mean_of_pieces(rows, pieces):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import ROOT, save_tiny_gpt2, tiny_gpt2
 from safetensors.torch import load_file
+from transformers import GPTJConfig, GPTJForCausalLM
 
 from gpt2_korean.model import embeddings
 from gpt2_korean.text.blocks import pack
@@ -46,6 +47,22 @@ def test_rows_are_copied_bit_for_bit_or_start_from_the_mean_of_their_pieces(
                 checked += 1
     assert checked > 50
     assert model(torch.tensor([[1, 2, 3]])).logits.shape[-1] == len(byte_tokenizer)
+
+
+def test_the_bias_of_a_tokens_logit_goes_with_it(english_tokenizer, byte_tokenizer, ids):
+    shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "rotary_dim": 4, "n_positions": 32}
+    model = GPTJForCausalLM(GPTJConfig(vocab_size=len(english_tokenizer), **shape))
+    old = torch.rand(len(english_tokenizer))
+    model.lm_head.bias.data.copy_(old)
+    embeddings.carry_over(model, english_tokenizer, byte_tokenizer, ids)
+    pieces = embeddings.find_pieces(english_tokenizer, byte_tokenizer)
+    wanted = torch.stack([old[piece].mean() for piece in pieces])
+    torch.testing.assert_close(model.lm_head.bias.data, wanted)
+    tokenizer = copy.deepcopy(byte_tokenizer)
+    tokenizer.add_tokens(["<|user|>"], special_tokens=True)
+    embeddings.add_rows(model, tokenizer, [len(wanted)])
+    spelt = tokenizer("<|user|>", split_special_tokens=True)["input_ids"]
+    torch.testing.assert_close(model.lm_head.bias.data, torch.cat([wanted, wanted[spelt].mean()[None]]))
 
 
 def test_a_token_that_was_added_starts_from_what_spells_its_name(english_tokenizer, byte_tokenizer):
