@@ -8,6 +8,7 @@ itself, however those to learn from are packed.
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, repeat
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from gpt2_korean.text.tokens import Buffer, count_unknown, some_rows, token_rows
 
 IGNORED = -100  # the label of a position that predicts nothing, as in transformers
 DOCUMENTS, STREAM = "documents", "stream"
+NO_BLOCK = -1  # the index of one that teaches nothing
 HOW = {DOCUMENTS: "문서마다 따로", STREAM: "이어 붙인 글"}
 
 
@@ -59,7 +61,8 @@ class PackedBlocks:
     """Blocks of Tokens: dicts of `input_ids`, `labels` and, where no piece sees another, `position_ids`, int64 arrays.
 
     make_plan: `(lengths, room, random) -> Plan`. Block `(epoch + 1) * len(self) + index` is of that epoch's own plan,
-    drawn by `seed`; block `index` of one in which all stands as it does in the text.
+    drawn by `seed`; block `index` of one in which all stands as it does in the text. NO_BLOCK is a token without a
+    target.
     """
 
     def __init__(self, tokens, size, make_plan, begin, seed=0):
@@ -72,6 +75,8 @@ class PackedBlocks:
         return len(self.plan)
 
     def __getitem__(self, index):
+        if index == NO_BLOCK:
+            return {name: values[:1] for name, values in self[self.drawn * len(self)].items()}
         if index < 0:
             raise IndexError(index)
         number, index = divmod(index, len(self))
@@ -93,20 +98,26 @@ class PackedBlocks:
 
 
 class EpochOrder:
-    """The indices of PackedBlocks, epoch after epoch, each with its own plan: a sampler for a DataLoader."""
+    """The indices of PackedBlocks, epoch after epoch, each with its own plan: a sampler for a DataLoader.
 
-    def __init__(self, blocks):
-        self.blocks, self.epoch = blocks, 0
+    together: how many blocks the ranks take at a time. Where the last of an epoch are fewer they are filled up with
+    NO_BLOCK; accelerate would take the first ones twice. anew: whether an epoch has a plan of its own, or all that in
+    which all stands as it does in the text.
+    """
+
+    def __init__(self, blocks, together=1, anew=True):
+        self.blocks, self.together, self.anew, self.epoch = blocks, together, anew, 0
 
     def set_epoch(self, epoch):
         self.epoch = epoch
 
     def __len__(self):
-        return len(self.blocks)
+        return len(self.blocks) + -len(self.blocks) % self.together
 
     def __iter__(self):
-        first = (self.epoch + 1) * len(self)
-        return iter(range(first, first + len(self)))
+        count = len(self.blocks)
+        first = (self.epoch + 1) * count if self.anew else 0
+        return chain(range(first, first + count), repeat(NO_BLOCK, len(self) - count))
 
 
 def pack_texts(texts, tokenizer, context, apart, options, arguments, all_learnt=False):

@@ -147,9 +147,12 @@ class KoreanTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None):
         blocks = self.train_dataset if train_dataset is None else train_dataset
-        if not isinstance(blocks, PackedBlocks) or self.args.train_sampling_strategy != "random":
+        if not isinstance(blocks, PackedBlocks):
             return super()._get_train_sampler(train_dataset)
-        return EpochOrder(blocks)
+        # One process needs no filling up; and a mean over no targets is NaN, where a sum divided by those of all is 0.
+        fills = self.args.world_size > 1 and self.model_accepts_loss_kwargs and self.label_smoother is None
+        together = self._train_batch_size * self.args.world_size if fills else 1
+        return EpochOrder(blocks, together, self.args.train_sampling_strategy == "random")
 
     def _get_dataloader(self, *args, **kwargs):
         loader = super()._get_dataloader(*args, **kwargs)

@@ -6,7 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset, concatenate_datasets
+from torch.utils.data import BatchSampler
 
 from gpt2_korean.text import documents as corpus
 from gpt2_korean.text import tokens
@@ -116,6 +118,24 @@ def test_a_held_out_token_has_half_a_window_before_it_or_all_there_is(random_doc
                             for text in texts
                             for end in range(2, len(text) + 1)
                         )
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_several_ranks_predict_each_token_once_in_an_epoch(ranks, rng):
+    for number in range(30):
+        documents, batch = [[rng.randint(1, 99)] * rng.randint(1, 9) for _ in range(rng.randint(1, 40))], 4
+        blocks = PackedBlocks(in_memory(documents), 12, plan_documents, EOS)
+        order = EpochOrder(blocks, batch * ranks, anew=number % 2 == 0)
+        order.set_epoch(number)
+        sampler, found, shares = BatchSampler(order, batch, drop_last=False), [], []
+        for rank in range(ranks):
+            batches = [[blocks[index] for index in own] for own in BatchSamplerShard(sampler, ranks, rank)]
+            labels = [collate(own, 0)["labels"] for own in batches]
+            assert all(len(own) == batch for own in labels)
+            found += [label for own in labels for label in own[own != -100].tolist()]
+            shares.append(len(batches))
+        assert sorted(found) == sorted(index for ids in documents for index in [*ids, EOS])
+        assert set(shares) == {-(-len(blocks) // (batch * ranks))}
 
 
 def test_every_epoch_has_an_order_of_its_own_the_same_whenever_it_is_asked_for(rng):

@@ -66,6 +66,24 @@ def test_two_ranks_learn_and_measure_what_one_process_does(
     assert {path for path in files if "rng_state" not in path.name} <= there
 
 
+def test_two_ranks_learn_the_last_blocks_of_an_epoch_once(train_words, tmp_path, run_main, fork_script):
+    short, out = tmp_path / "short.txt", tmp_path / "out"
+    short.write_text("\n\n".join(["가나다라마바사"] * 6), "utf-8")
+    run = [
+        *train_words, f"--dataset_path={short}", "--do_train", "--num_train_epochs=1", "--report_to=none",
+        "--overwrite_output_dir", "--learning_rate=0.1", "--optim=sgd", "--block_size=8", "--packing=stream",
+        "--dropout=0",
+    ]  # fmt: skip
+    code, _, err = run_main("train.py", *run, "--per_device_train_batch_size=4")
+    assert code == 0 and "블록 9개" in err, err
+    expected = AutoModelForCausalLM.from_pretrained(out).state_dict()
+    for finished in fork_script(RANKS, "wrapped", *run, "--per_device_train_batch_size=2", ranks=2):
+        assert finished.returncode == 0, finished.stderr
+    found = AutoModelForCausalLM.from_pretrained(out).state_dict()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5, msg=name)
+
+
 def test_sharded_weights_are_not_averaged(train_words, fork_script):
     words = [*train_words, "--do_train", "--max_steps=1", "--fsdp", "--average_last=0.5"]
     for finished in fork_script("train.py", *words, ranks=2):
