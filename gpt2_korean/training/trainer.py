@@ -328,6 +328,7 @@ class KoreanTrainer(Trainer):
         self._globalstep_last_logged = saved.get("logged_step", self.state.global_step)
         self._find_best_checkpoint()
         if saved.get("evaluation_due") and self.eval_dataset is not None:
+            self._load_rng_state(str(checkpoint))  # a new best is saved over the checkpoint before Trainer has read it
             self.control.should_evaluate = True
             self._maybe_log_save_evaluate(
                 self._tr_loss, None, self.model_wrapped, None, self.state.epoch, None, time.time()

@@ -153,3 +153,17 @@ def test_lower_is_better_for_every_measure():
     chosen = parse_train_options([*evaluated, "--early_stopping_patience=2", "--no_load_best_model_at_end"])
     assert chosen.learning.trainer_arguments["load_best_model_at_end"] is False
     assert chosen.learning.trainer_arguments["metric_for_best_model"] == "eval_bits_per_character"
+
+
+def test_a_new_best_that_the_run_before_owed_leaves_the_random_numbers_as_they_were(
+    run_words, tmp_path, run_main, at_evaluation
+):
+    run = [*run_words, "--max_steps=9", "--load_best_model_at_end", "--dropout=0.3"]
+    assert run_main(*run, f"--output_dir={tmp_path / 'unbroken'}")[0] == 0
+    measured = bits(tmp_path / "unbroken")
+    assert measured[6] < measured[3]
+    at_evaluation(6, lambda _: signal_self())
+    assert run_main(*run)[0] == 75
+    assert run_main(*run)[0] == 0
+    assert bits(tmp_path / "out") == measured
+    assert same_weights(tmp_path / "out" / "checkpoint-9", tmp_path / "unbroken" / "checkpoint-9")
