@@ -43,8 +43,8 @@ class GoOnAndStop(TrainerCallback):
             control.should_training_stop = True
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        if self.stop.reason and control.should_training_stop and state.epoch % 1:
-            # Trainer takes an epoch that is left early for its end.
+        early = control.should_training_stop and state.global_step < state.max_steps and state.epoch % 1
+        if self.stop.reason and early:  # Trainer takes an epoch that is left early for its end
             control.should_log = control.should_evaluate = control.should_save = False
 
     def on_train_end(self, args, state, control, **kwargs):

@@ -167,3 +167,16 @@ def test_a_new_best_that_the_run_before_owed_leaves_the_random_numbers_as_they_w
     assert run_main(*run)[0] == 0
     assert bits(tmp_path / "out") == measured
     assert same_weights(tmp_path / "out" / "checkpoint-9", tmp_path / "unbroken" / "checkpoint-9")
+
+
+def test_a_signal_in_the_last_step_within_an_epoch_leaves_its_evaluation_to_the_next_run(
+    run_words, tmp_path, run_main, at_training_step
+):
+    run = [*run_words, "--max_steps=5", "--eval_strategy=epoch", "--load_best_model_at_end"]
+    assert run_main(*run, f"--output_dir={tmp_path / 'unbroken'}")[0] == 0
+    assert list(bits(tmp_path / "unbroken")) == [5]
+    at_training_step(5, lambda _: signal_self())
+    assert run_main(*run)[0] == 75
+    assert run_main(*run)[0] == 0
+    assert bits(tmp_path / "out") == bits(tmp_path / "unbroken")
+    assert same_weights(tmp_path / "out", tmp_path / "unbroken")
