@@ -1,6 +1,7 @@
 """Which checkpoint a run goes on from, none whose state is of another model, of no run at all, or written otherwise."""
 
 import math
+import os
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import (
@@ -102,9 +103,10 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
     on from is passed over, in a line.
 
     Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
-    is to become of it. With "auto", `overwrite` decides only where there is nothing to go on from.
+    is to become of it; a checkpoint of another folder says nothing of it. With "auto", `overwrite` decides only where
+    there is nothing to go on from.
     """
-    output_dir = Path(output_dir)
+    output_dir, found = Path(output_dir), None
     checkpoints = list_checkpoints(output_dir)
     if resume in AUTO:
         troubles = []
@@ -134,18 +136,24 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
             _check(resume, check_model)
         except UserError as error:
             raise UserError(f"{error}\n{START_ANEW}") from None
-        return resume
+        if is_inside(resume, output_dir):
+            return resume
+        found = resume
     held = [path.name for path in checkpoints] + (["모델"] if has_weights(output_dir) else [])
     if held and not overwrite:
-        raise UsageError(
-            f"--output_dir={output_dir}: 지난 학습의 결과가 있습니다({', '.join(held)}).\n"
-            + (
-                "이어 갈 온전한 체크포인트가 없습니다. 새로 시작하려면 --overwrite_output_dir을 더하세요."
-                if resume in AUTO
-                else "새로 시작하려면 --overwrite_output_dir, 이어서 하려면 --resume_from_checkpoint=auto를 더하세요."
-            )
-        )
-    return None
+        way = "새로 시작하려면 --overwrite_output_dir, 이어서 하려면 --resume_from_checkpoint=auto를 더하세요."
+        if resume in AUTO:
+            way = "이어 갈 온전한 체크포인트가 없습니다. 새로 시작하려면 --overwrite_output_dir을 더하세요."
+        elif found is not None:
+            way = f"{found}에서 이어 간 결과로 바꾸려면 --overwrite_output_dir을 더하거나, 다른 --output_dir을 주세요."
+        raise UsageError(f"--output_dir={output_dir}: 지난 학습의 결과가 있습니다({', '.join(held)}).\n{way}")
+    return found
+
+
+def is_inside(checkpoint, output_dir):
+    """Whether a checkpoint, a link to one too, is of the run in `output_dir`, and not of another folder's."""
+    checkpoint = Path(os.path.abspath(checkpoint))
+    return Path(output_dir).resolve() in (checkpoint.resolve(), checkpoint.parent.resolve())
 
 
 def _check(checkpoint, check_model):

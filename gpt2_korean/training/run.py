@@ -12,6 +12,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.checkpoints.complete import RESUME, STATE, read_json, trainer_state
+from gpt2_korean.checkpoints.going_on import is_inside
+from gpt2_korean.checkpoints.rotation import remove_earlier_run
 from gpt2_korean.checkpoints.same_run import check_state
 from gpt2_korean.messages import Stopped, UserError, say
 from gpt2_korean.text.blocks import collate, count_targets
@@ -90,12 +92,14 @@ def show_progress(trainer, blocks, prompts):
 
 def learn_blocks(trainer, start, blocks, steps, learning):
     """Train to the end of `steps` steps, from `start` (a Start), or say that nothing is left to do."""
+    output_dir = trainer.args.output_dir
     trainer.record.resumed_from = start.checkpoint and start.checkpoint.name
+    trainer.replaces_earlier_run = start.checkpoint is None or not is_inside(start.checkpoint, output_dir)
     patience = learning.early_stopping_patience
     if is_finished(start.checkpoint, steps, patience):
         complete(trainer, start.checkpoint)
         more = "--num_train_epochs, --max_steps, --early_stopping_patience"
-        say(f"이미 끝난 학습입니다: {trainer.args.output_dir} (더 하려면 {more}를 늘리세요)")
+        say(f"이미 끝난 학습입니다: {output_dir} (더 하려면 {more}를 늘리세요)")
     else:
         if start.checkpoint is not None:
             check_state(start.checkpoint, trainer.args)
@@ -119,12 +123,11 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
 
     patience: end early after so many evaluations in a row that are not better by more than `threshold`.
 
-    A run from the start replaces what an earlier one left in output_dir, at its first save. Raises
+    A run from elsewhere replaces what an earlier one left in output_dir, at its first save. Raises
     Stopped once it was asked to stop and has saved a checkpoint, UserError where something cannot be saved
     or read, the loss is no number, or the device's memory does not suffice.
     """
     _check_same_start(trainer, checkpoint)
-    trainer.replaces_earlier_run = checkpoint is None
     if patience is not None:
         trainer.add_callback(StopEarly(patience, threshold))
     stopping = GoOnAndStop(trainer, trainer.stop, checkpoint)
@@ -173,6 +176,11 @@ def complete(trainer, checkpoint):
     `trainer` then holds the model and the state of the run's end.
     """
     output_dir = Path(trainer.args.output_dir)
+    if trainer.replaces_earlier_run:
+        with trainer.args.main_process_first():
+            if trainer.args.should_save:
+                remove_earlier_run(output_dir, keep=checkpoint)
+        trainer.replaces_earlier_run = False
     saved = trainer_state(output_dir)
     whole = bool(saved) and saved["global_step"] == trainer_state(checkpoint)["global_step"]
     trainer.state = TrainerState.load_from_json(str((output_dir if whole else checkpoint) / STATE))

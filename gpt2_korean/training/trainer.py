@@ -279,7 +279,8 @@ class KoreanTrainer(Trainer):
     def _find_best_checkpoint(self):
         step = self.state.best_global_step
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
-        there = step is not None and (step == self.state.global_step or folder.is_dir())
+        is_own = folder.is_dir() and not self.replaces_earlier_run
+        there = step is not None and (step == self.state.global_step or is_own)
         self.state.best_model_checkpoint = str(folder) if there else None
 
     def model_step(self):
@@ -320,7 +321,7 @@ class KoreanTrainer(Trainer):
 
     def go_on(self, checkpoint):
         """Take up what Trainer's own state lacks: the losses since the last log line, an evaluation cut short."""
-        self.saved_step = self.state.global_step
+        self.saved_step = None if self.replaces_earlier_run else self.state.global_step
         self.load_average(checkpoint)
         saved = read_json(checkpoint / RESUME) or {}
         self._tr_loss += saved.get("unlogged_loss", 0.0)

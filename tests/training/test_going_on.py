@@ -131,3 +131,21 @@ def test_a_run_whose_batch_size_was_found_goes_on_with_the_blocks_of_a_step(half
     code, _, err = run_main(*words, "--max_steps=5")
     assert code == 0, err
     assert [seen.count(number) for number in (2, 3, 4)] == [4, 4, 4]  # 2 blocks, 4 times
+
+
+def test_what_another_run_left_in_the_output_dir_is_replaced_only_where_that_is_asked_for(half, tmp_path, run_main):
+    assert run_main(*half)[0] == 0
+    source, other = tmp_path / "out" / "checkpoint-6", tmp_path / "other"
+    words = [word for word in half if "=auto" not in word] + ["--save_steps=2", "--save_total_limit=1"]
+    assert run_main(*words, "--seed=7", "--max_steps=12", f"--output_dir={other}")[0] == 0
+    words += [f"--resume_from_checkpoint={source}", f"--output_dir={other}"]
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    code, _, err = run_main(*words)
+    assert code == 2 and "지난 학습의 결과" in err and "checkpoint-12" in err and "--overwrite_output_dir" in err, err
+    assert before == {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    for more in ([], [f"--resume_from_checkpoint={tmp_path / 'out' / 'checkpoint-9'}"]):  # the second has ended
+        assert run_main(*words, *more, "--overwrite_output_dir")[0] == 0
+        assert [path.name for path in other.glob("checkpoint-*")] == ([] if more else ["checkpoint-9"])
+        mine, theirs = (load_file(folder / "model.safetensors") for folder in (other, tmp_path / "out"))
+        assert all(torch.equal(mine[name], weight) for name, weight in theirs.items())
+    assert source.exists() and (tmp_path / "out" / "checkpoint-9").exists()
