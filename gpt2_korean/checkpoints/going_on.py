@@ -128,10 +128,10 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
             raise UserError(f"{troubles[0]} 이어 갈 다른 체크포인트도 없습니다.\n{START_ANEW}")
     elif resume not in (None, "false", "False"):
         resume = find_path(resume)
-        if not is_resumable(resume):
-            raise UsageError(
-                f"--resume_from_checkpoint={resume}: 온전한 체크포인트가 아닙니다. {describe_existing(checkpoints)}"
-            )
+        inside = list_checkpoints(resume)  # of a run's own folder, whose model has no state to go on with
+        if inside or not is_resumable(resume):
+            there = describe_existing(inside or checkpoints)
+            raise UsageError(f"--resume_from_checkpoint={resume}: 온전한 체크포인트가 아닙니다. {there}")
         try:
             _check(resume, check_model)
         except UserError as error:

@@ -149,3 +149,8 @@ def test_what_another_run_left_in_the_output_dir_is_replaced_only_where_that_is_
         mine, theirs = (load_file(folder / "model.safetensors") for folder in (other, tmp_path / "out"))
         assert all(torch.equal(mine[name], weight) for name, weight in theirs.items())
     assert source.exists() and (tmp_path / "out" / "checkpoint-9").exists()
+
+
+def test_the_folder_of_a_run_in_place_of_a_checkpoint_names_those_in_it(half, tmp_path, run_main):
+    code, _, err = run_main(*half, f"--resume_from_checkpoint={tmp_path / 'out'}", f"--output_dir={tmp_path / 'new'}")
+    assert code == 2 and "온전한 체크포인트가 아닙니다" in err and "out/checkpoint-6" in err, err
