@@ -66,6 +66,7 @@ PRIVATE = {
         "transformers.PreTrainedModel._tied_weights_keys": ATTRIBUTE,
         "transformers.Trainer._clip_grad_norm": "self model",
         "transformers.Trainer._determine_best_metric": "self metrics trial",
+        "transformers.Trainer._evaluate": "self trial ignore_keys_for_eval skip_scheduler",
         "transformers.Trainer._get_dataloader": "self dataset description batch_size sampler_fn is_training "
         "dataloader_key",
         "transformers.Trainer._get_output_dir": "self trial",

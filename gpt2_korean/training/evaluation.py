@@ -75,7 +75,7 @@ def evaluate(trainer):
     try:
         return trainer.evaluated.get(trainer.state.global_step) or trainer.evaluate()
     except EvaluationStopped:
-        raise _stopped(trainer) from None
+        raise leave_evaluation(trainer) from None
     finally:
         trainer.state.global_step = last
 
@@ -100,13 +100,14 @@ def measure_texts(trainer, documents):
         for texts in written or write_stretches(loaded, TEXTS, CHARACTERS):
             progress.update(sum(map(len, texts)) - progress.n)
             if trainer.stop.reason:
-                raise _stopped(trainer)
+                raise leave_evaluation(trainer)
     people = cut_stretches(people, TEXTS, CHARACTERS)
     if people is None:
         say(f"평가 글이 {TEXTS * CHARACTERS:,}자가 되지 않아 모델의 글만 측정했습니다(표에 ‘평가 글’ 열이 없습니다).")
     return measure(texts), people and measure(people)
 
 
-def _stopped(trainer):
+def leave_evaluation(trainer):
+    """The Stopped of a run that was asked to stop while it evaluated and has nothing to save; all ranks take leave."""
     leave_together()
     return Stopped(f"{trainer.stop.reason} 평가를 마치지 않고 멈췄습니다. 같은 명령이 다시 평가합니다.")

@@ -30,7 +30,7 @@ from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_ali
 from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flops_utilization
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, fill_up
 from gpt2_korean.training.average import AverageWeights
-from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics
+from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics, leave_evaluation
 from gpt2_korean.training.model_card import write_card
 from gpt2_korean.training.muon import MuonWithAdamW, layer_matrices
 from gpt2_korean.training.samples import own_prompts, write_samples
@@ -336,6 +336,16 @@ class KoreanTrainer(Trainer):
             )
             if self.control.should_training_stop:
                 raise NothingToTrain  # Trainer would take one step more
+
+    def _evaluate(self, trial, ignore_keys_for_eval, skip_scheduler=False):
+        if not skip_scheduler:
+            return super()._evaluate(trial, ignore_keys_for_eval)
+        # What --eval_on_start asks for: a run that goes on has had it.
+        if self.state.global_step == 0:
+            try:
+                super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
+            except EvaluationStopped:
+                raise leave_evaluation(self) from None
 
     def _maybe_log_save_evaluate(self, tr_loss, grad_norm, model, trial, *args, **kwargs):
         try:

@@ -180,3 +180,16 @@ def test_a_signal_in_the_last_step_within_an_epoch_leaves_its_evaluation_to_the_
     assert run_main(*run)[0] == 0
     assert bits(tmp_path / "out") == bits(tmp_path / "unbroken")
     assert same_weights(tmp_path / "out", tmp_path / "unbroken")
+
+
+def test_an_evaluation_before_the_first_step_stops_with_nothing_to_save_and_is_made_once(
+    run_words, tmp_path, run_main, at_training_step, at_evaluation
+):
+    run = [*run_words, "--max_steps=6", "--eval_on_start", "--early_stopping_patience=3"]
+    at_evaluation(0, lambda _: signal_self())
+    code, _, err = run_main(*run)
+    assert code == 75 and "평가를 마치지 않고 멈췄습니다" in err and not steps_saved(tmp_path / "out"), err
+    at_training_step(5, lambda _: signal_self())
+    assert run_main(*run)[0] == 75
+    assert run_main(*run)[0] == 0
+    assert list(bits(tmp_path / "out")) == [0, 3, 6]
