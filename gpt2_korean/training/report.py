@@ -63,7 +63,7 @@ def describe_training(log_history, model_step, output_dir, talks=False, characte
     if evaluated:
         bits = "eval_bits_per_character"
         best = min(evaluated, key=lambda entry: entry[bits])
-        last = max(reversed(evaluated), key=lambda entry: entry["step"])  # the mean of weights comes after the last
+        last = _last(evaluated, averaged)
         words = f"{last[bits]:.4f} ({last['step']:,}스텝)"
         if best["step"] != last["step"]:
             words = f"가장 낮음 {best[bits]:.4f} ({best['step']:,}스텝) · 마지막 {words}"
@@ -75,11 +75,16 @@ def describe_training(log_history, model_step, output_dir, talks=False, characte
     command = join_command(["python", "generate.py", f"--model_name_or_path={output_dir}"])
     way = "--interactive" if talks else '--prompt="오늘은"'
     rows.append(("써 보기", f"{command} {way}"))
-    told = _learnt_by_heart(log_history, model_step, characters)
+    told = _learnt_by_heart(log_history, model_step, characters, averaged)
     return f"{table(rows)}\n{told}" if told else table(rows)
 
 
-def _learnt_by_heart(log_history, model_step, characters):
+def _last(evaluated, averaged):
+    """The evaluation of the last step: the mean of weights comes after it, be it left as the model or not."""
+    return max(reversed(evaluated) if averaged else evaluated, key=itemgetter("step"))
+
+
+def _learnt_by_heart(log_history, model_step, characters, averaged=None):
     """A line or two on whether the text was learnt by heart, where it was or may be; else empty."""
     trained = [entry for entry in log_history if "loss" in entry]
     evaluated = [entry for entry in log_history if "eval_loss" in entry]
@@ -89,7 +94,7 @@ def _learnt_by_heart(log_history, model_step, characters):
         # In its first epoch a text is new to the model when its loss is taken; a large one is hardly learnt by heart.
         doubtful = trained[-1].get("epoch", 0) > 1 and characters and characters < SMALL
         return NOT_EVALUATED if doubtful else ""
-    best, last = min(evaluated, key=itemgetter("eval_loss")), max(reversed(evaluated), key=itemgetter("step"))
+    best, last = min(evaluated, key=itemgetter("eval_loss")), _last(evaluated, averaged)
     if trained[-1]["loss"] > BY_HEART * last["eval_loss"]:
         return ""
     losses = f"학습 손실 {trained[-1]['loss']:.2f}, 평가 손실 {last['eval_loss']:.2f}"

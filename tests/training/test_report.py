@@ -25,6 +25,14 @@ def test_the_end_of_a_run_tells_where_it_came_to():
     assert "8.0000 → 6.0000" in report.describe_training(log[:3], 3, "x")
 
 
+def test_the_last_step_is_told_and_not_a_mean_of_weights_that_was_not_left():
+    log = [
+        {"step": step, "eval_bits_per_character": bits} for step, bits in ((1, 4.25), (2, 4.75), (2, 4.5), (1, 4.25))
+    ]
+    assert "마지막 4.7500 (2스텝)" in report.describe_training(log, 1, "x")
+    assert "마지막 4.5000 (2스텝)" in report.describe_training(log, 2, "x", averaged=4)
+
+
 def test_tables_stand_in_columns_on_a_terminal():
     assert report.table([("가나", "1"), ("abcde", "22"), ("", "x", "y")]) == "가나   1\nabcde  22\n       x   y"
     assert report.shorten("가나다 라마", 8) == "가나다…" and report.shorten("가나\n다라", 9) == "가나 다라"
