@@ -95,7 +95,7 @@ def splits_tied_embeddings(model):
 
 def merge(model):
     """The base of an adapted model, the adapter added into its weights: a model like any other."""
-    return model.merge_and_unload()
+    return model.merge_and_unload().requires_grad_(True)  # peft leaves them as frozen as the adapter wanted them
 
 
 def merged_weights(model):

@@ -209,3 +209,13 @@ def test_a_base_that_is_gone_or_a_damaged_adapter_is_named(train_words, tmp_path
     (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/no/where"}))
     code, _, err = run_main("generate.py", f"--model_name_or_path={folder}", "--device=cpu")
     assert code == 2 and "adapter_config.json" in err and "/no/where" in err
+
+
+def test_a_whole_model_that_begins_from_an_adapter_learns_all_of_its_weights(run_words, tmp_path, run_main):
+    assert run_main(*run_words)[0] == 0
+    checkpoint, new = tmp_path / "out" / "checkpoint-4", tmp_path / "new"
+    words = [*run_words, "--lora_rank=0", f"--model_type={checkpoint}", "--tokenizer=original", f"--output_dir={new}"]
+    code, _, err = run_main(*(word for word in words if "vocab_size" not in word))
+    assert code == 0, err
+    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "out", new))
+    assert not [name for name in before if torch.equal(before[name], after[name])]
