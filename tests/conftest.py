@@ -1,6 +1,7 @@
 """Tiny models, tokenizers and corpora, made here: no test needs a network or a file from outside."""
 
 import copy
+import io
 import json
 import os
 import random
@@ -245,6 +246,17 @@ def at_evaluation(monkeypatch):
 
 def signal_self(number=signal.SIGTERM):
     os.kill(os.getpid(), number)
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """Have the lines given to it stand in what is piped into a script."""
+
+    def given(*lines):
+        content = "".join(f"{line}\n" for line in lines).encode()
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), "utf-8"))
+
+    return given
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """README's commands work as they stand there, with only the model swapped for a tiny one."""
 
-import io
 import re
 import shutil
 
@@ -94,7 +93,7 @@ PAGES_THAT_TRAIN = ("data", "evaluation", "lora", "recipes", "resuming")  # and 
 @pytest.mark.usefixtures("brief_texts")
 @pytest.mark.parametrize("page", PAGES_THAT_TRAIN)
 def test_the_commands_of_the_documents_work_in_their_order(
-    page, tmp_path, tiny_model_folder, run_main, monkeypatch, sample_texts
+    page, tmp_path, tiny_model_folder, run_main, monkeypatch, sample_texts, pipe
 ):
     """With a step each, and a tiny model in the place of one that is not here."""
     monkeypatch.chdir(copy_project(tmp_path))
@@ -108,7 +107,7 @@ def test_the_commands_of_the_documents_work_in_their_order(
     for script, *words in ran:
         words = [word.replace("v8192", "v1024") for word in words]  # of a loop over sizes the first alone was trained
         if script == "generate.py":
-            monkeypatch.setattr("sys.stdin", io.StringIO("안녕하세요\n고마워요\n"))
+            pipe("안녕하세요", "고마워요")
             code, out, err = run_main(script, *words, "--length=3")
             assert (code, bool(out.strip())) == (0, True), (words, err)
             continue

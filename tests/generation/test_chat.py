@@ -103,15 +103,8 @@ def test_a_prompt_is_a_users_turn_and_the_answer_alone_is_printed(run_main, fold
 
 
 @every
-def test_a_conversation_remembers_its_turns_until_new(run_main, folder, monkeypatch):
-    lines = iter(["", "  ", "오늘은", "내일은", "/again", "/new", "", "내일은"])
-
-    def read(_):
-        for line in lines:
-            return line
-        raise EOFError
-
-    monkeypatch.setattr("builtins.input", read)
+def test_a_conversation_remembers_its_turns_until_new(run_main, folder, pipe):
+    pipe("", "  ", "오늘은", "내일은", "/again", "/new", "", "내일은")
     code, out, err = run_main("generate.py", f"--model_name_or_path={folder}", *WORDS, "--interactive")
     assert code == 0, err
     first = library_answer(folder, turns_of("오늘은"))

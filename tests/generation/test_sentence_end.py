@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gpt2_korean.generation.batch_size import MOST_ON_CPU
 from gpt2_korean.generation.sentence_end import SentenceStream, sentence_ends
 from gpt2_korean.generation.text_stream import TextStream
 
@@ -131,6 +132,8 @@ def test_the_same_text_is_streamed_written_in_a_batch_and_recorded(run_main, tin
     ]
     assert shown[0] == shown[1] and shown[0][0] == 0
     streamed, batched = map(json.loads, file.read_text("utf-8").splitlines())
+    sizes = [record["settings"].pop("batch_size") for record in (streamed, batched)]
+    assert sizes == [1, MOST_ON_CPU]  # what is streamed is written by itself
     assert streamed == batched and shown[0][1] == streamed["text"] + "\n"
     new = streamed["text"].removeprefix("오늘은")
     assert not list(sentence_ends(new, whole=True)) or len(new) in sentence_ends(new, whole=True)

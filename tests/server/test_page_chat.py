@@ -105,7 +105,7 @@ def test_stop_keeps_what_is_there_and_a_question_that_got_no_answer_comes_back(b
     first = post(port, "/write", {"prompt": "가"})
     first.readline()
     page.type("나\n")
-    page.status("1개가 대기 중")
+    page.status("개가 대기 중")
     page.part("text").send_keys("\ue00c")  # escape
     page.status("멈췄습니다")
     first.close()

@@ -51,17 +51,10 @@ def test_a_templated_prompt_is_that_of_the_same_text_and_only_its_answer_is_show
     assert record["text"] == expected.strip()
 
 
-def test_a_conversation_goes_on_from_its_earlier_turns(run_main, tiny_model_folder, monkeypatch):
+def test_a_conversation_goes_on_from_its_earlier_turns(run_main, tiny_model_folder, pipe):
     """With greedy answers the second one is that of the whole text so far, given as one prompt."""
     words = [f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--length=4", "--temperature=0"]
-    lines = iter(["가", "나", "/new", "나"])
-
-    def read(_):
-        for line in lines:
-            return line
-        raise EOFError
-
-    monkeypatch.setattr("builtins.input", read)
+    pipe("가", "나", "/new", "나")
     code, out, err = run_main("generate.py", *words, "--interactive", r"--prompt_template=Q{prompt}A")
     assert code == 0 and "새로 시작" in err
 
