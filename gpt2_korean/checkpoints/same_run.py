@@ -47,6 +47,7 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
             "processes": arguments.world_size,
             "seed": arguments.seed,
             "data_seed": "없음" if arguments.data_seed is None else arguments.data_seed,
+            "train_sampling_strategy": arguments.train_sampling_strategy,
             "optim": "muon" if getattr(arguments, "uses_muon", False) else arguments.optim.value,
             **{name: getattr(arguments, name) for name in OPTIMIZER},
         },
@@ -115,7 +116,8 @@ def _check_same_learning(checkpoint, before, now):
 
     Say so where a step has the same blocks in other parts. Several processes fill up the last of them by such parts.
     """
-    named = {"processes": "프로세스의 수"} | {name: f"--{name}" for name in ("seed", "data_seed", "optim", *OPTIMIZER)}
+    flags = ("seed", "data_seed", "train_sampling_strategy", "optim", *OPTIMIZER)
+    named = {"processes": "프로세스의 수"} | {name: f"--{name}" for name in flags}
     before = {**now, **before}
     found = [(words, before[name], now[name]) for name, words in named.items() if before[name] != now[name]]
     parts = [(each["batch_size"], each["accumulation"]) for each in (before, now)]

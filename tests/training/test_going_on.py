@@ -56,6 +56,7 @@ def test_a_run_that_saved_models_only_is_refused_unless_it_is_finished(train_wor
         (["--optim=adafactor"], ["--optim", "adafactor"]),
         (["--seed=7"], ["--seed", "42", "7"]),
         (["--data_seed=7"], ["--data_seed", "없음", "7"]),
+        (["--train_sampling_strategy=sequential"], ["--train_sampling_strategy", "random", "sequential"]),
         (["--learning_rate=1e-3"], ["--learning_rate", "0.001"]),
         (["--weight_decay=0.5", "--adam_beta2=0.9"], ["--weight_decay", "0.5", "--adam_beta2", "0.9"]),
     ],
