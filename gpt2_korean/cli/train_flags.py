@@ -4,6 +4,7 @@ Imports neither torch nor transformers, so that `--help` and every refusal come 
 """
 
 import argparse
+from unicodedata import normalize
 
 from gpt2_korean.cli.licenses import license_id
 from gpt2_korean.cli.model_names import start_name, tokenizer_name
@@ -50,11 +51,13 @@ def train_parser():
     add_flag(data, "--dataset_name", path, "파일 대신 쓸 Hugging Face Hub 데이터 세트 이름 (예: wikimedia/wikipedia)")
     add_flag(data, "--dataset_config_name", text, "Hub 데이터 세트의 설정 이름 (예: 20231101.ko)")
     add_switch(data, "--streaming", "Hub 데이터 세트를 내려받지 않고 스트리밍으로 읽습니다. --max_steps가 필요합니다")
-    add_flag(data, "--text_column_name", text, "글이 들어 있는 열 이름 (기본값: 대화의 열이 없으면 text)")
+    add_flag(data, "--text_column_name", column, "글이 들어 있는 열 이름 (기본값: 대화의 열이 없으면 text)")
     add_flag(data, "--text_template", template, '여러 열을 한 글로 엮는 틀 (예: "질문: {Q}\\n답변: {A}")')
-    add_flag(data, "--prompt_column", text, "질문이 들어 있는 열 이름. Q, 질문, prompt 등을 알아봅니다 (기본값: 자동)")
     add_flag(
-        data, "--answer_column", text, "답이 들어 있는 열 이름. A, 답변, completion 등을 알아봅니다 (기본값: 자동)"
+        data, "--prompt_column", column, "질문이 들어 있는 열 이름. Q, 질문, prompt 등을 알아봅니다 (기본값: 자동)"
+    )
+    add_flag(
+        data, "--answer_column", column, "답이 들어 있는 열 이름. A, 답변, completion 등을 알아봅니다 (기본값: 자동)"
     )
     add_flag(data, "--encoding", text, "파일의 문자 인코딩. UTF-8, UTF-16(BOM), CP949 순으로 알아냅니다 (기본값: 자동)")
     add_switch(data, "--line_by_line", ".txt에서 빈 줄 대신 줄마다 문서 하나로 읽습니다")
@@ -238,9 +241,14 @@ def vocabulary_size(word):
     return size
 
 
+def column(word):
+    """The name of a column, composed (NFC) as those that are read are."""
+    return normalize("NFC", text(word))
+
+
 def template(word):
-    r"""A template with at least one `{column}`; `\n` and `\t` mean what they say."""
-    word = escaped_text(word)
+    r"""A template with at least one `{column}`, composed too; `\n` and `\t` mean what they say."""
+    word = normalize("NFC", escaped_text(word))
     if not COLUMN.search(word):
         raise argparse.ArgumentTypeError(f'{word!r}: "질문: {{Q}}"처럼 중괄호 안에 열 이름을 쓰세요.')
     return word

@@ -122,8 +122,9 @@ def save(session, name="", overwrites=False):
         raise UserError("아직 쓴 글이 없어 저장할 것이 없습니다.")
     path = Path(name).expanduser()
     there = path.exists()
+    fits = overwrites or path.is_dir() or path.resolve() in session.saved  # of a folder, /save! is no way on
     try:
-        with path.open("w" if overwrites or path.resolve() in session.saved else "x", encoding="utf-8") as file:
+        with path.open("w" if fits else "x", encoding="utf-8") as file:
             file.write(_whole(session))
     except FileExistsError:
         raise UserError(f"{path}: 이미 있습니다. 다른 이름을 주세요. 덮어쓰려면 /save! {name}") from None

@@ -5,6 +5,7 @@ which file, line or byte is wrong.
 """
 
 import re
+from unicodedata import normalize
 
 from gpt2_korean.messages import UserError
 from gpt2_korean.text.opening import file_format, guess_encoding, open_lines
@@ -97,10 +98,13 @@ def no_text(where, column, value):
 
 
 def row_renderer(column=None, template=None, **conversations):
-    """The column_renderer of a column or template that was given, else the turns_reader of `conversations`."""
-    if column is None and template is None:
-        return turns_reader(**conversations)
-    return column_renderer(column, template)
+    """The column_renderer of a column or template that was given, else the turns_reader of `conversations`.
+
+    A row's columns may be named in decomposed letters (NFD), as a Mac may give them.
+    """
+    is_free = column is None and template is None
+    render = turns_reader(**conversations) if is_free else column_renderer(column, template)
+    return lambda row: render({normalize("NFC", name): cell for name, cell in row.items()})
 
 
 def column_renderer(column, template=None):

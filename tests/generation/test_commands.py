@@ -200,7 +200,7 @@ def test_what_was_written_is_saved_and_nothing_of_others_is_overwritten(tmp_path
     assert (tmp_path / "글.txt").read_text("utf-8") == other.read_text("utf-8") == "가\n나<1><2>\n\n다<3>\n\n라<4>\n"
     shown = capsys.readouterr().err
     assert shown.count("덮어썼습니다") == 2 and shown.count("폴더를 먼저") == 1 and "없는/글.txt" in shown
-    assert "파일이 아니라 폴더입니다 (.)" in shown
+    assert shown.count("파일이 아니라 폴더입니다 (.)") == 2 and "/save! ." not in shown
 
 
 def test_a_conversation_is_saved_with_who_said_what(tmp_path):

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import math
+from unicodedata import normalize
 
 import pyarrow
 import pyarrow.parquet
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2_korean.messages import UserError
-from gpt2_korean.text.files import column_renderer, read_documents
+from gpt2_korean.text.files import column_renderer, read_documents, row_renderer
 from gpt2_korean.text.opening import FORMATS, detect_encoding
 
 COMPRESS = {"": bytes, ".gz": gzip.compress, ".xz": lambda data: lzma.compress(data, preset=0)}
@@ -181,3 +182,22 @@ def test_damaged_and_random_files_end_in_a_line(folder, suffix, compression, noi
     for encoding, skips in ((None, False), (None, True), ("utf-8", True), ("utf-16", True)):
         refused = refusal(read, path, encoding, render=column_renderer("text"), skip_bad_rows=skips)
         assert refused is None or (path.name in refused and len(refused.splitlines()) <= 2)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".json", ".parquet"])
+def test_columns_are_found_whichever_way_their_letters_are_put_together(folder, run_main, suffix, form):
+    """A Mac may name them in decomposed ones, in the file and on the command line, and nobody sees it."""
+    row = {normalize(form, name): cell for name, cell in {"질문": "잘 지내?", "답변": "네, 덕분에요."}.items()}
+    path = folder / f"열{suffix}"
+    if suffix == ".csv":
+        path.write_text(f'{",".join(row)}\n잘 지내?,"네, 덕분에요."\n', "utf-8")
+    elif suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    else:
+        path.write_text(json.dumps(row), "utf-8")
+    (found,) = read(path, render=row_renderer())
+    assert [turn["content"] for turn in found["turns"]] == ["잘 지내?", "네, 덕분에요."]
+    for flag in (f"--text_column_name={normalize('NFD', '답변')}", f"--text_template={normalize('NFD', '{답변}')}"):
+        code, out, err = run_main("train.py", f"--dataset_path={path}", flag, "--show_data=1")
+        assert code == 0 and "네, 덕분에요." in out and "잘 지내?" not in out, err
