@@ -138,7 +138,6 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except NothingToTrain:
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-        trainer.load_best()
     except torch.OutOfMemoryError as error:
         raise UserError(
             "장치의 메모리가 모자랍니다. --per_device_train_batch_size를 줄이고 --gradient_accumulation_steps를 "
@@ -165,6 +164,7 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
             f"{trainer.stop.reason} {trainer.state.global_step}스텝에서 멈추고 체크포인트를 저장했습니다.\n"
             "같은 명령에 --resume_from_checkpoint=auto를 넣어(이미 있으면 그대로) 다시 실행하면 이어집니다."
         )
+    trainer.load_best()
     take_average(trainer)
     trainer.save_whole_model()
 

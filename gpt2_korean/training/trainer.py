@@ -262,10 +262,15 @@ class KoreanTrainer(Trainer):
         return is_best or self.control.should_training_stop
 
     def load_best(self):
-        """Load the best checkpoint, where --load_best_model_at_end asks for it and it is there."""
+        """Load the best checkpoint, where --load_best_model_at_end asks for it; say so where it is not there."""
         self._find_best_checkpoint()
-        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+        if not self.args.load_best_model_at_end or self.holds_best:
+            return
+        step, output_dir = self.state.best_global_step, self.args.output_dir
+        if self.state.best_model_checkpoint:
             self._load_best_model()
+        elif step is not None:  # of a run that was gone on from in another folder
+            warn(f"평가가 가장 좋았던 {step:,}스텝의 체크포인트가 {output_dir}에 없어 마지막 모델을 남깁니다.")
 
     def _load_best_model(self):
         super()._load_best_model()

@@ -95,6 +95,18 @@ def test_stopped_and_resumed_it_ends_at_the_same_step_with_the_same_model(
     assert same_weights(tmp_path / "out", tmp_path / "unbroken")
 
 
+def test_a_best_that_stayed_in_another_folder_is_told(run_words, tmp_path, run_main):
+    run, first = [*run_words, "--load_best_model_at_end"], tmp_path / "out"
+    assert run_main(*run, "--max_steps=30")[0] == 0
+    measured = bits(first)
+    assert (best := min(measured, key=measured.get)) < 28
+    from_there = [f"--resume_from_checkpoint={first / 'checkpoint-28'}", f"--output_dir={tmp_path / 'other'}"]
+    code, _, err = run_main(*run, "--max_steps=30", *from_there)
+    assert code == 0 and f"{best}스텝의 체크포인트가 {tmp_path / 'other'}에 없어 마지막 모델을 남깁니다" in err
+    assert same_weights(tmp_path / "other", tmp_path / "other" / "checkpoint-30")
+    assert "남깁니다" not in run_main(*run, "--max_steps=30")[2]
+
+
 def test_the_best_adapter_is_what_is_merged(run_words, tmp_path, run_main):
     run, out = [*run_words, "--lora_rank=4", "--learning_rate=0.1", "--early_stopping_patience=2"], tmp_path / "out"
     code, _, err = run_main(*run)
