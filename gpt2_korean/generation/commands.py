@@ -4,6 +4,7 @@ Nothing in a Session changes: each command makes another, so that each can be ta
 """
 
 import difflib
+import os
 import random
 import re
 from dataclasses import dataclass, replace
@@ -120,16 +121,18 @@ def save(session, name="", overwrites=False):
         raise UserError("파일 이름도 주세요 (예: /save 글.txt).")
     if not session.turns:
         raise UserError("아직 쓴 글이 없어 저장할 것이 없습니다.")
-    path = Path(name).expanduser()
-    there = path.exists()
-    fits = overwrites or path.is_dir() or path.resolve() in session.saved  # of a folder, /save! is no way on
+    path = Path(os.path.expanduser(name))  # "~초고.txt" is a file where there is no such user
     try:
+        there = path.exists()
+        fits = overwrites or path.is_dir() or path.resolve() in session.saved  # of a folder, /save! is no way on
         with path.open("w" if fits else "x", encoding="utf-8") as file:
             file.write(_whole(session))
     except FileExistsError:
         raise UserError(f"{path}: 이미 있습니다. 다른 이름을 주세요. 덮어쓰려면 /save! {name}") from None
     except OSError as error:
         raise UserError(describe_os_error(error)) from None
+    except ValueError:  # a NUL, half a surrogate pair
+        raise UserError("파일 이름에 쓸 수 없는 글자가 있습니다. 다른 이름을 주세요.") from None
     say(f"{path}에 {'덮어썼습니다' if there else '저장했습니다'}.")
     return replace(session, saved=session.saved | {path.resolve()})
 

@@ -1,6 +1,7 @@
 """The commands of an interactive session: what each makes of the texts, the settings and the seed so far."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -201,6 +202,14 @@ def test_what_was_written_is_saved_and_nothing_of_others_is_overwritten(tmp_path
     shown = capsys.readouterr().err
     assert shown.count("덮어썼습니다") == 2 and shown.count("폴더를 먼저") == 1 and "없는/글.txt" in shown
     assert shown.count("파일이 아니라 폴더입니다 (.)") == 2 and "/save! ." not in shown
+
+
+@pytest.mark.parametrize("name", ["가" * 200, "글\0.txt", "~아무개/글.txt"])
+def test_a_name_that_cannot_be_saved_under_ends_no_session(tmp_path, capsys, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    session = follow_all(begin()[0], "가", f"/save {name}", "나", "/save ~초고.txt")
+    assert Path("~초고.txt").read_text("utf-8") == "가<1>\n\n나<2>\n" and len(session.turns) == 2
+    assert capsys.readouterr().err.count("저장했습니다") == 1
 
 
 def test_a_conversation_is_saved_with_who_said_what(tmp_path):
