@@ -13,6 +13,7 @@ import gc
 import os
 import platform
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -93,6 +94,7 @@ def run_script(main):
     for stream in (sys.stdout, sys.stderr):
         # Text that an ASCII or CP949 terminal cannot show is escaped, never a crash.
         stream.reconfigure(errors="backslashreplace")
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # called last: Python's own end would die of a Ctrl-C
     # Imports make a million objects that all stay: to look for garbage after every 700 takes over a second of a start.
     gc.set_threshold(10_000)
     atexit.register(gc.freeze)  # to look through them all once more at the end takes half a second

@@ -156,6 +156,18 @@ def test_a_thread_ends_no_other_way(capsys, monkeypatch, tmp_path):
     assert len(list(tmp_path.glob("*.txt"))) == 1 and threading.excepthook is before
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
+def test_ctrl_c_when_all_is_done_changes_no_exit_code():
+    script = """
+import atexit, os, signal, sys
+from gpt2_korean.messages import run_script
+atexit.register(os.kill, os.getpid(), signal.SIGINT)  # called after all that is registered later
+sys.exit(run_script(lambda: 75))
+"""
+    finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert (finished.returncode, finished.stderr) == (75, b"")
+
+
 def test_utf8_is_read_whatever_the_locale(tmp_path):
     """As bytes that the locale does not know, and files by such a name."""
     (tmp_path / "앞글.txt").write_text("가\n", "utf-8")
