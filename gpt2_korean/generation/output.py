@@ -45,11 +45,16 @@ def put_out(out, prompt, pieces, settings, heading="", written=""):
     text, reading = print_text(
         pieces, opening, to_end=bool(out.file), strip=out.alone and not written, at_once=out.batch_size == 1
     )
+    record_text(out, prompt, text, settings, written)
+    return text, reading or bool(out.file)
+
+
+def record_text(out, prompt, text, settings, written=""):
+    """Record a text that was shown, if that is wanted; see put_out."""
     if out.file and out.alone:
         append_record(out, prompt, (written + text).strip(), settings)
     elif out.file:
         append_record(out, prompt + written, prompt + written + text, settings)
-    return text, reading or bool(out.file)
 
 
 def is_empty(text, settings):

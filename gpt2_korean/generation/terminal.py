@@ -10,7 +10,7 @@ import torch
 
 from gpt2_korean.generation.commands import COMMANDS, Session, Turn, follow
 from gpt2_korean.generation.keyboard import open_keyboard
-from gpt2_korean.generation.output import describe_empty, is_empty, print_piece, put_out
+from gpt2_korean.generation.output import describe_empty, is_empty, print_piece, put_out, record_text
 from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, read_after_turns, stream_texts
 from gpt2_korean.messages import UserError, say
 from gpt2_korean.text.prompts import read_prompts
@@ -75,9 +75,11 @@ def write_turn(model, out, earlier, turn, settings, seed):
     except KeyboardInterrupt:
         broken = True
         say("\n(멈췄습니다. 그냥 Enter를 누르면 이어 씁니다.)")
+    text = "".join(shown)
+    if broken and text:
+        record_text(out, prompt, text, settings, written=before)
     if not reading:
         raise EOFError
-    text = "".join(shown)
     rate = tokens / (time.perf_counter() - since)
     _say_dimly(f"{tokens}토큰 · 초당 {rate:.{0 if rate >= 10 else 1}f}토큰 · 시드 {seed}")
     if not broken and is_empty(text, settings):

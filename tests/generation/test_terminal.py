@@ -21,7 +21,7 @@ from conftest import ROOT
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.commands import Turn
 from gpt2_korean.generation.load import load
-from gpt2_korean.generation.output import Output
+from gpt2_korean.generation.output import Output, open_output
 from gpt2_korean.generation.terminal import write_turn
 
 SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[=>])")  # what moves the cursor, colours or erases
@@ -195,6 +195,24 @@ def test_an_answer_that_was_broken_off_is_not_remembered(chat_model_folder, caps
         for earlier in ([whole, broken], [whole], [whole, replace(broken, broken=False)])
     ]
     assert answers[0] == answers[1] != answers[2]
+
+
+@pytest.mark.parametrize(("alone", "recorded"), [(False, ("앞글 가", "앞글 가나")), (True, ("앞글", "가나"))])
+def test_a_text_that_was_broken_off_is_recorded_as_far_as_it_was_shown(
+    tiny_model_folder, tmp_path, monkeypatch, capsys, alone, recorded
+):
+    def stream(*_):
+        yield 1, ["나"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gpt2_korean.generation.terminal.stream_texts", stream)
+    options = parse_generate_options([f"--model_name_or_path={tiny_model_folder}", "--device=cpu"])
+    model, settled = load(tiny_model_folder, options.model)
+    with open_output(tmp_path / "글.jsonl") as file:
+        out = Output(file, alone, options.prompts, settled)
+        turn = write_turn(model, out, [], Turn("앞글", "가" if alone else " 가"), options.settings, 5)
+    record = json.loads((tmp_path / "글.jsonl").read_text("utf-8"))
+    assert turn.broken and (record["prompt"], record["text"], record["seed"]) == (*recorded, 5)
 
 
 def test_texts_that_end_at_once_are_counted_and_the_way_on_is_named(run_main, silent_model_folder, tmp_path, piped):
