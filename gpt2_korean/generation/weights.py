@@ -6,7 +6,7 @@ import mmap
 
 import torch
 
-from gpt2_korean.model.files import check_sizes, damaged, weight_files
+from gpt2_korean.model.files import check_numbers, check_sizes, damaged, weight_files
 from gpt2_korean.model.gpt2 import weight_shapes
 from gpt2_korean.speed import quantized
 from gpt2_korean.windows import WINDOWS
@@ -17,7 +17,7 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 def read_weights(folder, config, flag):
     """Name → tensor, mapped from the files but on Windows; None where there is no safetensors file.
 
-    Raises UserError for files that are damaged.
+    Raises UserError for files that are damaged, and for weights that are no numbers.
     """
     from safetensors import SafetensorError
 
@@ -29,6 +29,7 @@ def read_weights(folder, config, flag):
     except SafetensorError as error:
         raise damaged(flag, folder, error) from None
     check_sizes(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, len(tensors), flag, folder)
+    check_numbers(named(tensors, config), flag, folder)
     return tensors
 
 

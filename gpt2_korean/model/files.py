@@ -24,6 +24,7 @@ OTHERS_WEIGHTS = ("tf_model*.h5", "flax_model*.msgpack", "*.ckpt*", "*.onnx", "*
 COUNTS = {*SIZES, "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"}
 COUNTS |= {"num_key_value_heads", "intermediate_size", "n_inner", "head_dim", "d_model", "num_layers", "num_heads"}
 SHOWN = 240  # letters of what a library says
+SHORT = 2**19  # numbers that are looked at in no time: a GPT-2's biases, an adapter's matrices
 LAYERS = re.compile(r"(^|_)layers?$")
 
 
@@ -93,6 +94,19 @@ def _check_adapter(config, shapes, flag, folder):
     for rank in ranks:
         if not _is_count(rank) or rank > largest:
             raise _wrong(flag, folder, "r", rank, "가중치의 것이 아닙니다", "adapter_config.json")
+
+
+def check_numbers(weights, flag, source):
+    """Raise UserError for the weights, name → tensor, of a run that diverged: NaN, in the short ones as in all.
+
+    Whatever they compute is NaN, by which each text ends at once or repeats one token.
+    """
+    for name, weight in weights.items():
+        if weight.numel() <= SHORT and weight.is_floating_point() and weight.isnan().any():
+            raise UserError(
+                f"{flag}={source}: 가중치({name})가 NaN(수가 아닌 값)입니다. 학습하다 발산한 모델이니 그 앞의 "
+                "체크포인트나 다른 모델을 주세요."
+            )
 
 
 def weight_files(folder, flag):

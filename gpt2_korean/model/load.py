@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gpt2_korean.messages import UserError, say
 from gpt2_korean.model import lora
-from gpt2_korean.model.files import check_files, count_bytes, unfitting, unloadable
+from gpt2_korean.model.files import check_files, check_numbers, count_bytes, unfitting, unloadable
 from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 from gpt2_korean.model.tokenizer import learn_scratch_tokenizer, load_tokenizer
@@ -85,6 +85,7 @@ def _load_whole(source, dtype, flag, access):
     )  # fmt: skip
     if loading["missing_keys"] or loading["mismatched_keys"]:
         raise unfitting(flag, source, sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])))
+    check_numbers(dict(model.named_parameters()), flag, source)
     if _sees_what_follows(model):
         raise UserError(
             f"{flag}={source}: 뒤에 오는 글도 보고 배우는 모델(BERT 등)이라 글을 이어 쓰지 못합니다. "
@@ -156,6 +157,7 @@ def load_adapted(folder, flag, trust_remote_code=False):
         raise UserError(f"{flag}={folder}: 어댑터의 바탕 모델이 그 어댑터 자신입니다. {lora.CONFIG}을 고치세요.")
     model, tokenizer = load_pretrained(source, torch.float32, base, trust_remote_code)
     weights = load_peft_weights(folder, device="cpu")
+    check_numbers(weights, flag, folder)
     embeddings = lora.saved_embeddings(model, weights)
     if embeddings:
         model.resize_token_embeddings(embeddings[0].shape[0], mean_resizing=False)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import tiny_gpt2
 from peft import IA3Config, LoraConfig, PromptTuningConfig, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt2_korean.messages import UserError
@@ -91,6 +91,15 @@ def test_an_adapter_in_a_pickle_is_the_same(tiny_model_folder, tmp_path):
 def test_what_cannot_be_merged_is_refused_by_name(config, named, tiny_model_folder, tmp_path):
     save_adapter(tmp_path, tiny_model_folder, config)
     with pytest.raises(UserError, match=named):
+        load_pretrained(tmp_path, torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_of_a_run_that_diverged_is_refused(tiny_model_folder, tmp_path):
+    save_adapter(tmp_path, tiny_model_folder, LoraConfig(**LORA))
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({name: weight * torch.nan for name, weight in load_file(path).items()}, path)
+    with pytest.raises(UserError, match=f"{tmp_path}.*NaN"):
         load_pretrained(tmp_path, torch.float32)
 
 

@@ -112,6 +112,12 @@ def pickled(folder, **values):
     changed(**values)(folder)
 
 
+def diverged(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights = {name: torch.full_like(weight, torch.nan) for name, weight in weights.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def of_tensorflow(folder):
     (folder / "model.safetensors").rename(folder / "tf_model.h5")
 
@@ -136,6 +142,8 @@ def of_tensorflow(folder):
         (lambda folder: (folder / "tokenizer.json").write_text(POINTER), "git lfs pull"),
         (lambda folder: (folder / "model.safetensors.index.json").write_text("[]"), "model.safetensors.index.json"),
         (of_tensorflow, "tf_model.h5"),
+        (diverged, "NaN"),
+        (lambda folder: (diverged(folder), pickled(folder)), "NaN"),
     ],
 )
 def test_the_true_reason_is_named(spoil, named, tiny_model_folder, tmp_path, written_by, trained_by):
