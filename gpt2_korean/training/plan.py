@@ -31,12 +31,14 @@ def propose(
 ):
     """Flag → `(value, why)` for what is not among the `settled` flags; why: a few words that a user reads.
 
-    characters: of the text, None for a stream. new_vocabulary: whether the model is carried over to one. from_scratch:
-    whether all of the model is new. uses_muon: whether --optim=muon was given. adapter: whether there is LoRA.
+    characters: of the text, None for a stream, whose epochs are 0. new_vocabulary: whether the model is carried over
+    to one. from_scratch: whether all of the model is new. uses_muon: whether --optim=muon was given. adapter: whether
+    there is LoRA.
     """
     if not (new_vocabulary or from_scratch):
         return {}
-    anew, reading = "어휘가 새것이므로" if new_vocabulary else "처음부터 배우므로", f"글을 {epochs:.3g}번 읽으므로"
+    anew = "어휘가 새것이므로" if new_vocabulary else "처음부터 배우므로"
+    reading = f"글을 {epochs:.3g}번 읽으므로" if epochs else "스트리밍이므로"
     often, open_to_muon = epochs > OFTEN, not {"optim", "learning_rate"} & set(settled)
     chooses_muon = open_to_muon and epochs <= MUON_EPOCHS and tokens_per_step >= MUON_TOKENS * width
     seldom_rate, often_rate, most = RATES[MUON if uses_muon or chooses_muon else "adamw"]

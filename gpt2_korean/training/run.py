@@ -56,7 +56,7 @@ def build_trainer(model, tokenizer, arguments, blocks, stop, record=None, output
         model=model,
         args=arguments,
         data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id),
-        train_dataset=blocks.train,
+        train_dataset=_without_end(blocks.train),
         eval_dataset=blocks.held_out,
         processing_class=tokenizer,
         callbacks=[KeepCheckpoints(output and output.save_total_limit)],
@@ -72,6 +72,17 @@ def build_trainer(model, tokenizer, arguments, blocks, stop, record=None, output
     trainer.add_callback(LogLines())
     stop.hold_back()
     return trainer
+
+
+def _without_end(blocks):
+    """A stream of blocks begun anew whenever it ends; others as they are.
+
+    Trainer takes all steps on a stream for one epoch: a run that goes on passes over as many blocks as were learnt,
+    and blocks that are too few for a step wait for those that follow.
+    """
+    import datasets
+
+    return blocks.repeat(None) if isinstance(blocks, datasets.IterableDataset) else blocks
 
 
 def show_progress(trainer, blocks, prompts):

@@ -82,6 +82,8 @@ def test_a_plan_is_told_as_flags_with_why():
     told = "\n".join(plan.describe_plan(plan.propose(120_000, 60, 256, 4096, True, False, {"warmup_steps"})))
     assert "--learning_rate=0.001 --embedding_learning_rate=0.0006 (어휘가 새것이므로)" in told
     assert "--weight_decay=1 (글을 60번 읽으므로)" in told and "warmup" not in told
+    of_a_stream = "\n".join(plan.describe_plan(plan.propose(None, 0, 256, 4096, False, True, set())))
+    assert "--weight_decay=0.3 --dropout=0 (스트리밍이므로)" in of_a_stream and "번 읽으므로" not in of_a_stream
 
 
 @pytest.mark.parametrize("given", ["--weight-decay=0.0", "--weight_decay=0", "config"])

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import resource
+import shutil
 
 import pytest
 import torch
@@ -159,17 +160,42 @@ def test_a_full_disk_ends_the_run_and_keeps_the_earlier_checkpoints(train_words,
     assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["exit_code"] == 1
 
 
-def test_a_stream_from_the_hub_trains(train_words, tmp_path, run_main, sample_texts):
+@pytest.fixture
+def hub_words(train_words, tmp_path, sample_texts):
+    """The words of a run on a data set of twelve texts, to which a test adds its own."""
     folder = tmp_path / "hub"
     folder.mkdir()
     rows = "\n".join(json.dumps({"text": text}) for text in sample_texts[:12])
     (folder / "train.jsonl").write_text(rows, "utf-8")
-    run = [*train_words[1:], f"--dataset_name={folder}", "--do_train"]
+    return [*train_words[1:], f"--dataset_name={folder}", "--do_train"]
+
+
+def test_a_stream_from_the_hub_trains(hub_words, tmp_path, run_main):
+    run = hub_words
     assert run_main("train.py", *run, "--streaming")[0] == 2
     code, _, err = run_main("train.py", *run, "--streaming", "--max_steps=3")
     assert code == 0, err
     assert (tmp_path / "out" / "checkpoint-3" / "model.safetensors").exists()
     assert (tmp_path / "out" / "training_curve.png").exists()  # in tokens, since nobody has counted the characters
+
+
+def test_a_stream_that_has_ended_before_goes_on_where_it_was(hub_words, tmp_path, run_main):
+    out = tmp_path / "out"
+    run = ["train.py", *hub_words, "--streaming", "--max_steps=8", "--save_steps=6", "--block_size=32"]
+    run += ["--per_device_train_batch_size=64"]
+    assert run_main(*run)[0] == 0
+    unbroken = (out / "model.safetensors").read_bytes()
+    shutil.rmtree(out / "checkpoint-8")
+    (out / "model.safetensors").unlink()
+    code, _, err = run_main(*run, "--resume_from_checkpoint=auto")
+    assert code == 0 and "checkpoint-6" in err, err
+    assert (out / "model.safetensors").read_bytes() == unbroken
+
+
+def test_a_stream_shorter_than_a_step_is_read_again_until_the_step_is_full(hub_words, tmp_path, run_main):
+    words = ["--streaming", "--max_steps=2", "--block_size=32", "--gradient_accumulation_steps=99"]
+    assert run_main("train.py", *hub_words, *words)[0] == 0
+    assert (tmp_path / "out" / "checkpoint-2" / "model.safetensors").exists()
 
 
 def test_scratch_mini_trains_on_the_sample_without_a_download(tmp_path, run_main):
