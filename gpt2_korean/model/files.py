@@ -25,7 +25,7 @@ COUNTS = {*SIZES, "hidden_size", "num_hidden_layers", "num_attention_heads", "ma
 COUNTS |= {"num_key_value_heads", "intermediate_size", "n_inner", "head_dim", "d_model", "num_layers", "num_heads"}
 SHOWN = 240  # letters of what a library says
 SHORT = 2**19  # numbers that are looked at in no time: a GPT-2's biases, an adapter's matrices
-LAYERS = re.compile(r"(^|_)layers?$")
+LAYERS = re.compile(r"^(?!max_)(.*_)?layers?$")  # a bound (Qwen's max_window_layers) may lie above what is there
 
 
 def check_files(folder, flag):

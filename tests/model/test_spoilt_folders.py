@@ -155,6 +155,13 @@ def test_the_true_reason_is_named(spoil, named, tiny_model_folder, tmp_path, wri
         assert named in message and str(folder) in message, message
 
 
+def test_a_bound_above_what_is_there_is_no_fault(tiny_model_folder, tmp_path, written_by):
+    """As Qwen2's max_window_layers, 28 by itself whatever the layers."""
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
+    changed(max_window_layers=10**6)(folder)
+    assert check(written_by(folder)).returncode == 0
+
+
 def test_a_model_that_wants_flash_attention_is_computed_without(tiny_model_folder, tmp_path, written_by, trained_by):
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
     weights = []

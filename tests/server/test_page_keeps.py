@@ -147,13 +147,14 @@ def test_a_file_brings_everything_back_and_other_files_are_refused(page, browser
     for name, content, words in [
         ("가.json", b'{"text": "x"}', "내보낸 파일이 아닙니다"),
         ("가.json", b"{", "내보낸 파일이 아닙니다"),
+        ("대화.json", b'{"format": "gpt2-korean", "turns": [["a", "b"]]}', "대화하는 웹 페이지에서"),
         ("가.txt", "가".encode("cp949"), "UTF-8"),
         ("긴.txt", ("나" * 20_005).encode(), "뒤의 5자를"),
     ]:
         (tmp_path / name).write_bytes(content)
         page.part("file").send_keys(str(tmp_path / name))
         page.wait(lambda words=words: words in page.part("file-error").text)
-    assert page.text == "나" * 20_000
+    assert page.text == "나" * 20_000 and page.count(".turn") == 0
 
     state = {"format": "gpt2-korean", "text": "나" * 19_999 + "😀끝", "marks": [[3, 20_002]]}
     (tmp_path / "긴.json").write_text(json.dumps(state), "utf-8")

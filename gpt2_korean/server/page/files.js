@@ -26,7 +26,7 @@ export function createFiles({ now, chat, limit, tooLong, onForget }, onImport) {
     $("file").value = "";
     if (!file) return;
     try {
-      const state = await read(file), fitting = cut(state, limit);
+      const state = await read(file, chat), fitting = cut(state, limit);
       const missing = state.text.length - fitting.text.length;
       onImport(fitting);
       tell(missing ? tooLong(missing) : "");
@@ -49,8 +49,11 @@ function save(name, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** What an exported file holds, or the text of any other. Throws an Error that says what is wrong with it. */
-async function read(file) {
+/**
+ * What an exported file holds, or the text of any other. Throws an Error that says what is wrong with it, as turns are
+ * where the page is no `chat`.
+ */
+async function read(file, chat) {
   if (file.size > 5_000_000) throw Error("파일이 너무 큽니다. 5MB까지 가져올 수 있습니다.");
   let text, data = null;
   try {
@@ -64,6 +67,7 @@ async function read(file) {
   } catch {} // as any other file that is not ours
   if (data?.format !== FORMAT) throw Error("이 페이지에서 내보낸 파일이 아닙니다.");
   const { start, ...state } = clean(data);
+  if (state.turns.length && !chat) throw Error("대화하는 웹 페이지에서 내보낸 파일입니다. 대화 모델의 웹 페이지에서 가져오세요.");
   return state;
 }
 
