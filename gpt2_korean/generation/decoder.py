@@ -1,10 +1,9 @@
 """One model, two questions: the logits after some prompts, and the logits after one token more.
 
-A decoder keeps the keys and values of what it has read. GPT2Decoder is GPT-2 over the weights alone,
-made for one token at a time; LibraryDecoder asks any transformers model. Knows ids and tensors, no text.
+A decoder keeps the keys and values of what it has read. This one is GPT-2 over the weights alone, made for one token at
+a time; library_decoder.py asks any transformers model, openvino_decoder.py OpenVINO. Knows ids and tensors, no text.
 """
 
-import inspect
 import math
 
 import torch
@@ -164,6 +163,11 @@ class GPT2Decoder:
         self.next += 1
         return logits
 
+    def keep(self, rows):
+        """Go on with these of the rows alone, int64 [n], in steps that are not recorded; returns whether it can."""
+        self.first, self.cache = self.first[rows], [cache[:, rows] for cache in self.cache]
+        return True
+
     def _forward(self, ids, slots, seen, rows=slice(None), **attention):
         """The residual stream, in two parts, after `ids` at `slots` in `rows` of the cache and seeing `seen` of it."""
         (batch, new), first = ids.shape, self.first[rows]
@@ -197,67 +201,3 @@ def _parts(padding, width):
             yield slice(start, row)
             start, least = row, each
     yield slice(start, len(padding))
-
-
-class LibraryDecoder:
-    """Any causal model of transformers, through its own forward and cache.
-
-    One without keys and values to keep (GPT, Mamba, RWKV) reads all of a text anew for each token, and each row by
-    itself: not all of these know of padding.
-    """
-
-    captures = False
-
-    def __init__(self, model):
-        self.model = model
-        self.device = next(model.parameters()).device
-        self.vocab_size = model.config.vocab_size
-        self.context = context_length(model.config)
-        # Its class's: in training the model's own forward may be another, which hands the rest on.
-        self.accepted = inspect.signature(type(model).forward).parameters
-
-    @property
-    def cache_bytes(self):
-        """As far as a configuration tells; heads that share keys take less."""
-        config = self.model.config.get_text_config()
-        numbers = (getattr(config, name, 0) for name in ("num_hidden_layers", "hidden_size"))
-        return 2 * math.prod(numbers) * self.model.dtype.itemsize
-
-    def start(self, ids, mask, steps, rows=None):
-        """As GPT2Decoder.start; each row is read by itself, since not every cache can be shared."""
-        self.ids, self.mask = (ids, mask) if rows is None else (ids[rows], mask[rows])
-        self.cache = None
-        return self._forward(self.ids)
-
-    def read(self, ids, first):
-        """As GPT2Decoder.read."""
-        return self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=False).logits[0, first:]
-
-    def room(self, tokens):
-        return tokens
-
-    def reach(self, slots):
-        return slots
-
-    def step(self, tokens, reach):
-        """As GPT2Decoder.step; `reach` is the cache's own concern here."""
-        self.ids = torch.cat([self.ids, tokens[:, None]], 1)
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
-        return self._read_rows() if self.cache is None else self._forward(tokens[:, None])
-
-    def _forward(self, ids):
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        inputs = {"position_ids": positions, "logits_to_keep": 1}
-        output = self.model(
-            input_ids=ids,
-            attention_mask=self.mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            **{name: value for name, value in inputs.items() if name in self.accepted},
-        )
-        self.cache = getattr(output, "past_key_values", None)
-        return self._read_rows() if self.cache is None else output.logits[:, -1]
-
-    def _read_rows(self):
-        rows = zip(self.ids, self.mask, strict=True)
-        return torch.cat([self.read(ids[mask == 1].tolist(), -1) for ids, mask in rows])

@@ -21,8 +21,9 @@ from gpt2_korean.device import (
     load_ipex,
     name_dtype,
 )
-from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
+from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.kept import FLAG, keep, read_kept
+from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.weights import named, quantize_weights, read_weights
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, say, warn_of_failure

@@ -22,7 +22,7 @@ from gpt2_korean.generation.whole_characters import STATES
 
 @dataclass
 class _Rows:
-    """The rows of a batch as they grow, on the device: changed in place, so that a recorded step sees them."""
+    """The rows of a batch as they grow, on the device: changed in place where a recorded step is to see them."""
 
     history: torch.Tensor  # see sampling.py
     written: torch.Tensor  # int64 [], how many tokens are new
@@ -38,7 +38,7 @@ def generate_ids(*arguments, **keywords):
 
 
 @torch.inference_mode()
-def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, every=1, breakers=None, more=0):
+def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, every=1, breakers=None, more=0, ended=None):
     """Continue each of `prompts`, a batch of non-empty id lists, by up to `length` tokens.
 
     Yields, every few steps, the new ids of each row, a list of lists; a row ends before its first
@@ -49,6 +49,7 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
     every: after how many steps to look: each look waits for the device.
     breakers: bool [vocab], the tokens at which repetitions end (dry.py), on any device; None for none.
     more: how many tokens may follow `length`, for which no room is kept behind a prompt.
+    ended: a list of bool for each prompt, in which the caller may note at each look that a row is over, too.
     """
     device, context = decoder.device, decoder.context
     places = {}  # of each prompt among those that differ: several texts of one prompt share one reading of it
@@ -59,7 +60,8 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
     if breakers is None:
         breakers = torch.zeros(decoder.vocab_size, dtype=torch.bool)
     breakers = breakers.to(device, copy=True)  # a recording keeps it
-    ended = [False] * len(prompts)
+    ended = [False] * len(prompts) if ended is None else ended
+    going = list(range(len(prompts)))  # the prompts whose rows are in the batch yet
     done, length = 0, length + more
     while done < length:
         ids, mask = pad_left(windows, device)
@@ -78,11 +80,17 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
             _draw(logits, rows, sampling, eos_token_id, utf8)
 
         draw(logits)
-        looks = _looks(_steps(decoder, width, steps, rows, replays, draw), steps, every, rows.history)
+        looks = _looks(_steps(decoder, width, steps, rows, replays, draw), steps, every, rows)
         for look in _one_behind(looks) if decoder.captures else looks:
-            yield [_until_end(row, index, ended, eos_token_id) for index, row in enumerate(look())]
+            new = dict(zip(going, look(), strict=True))
+            yield [_until_end(new.get(index, []), index, ended, eos_token_id) for index in range(len(prompts))]
             if all(ended):
                 return
+            # A processor computes as much as there are rows. By halves, since what they have read is copied.
+            left = [place for place, index in enumerate(going) if not ended[index]]
+            if not decoder.captures and 2 * len(left) <= len(going) and decoder.keep(torch.tensor(left, device=device)):
+                rows.history, rows.states = rows.history[left], rows.states[left]
+                going = [going[place] for place in left]
         done, states = done + steps, rows.states
         if done < length:
             shares, newest = None, [[index for index in row if index >= 0] for row in rows.history.tolist()]
@@ -142,7 +150,7 @@ def _steps(decoder, width, steps, rows, replays, draw):
         yield step + 1
 
 
-def _looks(numbers, steps, every, history):
+def _looks(numbers, steps, every, rows):
     """Yield, every few of `steps` steps, a function that gives the new ids of each row: those that are there now.
 
     numbers: _steps, how many there are so far.
@@ -151,7 +159,7 @@ def _looks(numbers, steps, every, history):
     for step in numbers:
         # The first token is shown as soon as it is there.
         if step in (1, steps) or step % every == 0:
-            yield _copied(history[:, looked - step :])
+            yield _copied(rows.history[:, looked - step :])
             looked = step
 
 

@@ -60,6 +60,12 @@ class OpenVINODecoder:
         rows, self.rows = self.rows, None  # what has been read is shared out once
         return self._forward(tokens[:, None], places[-1:], (places >= self.padding)[:, None], 0, rows)[:, -1]
 
+    def keep(self, rows):
+        """As GPT2Decoder.keep."""
+        self.padding = self.padding[rows]
+        self.rows = rows if self.rows is None else self.rows[rows]  # for the next step, which leaves out the others
+        return True
+
     def _forward(self, ids, places, sees, first, rows=None):
         inputs = {
             "ids": ids,

@@ -61,12 +61,13 @@ def stream_pieces(model, prompts, settings, every=1, tell=warn):
         streams = [SentenceStream(stream, settings.length, settings.length + more) for stream in streams]
     if sampling.dry_multiplier > 0:
         breakers = find_breakers(model.tokenizer, tuple(settings.dry_sequence_breaker), model.decoder.vocab_size)
-    every = every if model.decoder.captures else 1
-    chunks = stream_ids(model.decoder, encoded, settings.length, sampling, end, model.utf8, every, breakers, more)
-    return _push_chunks(streams, chunks, settings.length + more)
+    every, over = every if model.decoder.captures else 1, [False] * len(prompts)
+    chunks = stream_ids(model.decoder, encoded, settings.length, sampling, end, model.utf8, every, breakers, more, over)
+    return _push_chunks(streams, chunks, settings.length + more, over)
 
 
-def _push_chunks(streams, chunks, length):
+def _push_chunks(streams, chunks, length, over):
+    """Yield what stream_pieces does; notes in `over` which rows have ended."""
     ended, left = [None] * len(streams), length
     for chunk in chunks:
         steps = max(map(len, chunk))
@@ -78,6 +79,7 @@ def _push_chunks(streams, chunks, length):
                 # A row with fewer ids than another has come to the end of its document.
                 ended[row] = "stop" if stream.ended else "end" if len(ids) < steps else None if left else "length"
                 text += stream.close() if ended[row] else ""
+                over[row] |= ended[row] is not None  # the loop has noted ends of its own
             pieces.append(Piece(ids, text, ended[row]))
         yield steps, pieces
         if all(ended):

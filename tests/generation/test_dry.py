@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import tiny_gpt2
 
-from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
+from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.dry import LONGEST, find_breakers, penalize_continued_repeats
+from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 

@@ -11,7 +11,8 @@ from conftest import tiny_gpt2
 
 import gpt2_korean.speed
 from gpt2_korean.generation import load as loading
-from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
+from gpt2_korean.generation.decoder import GPT2Decoder
+from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.messages import UserError
 from gpt2_korean.model.gpt2 import is_supported

@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import tiny_gpt2
 
-from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
+from gpt2_korean.generation.decoder import GPT2Decoder
+from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.loop import fit_prompt, generate_ids, stream_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.speed import linear
@@ -77,6 +78,28 @@ def test_a_row_ends_before_its_end_of_text_while_others_go_on(model, decoder, rn
     rows = generate_ids(decoder, prompts, 12, GREEDY, eos, every=5)
     for row, ids in zip(rows, free, strict=True):
         assert row == (ids[: ids.index(eos)] if eos in ids else ids)
+
+
+def test_rows_that_ended_are_computed_no_more_and_the_others_are_as_alone(decoder, rng, monkeypatch):
+    sizes, step = [], decoder.step
+    monkeypatch.setattr(decoder, "step", lambda tokens, reach: sizes.append(len(tokens)) or step(tokens, reach))
+    for _ in range(4):
+        some = [random_prompt(rng, longest=CONTEXT) for _ in range(8)]
+        prompts = [rng.choice(some) for _ in range(16)]
+        alone = [generate_ids(decoder, [prompt], 60, GREEDY, -1)[0] for prompt in prompts]
+        eos, ended, looks = rng.choice(alone[0]), [False] * 16, []
+        ends = [ids.index(eos) if eos in ids else 60 for ids in alone]
+        over = [rng.choice([1, 2, rng.randint(1, 60)]) for _ in prompts]  # when the caller has enough
+        sizes.clear()
+        for chunk in stream_ids(decoder, prompts, 60, GREEDY, eos, ended=ended):
+            looks.append(chunk)
+            for row in range(16):
+                ended[row] = ended[row] or over[row] <= len(looks)
+        written = [[index for chunk in row for index in chunk] for row in zip(*looks, strict=True)]
+        assert written == [ids[: min(end, most)] for ids, end, most in zip(alone, ends, over, strict=True)]
+        # A look too late, and at most twice as many as go on.
+        needed = [min(end + 1, most) for end, most in zip(ends, over, strict=True)]
+        assert sum(sizes) < 2 * sum(needed)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 from conftest import ROOT, tiny_gpt2
 
 from gpt2_korean.generation import whole_characters
-from gpt2_korean.generation.decoder import LibraryDecoder
+from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.text.vocabulary import token_bytes

@@ -108,8 +108,8 @@ def test_hanging_up_ends_the_work_and_the_next_in_line_goes_on(endless_port, mon
     steps = []
     original = write._push_chunks
 
-    def counted(streams, chunks, length):
-        for chunk in original(streams, chunks, length):
+    def counted(streams, *arguments):
+        for chunk in original(streams, *arguments):
             steps.append(len(streams))
             yield chunk
 

@@ -12,7 +12,8 @@ from tensorboard.plugin_util import markdowns_to_safe_html
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.trainer_utils import unwrap_peft_model
 
-from gpt2_korean.generation.decoder import GPT2Decoder, LibraryDecoder
+from gpt2_korean.generation.decoder import GPT2Decoder
+from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.model import lora
 from gpt2_korean.speed import forward
