@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import RESUME, WEIGHTS, read_json
-from gpt2_korean.messages import UserError, particle, say
+from gpt2_korean.messages import UserError, particle, say, warn
 from gpt2_korean.text.blocks import count_targets
 from gpt2_korean.text.tokens import fingerprint, vocabulary_of
 
 # What the optimizer's saved state decides: on a run that goes on these flags would have no effect.
 OPTIMIZER = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
+# What may be another from some step on, which a run that goes on says.
+TOLD = ("lr_scheduler_type", "warmup_steps", "max_grad_norm", "label_smoothing_factor", "neftune_noise_alpha")
 # What learning takes beside them, each with what it is where a checkpoint does not tell it.
 OWN = {"embedding_learning_rate": None, "average_last": 0, "dropout": None}
 FILE_BEGINNING = 2**20  # bytes of each file of weights that tell it from another
@@ -46,10 +48,11 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
             "accumulation": arguments.gradient_accumulation_steps,
             "processes": arguments.world_size,
             "seed": arguments.seed,
-            "data_seed": "없음" if arguments.data_seed is None else arguments.data_seed,
+            "data_seed": _plain(arguments.data_seed),
             "train_sampling_strategy": arguments.train_sampling_strategy,
             "optim": "muon" if getattr(arguments, "uses_muon", False) else arguments.optim.value,
             **{name: getattr(arguments, name) for name in OPTIMIZER},
+            **{name: _plain(getattr(arguments, name)) for name in TOLD},
         },
     }
     checkpoint = start.checkpoint
@@ -114,7 +117,8 @@ def _list(differences):
 def _check_same_learning(checkpoint, before, now):
     """Raise UserError where a run would take other blocks than `checkpoint` left it, or wants another optimizer.
 
-    Say so where a step has the same blocks in other parts. Several processes fill up the last of them by such parts.
+    Say so where a step has the same blocks in other parts, which several processes fill up the last of, and what of
+    TOLD is another from here on.
     """
     flags = ("seed", "data_seed", "train_sampling_strategy", "optim", *OPTIMIZER)
     named = {"processes": "프로세스의 수"} | {name: f"--{name}" for name in flags}
@@ -134,6 +138,9 @@ def _check_same_learning(checkpoint, before, now):
             f"{checkpoint}: 그때와 다르게 배우는 학습이라 이어 갈 수 없습니다({_list(found)}).\n"
             f"그때와 같은 값을 주세요. {start_anew(checkpoint)}"
         )
+    changed = [(f"--{name}", before[name], now[name]) for name in TOLD if before[name] != now[name]]
+    if changed:
+        warn(f"그때와 다른 값으로 이어 갑니다({_list(changed)}).")
 
 
 def check_state(checkpoint, arguments):
@@ -157,6 +164,11 @@ def check_state(checkpoint, arguments):
 def start_anew(checkpoint):
     """The way on from a checkpoint that training cannot go on from."""
     return f"새 --output_dir에 {particle(f'--model_type={checkpoint}', '을/를')} 주면 그 모델에서 새로 시작합니다."
+
+
+def _plain(value):
+    """A value of TrainingArguments as JSON has it and a reader understands it."""
+    return "없음" if value is None else getattr(value, "value", value)
 
 
 def _words(corpus):

@@ -65,6 +65,27 @@ def test_another_way_of_learning_is_refused_by_name(half, run_main, flags, named
     refused(run_main, [*half, *flags], *named)
 
 
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ([], []),
+        (
+            ["--lr_scheduler_type=cosine", "--warmup_steps=3"],
+            ["--lr_scheduler_type", "linear", "cosine", "--warmup_steps"],
+        ),
+        (
+            ["--max_grad_norm=0.5", "--neftune_noise_alpha=5"],
+            ["--max_grad_norm", "0.5", "--neftune_noise_alpha", "없음"],
+        ),
+        (["--label_smoothing_factor=0.1"], ["--label_smoothing_factor", "0.1"]),
+    ],
+)
+def test_what_is_another_from_here_on_is_said(half, run_main, flags, named):
+    code, _, err = run_main(*half, *flags)
+    lines = [line for line in err.splitlines() if "다른 값으로 이어" in line]
+    assert code == 0 and len(lines) == bool(flags) and all(word in lines[0] for word in named), err
+
+
 def test_another_number_of_processes_is_refused_by_name(half, fork_script):
     for finished in fork_script(*half, ranks=2):
         assert finished.returncode == 1 and "프로세스의 수: 체크포인트는 1, 지금은 2" in finished.stderr, (
