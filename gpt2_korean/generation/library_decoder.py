@@ -55,8 +55,10 @@ class LibraryDecoder:
         return self._read_rows() if self.cache is None else self._forward(tokens[:, None])
 
     def keep(self, rows):
-        """As GPT2Decoder.keep; a cache of a model's own may know of no rows."""
-        if self.cache is not None and not hasattr(self.cache, "reorder_cache"):
+        """As GPT2Decoder.keep; a cache of a model's own may keep more than it leaves out rows of."""
+        from transformers import DynamicCache
+
+        if self.cache is not None and type(self.cache) is not DynamicCache:
             return False
         self.ids, self.mask = self.ids[rows], self.mask[rows]
         if self.cache is not None:

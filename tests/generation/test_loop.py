@@ -262,6 +262,27 @@ def test_models_that_keep_no_keys_and_values_write_the_same_texts_as_the_library
     assert ours == [library_ids(model, prompt, 6) for prompt in prompts]
 
 
+def test_a_model_whose_cache_keeps_more_than_keys_goes_on_with_all_rows():
+    from transformers import MiniMaxConfig, MiniMaxForCausalLM
+
+    torch.manual_seed(0)
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "head_dim": 16,
+    }
+    shape |= {"num_key_value_heads": 1, "num_local_experts": 2, "layer_types": ["linear_attention", "full_attention"]}
+    model = MiniMaxForCausalLM(MiniMaxConfig(vocab_size=VOCABULARY, initializer_range=0.5, **shape)).eval()
+    decoder, ended, looks = LibraryDecoder(model), [False] * 4, []
+    prompts = [[number, 7, 9] for number in range(1, 5)]
+    for chunk in stream_ids(decoder, prompts, 6, GREEDY, -1, ended=ended):
+        looks.append(chunk[3])
+        ended[:3] = [True] * 3
+    assert [[index for ids in looks for index in ids]] == generate_ids(decoder, prompts[3:], 6, GREEDY, -1)
+
+
 def test_mpt_writes_beyond_its_context():
     from transformers import MptConfig, MptForCausalLM
 
