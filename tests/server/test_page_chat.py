@@ -82,6 +82,22 @@ def test_a_turn_is_changed_and_what_followed_it_can_be_had_back(chat):
     assert texts(chat, "asked") == ["가", "나", "다"] and texts(chat, "answered") == answers
 
 
+def test_a_change_that_got_no_answer_is_still_there_to_be_sent(chat):
+    say(chat, "가", "나")
+    answers = texts(chat, "answered")
+    chat.enter("temperature", "9999")
+    chat.browser.find_elements("css selector", ".mine button")[0].click()
+    field = chat.wait(lambda: chat.browser.find_elements("css selector", ".editor textarea"))[0]
+    field.send_keys("다\n")
+    chat.wait(lambda: chat.part("temperature-error").text and chat.count(".editor"))
+    assert texts(chat, "answered") == answers and texts(chat, "asked") == ["나"]
+    field = chat.browser.find_element("css selector", ".editor textarea")
+    assert field.get_property("value") == "가다"
+    chat.enter("temperature", "1")
+    field.send_keys("\n")
+    chat.wait(lambda: chat.part("write").is_displayed() and texts(chat, "asked") == ["가다"])
+
+
 def test_another_answer_keeps_the_draft_and_the_old_answer_can_be_had_back(chat):
     say(chat, "가")
     chat.type("아직")

@@ -4,7 +4,7 @@ import { isSending } from "./keys.js";
 /**
  * The turns of a conversation, [what was asked, what was answered], each with what can be done with it.
  *
- * onEdit(index, text): one has asked something else in that turn.
+ * onEdit(index, text): one has asked something else in that turn; gives whether it was answered.
  */
 export function createChat(box, onEdit) {
   let shown = [];
@@ -17,7 +17,7 @@ export function createChat(box, onEdit) {
     const copy = make("button", "small", "복사");
     edit.ariaLabel = "내 말 고치기";
     copy.ariaLabel = "답 복사";
-    edit.onclick = () => question.replaceWith(editor(question, edit, index));
+    edit.onclick = () => openEditor(question, edit, index).focus();
     copy.onclick = () => copyText(answer.textContent, answer, copy);
     const mine = make("div", "said mine"), its = make("div", "said");
     mine.append(make("span", "unseen", "나:"), question, edit);
@@ -26,7 +26,7 @@ export function createChat(box, onEdit) {
     box.append(turn);
   }
 
-  function editor(question, button, index) {
+  function openEditor(question, button, index) {
     const form = make("form", "editor");
     const field = make("textarea");
     const [send, cancel] = [make("button", "main small", "보내기"), make("button", "small", "취소")];
@@ -46,16 +46,18 @@ export function createChat(box, onEdit) {
     };
     cancel.type = "button";
     cancel.onclick = close;
-    form.onsubmit = (event) => {
+    form.onsubmit = async (event) => {
       event.preventDefault();
       if (send.disabled || !field.value.trim()) return;
       close();
-      onEdit(index, field.value);
+      if (await onEdit(index, field.value)) return;
+      const [again, its] = box.children[index].querySelectorAll(".asked, .mine button"); // made anew
+      openEditor(again, its, index).value = field.value;
     };
     form.append(field, send, cancel);
     button.hidden = true;
-    setTimeout(() => field.focus());
-    return form;
+    question.replaceWith(form);
+    return field;
   }
 
   /** The last answer; it stays in sight, unless one has scrolled up. */

@@ -90,7 +90,10 @@ function newest(turns, prompt) {
   return turns.slice(from);
 }
 
-/** Have the model write on from `prompt` after the turns `earlier`. put(text): show the document with that text. */
+/**
+ * Have the model write on from `prompt` after the turns `earlier`; gives whether it did. put(text): show the document
+ * with that text.
+ */
 async function write(label, prompt, earlier, put) {
   if (work) return;
   work = new AbortController();
@@ -134,6 +137,7 @@ async function write(label, prompt, earlier, put) {
   if (!touched) field.focus();
   if (failed?.field) settings.showError(failed, true);
   else if (failed) fail(failed.error);
+  return !nothing;
 }
 
 /** Bring the page in line with whether a text is being written. */
@@ -162,7 +166,7 @@ function insert(label, from, to) {
 
 /** Ask `prompt` after the turns `earlier`; `draft` is what is in the field meanwhile. */
 function answer(label, prompt, earlier, draft = doc) {
-  write(label, prompt, earlier, (text) => show({ ...draft, turns: [...earlier, [prompt, text]] }, draft.text.length));
+  return write(label, prompt, earlier, (text) => show({ ...draft, turns: [...earlier, [prompt, text]] }, draft.text.length));
 }
 
 /** What suggestions go on with; null where one is not at the end of a word. */
