@@ -18,12 +18,14 @@ class Turn:
     """A prompt and what was written for it so far.
 
     ended: whether the model ended it, which then had room for more. broken: whether the user stopped it.
+    others: the texts that were written for it beside this one, with which a session goes on.
     """
 
     prompt: str
     text: str = ""
     ended: bool = False
     broken: bool = False
+    others: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,10 @@ def _write(session, earlier, line):
     """Have a text written after `earlier` turns, for `line`, or with more in the last of them (None)."""
     step = session.turns, earlier, line
     *before, turn = earlier if line is None else (*earlier, Turn(line))
+    others = turn.others
     for _ in range(session.copies):
-        written = session.write(before, turn, session.settings, session.seed)
+        written = replace(session.write(before, turn, session.settings, session.seed), others=others)
+        others = (*others, written.text)
         # A function of the one before: what was typed and the first seed tell all of a session.
         session = replace(session, seed=random.Random(session.seed).getrandbits(32))
         if written.broken:
@@ -141,7 +145,8 @@ def _whole(session):
     """All that was written: texts, or a conversation."""
     if session.converses:
         return "\n".join(f"나: {turn.prompt.strip()}\n모델: {turn.text.strip()}\n" for turn in session.turns)
-    return "\n".join(f"{turn.prompt}{turn.text}".rstrip("\n") + "\n" for turn in session.turns)
+    texts = [turn.prompt + text for turn in session.turns for text in (*turn.others, turn.text)]
+    return "\n".join(text.rstrip("\n") + "\n" for text in texts)
 
 
 def save_over(session, name=""):

@@ -204,6 +204,13 @@ def test_what_was_written_is_saved_and_nothing_of_others_is_overwritten(tmp_path
     assert shown.count("파일이 아니라 폴더입니다 (.)") == 2 and "/save! ." not in shown
 
 
+def test_all_texts_of_a_prompt_are_saved(tmp_path):
+    lines = ["가", "", "/new", "나", "다", "/again", f"/save {tmp_path / '글'}"]
+    follow_all(begin(copies=2)[0], *lines, "/undo", "/undo", "/undo", "/undo", f"/save {tmp_path / '처음'}")
+    assert (tmp_path / "글").read_text("utf-8") == "나<5>\n\n나<6>\n\n다<9>\n\n다<10>\n"
+    assert (tmp_path / "처음").read_text("utf-8") == "가<1>\n\n가<2><3>\n\n가<2><4>\n"
+
+
 @pytest.mark.parametrize("name", ["가" * 200, "글\0.txt", "~아무개/글.txt"])
 def test_a_name_that_cannot_be_saved_under_ends_no_session(tmp_path, capsys, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
