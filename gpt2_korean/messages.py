@@ -91,6 +91,9 @@ def run_script(main):
         # Files with Korean names could not be opened, and arguments not be read.
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, sys.orig_argv)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it was closed, as a service's may be; the next file would have its number
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         # Text that an ASCII or CP949 terminal cannot show is escaped, never a crash.
         stream.reconfigure(errors="backslashreplace")

@@ -101,6 +101,15 @@ def test_a_reader_that_leaves_early_ends_the_run_quietly(tiny_model_folder, tmp_
     assert "Traceback" not in stderr and "BrokenPipe" not in stderr
 
 
+@pytest.mark.parametrize(("words", "lines"), [(["--prompt=가", "--output_file=글.jsonl"], 1), (["--interactive"], 0)])
+def test_a_run_whose_standard_streams_are_closed_is_done(tiny_model_folder, tmp_path, words, lines):
+    script = [sys.executable, ROOT / "generate.py", f"--model_name_or_path={tiny_model_folder}", "--length=5", *words]
+    closed = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *script], cwd=tmp_path)
+    assert closed.returncode == 0
+    written = [path.read_text("utf-8") for path in tmp_path.iterdir()]
+    assert len(written) == lines and all(json.loads(text)["text"] for text in written)
+
+
 def test_ctrl_c_ends_with_a_message(tiny_model_folder):
     command = [
         sys.executable, "generate.py", f"--model_name_or_path={tiny_model_folder}", "--length=20", "--device=cpu",
