@@ -237,15 +237,15 @@ def token_stream(blocks, limit):
     return torch.from_numpy(np.concatenate([row["ids"] for row in some_rows(blocks.tokens, limit)]).astype(np.int64))
 
 
-def collate(blocks, pad_token_id):
-    """A batch of blocks: each of their arrays as a tensor [batch, longest block], int64.
+def collate(blocks, pad_token_id, length=0):
+    """A batch of blocks: each of their arrays as a tensor [batch, longest block, or `length`], int64.
 
     Padding stands on the right, where no real token attends to it, and is no label; so no attention mask
     is needed and attention may take its causal kernel. Where no piece sees another, each token of it is one.
     """
     from torch import as_tensor
 
-    length = max(len(block["input_ids"]) for block in blocks)
+    length = max(length, *(len(block["input_ids"]) for block in blocks))
     padding = {"input_ids": np.full(length, pad_token_id), "labels": np.full(length, IGNORED)}
     padding["position_ids"] = np.zeros(length, np.int64)
     return {

@@ -52,10 +52,12 @@ def build_trainer(model, tokenizer, arguments, blocks, stop, record=None, output
     language_model.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
     record = record or Record()
     record.characters = blocks.train_characters
+    # What several ranks learn of a stream the first one reads for all, in one batch, which wants one shape.
+    length = blocks.size if arguments.world_size > 1 and blocks.train_characters is None else 0
     trainer = KoreanTrainer(
         model=model,
         args=arguments,
-        data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id),
+        data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id, length=length),
         train_dataset=_without_end(blocks.train),
         eval_dataset=blocks.held_out,
         processing_class=tokenizer,

@@ -84,6 +84,26 @@ def test_two_ranks_learn_the_last_blocks_of_an_epoch_once(train_words, tmp_path,
         torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5, msg=name)
 
 
+def test_two_ranks_learn_from_a_stream_what_one_process_does(train_words, tmp_path, run_main, fork_script):
+    """Blocks as long as their pieces come: not all that a step takes of them are of one length."""
+    hub, out = tmp_path / "hub", tmp_path / "out"
+    hub.mkdir()
+    rows = (json.dumps({"text": "가나다라마바사"[: 1 + number % 7]}) for number in range(9))
+    (hub / "train.jsonl").write_text("\n".join(rows), "utf-8")
+    run = [
+        *train_words[1:], f"--dataset_name={hub}", "--streaming", "--do_train", "--max_steps=6", "--report_to=none",
+        "--overwrite_output_dir", "--learning_rate=0.1", "--optim=sgd", "--block_size=8", "--dropout=0",
+    ]  # fmt: skip
+    code, _, err = run_main("train.py", *run, "--per_device_train_batch_size=4")
+    assert code == 0, err
+    expected = AutoModelForCausalLM.from_pretrained(out).state_dict()
+    for finished in fork_script(RANKS, "wrapped", *run, "--per_device_train_batch_size=2", ranks=2):
+        assert finished.returncode == 0, finished.stderr
+    found = AutoModelForCausalLM.from_pretrained(out).state_dict()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5, msg=name)
+
+
 def test_sharded_weights_are_not_averaged(train_words, fork_script):
     words = [*train_words, "--do_train", "--max_steps=1", "--fsdp", "--average_last=0.5"]
     for finished in fork_script("train.py", *words, ranks=2):
