@@ -31,6 +31,7 @@ def show_texts(texts, tokenizer, context, all_learnt, block_size, count):
     """
     documents = texts.main
     size, endless = tokenizer and choose_size(block_size, context), not hasattr(documents, "num_rows")
+    first = (documents.filter(itemgetter("text")) if endless else documents).take(count)  # a stream has empty rows too
     coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     if count:
         marks = ("초록색이", "흐린 것은") if coloured else ("⟦ ⟧ 안이", "나머지는")
@@ -39,10 +40,10 @@ def show_texts(texts, tokenizer, context, all_learnt, block_size, count):
             yield "대화의 질문에서도 배웁니다(답만 배우려면 --train_on_prompt=false)."
     if tokenizer is None:
         yield "모델의 토크나이저가 아직 여기에 없어 글자로 셉니다. 대화의 표시는 모델의 양식과 다를 수 있습니다."
-        tokens, shown = None, (_pieces_of_row(row, all_learnt) for row in documents.take(count))
+        tokens, shown = None, (_pieces_of_row(row, all_learnt) for row in first)
     else:
         tokens = None if endless else tokenise(documents, tokenizer, all_learnt)
-        parts = [tokens] if tokens else map(Buffer, token_rows(documents.take(count), tokenizer, all_learnt))
+        parts = [tokens] if tokens else map(Buffer, token_rows(first, tokenizer, all_learnt))
         each = ((part, number) for part in parts for number in range(len(part.lengths)))
         shown = (_pieces(part, number, tokenizer) for part, number in islice(each, count))
     for number, (length, pieces) in enumerate(shown, 1):

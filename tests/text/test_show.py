@@ -71,6 +71,16 @@ def test_what_is_shown_as_learnt_is_what_the_labels_of_the_blocks_are(run_main, 
     assert [*zip(learnt, (re.sub("[⟦⟧]", "", text).rstrip("\n") for text in shown), strict=True)] == expected
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_of_a_stream_as_many_are_shown_as_asked_for_whatever_is_left_out(run_main, tmp_path, tiny_model_folder, known):
+    rows = [{"text": text} for text in ("", "하나", None, "", "둘", "셋")]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    words = [f"--dataset_name={tmp_path}", "--streaming", "--max_steps=1", "--show_data=2"]
+    code, out, err = run_main("train.py", *words, f"--model_type={tiny_model_folder if known else 'gpt2'}")
+    assert code == 0 and [word for word in ("하나", "둘", "셋") if word in out] == ["하나", "둘"], err
+    assert "── 1 ·" in out and "── 2 ·" in out and "── 3 ·" not in out
+
+
 def test_the_counts_are_those_of_the_file_and_of_the_split_that_training_makes(run_main, mixed, tiny_model_folder):
     words = ["train.py", "--show_data=0", f"--dataset_path={mixed}", f"--model_type={tiny_model_folder}", "--do_eval"]
     code, out, err = run_main(*words, "--validation_split_percentage=30", "--seed=7", "--block_size=24")
