@@ -4,6 +4,7 @@ It lies there under a fingerprint of what it is made from and of the code that m
 """
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -51,6 +52,12 @@ def cached_dataset(generator, arguments, identity, features=None, rows=MOST_ROWS
         if isinstance(cause, OSError):  # a full disk is told of without its folder
             cause.filename = cause.filename or str(datasets.config.HF_DATASETS_CACHE)
         raise cause from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # datasets finds no byte free before it begins, and says so in words alone
+        cache = str(datasets.config.HF_DATASETS_CACHE)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), cache) from None
     finally:
         datasets.enable_progress_bars()
 

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
 import pytest
 import torch
 from conftest import ROOT
@@ -96,6 +98,14 @@ def test_a_disk_that_is_full_in_any_library_is_told_with_the_folder(
         -1
     ] == f"checkpoint-{(step - 1) // 2 * 2}"
     assert not (tmp_path / "out" / "_unfinished").exists()
+
+
+def test_a_disk_without_a_byte_left_for_the_cache_is_told_as_full(train_words, tmp_path, run_main, monkeypatch):
+    new = tmp_path / "새 글.txt"
+    new.write_text(f"{tmp_path}에만 있는 글", "utf-8")
+    monkeypatch.setattr(datasets.utils.py_utils, "disk_usage", lambda _: SimpleNamespace(free=0))
+    code, _, err = run_main("train.py", *train_words, f"--dataset_path={new}", "--do_train")
+    assert code == 1 and "남은 공간이 없습니다" in err and str(datasets.config.HF_DATASETS_CACHE) in err, err
 
 
 def test_logs_that_cannot_be_written_are_named(resumable_words, tmp_path, run_main, at_training_step, own_limit):
