@@ -63,7 +63,9 @@ def turns_reader(prompt_column=None, answer_column=None):
         if form is None or ("text" in row and not _filled(form, row)):
             return cell_text(row, "text")
         said = _said(row, form)
-        return _conversation(said, str(form)) if any(raw.strip() for _, raw in said) else ""
+        if any(raw.strip() for _, raw in said):
+            return _conversation(said, str(form))
+        return cell_text(row, "text") if "text" in row else ""
 
     return read
 
@@ -88,7 +90,9 @@ def _forms(columns, prompt_column, answer_column):
 def _filled(form, row):
     """How many of the two ends of `form` hold something: columns may be there for the sake of other rows alone."""
     if form.answer is not None:
-        return sum(row[column] not in (None, "") for column in (form.asked[0], form.answer))
+        cells = (row[column] for column in (form.asked[0], form.answer))
+        # NaN, which pandas writes for what is missing, is not equal to itself.
+        return sum(cell is not None and cell == cell and str(cell).strip() != "" for cell in cells)
     turns = row[form.asked[0]]
     return 2 * (bool(turns) and (isinstance(turns, (list, dict)) or str(turns).lstrip().startswith("[")))
 

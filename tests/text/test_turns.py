@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import unicodedata
 
 import pyarrow
@@ -272,10 +273,19 @@ def test_columns_that_are_given_are_taken_and_no_others(tmp_path):
         {"text": "글", "question": "", "answer": None},
         {"text": "글", "messages": "안녕"},
         {"text": "글", "messages": []},
+        {"text": "글", "messages": "[]"},
+        {"text": "글", "messages": {"role": [], "content": []}},
+        {"text": "글", "question": " ", "answer": "\n"},
+        {"text": "글", "question": math.nan, "answer": math.nan},
     ],
 )
 def test_columns_that_hold_no_conversation_leave_a_text_as_it_is(row):
     assert turns_reader()(row) == "글"
+
+
+def test_a_conversation_is_read_from_the_columns_that_hold_it():
+    row = {"prompt": math.nan, "completion": " ", "question": "가", "answer": "나"}
+    assert turns_reader()(row)["turns"] == [user("가"), assistant("나")]
 
 
 def test_rows_that_are_empty_are_no_broken_conversations(tmp_path):
