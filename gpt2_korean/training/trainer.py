@@ -178,7 +178,11 @@ class KoreanTrainer(Trainer):
                 flops, name = self.flops_per_token(self.full_length), describe_device(self.args.device)
                 speeds["train_mfu"] = model_flops_utilization(speed, flops, name, self.args.world_size)
         logs |= {name: speed for name, speed in speeds.items() if speed is not None}
+        epoch = self.state.epoch
+        if self.record.characters is None:  # of a stream, all steps on which are one epoch to Trainer
+            self.state.epoch = None
         super().log(logs, start_time)
+        self.state.epoch = epoch
 
     def _diverged(self):
         return UserError(

@@ -179,6 +179,13 @@ def test_a_stream_from_the_hub_trains(hub_words, tmp_path, run_main):
     assert (tmp_path / "out" / "training_curve.png").exists()  # in tokens, since nobody has counted the characters
 
 
+def test_no_epoch_is_told_of_a_stream_whose_length_nobody_knows(hub_words, tmp_path, run_main):
+    code, _, err = run_main("train.py", *hub_words, "--streaming", "--max_steps=3", "--logging_steps=1")
+    assert code == 0 and "[3/3] 손실" in err and "에폭" not in err, err
+    losses = json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["losses"]
+    assert [sorted(entry) for entry in losses] == [["loss", "step"]] * 3
+
+
 def test_a_stream_that_has_ended_before_goes_on_where_it_was(hub_words, tmp_path, run_main):
     out = tmp_path / "out"
     run = ["train.py", *hub_words, "--streaming", "--max_steps=8", "--save_steps=6", "--block_size=32"]
