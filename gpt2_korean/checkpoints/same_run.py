@@ -18,6 +18,7 @@ OPTIMIZER = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_
 TOLD = ("lr_scheduler_type", "warmup_steps", "max_grad_norm", "label_smoothing_factor", "neftune_noise_alpha")
 # What learning takes beside them, each with what it is where a checkpoint does not tell it.
 OWN = {"embedding_learning_rate": None, "average_last": 0, "dropout": None}
+COLUMNS = ("text_column_name", "text_template", "prompt_column", "answer_column")
 FILE_BEGINNING = 2**20  # bytes of each file of weights that tell it from another
 
 
@@ -31,7 +32,7 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
     Raises UserError that names what checkpoint and command line do not share. What the command line leaves
     open is the checkpoint's own, and a checkpoint that says nothing of itself (Trainer's) is taken as it is.
     """
-    tokens, stream = count_targets(blocks.train), {"name": f"{text.dataset_name}/{text.dataset_config_name}"}
+    tokens, stream = count_targets(blocks.train), {"name": _name_stream(text)}
     now = {
         "started": time.time(),
         "model": _identify(model.model_type),
@@ -82,6 +83,13 @@ def learns_prompts(start, options, is_new):
     if start.checkpoint is None:
         return is_new
     return bool((read_json(Path(start.checkpoint) / RESUME) or {}).get("train_on_prompt"))
+
+
+def _name_stream(options):
+    """What is known of a stream before it is read: the data set, and the flags (TextOptions) that say what of it."""
+    given = ((name, getattr(options, name)) for name in COLUMNS)
+    columns = (f"--{name}={value}" for name, value in given if value is not None)
+    return " ".join([f"{options.dataset_name}/{options.dataset_config_name}", *columns])
 
 
 def _differences(saved, now):

@@ -186,6 +186,17 @@ def test_no_epoch_is_told_of_a_stream_whose_length_nobody_knows(hub_words, tmp_p
     assert [sorted(entry) for entry in losses] == [["loss", "step"]] * 3
 
 
+def test_a_stream_goes_on_with_the_columns_that_it_began_with(hub_words, tmp_path, run_main, sample_texts):
+    rows = "\n".join(json.dumps({"text": text, "title": text[:9]}) for text in sample_texts[:12])
+    (tmp_path / "hub" / "train.jsonl").write_text(rows, "utf-8")
+    run = ["train.py", *hub_words, "--streaming", "--max_steps=2"]
+    assert run_main(*run)[0] == 0
+    run += ["--max_steps=3", "--resume_from_checkpoint=auto"]
+    code, _, err = run_main(*run, "--text_column_name=title")
+    assert code == 1 and "학습할 글" in err and "--text_column_name=title" in err, err
+    assert run_main(*run)[0] == 0
+
+
 def test_a_stream_that_has_ended_before_goes_on_where_it_was(hub_words, tmp_path, run_main):
     out = tmp_path / "out"
     run = ["train.py", *hub_words, "--streaming", "--max_steps=8", "--save_steps=6", "--block_size=32"]
