@@ -27,7 +27,9 @@ class TextStream:
         whole = self._decode(self.ids[self.begin :])
         if whole.endswith("\ufffd"):
             return ""
-        self.begin, self.known = self.known, len(self.ids)
+        if len(whole) > len(before):  # else they are special, and what follows would be decoded as the first of a text
+            self.begin = self.known
+        self.known = len(self.ids)
         return self._before_stop(self._after_lead(whole[len(before) :]))
 
     def close(self):

@@ -1,6 +1,7 @@
 """Text comes in whole characters as its tokens do, adds up to what the tokenizer writes, and ends at a stop text."""
 
 import pytest
+from tokenizers import Tokenizer, decoders, models
 
 from gpt2_korean.generation.text_stream import TextStream
 
@@ -65,3 +66,12 @@ def test_what_only_began_like_a_stop_is_shown_after_all(byte_tokenizer):
     stream = TextStream(byte_tokenizer, byte_tokenizer("가")["input_ids"], ["끝이다"])
     shown = [stream.push(byte_tokenizer(text)["input_ids"]) for text in ("이제 끝이", "네 끝")] + [stream.close()]
     assert shown == ["이제 ", "끝이네 ", "끝"]
+
+
+def test_no_space_is_lost_behind_a_token_that_is_not_shown():
+    backend = Tokenizer(models.WordLevel({"<unk>": 0, "▁나": 1, "▁너": 2}, unk_token="<unk>"))
+    backend.decoder = decoders.Metaspace()  # as of Llama and Gemma: what stands first loses its space
+    backend.add_special_tokens(["<unk>"])
+    for ids in ([1, 0, 2], [0, 0, 2, 1], [1, 0, 0, 1, 0, 2]):
+        shown = "나" + "".join(pieces(TextStream(backend, [1]), [[index] for index in ids]))
+        assert shown == backend.decode([1, *ids])
