@@ -91,5 +91,9 @@ def encode_prompt(prompt, tokenizer, eos_token_id):
 
 
 def encode_prompts(prompts, tokenizer, eos_token_id):
-    """As encode_prompt, of each of `prompts`: all at once, over all cores."""
-    return [ids or [eos_token_id] for ids in encode_texts(prompts, tokenizer, whole=True)]
+    """As encode_prompt, of each of `prompts`: all at once, over all cores.
+
+    The end that tokenizers like BERT's put behind a text is left out: the prompt goes on.
+    """
+    encoded = encode_texts(prompts, tokenizer, whole=True)
+    return [(ids[:-1] if ids[-1:] == [eos_token_id] else ids) or [eos_token_id] for ids in encoded]

@@ -8,9 +8,10 @@ import unicodedata
 from types import SimpleNamespace
 
 import pytest
+from tokenizers import Tokenizer, models, processors
 
 from gpt2_korean.messages import UsageError, UserError
-from gpt2_korean.text.prompts import find_prompts, read_prompts, sample_prompts
+from gpt2_korean.text.prompts import encode_prompts, find_prompts, read_prompts, sample_prompts
 
 NONE = SimpleNamespace(prompt=None, prompt_file=None)
 
@@ -86,3 +87,14 @@ def test_generate_continues_what_is_piped_into_it(pipe, run_main, tiny_model_fol
     piped = run_main("generate.py", *words)
     assert piped[0] == 0 and piped[1].startswith("오늘은")
     assert piped[1] == run_main("generate.py", *words, "--prompt=오늘은")[1]
+
+
+def test_no_end_of_text_stands_between_a_prompt_and_what_continues_it():
+    backend = Tokenizer(models.WordLevel({"[CLS]": 0, "[SEP]": 1, "가": 2, "[UNK]": 3}, unk_token="[UNK]"))
+    backend.add_special_tokens(["[CLS]", "[SEP]"])
+    backend.post_processor = processors.TemplateProcessing(  # as of BERT, which Korean GPT models have too
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
+    )
+    assert encode_prompts(["가", ""], backend, 1) == [[0, 2], [0]]
+    backend.post_processor = processors.TemplateProcessing(single="[SEP] $A", special_tokens=[("[SEP]", 1)])
+    assert encode_prompts(["가", ""], backend, 1) == [[1, 2], [1]]  # as training leaves it: the end is the beginning
