@@ -59,7 +59,9 @@ class KoreanArgumentParser(argparse.ArgumentParser):
 
     def _settle_switches(self, words):
         """`--do_train 글.txt` as `--do_train=true 글.txt`: a path is no value of a switch, which would refuse it."""
-        switches = {name for action in self._actions if action.type is boolean for name in action.option_strings}
+        switches = {
+            name for action in self._actions if action.type in (boolean, negated) for name in action.option_strings
+        }
         return [
             f"{word}=true" if word in switches and other.lower() not in YES + NO and os.path.exists(other) else word
             for word, other in zip(words, [*words[1:], ""], strict=True)
@@ -133,6 +135,11 @@ def boolean(text):
     raise argparse.ArgumentTypeError(f"{text!r}: true나 false 가운데 하나여야 합니다.")
 
 
+def negated(text):
+    """The value of a switch whose --no_ is given this one."""
+    return not boolean(text)
+
+
 def choice(*values):
     """A type for one of `values`; refuses with all of them, or with the nearest where they are many."""
 
@@ -194,6 +201,12 @@ def add_flag(group, flag, kind, help_text, default=None, **keywords):
 def add_switch(group, flag, help_text, default=False):
     """A flag that is true by itself and takes true or false."""
     group.add_argument(flag, nargs="?", const=True, type=boolean, default=default, help=help_text, metavar="true|false")
+
+
+def add_negation(group, name, default=None):
+    """--no_NAME of a switch, which is not listed; it takes a value, as a config file gives one to every switch."""
+    hidden = {"default": default, "help": argparse.SUPPRESS}
+    group.add_argument(f"--no_{name}", dest=name, nargs="?", const=False, type=negated, **hidden)
 
 
 def text(word):

@@ -17,6 +17,7 @@ from gpt2_korean.cli.parser import (
     REMOTE_CODE,
     KoreanArgumentParser,
     add_flag,
+    add_negation,
     add_switch,
     choice,
     escaped_text,
@@ -172,9 +173,7 @@ def train_parser():
         "글자당 비트가 가장 낮았던 모델을 결과로 남깁니다 (기본값: --early_stopping_patience를 주면 켬)",
         default=None,
     )
-    training.add_argument(
-        "--no_load_best_model_at_end", dest="load_best_model_at_end", action="store_false", help=argparse.SUPPRESS
-    )
+    add_negation(training, "load_best_model_at_end")
     batch = integer(1, MOST_BLOCKS)
     add_flag(training, "--per_device_train_batch_size", batch, "장치마다 한 번에 학습할 블록 수", 8)
     add_flag(training, "--per_device_eval_batch_size", batch, "장치마다 한 번에 평가할 블록 수", 8)
@@ -226,7 +225,7 @@ def train_parser():
     )
     add_switch(machine, "--fsdp", "장치 하나에 담기지 않는 모델을 여럿에 나눕니다(FSDP). torchrun과 함께", default=None)
     for name in ("bf16", "fp16", "torch_compile", "device_graphs", "train_on_prompt"):
-        machine.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
+        add_negation(machine, name)
 
     add_flag(parser, "--config", file_path, "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 명령줄의 값이 우선합니다")
     return parser

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpt2_korean.cli.parser import boolean, choice, file_path, integer, number, text
+from gpt2_korean.cli.parser import add_negation, boolean, choice, file_path, integer, number, text
 
 OURS = {"optim": ("muon",)}  # values of its flags that TrainingArguments lacks: see training/arguments.py
 TEXT = {"dict[str, bool]", "ParallelismConfig"}  # annotations without a type of the command line: text, as of JSON
@@ -90,7 +90,7 @@ def add_trainer_flags(parser, trainer_flags):
         hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
         if flag.kind is bool:
             parser.add_argument(name, nargs="?", const=True, type=boolean, **hidden)
-            parser.add_argument(f"--no_{flag.name}", dest=flag.name, action="store_false", **hidden)
+            add_negation(parser, flag.name, default=argparse.SUPPRESS)
         elif flag.kind is list:
             parser.add_argument(name, nargs="+", type=text, **hidden)
         else:

@@ -105,3 +105,12 @@ def test_json_is_read_as_json(tmp_path):
     path.write_text('\ufeff{\n\t"run_name": "\\ud83d\\ude00 이름",\n\t"report_to": ["none"],\t"bf16": null\n}', "utf-8")
     given = parse_train_options([*TRAIN, f"--config={path}"]).given
     assert (given["run_name"], given["report_to"], given["bf16"]) == ("😀 이름", ["none"], None)
+
+
+@pytest.mark.parametrize("name", ["bf16", "torch_compile", "load_best_model_at_end", "dataloader_pin_memory"])
+def test_a_negated_switch_takes_a_value_as_every_other_does(tmp_path, name):
+    path = tmp_path / "run.yaml"
+    for value, expected in (("true", False), ("no", True)):
+        path.write_text(f"no_{name}: {value}\n", "utf-8")
+        words = ["--dataset_path=a.txt", "--do_train", "--do_eval", "--eval_steps=5", "--save_steps=5"]
+        assert parse_train_options([*words, f"--config={path}"]).given[name] is expected
