@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from gpt2_korean.messages import UserError, say
@@ -181,7 +182,7 @@ def document_batches(documents, size):
                 yield [text for text, _ in rows], [turns for _, turns in rows]
         finally:
             for line in describe_changes(**counts):
-                say(f"스트리밍으로 읽은 글: {line}")
+                _say_once(documents, f"스트리밍으로 읽은 글: {line}")
         return
     columns = (arrow_column(documents, name) for name in ("text", "turns", "length"))
     for texts, turns, lengths in zip(*columns, strict=True):
@@ -191,6 +192,12 @@ def document_batches(documents, size):
             own = turns[start:stop]
             # Where nothing is a conversation, to say so of each would take as long as the texts.
             yield texts[start:stop].to_pylist(), own.to_pylist() if len(own.flatten()) else [()] * len(own)
+
+
+@lru_cache(maxsize=64)
+def _say_once(documents, line):
+    """Say `line` of a stream, which is read again and again."""
+    say(line)
 
 
 def sample_conversations(documents, count=10_000):

@@ -210,6 +210,14 @@ def test_a_stream_that_has_ended_before_goes_on_where_it_was(hub_words, tmp_path
     assert (out / "model.safetensors").read_bytes() == unbroken
 
 
+def test_what_is_left_out_of_a_stream_is_said_once_however_often_it_is_read(hub_words, tmp_path, run_main):
+    with (tmp_path / "hub" / "train.jsonl").open("a", encoding="utf-8") as file:
+        file.write('\n{"text": ""}')
+    words = ["--streaming", "--max_steps=4", "--block_size=32", "--per_device_train_batch_size=64"]
+    code, _, err = run_main("train.py", *hub_words, *words)
+    assert code == 0 and err.count("글이 없는 행 1개를 뺌") == 1, err
+
+
 def test_a_stream_shorter_than_a_step_is_read_again_until_the_step_is_full(hub_words, tmp_path, run_main):
     words = ["--streaming", "--max_steps=2", "--block_size=32", "--gradient_accumulation_steps=99"]
     assert run_main("train.py", *hub_words, *words)[0] == 0
