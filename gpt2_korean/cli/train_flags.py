@@ -179,7 +179,7 @@ def train_parser():
     add_flag(training, "--per_device_eval_batch_size", batch, "장치마다 한 번에 평가할 블록 수", 8)
     add_flag(training, "--gradient_accumulation_steps", batch, "기울기를 몇 번 모아 한 스텝으로 할지(기울기 누적)", 1)
     add_flag(training, "--num_train_epochs", number(above=0), "전체 글을 반복할 횟수(에폭)", 3)
-    add_flag(training, "--max_steps", integer(-1), "학습할 스텝 수. 1 이상이면 --num_train_epochs보다 우선합니다", -1)
+    add_flag(training, "--max_steps", most_steps, "학습할 스텝 수. 1 이상이면 --num_train_epochs보다 우선합니다", -1)
     rate = number(above=0, maximum=1000)
     add_flag(training, "--learning_rate", rate, f"최대 학습률. {BY_PLAN}", 5e-5)
     add_flag(
@@ -229,6 +229,11 @@ def train_parser():
 
     add_flag(parser, "--config", file_path, "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 명령줄의 값이 우선합니다")
     return parser
+
+
+def most_steps(word):
+    """A number of steps, -1 where the epochs count; so it is with 0, of which Trainer makes a run of one step."""
+    return integer(-1)(word) or -1
 
 
 def vocabulary_size(word):

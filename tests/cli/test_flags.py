@@ -330,3 +330,9 @@ def test_the_pages_address_without_the_page_is_refused(flag):
     with pytest.raises(UsageError, match="--serve"):
         parse_generate_options(["--model_name_or_path=x", flag])
     parse_generate_options(["--model_name_or_path=x", flag, "--serve"])
+
+
+@pytest.mark.parametrize("word", ["0", "-1"])
+def test_no_steps_leave_the_length_of_a_run_to_its_epochs(word):
+    options = parse_train_options(["--dataset_path=a.txt", "--do_train", f"--max_steps={word}"])
+    assert options.learning.trainer_arguments["max_steps"] == -1
