@@ -35,7 +35,8 @@ def test_run_json_tells_what_ran_and_how_it_ended(run, tmp_path, run_main, at_tr
     assert record["exit_code"] == 0 and record["steps"] == {"done": 4, "of": 4}
     assert record["resumed_from"] == "checkpoint-3" and record["device"].startswith("cpu")
     assert [entry["step"] for entry in record["losses"]] == [1, 2, 3, 4]
-    assert record["versions"]["torch"] == torch.__version__
+    # PyPI's package does not say for which device it is built, PyTorch itself does.
+    assert record["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert record["start"] <= record["end"]
     assert record["provenance"]["corpus"] == stopped["provenance"]["corpus"]
     assert record["provenance"]["vocabulary"]["tokens"] == 640

@@ -56,7 +56,10 @@ def is_ours(file):
 
 
 def called_by_us(depth=2):
-    return is_ours(sys._getframe(depth).f_code.co_filename)
+    try:
+        return is_ours(sys._getframe(depth).f_code.co_filename)
+    except ValueError:  # by Python itself, at its end
+        return False
 
 
 def failure(winerror, *paths, number=errno.EACCES, kind=PermissionError):
@@ -267,6 +270,7 @@ def become_windows():
     change_signals()
     change_select()
     change_streams()
+    os.process_cpu_count = os.cpu_count  # Python 3.13 and later have it ask for what is hidden here
     hide(os, OF_OS)
     hide(select, "epoll poll")
     multiprocessing.set_start_method("spawn", force=True)
