@@ -180,7 +180,7 @@ def train(model, blocks, recipe, length, options, measure):
     for module in body.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = recipe["dropout"]
-    machine = SimpleNamespace(device=blocks.device, fsdp=None, deepspeed=None, n_gpu=1, bf16=True, fp16=False)
+    machine = SimpleNamespace(device=blocks.device, fsdp=None, deepspeed=None, bf16=True, fp16=False)
     functions = load_fused_layer(model, machine)
     use_fast_forward(body, functions)
     optimizer = build_optimizer(model, recipe, options)

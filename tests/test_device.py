@@ -1,13 +1,16 @@
 """What runs where: the first device that is there, and Intel's extension only beside its own torch."""
 
+import functools
 import sys
 from importlib import metadata
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from gpt2_korean import device
 from gpt2_korean.messages import UsageError
+from gpt2_korean.training.arguments import build_arguments
 
 
 @pytest.fixture
@@ -204,3 +207,19 @@ def test_trainer_and_accelerate_take_the_same_xpu(run_script):
     )
     finished = run_script("-c", code)
     assert finished.stdout.split() == ["xpu", "xpu"], finished.stderr
+
+
+def test_one_process_trains_on_one_of_several_gpus_and_says_so(tmp_path, monkeypatch, capsys):
+    """Trainer's DataParallel would multiply the blocks of a step, and be slower than one GPU."""
+
+    def set_up_two(arguments):
+        arguments._n_gpu = 2
+        return torch.device("cpu")
+
+    two = functools.cached_property(set_up_two)
+    two.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", two)
+    values = {"output_dir": str(tmp_path), "per_device_train_batch_size": 3, "report_to": "none"}
+    arguments = build_arguments(values, torch.device("cpu"), False, False)
+    assert arguments.n_gpu == 1 and arguments.train_batch_size == 3
+    assert "--nproc_per_node=2" in capsys.readouterr().err

@@ -54,6 +54,7 @@ PRIVATE = {
         "triton.backends.driver.GPUDriver.get_current_device": ATTRIBUTE,
     },
     "training/arguments.py": {
+        "transformers.TrainingArguments._n_gpu": ATTRIBUTE,
         "transformers.integrations.TensorBoardCallback.TENSORBOARD_LOGGING_DIR": "environment",
         "accelerate.state.PartialState.ACCELERATE_TORCH_DEVICE": "environment",
     },

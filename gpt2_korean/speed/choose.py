@@ -156,5 +156,5 @@ def choose_compilation(machine, possible, flops):
 
 
 def _is_split(arguments):
-    """Whether whole modules are what FSDP gathers or DataParallel copies: both call transformers' own forward."""
-    return bool(arguments.fsdp or arguments.deepspeed or arguments.n_gpu > 1)
+    """Whether whole modules are what is gathered, by transformers' own forward."""
+    return bool(arguments.fsdp or arguments.deepspeed)

@@ -64,7 +64,7 @@ def set_up_machine(machine, learning, record=None):
 
 
 def build_arguments(trainer_arguments, device, bf16, fp16):
-    """TrainingArguments on `device`.
+    """TrainingArguments on `device`, of several GPUs on one: the others are for processes of their own.
 
     Raises UsageError for values that only transformers can refuse, for FSDP in a single process or whose checkpoints
     come in parts, for a temporary folder in which a loader's processes cannot speak to each other, and where
@@ -130,6 +130,11 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
             f"--device={device.type}: transformers는 {particle(arguments.device.type, '을/를')} 고릅니다. "
             "CUDA_VISIBLE_DEVICES 또는 ZE_AFFINITY_MASK로 다른 장치를 가리세요."
         )
+    if arguments.n_gpu > 1:
+        # DataParallel copies the model in every pass: two H200s are six times slower by it than one of them.
+        number, arguments._n_gpu = arguments.n_gpu, 1
+        way_on = f"torchrun --nproc_per_node={number} train.py ...로 실행하세요"
+        say(f"GPU {number}개 가운데 하나만 씁니다. 모두 쓰려면 {way_on}.")
     return arguments
 
 

@@ -41,7 +41,7 @@ def exact_loss(model, blocks, batch_size, device, stop, progress=False):
         rows = [blocks[index] for index in mine] or [{name: values[:1] for name, values in blocks[0].items()}]
         inputs = {name: tensor.to(device) for name, tensor in collate(rows, pad_token_id=0).items()}
         targets = (inputs["labels"][:, 1:] != IGNORED).sum()
-        loss = model(**inputs).loss.mean()  # a mean over targets; DataParallel gives one for each of its devices
+        loss = model(**inputs).loss  # a mean over targets
         losses.append(torch.where(targets > 0, loss.float() * targets, 0.0))  # a mean over no targets is NaN
     nats = torch.stack(losses).cpu().double().sum().item()
     if not together:

@@ -77,7 +77,7 @@ def test_where_the_fused_layer_cannot_be_compiled_training_goes_the_plain_way_an
 
     monkeypatch.setitem(sys.modules, "gpt2_korean.speed.layer", SimpleNamespace(try_out=fails))
     monkeypatch.setattr(gpt2_korean.speed, "layer", SimpleNamespace(try_out=fails), raising=False)
-    arguments = SimpleNamespace(device=torch.device("cuda"), bf16=True, fp16=False, fsdp=None, deepspeed=None, n_gpu=1)
+    arguments = SimpleNamespace(device=torch.device("cuda"), bf16=True, fp16=False, fsdp=None, deepspeed=None)
     assert choose.load_fused_layer(tiny_gpt2(301), arguments) is None and len(tried) == 1
     assert "Triton" in capsys.readouterr().err
     # What it does not compute is not asked of it, nor is anything of a machine without a GPU.
@@ -124,7 +124,7 @@ def test_kernels_are_compiled_meanwhile_with_dropout_and_without_and_say_nothing
         monkeypatch.setattr(gpt2_korean.speed, name, stand_in, raising=False)
     monkeypatch.setattr(torch.cuda, "device", lambda device: on.append(device) or nullcontext())
     device, model = torch.device("cuda:1"), tiny_gpt2(301, attn_pdrop=0.5)
-    arguments = SimpleNamespace(device=device, bf16=True, fp16=False, fsdp=None, deepspeed=None, n_gpu=1)
+    arguments = SimpleNamespace(device=device, bf16=True, fp16=False, fsdp=None, deepspeed=None)
     choose.begin_kernels(model, arguments)()
     # A thread of its own has a device of its own, and what the model says of dropout stays.
     assert tried == [(0.0, False)] * 2 + [(0.5, False)] * 2 and on == [device] and model.config.attn_pdrop == 0.5
