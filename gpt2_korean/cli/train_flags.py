@@ -136,12 +136,16 @@ def train_parser():
         number(above=0, maximum=100_000),
         "이 시간이 지나면 체크포인트를 저장하고 코드 75로 멈춥니다. 1보다 작아도 됩니다",
     )
-    add_flag(output, "--save_steps", number(above=0), "체크포인트를 저장할 간격(스텝). 1보다 작으면 전체의 비율", 500)
+    add_flag(
+        output, "--save_steps", steps(number(above=0)), "체크포인트를 저장할 간격(스텝). 1보다 작으면 전체의 비율", 500
+    )
     add_flag(output, "--save_total_limit", integer(1), "남겨 둘 체크포인트 수 (기본값: 모두)")
     license_help = "모델 카드에 적을 라이선스(apache-2.0, cc-by-sa-4.0, other 등. 기본값: 시작한 모델의 것)"
     add_flag(output, "--license", license_id, license_help)
     add_flag(output, "--logging_dir", folder_path, "TensorBoard 기록을 둘 폴더", "./logs")
-    add_flag(output, "--logging_steps", number(above=0), "손실을 기록할 간격(스텝). 1보다 작으면 전체의 비율", 100)
+    add_flag(
+        output, "--logging_steps", steps(number(above=0)), "손실을 기록할 간격(스텝). 1보다 작으면 전체의 비율", 100
+    )
     add_flag(output, "--report_to", text, "기록할 곳(tensorboard, wandb, none 등)", ["tensorboard"], nargs="+")
 
     training = parser.add_argument_group("학습")
@@ -152,7 +156,7 @@ def train_parser():
         "떼어 둔 문서로 평가해 손실, 혼란도, 글자당 비트를 표준 출력에 씁니다. 마지막 줄은 JSON입니다",
     )
     eval_help = "학습하는 동안 평가할 간격(스텝). --do_eval과 함께 (기본값: 끝에 한 번)"
-    add_flag(training, "--eval_steps", number(above=0), eval_help)
+    add_flag(training, "--eval_steps", steps(number(above=0)), eval_help)
     add_flag(
         training,
         "--sample_prompts",
@@ -189,7 +193,7 @@ def train_parser():
         "임베딩만의 최대 학습률 (기본값: 새 어휘는 글의 양에 따라 0.0006~0.002, 아니면 --learning_rate와 같음)",
     )
     warmup_help = f"학습률을 0에서 최댓값까지 올리는 스텝 수(워밍업). 1보다 작으면 전체의 비율. {BY_PLAN}"
-    add_flag(training, "--warmup_steps", number(0), warmup_help, 0)
+    add_flag(training, "--warmup_steps", steps(number(0)), warmup_help, 0)
     add_flag(training, "--weight_decay", number(0), f"가중치 감쇠. {BY_PLAN}", 0.0)
     dropout_help = (
         f"배우는 동안 GPT-2의 값을 이 비율로 끕니다(드롭아웃). 덜 외웁니다. {BY_PLAN} (기본값: 모델의 값, GPT-2는 0.1)"
@@ -200,7 +204,7 @@ def train_parser():
     average_help = (
         "마지막 몇 스텝의 가중치를 평균한 모델을 결과로 남길지. 1보다 작으면 전체의 비율 (기본값: 0, 평균하지 않음)"
     )
-    add_flag(training, "--average_last", number(0), average_help)
+    add_flag(training, "--average_last", steps(number(0)), average_help)
     lora_help = "LoRA 어댑터의 랭크(rank). 주면 어댑터만 학습합니다. 0이면 모델 전체를 학습합니다"
     add_flag(training, "--lora_rank", integer(0, 4096), lora_help, 0)
     alpha_help = "어댑터의 세기. 어댑터를 alpha / rank배로 더합니다 (기본값: 랭크의 두 배)"
@@ -234,6 +238,20 @@ def train_parser():
 def most_steps(word):
     """A number of steps, -1 where the epochs count; so it is with 0, of which Trainer makes a run of one step."""
     return integer(-1)(word) or -1
+
+
+def steps(accept):
+    """A type for a number of steps that `accept` takes: a whole one, or below 1 a share of all steps."""
+
+    def parse(word):
+        value = accept(word)
+        if value > 1 and value % 1:
+            raise argparse.ArgumentTypeError(
+                f"{particle(word, '은/는')} 쓸 수 없습니다. 1보다 크면 정수를, 전체의 비율이면 1보다 작은 수를 주세요."
+            )
+        return value
+
+    return parse
 
 
 def vocabulary_size(word):
