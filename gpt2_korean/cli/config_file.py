@@ -41,6 +41,8 @@ def _read_config(path):
         raise UsageError(f"--config={path}: 그런 파일이 없습니다. {suggest_path(path)}") from None
     except OSError as error:
         raise UsageError(f"--config={path}: 읽을 수 없습니다 ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--config={path}: 문자 인코딩이 UTF-8이 아닙니다. UTF-8로 다시 저장하세요.") from None
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else getattr(error, "lineno", None)

@@ -78,10 +78,14 @@ def test_a_wrong_config_file_is_refused_in_a_line(tmp_path, name, content, place
 
 def test_a_config_file_that_is_no_utf8_or_not_there_is_refused(tmp_path):
     path = tmp_path / "run.yaml"
-    for content in (None, "seed: 1  # 시드".encode("cp949")):
+    for content, said in (
+        (None, "없습니다"),
+        ("seed: 1  # 시드".encode("cp949"), "UTF-8이 아닙니다"),
+        ("seed: 1".encode("utf-16"), "UTF-8이 아닙니다"),
+    ):
         if content:
             path.write_bytes(content)
-        with pytest.raises(UsageError, match=r"run\.yaml"):
+        with pytest.raises(UsageError, match=rf"run\.yaml.*{said}"):
             parse_train_options([*TRAIN, f"--config={path}"])
 
 
