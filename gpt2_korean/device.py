@@ -76,7 +76,10 @@ def gpus_in_sight():
 
 
 def _why_absent(name):
-    """Two sentences: whether PyTorch or the driver lacks, and the way on."""
+    """Whether the system, PyTorch or the driver lacks, and the way on."""
+    if (name == "mps") != (sys.platform == "darwin"):
+        here = "macOS에만" if name == "mps" else "Linux와 Windows에만"
+        return f"{particle(NAMES[name], '은/는')} {here} 있습니다. --device를 빼면 있는 것을 고릅니다({GUIDE})."
     if is_built_for(name):
         driver = {"xpu": "Intel GPU의 드라이버", "cuda": "NVIDIA 드라이버(nvidia-smi)", "mps": "macOS의 버전"}[name]
         return (
@@ -88,6 +91,8 @@ def _why_absent(name):
 def _how_to_install(name):
     if name == "xpu":
         return "pip install -r requirements-xpu.txt"  # which knows where the wheels are
+    if sys.platform == "win32":  # where pip by itself finds the build for CPUs
+        return "docs/windows.md의 ‘설치’를 보세요"
     return f"pip install --force-reinstall torch=={torch.__version__.split('+')[0]}"
 
 

@@ -55,7 +55,10 @@ def built_for(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["xpu", "cuda", "mps"])
-def test_a_torch_that_was_not_built_for_a_device_is_told_apart_from_a_device_that_is_absent(present, built_for, name):
+def test_a_torch_that_was_not_built_for_a_device_is_told_apart_from_a_device_that_is_absent(
+    present, built_for, name, monkeypatch
+):
+    monkeypatch.setattr(sys, "platform", "darwin" if name == "mps" else "linux")
     present()
     built_for(name)
     with pytest.raises(UsageError) as absent:
@@ -68,6 +71,19 @@ def test_a_torch_that_was_not_built_for_a_device_is_told_apart_from_a_device_tha
     assert ("requirements-xpu.txt" in str(unbuilt.value)) == (name == "xpu")
     for refusal in (absent, unbuilt):
         assert f"--device={name}" in str(refusal.value) and len(str(refusal.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "platform", "way"),
+    [("mps", "linux", "macOS에만"), ("cuda", "darwin", "Linux와 Windows에만"), ("cuda", "win32", "docs/windows.md")],
+)
+def test_nobody_is_told_to_install_what_his_system_does_not_have(present, built_for, name, platform, way, monkeypatch):
+    monkeypatch.setattr(sys, "platform", platform)
+    present()
+    built_for()
+    with pytest.raises(UsageError, match=way) as refusal:
+        device.choose_device(name)
+    assert "pip install" not in str(refusal.value)
 
 
 @pytest.fixture
