@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
-from gpt2_korean.messages import report, say_error
+from gpt2_korean.messages import UserError, report, say_error
 
 # The most texts that wait, and the most that are written together: each takes its part of the memory.
 MOST_WAITING, MOST_TOGETHER = 256, 16
@@ -103,6 +103,8 @@ class Line:
                     if events is None:
                         break
                     self._tell(events)
+            except UserError as error:  # a conversation that the model's template does not take
+                self._tell([{"error": str(error)}] * len(self.working))
             except Exception as error:  # of one batch; the server goes on
                 say_error(report(error))
                 self._tell([{"error": FAILED}] * len(self.working))

@@ -67,5 +67,5 @@ def _render(tokenizer, turns, **keywords):
 
     try:
         return tokenizer.apply_chat_template(turns, **keywords)
-    except TemplateError as error:  # some take no system turn
+    except (TemplateError, TypeError, ValueError) as error:  # no system turn, say, or no name of a special token
         raise UserError(f"모델의 대화 양식(chat_template)이 이 대화를 받지 않습니다: {error}") from None

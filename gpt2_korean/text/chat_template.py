@@ -177,7 +177,7 @@ def _render(tokenizer, turns, opens_answer, **keywords):
     as_ids = {"return_dict": False, "sanitize_control_tokens": not keywords, "tokenizer_kwargs": {"verbose": False}}
     try:
         return tokenizer.apply_chat_template(turns, add_generation_prompt=opens_answer, **{**as_ids, **keywords})
-    except (TemplateError, ValueError) as error:
+    except (TemplateError, TypeError, ValueError) as error:
         roles = ", ".join(turn["role"] for turn in turns)
         raise UserError(
             f"모델의 대화 양식(chat_template)으로 쓸 수 없는 대화가 있습니다({error}; 차례: {roles}). 그런 대화를 "

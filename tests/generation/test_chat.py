@@ -113,6 +113,19 @@ def test_a_conversation_remembers_its_turns_until_new(run_main, folder, pipe):
     assert out == "".join(f"{answer.lstrip()}\n" for answer in answers)
 
 
+def test_a_word_that_a_template_fails_at_ends_no_session(run_main, other_folder, tmp_path, pipe):
+    strict = shutil.copytree(other_folder, tmp_path / "strict")
+    fails = "{% if '</s>' in message.content %}{{ message.content.index('Q') if '값' in message.content else '' + 1 }}"
+    template = OTHERS.replace("{% if message.role", fails + "{% endif %}{% if message.role")
+    (strict / "chat_template.jinja").write_text(template, "utf-8")
+    pipe("오늘은", "</s>", "값 </s>", "내일은")
+    code, out, err = run_main("generate.py", f"--model_name_or_path={strict}", *WORDS, "--interactive")
+    assert code == 0 and err.count("이 대화를 받지 않습니다") == 2, err
+    first = library_answer(strict, turns_of("오늘은"))
+    second = library_answer(strict, turns_of("오늘은", first, "내일은"))
+    assert out == "".join(f"{answer.lstrip()}\n" for answer in (first, second))
+
+
 def test_a_system_turn_stands_first_and_stays_while_the_oldest_turns_are_forgotten(chat_model_folder, rng):
     model = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
     for _ in range(30):

@@ -23,7 +23,7 @@ from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
-from gpt2_korean.messages import UsageError
+from gpt2_korean.messages import UsageError, UserError
 from gpt2_korean.server import app, turns
 from gpt2_korean.server.events import SUGGESTIONS, Page
 from gpt2_korean.text.chat_prompt import as_turns
@@ -250,3 +250,17 @@ def test_a_text_that_fails_is_told_and_the_page_goes_on(model_folder, tmp_path, 
         assert answer.status_code == 200 and "error" in json.loads(answer.text)
     err = capfd.readouterr().err
     assert "Traceback" not in err and err.count("오류: ") == 2 and list(tmp_path.glob("gpt2-korean-error-*.txt"))
+
+
+def test_the_page_is_told_why_a_template_does_not_take_its_words(model_folder, monkeypatch, capfd):
+    def refuse(*_):
+        raise UserError("이 말은 받지 않습니다")
+
+    monkeypatch.setattr("gpt2_korean.generation.write.read_after_turns", refuse)
+    options = parse_generate_options([f"--model_name_or_path={model_folder}"])
+    model = SimpleNamespace(chat=None, decoder=SimpleNamespace(context=None))
+    application = app.build_app(["*"], lambda: False, Page(model, options, ""))
+    from starlette.testclient import TestClient
+
+    answer = TestClient(application).post("/write", json={"prompt": "가"})
+    assert json.loads(answer.text) == {"error": "이 말은 받지 않습니다"} and "오류" not in capfd.readouterr().err
