@@ -165,7 +165,7 @@ def renderer(tokenizer):
     def render(turns, opens_answer):
         try:
             return tokenizer.apply_chat_template(turns, add_generation_prompt=opens_answer, tokenize=False)
-        except (TemplateError, ValueError) as error:
+        except (TemplateError, TypeError, ValueError) as error:
             raise UserError(str(error)) from None
 
     return render

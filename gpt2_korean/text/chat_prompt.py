@@ -56,7 +56,12 @@ def ignores_system(chat, system):
 
 def _end_of_turn(tokenizer):
     """The id of the special token that a template writes behind an answer, None where there is none."""
-    rest = _render(tokenizer, as_turns(None, [("물음", "대답")], "")[:2], tokenize=False).rpartition("대답")[2]
+    turns = as_turns(None, [("물음", "대답")], "또")
+    try:
+        text = _render(tokenizer, turns[:2], tokenize=False)
+    except UserError:  # some take no conversation that ends in an answer
+        text = _render(tokenizer, turns, tokenize=False)
+    rest = text.rpartition("대답")[2]
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     ids = tokenizer(rest, add_special_tokens=False)["input_ids"]
     return next((index for index in ids if index in special), None)

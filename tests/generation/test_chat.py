@@ -15,6 +15,7 @@ from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.write import read_after_turns, shorten, stream_texts
+from gpt2_korean.messages import UserError
 from gpt2_korean.text.chat_prompt import find_chat
 
 LENGTH, CONTEXT = 12, 96
@@ -256,6 +257,12 @@ def test_the_end_of_an_answer_is_the_token_that_its_template_writes_there(chat_t
     assert find_chat(tokenizer, 0).end == tokenizer.convert_tokens_to_ids("<|im_end|>")
     tokenizer.chat_template = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
     assert find_chat(tokenizer, 0).end == 0
+    asks = "{% if messages[-1].role != 'user' %}{{ raise_exception('the last is no user') }}{% endif %}"
+    tokenizer.chat_template = asks + OTHERS
+    assert find_chat(tokenizer, 0).end == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    tokenizer.chat_template = "{{ raise_exception('never') }}"
+    with pytest.raises(UserError, match="never"):
+        find_chat(tokenizer, 0)
     tokenizer.chat_template = None
     assert find_chat(tokenizer, 0) is find_chat(tokenizer.backend_tokenizer, 0) is None
     for ours in (chat_tokenizer, chat_tokenizer.backend_tokenizer):
