@@ -45,12 +45,15 @@ def prepare_tokenizer(tokenizer, documents):
 
 
 def keep_one_template(tokenizer):
-    """Leave a `tokenizer` of transformers that has several templates the one that is meant if nothing else is said.
+    """Leave a `tokenizer` of transformers that has several templates the one that is meant if nothing else is said, and
+    one whose template is empty none.
 
     Each would be saved in a file of its name, which transformers refuses where it leads out of the folder.
     """
-    if isinstance(tokenizer.chat_template, dict):
-        tokenizer.chat_template = tokenizer.chat_template.get("default")
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    tokenizer.chat_template = template if (template or "").strip() else None
 
 
 def hold_conversations(documents):

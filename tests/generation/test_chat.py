@@ -178,6 +178,15 @@ def test_raw_continues_a_text_as_a_model_without_a_template_does(run_main, folde
         assert raw[0] == 0 and "대화" not in raw[2]
 
 
+@pytest.mark.parametrize("template", ["", " \n"])
+def test_a_model_with_an_empty_template_continues_texts(run_main, other_folder, tmp_path, template):
+    empty = shutil.copytree(other_folder, tmp_path / "empty")
+    (empty / "chat_template.jinja").write_text(template, "utf-8")
+    written = [run_main("generate.py", f"--model_name_or_path={folder}", *WORDS, "--prompt=오늘은", *raw)
+               for folder, raw in ((empty, []), (other_folder, ["--raw"]))]  # fmt: skip
+    assert written[0][:2] == written[1][:2] and written[0][0] == 0, written
+
+
 def test_what_does_not_go_with_a_model_is_refused_by_its_flag(
     run_main, chat_model_folder, other_folder, tiny_model_folder, tmp_path
 ):
