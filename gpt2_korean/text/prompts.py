@@ -96,4 +96,8 @@ def encode_prompts(prompts, tokenizer, eos_token_id):
     The end that tokenizers like BERT's put behind a text is left out: the prompt goes on.
     """
     encoded = encode_texts(prompts, tokenizer, whole=True)
-    return [(ids[:-1] if ids[-1:] == [eos_token_id] else ids) or [eos_token_id] for ids in encoded]
+    if any(ids[-1:] == [eos_token_id] for ids in encoded):
+        own = encode_texts(prompts, tokenizer)  # a text's own last token may be the end of text, where that is a word
+        pairs = zip(encoded, own, strict=True)
+        encoded = [ids[:-1] if ids[-1 - len(bare) :] == [*bare, eos_token_id] else ids for ids, bare in pairs]
+    return [ids or [eos_token_id] for ids in encoded]
