@@ -136,16 +136,13 @@ def train_parser():
         number(above=0, maximum=100_000),
         "이 시간이 지나면 체크포인트를 저장하고 코드 75로 멈춥니다. 1보다 작아도 됩니다",
     )
-    add_flag(
-        output, "--save_steps", steps(number(above=0)), "체크포인트를 저장할 간격(스텝). 1보다 작으면 전체의 비율", 500
-    )
+    interval = steps(number(above=0))
+    add_flag(output, "--save_steps", interval, "체크포인트를 저장할 간격(스텝). 1보다 작으면 전체의 비율", 500)
     add_flag(output, "--save_total_limit", integer(1), "남겨 둘 체크포인트 수 (기본값: 모두)")
     license_help = "모델 카드에 적을 라이선스(apache-2.0, cc-by-sa-4.0, other 등. 기본값: 시작한 모델의 것)"
     add_flag(output, "--license", license_id, license_help)
     add_flag(output, "--logging_dir", folder_path, "TensorBoard 기록을 둘 폴더", "./logs")
-    add_flag(
-        output, "--logging_steps", steps(number(above=0)), "손실을 기록할 간격(스텝). 1보다 작으면 전체의 비율", 100
-    )
+    add_flag(output, "--logging_steps", interval, "손실을 기록할 간격(스텝). 1보다 작으면 전체의 비율", 100)
     add_flag(output, "--report_to", text, "기록할 곳(tensorboard, wandb, none 등)", ["tensorboard"], nargs="+")
 
     training = parser.add_argument_group("학습")
@@ -156,7 +153,7 @@ def train_parser():
         "떼어 둔 문서로 평가해 손실, 혼란도, 글자당 비트를 표준 출력에 씁니다. 마지막 줄은 JSON입니다",
     )
     eval_help = "학습하는 동안 평가할 간격(스텝). --do_eval과 함께 (기본값: 끝에 한 번)"
-    add_flag(training, "--eval_steps", steps(number(above=0)), eval_help)
+    add_flag(training, "--eval_steps", interval, eval_help)
     add_flag(
         training,
         "--sample_prompts",

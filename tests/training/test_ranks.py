@@ -66,6 +66,16 @@ def test_two_ranks_learn_and_measure_what_one_process_does(
     assert {path for path in files if "rng_state" not in path.name} <= there
 
 
+def check_two_ranks(fork_script, run, out):
+    """Two ranks that take two blocks each learn by `run` the weights that stand in `out`, a process' of four."""
+    expected = AutoModelForCausalLM.from_pretrained(out).state_dict()
+    for finished in fork_script(RANKS, "wrapped", *run, "--per_device_train_batch_size=2", ranks=2):
+        assert finished.returncode == 0, finished.stderr
+    found = AutoModelForCausalLM.from_pretrained(out).state_dict()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5, msg=name)
+
+
 def test_two_ranks_learn_the_last_blocks_of_an_epoch_once(train_words, tmp_path, run_main, fork_script):
     short, out = tmp_path / "short.txt", tmp_path / "out"
     short.write_text("\n\n".join(["가나다라마바사"] * 6), "utf-8")
@@ -76,12 +86,7 @@ def test_two_ranks_learn_the_last_blocks_of_an_epoch_once(train_words, tmp_path,
     ]  # fmt: skip
     code, _, err = run_main("train.py", *run, "--per_device_train_batch_size=4")
     assert code == 0 and "블록 9개" in err, err
-    expected = AutoModelForCausalLM.from_pretrained(out).state_dict()
-    for finished in fork_script(RANKS, "wrapped", *run, "--per_device_train_batch_size=2", ranks=2):
-        assert finished.returncode == 0, finished.stderr
-    found = AutoModelForCausalLM.from_pretrained(out).state_dict()
-    for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5, msg=name)
+    check_two_ranks(fork_script, run, out)
 
 
 def test_two_ranks_learn_from_a_stream_what_one_process_does(train_words, tmp_path, run_main, fork_script):
@@ -96,12 +101,7 @@ def test_two_ranks_learn_from_a_stream_what_one_process_does(train_words, tmp_pa
     ]  # fmt: skip
     code, _, err = run_main("train.py", *run, "--per_device_train_batch_size=4")
     assert code == 0, err
-    expected = AutoModelForCausalLM.from_pretrained(out).state_dict()
-    for finished in fork_script(RANKS, "wrapped", *run, "--per_device_train_batch_size=2", ranks=2):
-        assert finished.returncode == 0, finished.stderr
-    found = AutoModelForCausalLM.from_pretrained(out).state_dict()
-    for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5, msg=name)
+    check_two_ranks(fork_script, run, out)
 
 
 def test_sharded_weights_are_not_averaged(train_words, fork_script):
