@@ -182,7 +182,7 @@ def train_parser():
     add_flag(training, "--num_train_epochs", number(above=0), "전체 글을 반복할 횟수(에폭)", 3)
     add_flag(training, "--max_steps", most_steps, "학습할 스텝 수. 1 이상이면 --num_train_epochs보다 우선합니다", -1)
     rate = number(above=0, maximum=1000)
-    add_flag(training, "--learning_rate", rate, f"최대 학습률. {BY_PLAN}", 5e-5)
+    add_flag(training, "--learning_rate", rate, f"최대 학습률. {BY_PLAN}. 그 밖의 LoRA는 5e-4", 5e-5)
     add_flag(
         training,
         "--embedding_learning_rate",

@@ -1,8 +1,8 @@
 """What a run takes where nobody said: by how much text there is, how often it is read, and how wide the model is.
 
 The rule is for what is learnt anew, a vocabulary or a whole model. What goes on learning with its own vocabulary keeps
-the usual defaults. A flag that is given is obeyed. How long a run is, is for its user to say. The figures are those of
-benchmarks/RESULTS.md.
+the usual defaults, but for an adapter's learning rate. A flag that is given is obeyed. How long a run is, is for its
+user to say. The figures are those of benchmarks/RESULTS.md.
 """
 
 from gpt2_korean.checkpoints.complete import RESUME, read_json
@@ -18,7 +18,10 @@ MUON = "muon"  # the value of --optim that is ours alone: see muon.py
 MUON_EPOCHS = 8
 # The peak learning rate times the model's width where a text is read seldom, and often; the most that it is.
 RATES = {MUON: (1.0, 0.6, 2e-3), "adamw": (0.5, 0.3, 1e-3)}
-ADAPTER = 3  # times that rate is an adapter's
+# An adapter's, seldom and often: the same for any width of the model and rank of the adapter (benchmarks/RESULTS.md).
+ADAPTER_RATES = {MUON: (3e-3, 3e-3), "adamw": (3e-3, 1.8e-3)}
+# Where the model keeps its vocabulary: ten times the usual default ("LoRA Without Regret", Schulman et al. 2025).
+ADAPTER_RATE = 5e-4
 # Muon's work is the same for any number of tokens: so many of them a step, for each of the width, make it pay.
 MUON_TOKENS = 4
 WARM_UP = 0.1  # of the run; runs of a few hundred steps need so much (benchmarks/RESULTS.md)
@@ -36,13 +39,15 @@ def propose(
     there is LoRA.
     """
     if not (new_vocabulary or from_scratch):
-        return {}
+        learns_little = adapter and "learning_rate" not in settled
+        return {"learning_rate": (ADAPTER_RATE, "어댑터이므로")} if learns_little else {}
     anew = "어휘가 새것이므로" if new_vocabulary else "처음부터 배우므로"
     reading = f"글을 {epochs:.3g}번 읽으므로" if epochs else "스트리밍이므로"
     often, open_to_muon = epochs > OFTEN, not {"optim", "learning_rate"} & set(settled)
     chooses_muon = open_to_muon and epochs <= MUON_EPOCHS and tokens_per_step >= MUON_TOKENS * width
-    seldom_rate, often_rate, most = RATES[MUON if uses_muon or chooses_muon else "adamw"]
-    rate = _rounded(min(most, (often_rate if often else seldom_rate) / width) * (ADAPTER if adapter else 1))
+    optimizer = MUON if uses_muon or chooses_muon else "adamw"
+    *by_width, most = RATES[optimizer]
+    rate = ADAPTER_RATES[optimizer][often] if adapter else _rounded(min(most, by_width[often] / width))
     plan = {"learning_rate": (rate, anew), "warmup_steps": (WARM_UP, anew)}
     if chooses_muon:
         plan = {"optim": (MUON, anew), **plan}
