@@ -131,6 +131,13 @@ def test_the_limit_of_restarts_ends_the_chain(project, start):
 
 
 @pytest.mark.parametrize("script", ["slurm.sbatch", "devcloud.pbs"])
+def test_a_job_that_was_not_submitted_in_the_projects_folder_says_so_and_has_failed(project, start, script):
+    os.remove(project / "jobs" / "environment.sh")  # which the folder is known by
+    code, stderr = finish(start(script))
+    assert code == 1 and f"저장소 폴더에서 제출하세요. 지금 폴더: {project}" in stderr
+
+
+@pytest.mark.parametrize("script", ["slurm.sbatch", "devcloud.pbs"])
 def test_a_cancelled_job_stays_cancelled(project, start, script):
     """scancel and qdel signal every process of a job, the script's shell too."""
     (project / "codes").write_text("wait")
