@@ -138,6 +138,16 @@ def test_a_job_that_was_not_submitted_in_the_projects_folder_says_so_and_has_fai
 
 
 @pytest.mark.parametrize("script", ["slurm.sbatch", "devcloud.pbs"])
+def test_lines_for_the_cluster_in_environment_sh_may_read_variables_that_are_not_set(project, start, script):
+    """As those of conda and of environment modules do."""
+    environment = project / "jobs" / "environment.sh"
+    environment.write_text(f'export MODULES="$SET_BY_NOBODY:mine"\n{environment.read_text("utf-8")}', "utf-8")
+    (project / "codes").write_text("0")
+    assert finish(start(script)) == (0, "")
+    assert len(runs(project)) == 1
+
+
+@pytest.mark.parametrize("script", ["slurm.sbatch", "devcloud.pbs"])
 def test_a_cancelled_job_stays_cancelled(project, start, script):
     """scancel and qdel signal every process of a job, the script's shell too."""
     (project / "codes").write_text("wait")
