@@ -190,6 +190,19 @@ def test_pbs_submits_itself_again_with_the_same_arguments_resources_and_variable
     assert runs(project) == [["--resume_from_checkpoint=auto", "--max_hours=0.9", *given]] * 3
 
 
+def test_pbs_splits_the_words_of_train_args_as_a_shell_does(project, start):
+    (project / "codes").write_text("0")
+    written = """--a="그는 \\"네\\"라고 말했다"  --b='첫 줄\n둘째 줄'\n--c=빈\\ 칸 --d='' --e=글(1).txt --f='\\n'"""
+    assert finish(start("devcloud.pbs", TRAIN_ARGS=written)) == (0, "")
+    words = ["--a=그는 \"네\"라고 말했다", "--b=첫 줄\n둘째 줄", "--c=빈 칸", "--d=", "--e=글(1).txt", "--f=\\n"]
+    assert runs(project)[0][2:] == words
+
+
+def test_pbs_refuses_train_args_whose_quotes_have_no_end(project, start):
+    code, stderr = finish(start("devcloud.pbs", TRAIN_ARGS="--dataset_path=it's.txt --do_train"))
+    assert code == 2 and stderr == "TRAIN_ARGS의 따옴표가 짝이 맞지 않습니다: --dataset_path=it's.txt --do_train\n"
+
+
 def test_pbs_starts_torchrun_on_each_of_several_nodes(project, start):
     (project / "nodefile").write_text("first\nfirst\nsecond\nsecond\n")
     assert finish(start("devcloud.pbs", TRAIN_ARGS="--do_train", RANKS_PER_NODE="4"))[0] == 0
