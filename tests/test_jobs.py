@@ -36,7 +36,10 @@ sys.exit(75 if code == "wait" else int(code))
 STUBS = {
     "python": f'exec {sys.executable} "$@"',
     "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
-    "srun": 'while [[ $1 == --* ]]; do shift; done; echo $$ >srun.pid; exec "$@"',
+    # Of the environment only what SLURM_EXPORT_ENV names (of sbatch --export) comes to the ranks, or all.
+    "srun": 'export=${SLURM_EXPORT_ENV:-ALL}; while [[ $1 == --* ]]; do '
+    '[[ $1 == --export=* ]] && export=${1#*=}; shift; done; '
+    'echo $$ >srun.pid; [[ $export == *ALL* ]] || unset STOPPED_FILE; exec "$@"',
     # As Slurm does it, a requeued job is killed at once.
     "scontrol": 'if [[ $1 == show ]]; then echo "$3"; else echo "$@" >>requeued; kill -9 "$PPID"; fi',
     # The variables without a value come from the environment; the new job is described in a file.
@@ -111,6 +114,12 @@ def test_slurm_requeues_the_same_job_until_it_is_done(project, start):
     assert (project / "requeued").read_text() == "requeue 7\n" * 2
     assert runs(project) == [["--resume_from_checkpoint=auto", *WORDS]] * 3
     assert list((project / "logs").iterdir()) == []
+
+
+def test_slurm_gives_the_ranks_the_environment_of_the_job_whatever_sbatch_exported(project, start):
+    (project / "codes").write_text("75")
+    finish(start("slurm.sbatch", SLURM_EXPORT_ENV="MAX_RESTARTS"))
+    assert (project / "requeued").read_text() == "requeue 7\n"
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 130])
