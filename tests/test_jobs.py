@@ -37,8 +37,8 @@ STUBS = {
     "python": f'exec {sys.executable} "$@"',
     "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
     # Of the environment only what SLURM_EXPORT_ENV names (of sbatch --export) comes to the ranks, or all.
-    "srun": 'export=${SLURM_EXPORT_ENV:-ALL}; while [[ $1 == --* ]]; do '
-    '[[ $1 == --export=* ]] && export=${1#*=}; shift; done; '
+    "srun": "export=${SLURM_EXPORT_ENV:-ALL}; while [[ $1 == --* ]]; do "
+    "[[ $1 == --export=* ]] && export=${1#*=}; shift; done; "
     'echo $$ >srun.pid; [[ $export == *ALL* ]] || unset STOPPED_FILE; exec "$@"',
     # As Slurm does it, a requeued job is killed at once.
     "scontrol": 'if [[ $1 == show ]]; then echo "$3"; else echo "$@" >>requeued; kill -9 "$PPID"; fi',
@@ -203,7 +203,7 @@ def test_pbs_splits_the_words_of_train_args_as_a_shell_does(project, start):
     (project / "codes").write_text("0")
     written = """--a="그는 \\"네\\"라고 말했다"  --b='첫 줄\n둘째 줄'\n--c=빈\\ 칸 --d='' --e=글(1).txt --f='\\n'"""
     assert finish(start("devcloud.pbs", TRAIN_ARGS=written)) == (0, "")
-    words = ["--a=그는 \"네\"라고 말했다", "--b=첫 줄\n둘째 줄", "--c=빈 칸", "--d=", "--e=글(1).txt", "--f=\\n"]
+    words = ['--a=그는 "네"라고 말했다', "--b=첫 줄\n둘째 줄", "--c=빈 칸", "--d=", "--e=글(1).txt", "--f=\\n"]
     assert runs(project)[0][2:] == words
 
 
