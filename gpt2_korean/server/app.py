@@ -153,7 +153,7 @@ def page_routes(page, line):
             except (UserError, ClientDisconnect) as error:  # who has left does not read it
                 return JSONResponse({"error": str(error), "field": getattr(error, "field", None)}, 400)
             except LineIsFull:
-                return JSONResponse({"error": FULL})
+                return JSONResponse({"error": FULL}, 503)
             # Its task may be ended while a line is sent, and then nothing else leaves at once.
             leave = BackgroundTask(turn.leave, turn)
             return StreamingResponse(stream_lines(turn), media_type="application/x-ndjson", background=leave)

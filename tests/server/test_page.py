@@ -7,6 +7,7 @@ import pytest
 from server.browser import Page
 from server.client import ask, post
 
+from gpt2_korean.server.turns import FULL
 from gpt2_korean.text.normalise import normalise
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
@@ -135,3 +136,15 @@ def test_a_wait_for_others_and_a_refusal_are_told(browser, endless_port):
     page.enter("length", "1000000001")
     page.press("write")
     page.wait(lambda: "1,000,000 이하" in page.part("length-error").text)
+
+
+def test_a_full_line_is_told_and_is_no_server_that_is_gone(browser, endless_port, monkeypatch):
+    monkeypatch.setattr("gpt2_korean.server.turns.MOST_WAITING", 1)
+    page = Page(browser, endless_port)
+    waiting = [post(endless_port, "/write", {"prompt": "가"}) for _ in range(2)]
+    page.type("오늘은")
+    page.press("write")
+    page.wait(lambda: FULL in page.part("error").text)
+    assert page.text == "오늘은" and page.part("write").is_displayed()
+    for answer in waiting:
+        answer.close()
