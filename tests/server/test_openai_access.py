@@ -161,3 +161,13 @@ def test_a_browser_that_has_asked_its_user_for_the_key_writes_with_it(browser, g
     page.open(f"http://{name_and_key}127.0.0.1:{guarded}/")
     page.type("오늘은")
     assert page.write().startswith("오늘은") and page.count("#error:not(:empty)") == 0
+
+
+def test_the_page_tells_in_words_that_its_key_is_no_longer_the_right_one(browser, guarded):
+    browser.get(f"http://anyone:{KEY}@127.0.0.1:{guarded}/page.css")
+    page = Page(browser, guarded)
+    page.run("const own = fetch; window.fetch = (url, how) => own(url, { ...how, credentials: 'omit' })")
+    page.type("오늘은")
+    page.press("write")
+    assert "API 키가 없거나 맞지 않습니다" in page.wait(lambda: page.part("error").text)
+    assert page.text == "오늘은" and page.part("write").is_displayed()

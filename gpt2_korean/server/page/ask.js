@@ -9,7 +9,10 @@ export async function* ask(path, body, signal) {
     const response = await fetch(at(path), {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal,
     });
-    if (!response.ok) return yield await response.json();
+    if (!response.ok) {
+      const { error, field } = await response.json();
+      return yield { error: error.message ?? error, field }; // that of a wrong key is as OpenAI's API has it
+    }
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {
