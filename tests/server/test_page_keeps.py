@@ -105,6 +105,18 @@ def test_forgetting_asks_and_then_leaves_nothing(page, browser):
     assert page.text == "" and "비밀" not in page.run("return JSON.stringify([localStorage, sessionStorage])")
 
 
+def test_a_text_that_is_still_coming_is_forgotten_too(browser, endless_port):
+    page = Page(browser, endless_port)
+    page.type("비밀")
+    page.press("write")
+    page.wait(lambda: len(page.text) > 20)
+    page.run("document.body.removeAttribute('data-ready')")
+    page.press("forget")
+    browser.switch_to.alert.accept()
+    page.wait(lambda: page.run("return 'ready' in document.body.dataset"))
+    assert page.text == "" and "비밀" not in page.run("return JSON.stringify([localStorage, sessionStorage])")
+
+
 def test_new_flags_win_over_what_was_kept_and_the_old_text_can_be_had_back(page, browser, open_page):
     """The page of another run at the same address."""
     page.type("쓰던 글")

@@ -29,7 +29,7 @@ export function createStore(name, now, onFailure) {
     },
     forget() {
       clearTimeout(timer);
-      timer = undefined;
+      timer = 0; // nothing is kept any more: a text may still be coming
       try {
         for (const storage of [sessionStorage, localStorage]) storage.removeItem(name);
       } catch {} // then nothing was kept
