@@ -56,7 +56,8 @@ class TextStream:
         if found:
             self.ended, self.held = True, ""
             return text[: min(found)]
-        sizes = (size for stop in self.stops for size in range(1, len(stop)) if text.endswith(stop[:size]))
+        beginnings = ((stop, range(1, min(len(stop), len(text) + 1))) for stop in self.stops)
+        sizes = (size for stop, those in beginnings for size in those if text.endswith(stop[:size]))
         safe = len(text) - max(sizes, default=0)
         self.held = text[safe:]
         return text[:safe]

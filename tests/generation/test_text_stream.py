@@ -68,6 +68,19 @@ def test_what_only_began_like_a_stop_is_shown_after_all(byte_tokenizer):
     assert shown == ["이제 ", "끝이네 ", "끝"]
 
 
+def test_a_stop_is_held_against_what_stands_there_alone_however_long_it_is(byte_tokenizer):
+    class Stop(str):
+        looks = 0
+
+        def __getitem__(self, place):
+            Stop.looks += 1
+            return super().__getitem__(place)
+
+    stream = TextStream(byte_tokenizer, byte_tokenizer("가")["input_ids"], [Stop("나" * 1000)])
+    shown = "".join(pieces(stream, [[index] for index in byte_tokenizer("라나나다")["input_ids"]]))
+    assert shown == "라나나다" and Stop.looks < 100
+
+
 def test_no_space_is_lost_behind_a_token_that_is_not_shown():
     backend = Tokenizer(models.WordLevel({"<unk>": 0, "▁나": 1, "▁너": 2}, unk_token="<unk>"))
     backend.decoder = decoders.Metaspace()  # as of Llama and Gemma: what stands first loses its space
