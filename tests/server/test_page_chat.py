@@ -14,6 +14,11 @@ def chat_port(open_page):
     return open_page("--length=5", "--min_length=5", "--dtype=float32", TEMPLATE)
 
 
+@pytest.fixture(scope="module")
+def endless_chat_port(open_page):
+    return open_page("--length=1000000", "--min_length=1000000", TEMPLATE)
+
+
 @pytest.fixture
 def chat(browser, chat_port):
     page = Page(browser, chat_port)
@@ -109,9 +114,27 @@ def test_another_answer_keeps_the_draft_and_the_old_answer_can_be_had_back(chat)
     assert texts(chat, "answered") == [old]
 
 
-def test_stop_keeps_what_is_there_and_a_question_that_got_no_answer_comes_back(browser, open_page):
-    port = open_page("--length=1000000", "--min_length=1000000", TEMPLATE)
-    page = Page(browser, port)
+def test_escape_in_a_changed_question_leaves_the_answer_that_is_being_written(browser, endless_chat_port):
+    page = Page(browser, endless_chat_port)
+    page.type("가\n")
+    page.wait(lambda: len("".join(texts(page, "answered"))) > 20)
+    page.press("stop")
+    page.wait(page.part("write").is_displayed)
+    page.browser.find_element("css selector", ".mine button").click()
+    page.press("again")
+    page.wait(lambda: not page.part("write").is_displayed())
+    editor = page.browser.find_element("css selector", ".editor textarea")
+    syllable = "new KeyboardEvent('keydown', {key: 'Escape', isComposing: true, bubbles: true})"
+    page.run(f"arguments[0].dispatchEvent({syllable})", editor)  # ends a syllable alone
+    assert page.count(".editor") == 1
+    editor.send_keys("\ue00c")  # escape: the editor closes, the answer goes on
+    assert page.count(".editor") == 0 and not page.part("write").is_displayed()
+    page.press("stop")
+    page.status("멈췄습니다")
+
+
+def test_stop_keeps_what_is_there_and_a_question_that_got_no_answer_comes_back(browser, endless_chat_port):
+    page, port = Page(browser, endless_chat_port), endless_chat_port
     page.type("가\n")
     page.wait(lambda: len("".join(texts(page, "answered"))) > 20)
     page.press("stop")

@@ -38,7 +38,10 @@ export function createChat(box, onEdit) {
     field.value = question.textContent;
     field.ariaLabel = "고칠 말";
     field.onkeydown = (event) => {
-      if (event.key === "Escape") close();
+      if (event.key === "Escape") {
+        event.stopPropagation(); // an answer that is being written goes on
+        if (!event.isComposing) close();
+      }
       if (isSending(event)) {
         event.preventDefault();
         form.requestSubmit();
