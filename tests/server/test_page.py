@@ -90,6 +90,15 @@ def test_a_slider_and_the_seed_are_in_the_command_and_again_writes_the_same(page
     assert page.text == text and shlex.split(page.part("command").text) == words
 
 
+def test_a_seed_that_is_fixed_before_there_is_one_is_drawn_and_stays(page):
+    page.press("fixed")
+    page.type("오늘은")
+    text = page.write()
+    seed = page.part("seed").get_property("value")
+    assert seed.isdecimal() and page.part("seed-error").text == "" and page.part("fixed").is_selected()
+    assert page.write("again") == text and page.part("seed").get_property("value") == seed
+
+
 def test_text_is_shown_as_text_and_nothing_is_asked_of_others(browser, open_page):
     browser.get_log("performance")
     chat = open_page("--length=5", "--min_length=5", "--prompt_template=Q{prompt}A")

@@ -91,7 +91,7 @@ export function createSettings(start, onChange) {
     },
     /** What a request has of them. */
     get asked() { return Object.fromEntries(names.map((name) => [name, known[name]])); },
-    get seed() { return known.fixed ? known.seed : null; },
+    get seed() { return known.fixed && known.seed ? known.seed : null; }, // one that is still to be drawn is kept then
     /** Show beside its field what the server says of it. */
     showError({ field, error }, focus = false) {
       $("details").open = true;
