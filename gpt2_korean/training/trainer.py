@@ -150,7 +150,7 @@ class KoreanTrainer(Trainer):
         if not isinstance(blocks, PackedBlocks):
             return super()._get_train_sampler(train_dataset)
         # One process needs no filling up; and a mean over no targets is NaN, where a sum divided by those of all is 0.
-        fills = self.args.world_size > 1 and self.model_accepts_loss_kwargs and self.label_smoother is None
+        fills = self.args.world_size > 1 and self.model_accepts_loss_kwargs
         together = self._train_batch_size * self.args.world_size if fills else 1
         return EpochOrder(blocks, together, self.args.train_sampling_strategy == "random")
 

@@ -76,13 +76,14 @@ def check_two_ranks(fork_script, run, out):
         torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_two_ranks_learn_the_last_blocks_of_an_epoch_once(train_words, tmp_path, run_main, fork_script):
+@pytest.mark.parametrize("smoothing", ["0", "0.1"])
+def test_two_ranks_learn_the_last_blocks_of_an_epoch_once(train_words, tmp_path, run_main, fork_script, smoothing):
     short, out = tmp_path / "short.txt", tmp_path / "out"
     short.write_text("\n\n".join(["가나다라마바사"] * 6), "utf-8")
     run = [
         *train_words, f"--dataset_path={short}", "--do_train", "--num_train_epochs=1", "--report_to=none",
         "--overwrite_output_dir", "--learning_rate=0.1", "--optim=sgd", "--block_size=8", "--packing=stream",
-        "--dropout=0",
+        "--dropout=0", f"--label_smoothing_factor={smoothing}",
     ]  # fmt: skip
     code, _, err = run_main("train.py", *run, "--per_device_train_batch_size=4")
     assert code == 0 and "블록 9개" in err, err
