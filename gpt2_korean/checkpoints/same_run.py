@@ -15,7 +15,10 @@ from gpt2_korean.text.tokens import fingerprint, vocabulary_of
 # What the optimizer's saved state decides: on a run that goes on these flags would have no effect.
 OPTIMIZER = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
 # What may be another from some step on, which a run that goes on says.
-TOLD = ("lr_scheduler_type", "warmup_steps", "max_grad_norm", "label_smoothing_factor", "neftune_noise_alpha")
+TOLD = (
+    "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_grad_norm", "label_smoothing_factor",
+    "neftune_noise_alpha",
+)  # fmt: skip
 # What learning takes beside them, each with what it is where a checkpoint does not tell it.
 OWN = {"embedding_learning_rate": None, "average_last": 0, "dropout": None}
 COLUMNS = ("text_column_name", "text_template", "prompt_column", "answer_column")

@@ -70,8 +70,8 @@ def test_another_way_of_learning_is_refused_by_name(half, run_main, flags, named
     [
         ([], []),
         (
-            ["--lr_scheduler_type=cosine", "--warmup_steps=3"],
-            ["--lr_scheduler_type", "linear", "cosine", "--warmup_steps"],
+            ["--lr_scheduler_type=cosine", '--lr_scheduler_kwargs={"num_cycles": 2}', "--warmup_steps=3"],
+            ["--lr_scheduler_type", "linear", "cosine", "--lr_scheduler_kwargs", "num_cycles", "--warmup_steps"],
         ),
         (
             ["--max_grad_norm=0.5", "--neftune_noise_alpha=5"],
