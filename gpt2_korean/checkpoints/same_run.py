@@ -55,6 +55,7 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
             "data_seed": _plain(arguments.data_seed),
             "train_sampling_strategy": arguments.train_sampling_strategy,
             "optim": "muon" if getattr(arguments, "uses_muon", False) else arguments.optim.value,
+            "optim_args": _plain(arguments.optim_args),
             **{name: getattr(arguments, name) for name in OPTIMIZER},
             **{name: _plain(getattr(arguments, name)) for name in TOLD},
         },
@@ -131,7 +132,7 @@ def _check_same_learning(checkpoint, before, now):
     Say so where a step has the same blocks in other parts, which several processes fill up the last of, and what of
     TOLD is another from here on.
     """
-    flags = ("seed", "data_seed", "train_sampling_strategy", "optim", *OPTIMIZER)
+    flags = ("seed", "data_seed", "train_sampling_strategy", "optim", "optim_args", *OPTIMIZER)
     named = {"processes": "프로세스의 수"} | {name: f"--{name}" for name in flags}
     before = {**now, **before}
     found = [(words, before[name], now[name]) for name, words in named.items() if before[name] != now[name]]

@@ -54,6 +54,7 @@ def test_a_run_that_saved_models_only_is_refused_unless_it_is_finished(train_wor
         (["--gradient_accumulation_steps=1"], ["--gradient_accumulation_steps", "4×2", "4×1"]),
         (["--optim=sgd"], ["--optim", "sgd"]),
         (["--optim=adafactor"], ["--optim", "adafactor"]),
+        (["--optim_args=momentum=0.5"], ["--optim_args", "없음", "momentum=0.5"]),
         (["--seed=7"], ["--seed", "42", "7"]),
         (["--data_seed=7"], ["--data_seed", "없음", "7"]),
         (["--train_sampling_strategy=sequential"], ["--train_sampling_strategy", "random", "sequential"]),
