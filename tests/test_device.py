@@ -1,8 +1,8 @@
 """What runs where: the first device that is there, and Intel's extension only beside its own torch."""
 
-import functools
 import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from gpt2_korean import device
 from gpt2_korean.messages import UsageError
-from gpt2_korean.training.arguments import build_arguments
+from gpt2_korean.training.arguments import set_up_machine
 
 
 @pytest.fixture
@@ -228,14 +228,14 @@ def test_trainer_and_accelerate_take_the_same_xpu(run_script):
 def test_one_process_trains_on_one_of_several_gpus_and_says_so(tmp_path, monkeypatch, capsys):
     """Trainer's DataParallel would multiply the blocks of a step, and be slower than one GPU."""
 
-    def set_up_two(arguments):
+    def see_two(arguments, post_init=TrainingArguments.__post_init__):
+        post_init(arguments)
         arguments._n_gpu = 2
-        return torch.device("cpu")
 
-    two = functools.cached_property(set_up_two)
-    two.__set_name__(TrainingArguments, "_setup_devices")
-    monkeypatch.setattr(TrainingArguments, "_setup_devices", two)
-    values = {"output_dir": str(tmp_path), "per_device_train_batch_size": 3, "report_to": "none"}
-    arguments = build_arguments(values, torch.device("cpu"), False, False)
+    monkeypatch.setattr(TrainingArguments, "__post_init__", see_two)
+    values = {"output_dir": str(tmp_path), "per_device_train_batch_size": 3, "report_to": ["none"], "adam_beta2": 0.9}
+    machine = SimpleNamespace(device="cpu", bf16=False, fp16=False)
+    learning = SimpleNamespace(trainer_arguments=values, passed_on=["adam_beta2"], average_last=None)
+    arguments = set_up_machine(machine, learning)  # which rehearses the flags that are passed on
     assert arguments.n_gpu == 1 and arguments.train_batch_size == 3
-    assert "--nproc_per_node=2" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("--nproc_per_node=2") == 1

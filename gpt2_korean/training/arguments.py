@@ -51,6 +51,9 @@ def set_up_machine(machine, learning, record=None):
     rehearse(build, learning.trainer_arguments, learning.passed_on)
     arguments = build(learning.trainer_arguments)
     check_reports(arguments)
+    if arguments.gpus > 1:
+        way_on = f"torchrun --nproc_per_node={arguments.gpus} train.py ...로 실행하세요"
+        say(f"GPU {arguments.gpus}개 가운데 하나만 씁니다. 모두 쓰려면 {way_on}.")
     if learning.average_last and (arguments.fsdp or arguments.deepspeed):
         raise UsageError(
             f"--average_last={learning.average_last:g}: --fsdp, --deepspeed와 함께 쓸 수 없습니다. 가중치가 조각나 "
@@ -64,7 +67,7 @@ def set_up_machine(machine, learning, record=None):
 
 
 def build_arguments(trainer_arguments, device, bf16, fp16):
-    """TrainingArguments on `device`, of several GPUs on one: the others are for processes of their own.
+    """TrainingArguments on `device`, of several GPUs (`gpus`) on one: the others are for processes of their own.
 
     Raises UsageError for values that only transformers can refuse, for FSDP in a single process or whose checkpoints
     come in parts, for a temporary folder in which a loader's processes cannot speak to each other, and where
@@ -130,11 +133,8 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
             f"--device={device.type}: transformers는 {particle(arguments.device.type, '을/를')} 고릅니다. "
             "CUDA_VISIBLE_DEVICES 또는 ZE_AFFINITY_MASK로 다른 장치를 가리세요."
         )
-    if arguments.n_gpu > 1:
-        # DataParallel copies the model in every pass: two H200s are six times slower by it than one of them.
-        number, arguments._n_gpu = arguments.n_gpu, 1
-        way_on = f"torchrun --nproc_per_node={number} train.py ...로 실행하세요"
-        say(f"GPU {number}개 가운데 하나만 씁니다. 모두 쓰려면 {way_on}.")
+    # DataParallel copies the model in every pass: two H200s are six times slower by it than one of them.
+    arguments.gpus, arguments._n_gpu = arguments.n_gpu, min(arguments.n_gpu, 1)
     return arguments
 
 
