@@ -96,6 +96,7 @@ def test_no_end_of_text_stands_between_a_prompt_and_what_continues_it():
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
     )
     assert encode_prompts(["가", ""], backend, 1) == [[0, 2], [0]]
-    assert encode_prompts(["가"], backend, 2) == [[0, 2, 1]]  # no end of text is what the prompt itself ends with
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 0)])
+    assert encode_prompts(["가"], backend, 2) == [[0, 2]]  # which the prompt itself ends with, where that is a word
     backend.post_processor = processors.TemplateProcessing(single="[SEP] $A", special_tokens=[("[SEP]", 1)])
     assert encode_prompts(["가", ""], backend, 1) == [[1, 2], [1]]  # as training leaves it: the end is the beginning
