@@ -5,6 +5,7 @@ Imports no torch: the tokens are those of the cache that training reads, put tog
 
 import os
 import sys
+from functools import partial
 from itertools import groupby, islice
 from operator import itemgetter
 
@@ -72,8 +73,13 @@ def _pieces(tokens, document, tokenizer):
     length, begin = int(tokens.lengths[document]), tokenizer.eos_token_id
     block = assemble(tokens, np.array([[document, 0, 0, length]]), None, begin)
     ids = zip(block["input_ids"].tolist(), (block["labels"] != IGNORED).tolist(), strict=True)
-    runs = [(learnt, [index for index, _ in run]) for learnt, run in groupby(ids, key=itemgetter(1))]
-    return length, [(tokenizer.decode(run, clean_up_tokenization_spaces=False), learnt) for learnt, run in runs]
+    decode, pieces, before = partial(tokenizer.decode, clean_up_tokenization_spaces=False), [], []
+    for learnt, run in groupby(ids, key=itemgetter(1)):
+        own = [index for index, _ in run]
+        # Behind those before it: some tokenizers leave out the space before what is the first of a text.
+        pieces.append((decode(before + own)[len(decode(before)) :], learnt))
+        before = own
+    return length, pieces
 
 
 def _pieces_of_row(row, all_learnt):

@@ -8,12 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 from conftest import ROOT
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gpt2_korean.text.blocks import IGNORED, assemble, pack
 from gpt2_korean.text.chat_template import prepare_tokenizer
 from gpt2_korean.text.documents import Texts, read_corpus, read_texts
 from gpt2_korean.text.packing import plan_windows
+from gpt2_korean.text.show import _pieces
+from gpt2_korean.text.tokens import Buffer
 
 
 def number_in(out, words):
@@ -150,3 +153,12 @@ def test_in_a_terminal_what_is_learnt_stands_in_colour(run_main, mixed, tiny_mod
     assert re.sub("\033\\[1;32m(.*?)\033\\[0m", r"⟦\1⟧", bare, flags=re.DOTALL).split("\n")[1:] == plain.split("\n")[1:]
     monkeypatch.setenv("NO_COLOR", "1")
     assert run_main(*words)[1] == plain
+
+
+def test_the_space_between_what_is_read_and_what_is_learnt_is_shown():
+    """By a tokenizer such as Llama's, which leaves out the space before what stands first."""
+    backend = Tokenizer(models.WordLevel({"</s>": 0, "▁비가": 1, "▁와요": 2}, "</s>"))
+    backend.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    tokens = Buffer({"ids": np.array([1, 2, 0]), "lengths": np.array([3]), "learnt": np.array([0, 1, 1])})
+    assert _pieces(tokens, 0, tokenizer) == (3, [("</s> 비가", False), (" 와요</s>", True)])
