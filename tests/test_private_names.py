@@ -73,6 +73,8 @@ PRIVATE = {
         "transformers.Trainer._get_output_dir": "self trial",
         "transformers.Trainer._get_train_sampler": "self train_dataset",
         "transformers.Trainer._globalstep_last_logged": ATTRIBUTE,
+        "transformers.Trainer._init_training_state": "self max_steps num_update_steps_per_epoch num_train_epochs "
+        "resume_from_checkpoint trial",
         "transformers.Trainer._issue_warnings_after_load": "self load_result",
         "transformers.Trainer._load_best_model": "self",
         "transformers.Trainer._load_optimizer_and_scheduler": "self checkpoint",

@@ -16,6 +16,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import AdamW
 from transformers import Trainer
 from transformers.trainer_utils import SaveStrategy, speed_metrics
+from transformers.utils import logging
 
 from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.checkpoints.complete import ADAPTER, AVERAGE, RESUME, STATE, read_json
@@ -297,6 +298,17 @@ class KoreanTrainer(Trainer):
         return self.state.best_global_step if self.holds_best else self.state.global_step
 
     # How it goes on
+
+    def _init_training_state(self, max_steps, *rest):
+        """Trainer's own, which would save, evaluate and log as often as the checkpoint's run did, not as asked now."""
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # of that it warns, and of a best checkpoint that go_on finds where it is now
+        try:
+            begun = super()._init_training_state(max_steps, *rest)
+        finally:
+            logging.set_verbosity(verbosity)
+        self.state.compute_steps(self.args, max_steps)
+        return begun
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         with self._opening(checkpoint, "optimizer.pt, scheduler.pt"):

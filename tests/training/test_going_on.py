@@ -87,6 +87,20 @@ def test_what_is_another_from_here_on_is_said(half, run_main, flags, named):
     assert code == 0 and len(lines) == bool(flags) and all(word in lines[0] for word in named), err
 
 
+def test_a_run_that_goes_on_saves_evaluates_and_logs_as_often_as_it_is_told_now(half, small_corpus, tmp_path, run_main):
+    evaluated = ["--do_eval", f"--validation_file={small_corpus}", "--eval_steps=2"]
+    code, _, err = run_main(*half, "--max_steps=12", "--save_steps=0.25", "--logging_steps=5", *evaluated)
+    assert code == 0 and "trainer_state.json" not in err, err
+    log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    steps = {
+        name: [entry["step"] for entry in log if name in entry and entry["step"] > 6] for name in ("loss", "eval_loss")
+    }
+    assert steps == {"loss": [10, 12], "eval_loss": [8, 10, 12]}
+    assert {path.name for path in (tmp_path / "out").glob("checkpoint-*")} == {
+        f"checkpoint-{step}" for step in (6, 9, 12)
+    }
+
+
 def test_another_number_of_processes_is_refused_by_name(half, fork_script):
     for finished in fork_script(*half, ranks=2):
         assert finished.returncode == 1 and "프로세스의 수: 체크포인트는 1, 지금은 2" in finished.stderr, (
