@@ -15,7 +15,7 @@ from torch import OutOfMemoryError, bfloat16, distributed, float16
 from torch.nn.utils import get_total_norm
 from torch.optim import AdamW
 from transformers import Trainer
-from transformers.trainer_utils import SaveStrategy, speed_metrics
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, speed_metrics
 from transformers.utils import logging
 
 from gpt2_korean.checkpoints import atomic_files
@@ -435,10 +435,16 @@ class KoreanTrainer(Trainer):
             **self.record.provenance,
             "unlogged_loss": unlogged_loss,
             "logged_step": self._globalstep_last_logged,
-            "evaluation_due": self.evaluation_due,
+            "evaluation_due": self.evaluation_due or self._is_before_its_epochs_evaluation(),
             "only_best": self._saves_only_best,  # no interval asked for it: see drop_old_checkpoints
         }
         (checkpoint / RESUME).write_text(json.dumps(resume, ensure_ascii=False, indent=1), "utf-8")
+
+    def _is_before_its_epochs_evaluation(self):
+        """Whether --eval_strategy=epoch evaluates at this step yet: Trainer does so behind what it saves at a step."""
+        ends = self.state.epoch % 1 == 0 or self.state.global_step >= self.state.max_steps
+        by_epoch = self.args.eval_strategy == IntervalStrategy.EPOCH
+        return by_epoch and ends and self.state.global_step not in self.evaluated
 
     def _wait_for_all_ranks(self):
         if self.args.world_size > 1:

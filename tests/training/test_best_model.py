@@ -194,6 +194,28 @@ def test_a_signal_in_the_last_step_within_an_epoch_leaves_its_evaluation_to_the_
     assert same_weights(tmp_path / "out", tmp_path / "unbroken")
 
 
+def test_a_run_that_ends_between_an_epochs_last_step_and_its_evaluation_leaves_it_to_the_next_run(
+    run_words, tmp_path, run_main, at_training_step, at_evaluation
+):
+    run = [*run_words, "--max_steps=-1", "--num_train_epochs=2", "--eval_strategy=epoch", "--load_best_model_at_end"]
+    run += ["--learning_rate=1e-3"]  # the second epoch is the best
+    assert run_main(*run, f"--output_dir={tmp_path / 'unbroken'}")[0] == 0
+    measured = bits(tmp_path / "unbroken")
+    first, last = measured
+    assert measured[last] < measured[first]
+    at_training_step(first, lambda _: signal_self())
+    assert run_main(*run)[0] == 75
+
+    def break_down(_):
+        raise OSError("killed")
+
+    at_evaluation(last, break_down)
+    assert run_main(*run)[0] == 1 and steps_saved(tmp_path / "out")[-1] == last
+    assert run_main(*run)[0] == 0
+    assert bits(tmp_path / "out") == measured
+    assert same_weights(tmp_path / "out", tmp_path / "unbroken")
+
+
 def test_an_evaluation_before_the_first_step_stops_with_nothing_to_save_and_is_made_once(
     run_words, tmp_path, run_main, at_training_step, at_evaluation
 ):
