@@ -7,6 +7,7 @@ import json
 import os
 import re
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 from gpt2_korean.messages import UsageError
@@ -104,6 +105,16 @@ def read_shapes(folder):
 def is_our_card(path):
     """Whether a file is a README.md that we wrote, and no user has made their own."""
     return path.name == CARD and path.is_file() and CARD_MARK in path.read_text("utf-8", errors="replace")
+
+
+def card_metadata(folder):
+    """The metadata of a folder's model card, a dict; empty where there is none that can be read."""
+    from huggingface_hub import metadata_load
+    from yaml import YAMLError
+
+    with suppress(OSError, ValueError, YAMLError):
+        return metadata_load(Path(folder) / CARD) or {}
+    return {}
 
 
 def first_bytes(path, count):

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import rename_into_place, staging_area, sync, tidy_staging_area, write_file
-from gpt2_korean.checkpoints.complete import read_json
+from gpt2_korean.checkpoints.complete import card_metadata, read_json
 from gpt2_korean.export.modelfile import modelfile
 from gpt2_korean.export.turns import find_turns, turns_of_prompts
 from gpt2_korean.export.vocabulary import CONTROL, read_vocabulary, refusal
@@ -54,7 +54,7 @@ def export(source, options):
         say(f"매개변수 {parameters:,}개를 {particle(wanted, '으로/로')} 씁니다(약 {size / 1e6:,.0f}MB).")
 
         def tell(writer):
-            gguf_file.tell_origin(writer, path.stem, read_card(source), parameters)
+            gguf_file.tell_origin(writer, path.stem, card_metadata(source), parameters)
             gguf_file.tell_model(
                 writer, config, vocabulary, tokenizer.chat_template, vocabulary.end if chat is None else chat.end
             )
@@ -176,15 +176,6 @@ def marks_of(vocabulary, turns):
     pieces = "".join(piece for around in turns.around.values() for piece in around) if turns else ""
     special = (token for token, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind == CONTROL)
     return [vocabulary.tokens[vocabulary.end], *(token for token in special if token in pieces)]
-
-
-def read_card(source):
-    """The metadata of a folder's model card, a dict; empty where there is none to be read."""
-    from huggingface_hub import metadata_load
-
-    with contextlib.suppress(OSError, ValueError):
-        return metadata_load(Path(source) / "README.md") or {}
-    return {}
 
 
 def describe_use(path, talks, length):

@@ -4,13 +4,13 @@ the adapter beside it."""
 import json
 import re
 import shlex
-from contextlib import suppress
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import write_file
-from gpt2_korean.checkpoints.complete import ADAPTER, CARD, CARD_MARK, RECORD, is_our_card, read_shapes
+from gpt2_korean.checkpoints.complete import ADAPTER, CARD, CARD_MARK, RECORD, card_metadata, is_our_card, read_shapes
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 from gpt2_korean.model.lora import read_adapter
+from gpt2_korean.text.folders import find_path
 from gpt2_korean.training.record import logged_losses, name_of_text, publishable
 
 BASE_LICENSES = dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"), "mit")
@@ -54,7 +54,7 @@ def model_card(name, record, hub_name=None, talks=False):
     """
     from huggingface_hub import ModelCardData
 
-    base, base_license = _base_and_license(publishable(record.options["model_type"]))
+    base, base_license = publishable(_base_and_license(record.options["model_type"]))
     chosen = record.options.get("license")
     data_set = record.options.get("dataset_name")
     data_set = [data_set] if data_set and not Path(data_set).exists() else None
@@ -98,7 +98,7 @@ def adapter_card(name, record, has_vocabulary):
     """
     from huggingface_hub import ModelCardData
 
-    base, license_name = _base_and_license(publishable(record.options["model_type"]))
+    base, license_name = publishable(_base_and_license(record.options["model_type"]))
     metadata = ModelCardData(
         language="ko",
         license=record.options.get("license") or license_name,
@@ -204,13 +204,10 @@ def _about_license(chosen, base_license, base):
 
 def _base_and_license(model_type):
     """The hub id that a model goes back to and its license; for a folder, what its own card says."""
-    from huggingface_hub import metadata_load
-
     if model_type in SCRATCH_SIZES:
         return None, UNKNOWN
-    if not Path(model_type).is_dir():
+    folder = find_path(model_type)
+    if not folder.is_dir():
         return model_type, BASE_LICENSES.get(model_type, UNKNOWN)
-    with suppress(OSError, ValueError):
-        metadata = metadata_load(Path(model_type) / CARD) or {}
-        return metadata.get("base_model"), metadata.get("license", UNKNOWN)
-    return None, UNKNOWN
+    metadata = card_metadata(folder)
+    return metadata.get("base_model"), metadata.get("license") or UNKNOWN

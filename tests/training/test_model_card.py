@@ -62,6 +62,20 @@ def test_a_sample_stands_there_as_it_was_written(written):
     assert f"나: 오늘은\n모델: {written}\n" in told and '[{"role": "user", "content": ' in told
 
 
+def test_the_card_of_the_starting_model_is_read_wherever_it_lies(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "README.md").write_text("---\nlicense: mit\nbase_model: someone/model\n---\n", "utf-8")
+    card = ModelCard(model_card("x", record_of(options={"model_type": str(tmp_path)})))
+    assert (card.data.license, card.data.base_model) == ("mit", "someone/model") and str(tmp_path) not in str(card)
+
+
+@pytest.mark.parametrize("metadata", ["license: mit: 2", "\tlicense: mit", "license:", "mit"])
+def test_a_card_of_the_starting_model_that_cannot_be_read_tells_no_license(tmp_path, metadata):
+    (tmp_path / "README.md").write_text(f"---\n{metadata}\n---\n", "utf-8")
+    card = ModelCard(model_card("x", record_of(options={"model_type": str(tmp_path)})))
+    assert card.data.license == "unknown" and "정하지 않았습니다" in card.text and "`None`" not in card.text
+
+
 def test_it_is_loaded_by_the_name_that_the_hub_has():
     text = model_card("폴더", record_of(), "gildong/my-model")
     assert 'model = "gildong/my-model"\n' in text and "# gildong/my-model" in text
