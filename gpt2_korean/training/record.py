@@ -125,7 +125,11 @@ def _publishable_word(word, before):
 
 
 def _shorten(text):
-    text = hide_secrets(text).replace(str(Path.home()), "~")
+    text = hide_secrets(text)
+    with suppress(RuntimeError):  # a container may run us as a user without a home, or with / for one
+        home = Path.home()
+        if home.parent != home:
+            text = text.replace(str(home), "~")
     text = re.sub(r"([A-Za-z]:)?[/\\](home|Users)[/\\][^/\\\s]+", "~", text)
     with suppress(KeyError, OSError, ImportError):  # a container may run us as a user without a name
         text = re.sub(rf"(?<=[/\\]){re.escape(getpass.getuser())}(?=[/\\]|\s|$)", "***", text)

@@ -132,3 +132,13 @@ def test_no_secret_name_or_home_is_published(run, tmp_path, run_main, monkeypatc
 )  # fmt: skip
 def test_what_is_private_is_hidden_and_the_rest_is_not(private, published):
     assert publishable(private) == published
+
+
+@pytest.mark.parametrize("home", ["/", "", None])
+def test_paths_are_as_they_are_where_a_user_has_no_home(monkeypatch, home):
+    monkeypatch.delenv("HOME")
+    if home is None:  # nor a name, by which the system knows one
+        monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    else:
+        monkeypatch.setenv("HOME", home)
+    assert publishable(["--model_type=a/b", "data/글.txt"]) == ["--model_type=a/b", "data/글.txt"]
