@@ -101,6 +101,18 @@ def test_a_run_that_goes_on_saves_evaluates_and_logs_as_often_as_it_is_told_now(
     }
 
 
+def test_what_a_run_saves_that_goes_back_to_an_earlier_checkpoint_is_the_newest(half, tmp_path, run_main):
+    out, words = tmp_path / "out", [word for word in half if "=auto" not in word]
+    assert run_main(*words, "--save_steps=2", "--overwrite_output_dir")[0] == 0
+    back = [f"--resume_from_checkpoint={out / 'checkpoint-4'}", "--lr_scheduler_type=constant"]
+    assert run_main(*words, *back, "--max_steps=5", "--save_total_limit=1")[0] == 0
+    assert [path.name for path in out.glob("checkpoint-*")] == ["checkpoint-5"]
+    model = (out / "model.safetensors").read_bytes()
+    code, _, err = run_main(*half, "--lr_scheduler_type=constant", "--max_steps=5")
+    assert code == 0 and "checkpoint-5" in err and "이미 끝난 학습" in err, err
+    assert (out / "model.safetensors").read_bytes() == model
+
+
 def test_another_number_of_processes_is_refused_by_name(half, fork_script):
     for finished in fork_script(*half, ranks=2):
         assert finished.returncode == 1 and "프로세스의 수: 체크포인트는 1, 지금은 2" in finished.stderr, (
