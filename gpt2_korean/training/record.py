@@ -88,6 +88,11 @@ def has_ended(output_dir):
     return isinstance(saved, dict) and saved.get("exit_code") == 0
 
 
+def step_of_model(output_dir):
+    """After which step the model in `output_dir` is as it is, as far as the run that left it tells."""
+    return ((read_json(Path(output_dir) / RECORD) or {}).get("model") or {}).get("step")
+
+
 def logged_losses(record):
     """The entries of Trainer's log that tell a loss, in a few words each."""
     kept = [{name: entry[name] for name in LOGGED if name in entry} for entry in record.losses]

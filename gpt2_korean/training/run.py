@@ -32,7 +32,7 @@ from gpt2_korean.training.callbacks import (
 )
 from gpt2_korean.training.curve import Corpus
 from gpt2_korean.training.evaluation import evaluate
-from gpt2_korean.training.record import Record, has_ended, name_of_text
+from gpt2_korean.training.record import Record, has_ended, name_of_text, step_of_model
 from gpt2_korean.training.samples import own_prompts
 from gpt2_korean.training.stopping import leave_together
 from gpt2_korean.training.trainer import KoreanTrainer, NothingToTrain
@@ -203,6 +203,7 @@ def complete(trainer, checkpoint):
     trainer.load_best()
     trainer.load_average(checkpoint)
     take_average(trainer)
+    whole = whole and not (trainer.holds_best and step_of_model(output_dir) not in (None, trainer.model_step()))
     if whole and has_ended(output_dir):
         return
     trainer.note_progress()

@@ -9,6 +9,7 @@ import math
 import time
 from contextlib import contextmanager
 from functools import cache, partial
+from operator import itemgetter
 from pathlib import Path
 
 from torch import OutOfMemoryError, bfloat16, distributed, float16
@@ -287,6 +288,11 @@ class KoreanTrainer(Trainer):
         super()._issue_warnings_after_load(load_result)
 
     def _find_best_checkpoint(self):
+        metric = self.args.metric_for_best_model
+        told = [entry for entry in self.state.log_history if metric in entry]
+        if self.args.load_best_model_at_end and self.state.best_global_step is None and told:  # asked for later
+            best = min(told, key=itemgetter(metric))
+            self.state.best_global_step, self.state.best_metric = best["step"], best[metric]
         step = self.state.best_global_step
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
         is_own = folder.is_dir() and not self.replaces_earlier_run

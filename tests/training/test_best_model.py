@@ -95,6 +95,18 @@ def test_stopped_and_resumed_it_ends_at_the_same_step_with_the_same_model(
     assert same_weights(tmp_path / "out", tmp_path / "unbroken")
 
 
+def test_the_best_of_a_finished_run_is_left_where_it_is_asked_for_afterwards(run_words, tmp_path, run_main):
+    run, out = [*run_words, "--save_steps=3"], tmp_path / "out"
+    assert run_main(*run)[0] == 0
+    best = min(bits(out), key=bits(out).get)
+    assert same_weights(out, out / "checkpoint-60") and best < 60
+    for _ in range(2):
+        code, measured, err = run_main(*run, "--load_best_model_at_end")
+        assert code == 0 and "이미 끝난 학습" in err and same_weights(out, out / f"checkpoint-{best}"), err
+        assert json.loads(measured.splitlines()[-1])["bits_per_character"] == pytest.approx(bits(out)[best])
+    assert run_main(*run)[0] == 0 and same_weights(out, out / f"checkpoint-{best}")
+
+
 def test_a_best_that_stayed_in_another_folder_is_told(run_words, tmp_path, run_main):
     run, first = [*run_words, "--load_best_model_at_end"], tmp_path / "out"
     assert run_main(*run, "--max_steps=30")[0] == 0
