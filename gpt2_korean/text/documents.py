@@ -263,7 +263,8 @@ def describe_files(documents, files):
         encodings = sorted(set(sums["encoding"]))
         counts = ", ".join(f"{encoding.upper()} {sums['encoding'].count(encoding):,}개" for encoding in encodings)
         lines = [f"파일 {len(files):,}개: {counts}"]
-    empty = [file for index, file in enumerate(files) if index not in set(sums["file"])]
+    with_text = set(sums["file"])  # made once: there may be hundreds of thousands of files
+    empty = [file for index, file in enumerate(files) if index not in with_text]
     if empty:
         lines.append(f"글이 없는 파일 {len(empty):,}개: {name_some(empty)}")
     counts = {name.removesuffix("_sum"): sum(column) for name, column in sums.items() if name.endswith("_sum")}

@@ -97,6 +97,15 @@ def test_a_path_with_brackets_that_is_there_is_no_glob(tmp_path):
         find_files(str(tmp_path / "[나] 2/*.txt"))
 
 
+def test_what_is_told_of_many_files_is_counted_once_and_not_for_each_of_them(tmp_path, monkeypatch):
+    write(tmp_path, *(f"{number:04}.txt" for number in range(100)))
+    files = find_files(str(tmp_path))
+    documents, made = corpus.read_corpus(files), []
+    monkeypatch.setattr(corpus, "set", lambda items: made.append(None) or set(items), raising=False)
+    assert "파일 100개: UTF-8 100개" in corpus.describe_files(documents, files)
+    assert len(made) < 10
+
+
 def test_empty_files_among_others_are_named_and_all_others_read(tmp_path):
     write(tmp_path, *(f"{number:04}.txt" for number in range(300)))
     for name in ("0100.txt", "a.csv", "b.json", "c.parquet", "d.txt.gz", "e.jsonl.xz"):
