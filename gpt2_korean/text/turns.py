@@ -174,7 +174,7 @@ def _conversation(said, form):
         counts["composed"] |= int(composed)
         counts["line_ends"] += line_ends
         counts["controls"] += controls
-    if turns[-1]["role"] != "assistant":
+    if not turns or turns[-1]["role"] != "assistant":
         raise BrokenConversation("끝에 답이 없음")
     if all(turn["role"] != "user" for turn in turns):
         raise BrokenConversation("질문이 없음")

@@ -178,7 +178,7 @@ def assistant(content="나"):
 
 SYSTEM = {"role": "system", "content": "다"}
 BROKEN = {
-    "끝에 답이 없음": [[user()], [user(), assistant(), user()], [SYSTEM, user()]],
+    "끝에 답이 없음": [[user()], [user(), assistant(), user()], [SYSTEM, user()], [{**SYSTEM, "content": "\0"}]],
     "모르는 역할": [[{"role": "tool", "content": "가"}, assistant()], [{"from": "세모", "value": "가"}, assistant()]],
     "역할이 없음": [[{"content": "가"}, assistant()]],
     "빈 차례": [
