@@ -123,7 +123,9 @@ def _normalised_documents(files, schema, encoding, line_by_line, skip_bad_rows, 
                 if isinstance(raw, BrokenConversation):
                     left_out["broken"] += 1
                     if left_out["broken"] <= MOST_NAMED:
-                        left_out["broken_at"] = f"{left_out['broken_at']}\n{raw}".lstrip()
+                        # Names in CP949, as old archives have them, hold what no table of UTF-8 does.
+                        at = str(raw).encode("utf-8", "backslashreplace").decode()
+                        left_out["broken_at"] = f"{left_out['broken_at']}\n{at}".lstrip()
                     continue
                 row = None if raw is None else document_row(raw)
                 if row is None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import unicodedata
 
 import pyarrow
@@ -234,6 +235,18 @@ def test_broken_conversations_are_left_out_counted_and_named_by_line(tmp_path, r
         for number in lines[:3]:
             assert f"{number}번째 {'줄' if streaming is None else '행'}(" in told
         assert f"{lines[3]}번째" not in told
+
+
+def test_a_broken_conversation_of_a_file_whose_name_is_not_utf8_is_left_out_and_named(tmp_path):
+    path = tmp_path / os.fsdecode("글.jsonl".encode("cp949"))
+    try:
+        write_rows(path, [as_messages([user()]), as_messages([user(), assistant()])])
+    except OSError:
+        pytest.skip("this file system has names of UTF-8 alone")
+    documents = corpus.read_corpus([path])
+    assert documents["turns"] == [[user(), assistant()]]
+    assert "잘못된 대화 1개를 뺌" in corpus.describe_files(documents, [path])
+    assert ".jsonl 1번째 줄(끝에 답이 없음)" in documents["broken_at"][0]
 
 
 @pytest.mark.parametrize("streaming", [None, False, True])
