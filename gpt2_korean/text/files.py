@@ -8,7 +8,7 @@ import re
 from unicodedata import normalize
 
 from gpt2_korean.messages import UserError
-from gpt2_korean.text.opening import file_format, guess_encoding, open_lines
+from gpt2_korean.text.opening import Undecodable, file_format, guess_encoding, open_lines
 from gpt2_korean.text.rows import BEGINNING, cell_text, read_rows
 from gpt2_korean.text.turns import BrokenConversation, turns_reader
 
@@ -58,7 +58,7 @@ def check_first_row(path, encoding, render, skip_bad_rows=False):
                 if kind == ".json" or lines.read(BEGINNING).lstrip().startswith("["):
                     return  # one value, perhaps, which is read whole or not at all
         next(read_documents(path, found, render=render, skip_bad_rows=skip_bad_rows), None)
-    except UnicodeError:
+    except Undecodable:
         pass  # another encoding, which reading all of it will tell
 
 

@@ -28,6 +28,10 @@ MOST_NULS = 0.01  # of the characters of a text
 LONGEST_LINE = 1 << 26  # characters; a few MB of an archive can hold a line that no memory does
 
 
+class Undecodable(UserError):
+    """A file is not in the encoding that it is read in."""
+
+
 def file_format(path):
     """`.txt`, `.jsonl`, … of a path, whether compressed or not; None for any other file."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
@@ -183,6 +187,8 @@ class _Guarded:
             return read(*size)
         except MemoryError:
             raise UserError(f"{self.path}: 메모리에 담을 수 없을 만큼 큽니다. 파일을 나누세요.") from None
+        except UnicodeError:  # it was in that encoding when that was found out; another program writes on, perhaps
+            raise Undecodable(f"{self.path}: 읽는 동안 파일이 바뀌었습니다. 다 쓰인 다음에 다시 실행하세요.") from None
         except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             raise UserError(f"{self.path}: 끝까지 읽을 수 없습니다. 파일이 온전한지 확인하세요 ({error}).") from None
 

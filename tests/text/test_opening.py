@@ -133,6 +133,17 @@ def test_a_truncated_or_mislabelled_archive_is_refused(tmp_path, compress, suffi
         detect_encoding(path)
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
+def test_a_file_that_is_written_on_while_it_is_read_is_told_as_such(tmp_path, name):
+    path = tmp_path / name
+    path.write_text('{"text": "가"}\n' if name == "a.jsonl" else "text\n가\n", "utf-8")
+    found = detect_encoding(path)
+    with path.open("ab") as file:
+        file.write("나".encode()[:2])
+    with pytest.raises(UserError, match="읽는 동안 파일이 바뀌었습니다"):
+        list(read_documents(path, found, render=column_renderer("text")))
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 7, 100])
 def test_lines_are_those_of_python_wherever_a_chunk_ends(tmp_path, rng, monkeypatch, chunk):
     monkeypatch.setattr(opening, "CHUNK", chunk)
