@@ -25,10 +25,7 @@ def cached_dataset(generator, arguments, identity, features=None, rows=MOST_ROWS
     from datasets.exceptions import DatasetGenerationError
     from datasets.fingerprint import Hasher
 
-    # The code that makes the rows is part of what they are.
-    modules = {generator.__code__.co_filename, *map(str, Path(__file__).parent.glob("*.py"))}
-    sources = [Path(module).read_bytes() for module in sorted(modules)]
-    fingerprint = Hasher.hash([identity, sources])
+    fingerprint = Hasher.hash([identity, hash_code(generator.__code__.co_filename)])
 
     class Tables(datasets.ArrowBasedBuilder):  # Dataset.from_generator takes rows alone: reading took twice as long
         def _info(self):
@@ -60,6 +57,14 @@ def cached_dataset(generator, arguments, identity, features=None, rows=MOST_ROWS
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), cache) from None
     finally:
         datasets.enable_progress_bars()
+
+
+def hash_code(*others):
+    """A hash of the code that makes rows of texts, and of `others` (paths): it is part of what the rows are."""
+    from datasets.fingerprint import Hasher
+
+    modules = {*others, *map(str, Path(__file__).parent.glob("*.py"))}
+    return Hasher.hash([Path(module).read_bytes() for module in sorted(modules)])
 
 
 def kept_beside(dataset, name):

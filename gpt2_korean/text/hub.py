@@ -1,6 +1,7 @@
 """A data set of the Hugging Face Hub → normalised documents, as a `datasets` table or a stream of them."""
 
 from gpt2_korean.messages import UserError, say, warn
+from gpt2_korean.text.cache import hash_code
 from gpt2_korean.text.files import missing_column, no_text, row_renderer
 from gpt2_korean.text.normalise import EMPTY, NO_TEXT, describe_changes, document_features, document_row
 from gpt2_korean.text.turns import ALL_BROKEN, MOST_NAMED, BrokenConversation, describe_conversations
@@ -31,7 +32,7 @@ def read_hub_dataset(name, config=None, *, streaming=False, **columns):
         ) from None
     render, features = row_renderer(**columns), document_features()
 
-    def to_documents(batch, indices):
+    def to_documents(batch, indices, code):
         documents = []
         for index, cells in zip(indices, zip(*batch.values(), strict=True), strict=True):
             document, broken_at = None, ""
@@ -48,7 +49,11 @@ def read_hub_dataset(name, config=None, *, streaming=False, **columns):
         render(dict.fromkeys(names))
     except KeyError as error:
         raise missing_column(where, error.args[0], names) from None
-    documents = rows.map(to_documents, with_indices=True, batched=True, remove_columns=names, features=features)
+    # By what it is given datasets knows what it has in its cache, but not by the code of other files.
+    code = {"code": hash_code()}
+    documents = rows.map(
+        to_documents, with_indices=True, batched=True, remove_columns=names, features=features, fn_kwargs=code
+    )
     return (_whole_stream if streaming else _whole)(documents, where)
 
 

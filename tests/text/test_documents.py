@@ -9,6 +9,7 @@ import pytest
 
 from gpt2_korean.messages import UserError
 from gpt2_korean.text import documents as corpus
+from gpt2_korean.text import hub
 from gpt2_korean.text.folders import find_files
 from gpt2_korean.text.normalise import normalise
 
@@ -131,6 +132,13 @@ def test_a_hub_data_set_gives_the_same_documents(hub_folder, streaming):
     assert corpus.sample_texts(documents, 1_000_000) == ["답\n0", "답\n1", "답\n2"]
     templated = corpus.read_hub_dataset(hub_folder, streaming=streaming, template="{Q}: {A}")
     assert next(iter(templated))["text"] == "질문 0: 답\n0"
+
+
+def test_a_hub_data_set_is_read_anew_by_other_code(hub_folder, monkeypatch):
+    first = corpus.read_hub_dataset(hub_folder)
+    assert corpus.read_hub_dataset(hub_folder).cache_files == first.cache_files
+    monkeypatch.setattr(hub, "hash_code", lambda: "of another version")
+    assert corpus.read_hub_dataset(hub_folder).cache_files != first.cache_files
 
 
 def test_a_hub_data_set_that_is_not_there_or_lacks_the_column_is_refused(hub_folder, monkeypatch):
