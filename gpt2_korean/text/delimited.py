@@ -14,9 +14,10 @@ from gpt2_korean.text.opening import open_lines
 LONGEST_FIELD = 1 << 27  # characters; csv's own limit of 131,072 is less than a novel
 
 
-def delimited_rows(path, encoding, delimiter, skip_bad_rows=False):
+def delimited_rows(path, encoding, delimiter, skip_bad_rows=False, tell=warn):
     """Yield `(place, row)`, a dict by the first line's names; None for a row that has not as many fields as they.
 
+    tell: takes what a user should know of rows that are read, once they are.
     Raises UserError for such rows unless `skip_bad_rows`, and for two columns of one name.
     """
     csv.field_size_limit(LONGEST_FIELD)
@@ -39,12 +40,13 @@ def delimited_rows(path, encoding, delimiter, skip_bad_rows=False):
                     yield place, None
             elif skip_bad_rows or not wrong:  # once it will be refused, the others are only counted
                 yield place, dict(zip(columns, fields, strict=True))
+    refused = wrong and not skip_bad_rows
     if doubtful:
-        warn(
+        (warn if refused else tell)(
             f"{path}: {first_doubtful}의 따옴표부터 여러 줄을 한 칸으로 읽었습니다(모두 {doubtful:,}곳). "
             '줄마다 한 행이라면 그 따옴표를 ""로 겹쳐 쓰고 칸을 따옴표로 묶으세요.'
         )
-    if wrong and not skip_bad_rows:
+    if refused:
         place, found = first_wrong
         raise UserError(
             f"{path}: {place}의 칸은 {found}개인데 열은 {len(columns)}개입니다. "

@@ -15,7 +15,7 @@ from gpt2_korean.text.normalise import NO_TEXT, describe_changes, document_featu
 from gpt2_korean.text.opening import detect_encoding
 from gpt2_korean.text.turns import ALL_BROKEN, MOST_NAMED, BrokenConversation, describe_conversations
 
-NONE_LEFT_OUT = {"skipped": 0, "blank": 0, "broken": 0, "broken_at": ""}
+NONE_LEFT_OUT = {"skipped": 0, "blank": 0, "broken": 0, "broken_at": "", "doubt": ""}
 MOST_CHARACTERS = 1 << 20  # of documents that are held in memory at a time
 STREAMED = 256  # documents of a stream, whose lengths are not known, likewise
 LOOKED_AT = 1000  # files, before anything is read
@@ -97,12 +97,12 @@ def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False
     empty), characters (how many of the text are learnt, of a conversation the answers'), file (index into `files`),
     encoding, and what `normalise` counted: composed, line_ends, controls; skipped, blank and broken, how many rows
     before this document (or after the last) did not fit their header, had no text or were no whole conversation;
-    broken_at, where the first of those stand. Raises UserError for a file that cannot be read and where all files are
-    blank.
+    broken_at, where the first of those stand; doubt, what a user should know of a file that ends here. Raises UserError
+    for a file that cannot be read and where all files are blank.
     """
     stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     settings = {"encoding": encoding, "line_by_line": line_by_line, "skip_bad_rows": skip_bad_rows, "columns": columns}
-    features = document_features(file="int64", encoding="string", skipped="int64", blank="int64")
+    features = document_features(file="int64", encoding="string", skipped="int64", blank="int64", doubt="string")
     arguments = {"files": files, "schema": features.arrow_schema, **settings}
     return cached_dataset(_normalised_documents, arguments, [stamps, settings], features)
 
@@ -118,14 +118,12 @@ def _normalised_documents(files, schema, encoding, line_by_line, skip_bad_rows, 
     with tqdm(desc="글 읽기", unit="문서", unit_scale=True) as progress:
         for index, file in enumerate(files):
             found = detect_encoding(file, encoding)
-            place = {"file": index, "encoding": found or "parquet", **NONE_LEFT_OUT}
-            for raw in read_documents(file, found, line_by_line, render, skip_bad_rows):
+            place, doubts = {"file": index, "encoding": found or "parquet", **NONE_LEFT_OUT}, []
+            for raw in read_documents(file, found, line_by_line, render, skip_bad_rows, doubts.append):
                 if isinstance(raw, BrokenConversation):
                     left_out["broken"] += 1
                     if left_out["broken"] <= MOST_NAMED:
-                        # Names in CP949, as old archives have them, hold what no table of UTF-8 does.
-                        at = str(raw).encode("utf-8", "backslashreplace").decode()
-                        left_out["broken_at"] = f"{left_out['broken_at']}\n{at}".lstrip()
+                        left_out["broken_at"] = _with_line(left_out["broken_at"], raw)
                     continue
                 row = None if raw is None else document_row(raw)
                 if row is None:
@@ -141,12 +139,19 @@ def _normalised_documents(files, schema, encoding, line_by_line, skip_bad_rows, 
                 row.update(place)
                 rows.append(row)
                 characters += row["length"]
+            for doubt in doubts:
+                left_out["doubt"] = _with_line(left_out["doubt"], doubt)
         if not rows:
             broken_at = left_out["broken_at"].replace("\n", ", ")
             raise UserError(ALL_BROKEN.format(broken_at) if broken_at else f"{name_some(files)}: {NO_TEXT}")
         progress.update(len(rows))
         rows[-1].update(left_out)
         yield pyarrow.Table.from_pylist(rows, schema)
+
+
+def _with_line(lines, line):
+    """Both as a table of UTF-8 can hold them, which a file's name in CP949 is not, as old archives have them."""
+    return f"{lines}\n{line}".lstrip().encode("utf-8", "backslashreplace").decode()
 
 
 def sample_texts(documents, characters):
@@ -255,7 +260,10 @@ def hold_out(documents, percentage, seed):
 
 
 def describe_files(documents, files):
-    """What was read, a line each: the encoding of the file (or how many have which), and what was normalised."""
+    """What was read, a line each: the encoding of the file (or how many have which), what was normalised, and what is
+    doubtful of the first files where something is."""
+    import pyarrow.compute as compute
+
     table = documents.data.table.group_by(["file", "encoding"], use_threads=False)
     counted = (*CHANGES[:-1], "skipped")  # the last, those that are broken, are told among the conversations
     sums = table.aggregate([(name, "sum") for name in counted]).to_pydict()
@@ -270,4 +278,9 @@ def describe_files(documents, files):
     if empty:
         lines.append(f"글이 없는 파일 {len(empty):,}개: {name_some(empty)}")
     counts = {name.removesuffix("_sum"): sum(column) for name, column in sums.items() if name.endswith("_sum")}
-    return "\n".join(lines + describe_conversations(documents.data.table) + describe_changes(**counts))
+    doubts = documents.data.table["doubt"]
+    doubts = "\n".join(doubts.filter(compute.not_equal(doubts, "")).to_pylist()).splitlines()
+    told = [f"주의: {doubt}" for doubt in doubts[:MOST_NAMED]]
+    if len(doubts) > len(told):
+        told.append(f"주의: 이런 파일이 모두 {len(doubts):,}개 있습니다.")
+    return "\n".join(lines + describe_conversations(documents.data.table) + describe_changes(**counts) + told)

@@ -7,7 +7,7 @@ which file, line or byte is wrong.
 import re
 from unicodedata import normalize
 
-from gpt2_korean.messages import UserError
+from gpt2_korean.messages import UserError, warn
 from gpt2_korean.text.opening import Undecodable, file_format, guess_encoding, open_lines
 from gpt2_korean.text.rows import BEGINNING, cell_text, read_rows
 from gpt2_korean.text.turns import BrokenConversation, turns_reader
@@ -19,11 +19,12 @@ COLUMN = re.compile(r"\{([^{}]+)\}")  # a column's name in a --text_template
 LONGEST_DOCUMENT = 100_000
 
 
-def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_rows=False):
+def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_rows=False, tell=warn):
     """Yield the raw documents of one file, None for each row that was skipped.
 
     `encoding` is what `detect_encoding` found (None for parquet); `render(row)` makes a document of a row (dict) of
     any format but .txt and raises what row_renderer says, of which a BrokenConversation is yielded, with its place.
+    tell: see delimited_rows.
 
     Raises UserError that names the file and the line.
     """
@@ -32,7 +33,7 @@ def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_row
     if file_format(path) == ".txt":
         yield from _text_documents(path, encoding, line_by_line)
         return
-    for where, row in read_rows(path, encoding, skip_bad_rows):
+    for where, row in read_rows(path, encoding, skip_bad_rows, tell):
         try:
             yield None if row is None else render(row)
         except BrokenConversation as error:

@@ -5,21 +5,22 @@ import lzma
 import math
 import zlib
 
-from gpt2_korean.messages import UserError
+from gpt2_korean.messages import UserError, warn
 from gpt2_korean.text.delimited import delimited_rows
 from gpt2_korean.text.opening import OPENERS, file_format, open_lines
 
 BEGINNING = 1 << 20  # characters that tell what a JSON file is
 
 
-def read_rows(path, encoding, skip_bad_rows=False):
+def read_rows(path, encoding, skip_bad_rows=False, tell=warn):
     """Yield `(place, row)` of any format but .txt: a dict by column, None for a row that was skipped.
 
+    tell: see delimited_rows.
     Raises UserError that names the file and the place.
     """
     kind = file_format(path)
     if kind in (".csv", ".tsv"):
-        yield from delimited_rows(path, encoding, "\t" if kind == ".tsv" else ",", skip_bad_rows)
+        yield from delimited_rows(path, encoding, "\t" if kind == ".tsv" else ",", skip_bad_rows, tell)
         return
     if kind == ".parquet":
         yield from _parquet_rows(path)

@@ -60,6 +60,18 @@ def test_rows_that_would_be_swallowed_by_a_valid_field_are_told(tmp_path, capsys
     assert "a.tsv: 2번째 줄" in told and len(told.splitlines()) == 1
 
 
+def test_rows_that_would_be_swallowed_are_told_whoever_read_them_first(tmp_path, capsys):
+    for number in range(5):
+        (tmp_path / f"{number}.tsv").write_text('id\ttext\n1\t"가\n2\t나"\n3\t다\n', "utf-8")
+    files = sorted(tmp_path.iterdir())
+    for chosen in (files, files, files[1:2], files[1:2]):  # the second times from the cache
+        told = corpus.describe_files(corpus.read_corpus(chosen), chosen)
+        assert f"주의: {chosen[0]}: 2번째 줄의 따옴표부터" in told
+        assert told.count("따옴표부터") == min(3, len(chosen))
+        assert ("이런 파일이 모두 5개" in told) == (len(chosen) == 5)
+    assert "따옴표" not in capsys.readouterr().err  # it is told by those who speak
+
+
 @pytest.mark.parametrize("rows", ["가,나,0\n다,라\n마,바,사,0\n", '"가,나"다,1,2\n라,마,0\n바,"사\n'])
 def test_rows_that_do_not_fit_the_header_are_refused_with_their_number_or_skipped(tmp_path, rows):
     path = tmp_path / "a.csv"
