@@ -104,7 +104,14 @@ def _parquet_rows(path):
     number = 0
     try:
         with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1000):
+            table = pyarrow.parquet.ParquetFile(file)
+            names = table.schema_arrow.names
+            repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+            if repeated:  # of which a row would have the last alone
+                raise UserError(
+                    f"{path}: 이름이 같은 열이 여럿입니다: {', '.join(repeated)}. 이름을 서로 다르게 다시 저장하세요."
+                )
+            for batch in table.iter_batches(batch_size=1000):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{number}번째 행", row

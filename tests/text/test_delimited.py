@@ -3,6 +3,8 @@
 import csv
 import io
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from gpt2_korean.messages import UserError
@@ -106,3 +108,8 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
         rows_of(path, "{text}")
     path.write_text("text,id,,\n가,1,,\n", "utf-8")  # as spreadsheets leave empty columns
     assert rows_of(path, "{text}") == ["가"]
+    path = tmp_path / "a.parquet"
+    columns = [pyarrow.array([cell]) for cell in ("가", "1", "나")]
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, ["text", "id", "text"]), path)
+    with pytest.raises(UserError, match=r"a\.parquet.*: text\."):
+        rows_of(path, "{text}")
