@@ -318,6 +318,7 @@ WORDS = ["--dataset_path=a.csv", "--do_train"]
     [
         (["--prompt_column=Q"], ["--prompt_column", "--answer_column"]),
         (["--answer_column=A"], ["--prompt_column", "--answer_column"]),
+        (["--text_column_name=Q", "--text_template={A}"], ["--text_column_name", "--text_template"]),
         (["--prompt_column=Q", "--answer_column=A", "--text_template={Q}"], ["--prompt_column", "--text_template"]),
         (["--prompt_column=Q", "--answer_column=A", "--text_column_name=Q"], ["--prompt_column", "--text_column_name"]),
         (["--train_on_prompt", "--text_column_name=text"], ["--train_on_prompt", "--text_column_name"]),
