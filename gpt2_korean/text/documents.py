@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from gpt2_korean.messages import UserError, say
+from gpt2_korean.messages import UsageError, UserError, say
 from gpt2_korean.text.cache import MOST_ROWS, cached_dataset
 from gpt2_korean.text.files import check_first_row, read_documents, row_renderer
 from gpt2_korean.text.folders import find_files, name_some
 from gpt2_korean.text.hub import read_hub_dataset
 from gpt2_korean.text.normalise import NO_TEXT, describe_changes, document_features, document_row
-from gpt2_korean.text.opening import detect_encoding
+from gpt2_korean.text.opening import detect_encoding, file_format
 from gpt2_korean.text.turns import ALL_BROKEN, MOST_NAMED, BrokenConversation, describe_conversations
 
 NONE_LEFT_OUT = {"skipped": 0, "blank": 0, "broken": 0, "broken_at": "", "doubt": ""}
@@ -39,11 +39,12 @@ class Texts:
 def find_texts(options):
     """The Texts of `options` (a TextOptions) as lists of files; a data set of the Hub has none.
 
-    Raises UsageError for files that are not there, UserError for empty ones and tables whose first row already cannot
-    be read.
+    Raises UsageError for files that are not there and flags that are not for files of their kind, UserError for empty
+    ones and tables whose first row already cannot be read.
     """
     train = find_files(options.dataset_path) if options.dataset_path else None
     held_out = find_files(options.validation_file, "--validation_file") if options.validation_file else None
+    _check_columns(options, {file_format(file) for file in [*(train or ()), *(held_out or ())]})
     render = row_renderer(**_columns(options))
     for files in filter(None, (train, held_out)):
         if not any(file.stat().st_size for file in files):
@@ -51,6 +52,15 @@ def find_texts(options):
     for file in [*(train or ()), *(held_out or ())][:LOOKED_AT]:
         check_first_row(file, options.encoding, render, options.skip_bad_rows)
     return Texts(train, held_out)
+
+
+def _check_columns(options, formats):
+    """Refuse what is said of columns where no file, whose `formats` these are, has any."""
+    flags = ("text_column_name", "text_template", "prompt_column")
+    flag = next((name for name in flags if getattr(options, name) is not None), None)
+    if flag and formats == {".txt"}:
+        way_on = "이 플래그를 빼거나 열이 있는 파일(.csv, .jsonl 등)을 주세요"
+        raise UsageError(f"--{flag}: .txt에는 열이 없습니다. {way_on}.")
 
 
 def read_texts(files, options, evaluates, seed):

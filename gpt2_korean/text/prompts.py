@@ -26,6 +26,8 @@ def read_prompts(prompts, path=None, flag="--prompt_file"):
     """
     if path is not None:
         file = find_path(path)
+        if file.is_fifo():  # as `<(...)` of a shell: what is read once to find its encoding is gone
+            raise UsageError(f"{flag}={path}: 파이프는 읽을 수 없습니다. 앞글을 파일에 저장해서 주세요.")
         if not file.is_file():
             raise UsageError(f"{flag}={path}: 그런 파일이 없습니다. {suggest_path(path)}")
         if file_format(file) not in (".txt", None):

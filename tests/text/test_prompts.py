@@ -49,6 +49,13 @@ def test_a_table_of_prompts_is_refused_by_its_flag(tmp_path, name):
             read_prompts(None, str(tmp_path / name), flag)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has none")
+def test_a_pipe_of_prompts_is_refused_as_such(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match=r"--prompt_file=.*pipe: 파이프는"):
+        read_prompts(None, str(tmp_path / "pipe"))
+
+
 def test_a_refusal_names_no_flag_that_generate_lacks(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xff\xff")
     with pytest.raises(UserError, match="0번째 바이트부터") as refusal:

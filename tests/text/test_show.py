@@ -84,6 +84,20 @@ def test_of_a_stream_as_many_are_shown_as_asked_for_whatever_is_left_out(run_mai
     assert "── 1 ·" in out and "── 2 ·" in out and "── 3 ·" not in out
 
 
+OF_COLUMNS = ["--text_column_name=글", "--text_template={글}", "--prompt_column=Q --answer_column=A"]
+
+
+@pytest.mark.parametrize("given", OF_COLUMNS)
+def test_a_column_is_refused_where_no_file_has_any(run_main, tmp_path, tiny_model_folder, given):
+    words = ["train.py", "--show_data=1", f"--model_type={tiny_model_folder}", f"--dataset_path={tmp_path}"]
+    words += given.split()
+    (tmp_path / "a.txt").write_text("글", "utf-8")
+    code, out, err = run_main(*words)
+    assert code == 2 and f"{given.split('=')[0]}: .txt에는 열이 없습니다" in err and not out, err
+    (tmp_path / "b.jsonl").write_text('{"글": "가", "Q": "나", "A": "다"}\n', "utf-8")
+    assert run_main(*words)[0] == 0
+
+
 def test_the_counts_are_those_of_the_file_and_of_the_split_that_training_makes(run_main, mixed, tiny_model_folder):
     words = ["train.py", "--show_data=0", f"--dataset_path={mixed}", f"--model_type={tiny_model_folder}", "--do_eval"]
     code, out, err = run_main(*words, "--validation_split_percentage=30", "--seed=7", "--block_size=24")
