@@ -76,6 +76,11 @@ def _load_whole(source, dtype, flag, access):
     attention = choose_attention(source, access["local_files_only"])
     # A model that also told its attentions could not compute them by sdpa, nor be saved.
     config = AutoConfig.from_pretrained(source, output_attentions=False, **access, **attention)
+    if getattr(config, "vocab_size", None) is None:  # that of Gemma 3's larger ones, say, has one for texts within
+        raise UserError(
+            f"{flag}={source}: 글만 다루는 모델이 아니라서({config.model_type}) 쓸 수 없습니다. "
+            "그림도 다루는 모델이라면 글만 다루는 것을 찾아 주세요."
+        )
     tokenizer = load_tokenizer(source, config, flag, **access)
     check_room(source, config, flag, trust_remote_code=access["trust_remote_code"], **attention)
     model, loading = AutoModelForCausalLM.from_pretrained(

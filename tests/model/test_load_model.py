@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, tiny_gpt2
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, pipeline
 
@@ -133,6 +134,15 @@ def test_a_model_that_sees_what_follows_is_refused_unless_its_config_makes_it_a_
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"is_decoder": True}), "utf-8")
     load_pretrained(tmp_path, torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "vit"])
+def test_a_model_of_pictures_is_refused_as_such(tmp_path, byte_tokenizer, kind):
+    byte_tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}), "utf-8")
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="글만 다루는 모델이 아니라서"):
+        load_pretrained(tmp_path, torch.float32)
 
 
 def test_a_hub_id_out_of_reach_names_the_three_ways_on():
