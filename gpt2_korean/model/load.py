@@ -9,6 +9,7 @@ from gpt2_korean.model.files import check_files, check_numbers, count_bytes, unf
 from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 from gpt2_korean.model.tokenizer import learn_scratch_tokenizer, load_tokenizer
+from gpt2_korean.text.chat_prompt import find_answer_end
 from gpt2_korean.text.end_of_text import agree_on_ends
 from gpt2_korean.windows import WINDOWS
 
@@ -96,7 +97,7 @@ def _load_whole(source, dtype, flag, access):
             f"{flag}={source}: 뒤에 오는 글도 보고 배우는 모델(BERT 등)이라 글을 이어 쓰지 못합니다. "
             "GPT-2처럼 앞의 글만 보는 모델을 주세요."
         )
-    agree_on_ends(model, tokenizer)
+    agree_on_ends(model, tokenizer, find_answer_end(tokenizer))
     return model, tokenizer
 
 
@@ -168,7 +169,7 @@ def load_adapted(folder, flag, trust_remote_code=False):
         model.resize_token_embeddings(embeddings[0].shape[0], mean_resizing=False)
     if any((Path(folder) / name).exists() for name in TOKENIZER_FILES):  # else it has its base's words
         tokenizer = load_tokenizer(folder, model.config, flag, trust_remote_code=trust_remote_code)
-    agree_on_ends(model, tokenizer)
+    agree_on_ends(model, tokenizer, find_answer_end(tokenizer))
     config.inference_mode = False  # as saved it is True, for those who only load it
     own_embeddings = bool(embeddings) and not getattr(config, "modules_to_save", None)
     adapted = lora.wrap_in_adapter(model, config, own_embeddings)

@@ -3,6 +3,7 @@
 Ours needs neither transformers nor jinja; that of another maker is rendered by transformers.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gpt2_korean.messages import UserError
@@ -52,6 +53,18 @@ def as_turns(system, pairs, prompt):
 def ignores_system(chat, system):
     """Whether a Chat's template leaves a system turn out; raises UserError where it refuses one."""
     return chat.encode(as_turns(system, [], "말")) == chat.encode(as_turns(None, [], "말"))
+
+
+def find_answer_end(tokenizer):
+    """The id that ends an answer by another maker's template, None where there is none or it takes no conversation.
+
+    tokenizer: of transformers.
+    """
+    if tokenizer.chat_template is None or has_our_template(tokenizer):
+        return None
+    with suppress(UserError):
+        return _end_of_turn(tokenizer)
+    return None
 
 
 def _end_of_turn(tokenizer):

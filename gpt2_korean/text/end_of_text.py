@@ -40,8 +40,12 @@ def begin_with_end(tokenizer):
     tokenizer.add_bos_token = True
 
 
-def agree_on_ends(model, tokenizer):
-    """Give model config and generation config the tokenizer's end and padding ids, so that all three agree."""
+def agree_on_ends(model, tokenizer, answer_end=None):
+    """Give model config and generation config the tokenizer's end and padding ids, so that all three agree.
+
+    answer_end: the id that ends an answer, where that is another than ends a text: transformers' generate() stops there
+    too, which would go on with the user's next words.
+    """
     begin = tokenizer.bos_token_id
     if not _is_in(begin, model.config.vocab_size):
         begin = tokenizer.eos_token_id
@@ -49,6 +53,8 @@ def agree_on_ends(model, tokenizer):
         config.bos_token_id = begin
         config.eos_token_id = tokenizer.eos_token_id
         config.pad_token_id = tokenizer.pad_token_id
+    if answer_end not in (None, tokenizer.eos_token_id):
+        model.generation_config.eos_token_id = [tokenizer.eos_token_id, answer_end]
 
 
 def _is_in(index, vocab_size):

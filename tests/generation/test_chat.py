@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import save_tiny_gpt2
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.write import read_after_turns, shorten, stream_texts
 from gpt2_korean.messages import UserError
-from gpt2_korean.text.chat_prompt import find_chat
+from gpt2_korean.text.chat_prompt import find_answer_end, find_chat
 
 LENGTH, CONTEXT = 12, 96
 WORDS = ["--device=cpu", "--dtype=float32", "--allow_invalid_utf8", "--temperature=0", f"--length={LENGTH}"]
@@ -276,3 +276,18 @@ def test_the_end_of_an_answer_is_the_token_that_its_template_writes_there(chat_t
     assert find_chat(tokenizer, 0) is find_chat(tokenizer.backend_tokenizer, 0) is None
     for ours in (chat_tokenizer, chat_tokenizer.backend_tokenizer):
         assert find_chat(ours, 0).end == 0
+
+
+def test_a_trained_model_of_another_makers_template_tells_others_where_an_answer_ends(run_main, other_folder, tmp_path):
+    corpus = tmp_path / "대화.jsonl"
+    corpus.write_text(json.dumps({"messages": turns_of("오늘은", "맑아요")}, ensure_ascii=False) + "\n", "utf-8")
+    words = [f"--model_type={other_folder}", f"--dataset_path={corpus}", "--do_train", "--max_steps=1", "--use_cpu"]
+    code, _, err = run_main("train.py", *words, f"--output_dir={tmp_path / 'out'}", "--block_size=64")
+    assert code == 0, err
+    tokenizer, told = (
+        AutoTokenizer.from_pretrained(tmp_path / "out"),
+        GenerationConfig.from_pretrained(tmp_path / "out"),
+    )
+    assert told.eos_token_id == [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    tokenizer.chat_template = "{{ raise_exception('never') }}"
+    assert find_answer_end(tokenizer) is None
