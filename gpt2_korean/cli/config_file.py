@@ -12,7 +12,7 @@ def config_words(path, parser):
     """The flags of a `--config` file as the words of a command line for `parser`."""
     words, known_flags = [], parser.flag_names()
     for name, value in _read_config(path).items():
-        flag = spell_flag(f"--{name}")
+        flag = spell_flag(f"--{name.removeprefix('--')}")
         if flag not in known_flags or flag in ("--config", "--help"):
             raise UsageError(f"{path}: 알 수 없는 이름입니다: {name}. {parser.suggest(flag)}")
         if isinstance(value, list):

@@ -234,7 +234,7 @@ def path(word):
     word = text(word)
     if not word.strip():
         raise argparse.ArgumentTypeError("값이 비었습니다. 경로나 이름을 주세요.")
-    if len(word.splitlines()) > 1:
+    if word.splitlines() != [word]:  # also at its end: of a script that was saved with Windows' line ends
         raise argparse.ArgumentTypeError(f"{word!r}: 경로나 이름에 줄 바꿈이 있습니다.")
     word = os.path.expanduser(word)
     if os.path.lexists(word) or word.startswith("{"):  # a name with a $ in it, or JSON

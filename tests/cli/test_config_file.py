@@ -104,6 +104,13 @@ def test_a_value_of_a_config_file_is_what_the_command_line_makes_of_it(tmp_path,
     )
 
 
+def test_a_name_of_a_config_file_may_have_the_dashes_of_its_flag(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("--max_steps: 9\n--learning-rate: 3e-4\n--no_bf16: true\n")
+    given = parse_train_options([*TRAIN, f"--config={path}"]).given
+    assert (given["max_steps"], given["learning_rate"], given["bf16"]) == (9, 3e-4, False)
+
+
 def test_json_is_read_as_json(tmp_path):
     path = tmp_path / "run.JSON"
     path.write_text('\ufeff{\n\t"run_name": "\\ud83d\\ude00 이름",\n\t"report_to": ["none"],\t"bf16": null\n}', "utf-8")
