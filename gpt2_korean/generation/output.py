@@ -31,9 +31,22 @@ def check_output_file(path):
         open(path, "a", encoding="utf-8").close()
 
 
+@contextlib.contextmanager
 def open_output(path):
     """A context that gives the file of the records, to append to; None for no path."""
-    return open(path, "a", encoding="utf-8", newline="\n") if path else contextlib.nullcontext()
+    if not path:
+        yield None
+        return
+    with open(path, "a", encoding="utf-8", newline="\n") as file:
+        if os.path.isfile(path) and not _ends_in_line_end(path):  # as an editor may have left it
+            print(file=file, flush=True)
+        yield file
+
+
+def _ends_in_line_end(path):
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - 1))
+        return file.read() in (b"", b"\n")
 
 
 def put_out(out, prompt, pieces, settings, heading="", written=""):

@@ -129,6 +129,14 @@ def write(run_main, tiny_model_folder, tmp_path, sample_texts):
     return run
 
 
+def test_a_record_stands_on_a_line_of_its_own_also_behind_one_that_has_no_end(write, tmp_path):
+    file = tmp_path / "결과.jsonl"
+    file.write_bytes("앞의 것".encode())
+    assert write(file)[0] == 0
+    first, *records = file.read_text("utf-8").splitlines()
+    assert first == "앞의 것" and all(json.loads(record)["text"] for record in records)
+
+
 def test_a_text_is_shown_as_it_comes_and_recorded_as_one_that_was_written_alone(
     run_main, write, tiny_model_folder, tmp_path, monkeypatch
 ):
