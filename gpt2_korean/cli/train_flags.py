@@ -228,7 +228,8 @@ def train_parser():
     for name in ("bf16", "fp16", "torch_compile", "device_graphs", "train_on_prompt"):
         add_negation(machine, name)
 
-    add_flag(parser, "--config", file_path, "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 명령줄의 값이 우선합니다")
+    config_help = "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 여러 번 주면 뒤의 것이, 또 명령줄의 값이 우선합니다"
+    add_flag(parser, "--config", file_path, config_help, action="append")
     return parser
 
 

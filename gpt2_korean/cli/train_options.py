@@ -111,8 +111,8 @@ def parse_train_options(argv=None):
     flags = parser.parse(argv)
     words = argv
     if flags.config is not None:
-        # What stands later on a command line wins, so the file's values go first.
-        words = config_words(flags.config, parser) + argv
+        # What stands later on a command line wins, so the files' values go first.
+        words = [word for path in flags.config for word in config_words(path, parser)] + argv
         flags = parser.parse(words)
     check_together(flags)
     choose_best_by_bits(flags)

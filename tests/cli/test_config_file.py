@@ -104,6 +104,13 @@ def test_a_value_of_a_config_file_is_what_the_command_line_makes_of_it(tmp_path,
     )
 
 
+def test_of_several_config_files_all_are_read_and_the_later_wins(tmp_path):
+    for name, content in (("a", "max_steps: 9\nseed: 1"), ("b", "seed: 2\nbf16: false")):
+        (tmp_path / f"{name}.yaml").write_text(content)
+    given = parse_train_options([*TRAIN, *(f"--config={tmp_path / name}.yaml" for name in "ab")]).given
+    assert (given["max_steps"], given["seed"], given["bf16"]) == (9, 2, False)
+
+
 def test_a_name_of_a_config_file_may_have_the_dashes_of_its_flag(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("--max_steps: 9\n--learning-rate: 3e-4\n--no_bf16: true\n")
