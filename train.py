@@ -5,7 +5,7 @@ from functools import partial
 
 from gpt2_korean.checkpoints.lock import own_output_dir
 from gpt2_korean.cli.train_options import parse_train_options
-from gpt2_korean.messages import print_once, run_script, say, tracebacks_in
+from gpt2_korean.messages import print_once, run_script, say, tracebacks_in, warn
 from gpt2_korean.model.find import check_block_size, find_start
 from gpt2_korean.model.gpt2 import context_length
 from gpt2_korean.text.ahead import begin_ahead
@@ -103,6 +103,8 @@ def learn(options, stop):
 
 def measure(options, stop):
     files, start = find_texts(options.text), find_start(options.model)
+    if start.from_scratch or "output_dir" in options.learning.chosen:  # as one who leaves --do_train out of a command
+        warn(f"재는 모델은 --model_type={start.source}입니다. 학습한 모델을 재려면 그 폴더를 --model_type으로 주세요.")
     check_block_size(options.text.block_size, start)
     read = partial(read_texts, files, options.text, True, options.given["seed"])
     if not options.text.dataset_name:

@@ -42,3 +42,16 @@ def test_it_asks_at_every_batch_whether_to_stop(rng):
     with pytest.raises(EvaluationStopped):
         exact_loss(tiny_gpt2(301), random_blocks(rng, 301, [8] * 9), 2, torch.device("cpu"), Counting())
     assert len(asked) == 3
+
+
+def test_it_is_said_which_model_is_measured_where_the_words_of_a_training_are_given(
+    run_main, tiny_model_folder, small_corpus, tmp_path
+):
+    words = ["train.py", "--do_eval", f"--dataset_path={small_corpus}", "--no_measure_texts", "--use_cpu"]
+    for more, model in (
+        ([f"--model_type={tiny_model_folder}"], None),
+        ([f"--model_type={tiny_model_folder}", f"--output_dir={tmp_path}"], tiny_model_folder),
+        (["--model_type=scratch-mini"], "scratch-mini"),
+    ):
+        code, _, err = run_main(*words, *more)
+        assert code == 0 and err.count("재는 모델은") == err.count(f"--model_type={model}입니다") == (model is not None)
