@@ -288,12 +288,12 @@ class KoreanTrainer(Trainer):
         super()._issue_warnings_after_load(load_result)
 
     def _find_best_checkpoint(self):
-        metric = self.args.metric_for_best_model
-        told = [entry for entry in self.state.log_history if metric in entry]
-        if self.args.load_best_model_at_end and self.state.best_global_step is None and told:  # asked for later
-            best = min(told, key=itemgetter(metric))
-            self.state.best_global_step, self.state.best_metric = best["step"], best[metric]
-        step = self.state.best_global_step
+        metric, step = self.args.metric_for_best_model, self.state.best_global_step
+        told = [entry for entry in self.state.log_history if metric in entry and entry["step"]]  # 0: --eval_on_start's
+        if step is None and self.args.load_best_model_at_end:  # asked for later
+            step = min(told, key=itemgetter(metric), default={}).get("step")
+        for best in [entry for entry in told if entry["step"] == step][:1]:  # its metric may be another from here on
+            self.state.best_global_step, self.state.best_metric = step, best[metric]
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
         is_own = folder.is_dir() and not self.replaces_earlier_run
         there = step is not None and (step == self.state.global_step or is_own)

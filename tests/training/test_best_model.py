@@ -228,6 +228,27 @@ def test_a_run_that_ends_between_an_epochs_last_step_and_its_evaluation_leaves_i
     assert same_weights(tmp_path / "out", tmp_path / "unbroken")
 
 
+def test_the_best_is_one_that_was_saved_though_the_model_was_better_before_its_first_step(
+    run_words, tmp_path, run_main
+):
+    run = [*run_words, "--max_steps=9", "--warmup_steps=0", "--learning_rate=1", "--save_steps=1", "--eval_on_start"]
+    code, _, err = run_main(*run, "--load_best_model_at_end")
+    measured = bits(tmp_path / "out")
+    assert code == 0 and min(measured, key=measured.get) == 0 and measured.pop(0), err
+    best = min(measured, key=measured.get)
+    assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["best_global_step"] == best
+    assert same_weights(tmp_path / "out", tmp_path / "out" / f"checkpoint-{best}")
+
+
+def test_the_best_so_far_is_compared_by_another_metric_from_where_that_is_asked_for(run_words, tmp_path, run_main):
+    run = [*run_words, "--load_best_model_at_end"]
+    assert run_main(*run, "--max_steps=30")[0] == 0
+    assert (best := min(bits(tmp_path / "out"), key=bits(tmp_path / "out").get)) < 30
+    code, _, err = run_main(*run, "--max_steps=36", "--metric_for_best_model=loss")
+    assert code == 0 and best == min(bits(tmp_path / "out"), key=bits(tmp_path / "out").get), err
+    assert same_weights(tmp_path / "out", tmp_path / "out" / f"checkpoint-{best}")
+
+
 def test_an_evaluation_before_the_first_step_stops_with_nothing_to_save_and_is_made_once(
     run_words, tmp_path, run_main, at_training_step, at_evaluation
 ):
