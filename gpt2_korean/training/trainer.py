@@ -449,7 +449,7 @@ class KoreanTrainer(Trainer):
     def _is_before_its_epochs_evaluation(self):
         """Whether --eval_strategy=epoch evaluates at this step yet: Trainer does so behind what it saves at a step."""
         ends = self.state.epoch % 1 == 0 or self.state.global_step >= self.state.max_steps
-        by_epoch = self.args.eval_strategy == IntervalStrategy.EPOCH
+        by_epoch = self.args.eval_strategy == IntervalStrategy.EPOCH and self.args.eval_delay <= self.state.epoch
         return by_epoch and ends and self.state.global_step not in self.evaluated
 
     def _wait_for_all_ranks(self):

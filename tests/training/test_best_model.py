@@ -228,6 +228,16 @@ def test_a_run_that_ends_between_an_epochs_last_step_and_its_evaluation_leaves_i
     assert same_weights(tmp_path / "out", tmp_path / "unbroken")
 
 
+def test_the_evaluations_before_eval_delay_are_not_made_up_for(run_words, tmp_path, run_main, at_training_step):
+    run = [*run_words, "--max_steps=-1", "--num_train_epochs=3", "--eval_strategy=epoch", "--eval_delay=2"]
+    run += ["--load_best_model_at_end"]
+    assert run_main(*run, f"--output_dir={tmp_path / 'unbroken'}")[0] == 0
+    second, third = bits(tmp_path / "unbroken")
+    at_training_step(third - second, lambda _: signal_self())
+    assert run_main(*run)[0] == 75 and run_main(*run)[0] == 0
+    assert bits(tmp_path / "out") == bits(tmp_path / "unbroken")
+
+
 def test_the_best_is_one_that_was_saved_though_the_model_was_better_before_its_first_step(
     run_words, tmp_path, run_main
 ):
