@@ -200,6 +200,8 @@ def complete(trainer, checkpoint):
     due = not whole and (read_json(checkpoint / RESUME) or {}).get("evaluation_due")
     if due and trainer.eval_dataset is not None:
         trainer.take_up_evaluation(evaluate(trainer))
+    if whole and step_of_model(output_dir) not in (None, trainer.state.global_step):
+        trainer.args.load_best_model_at_end = True  # which is what that run left, and is told of
     trainer.load_best()
     trainer.load_average(checkpoint)
     take_average(trainer)

@@ -104,7 +104,11 @@ def test_the_best_of_a_finished_run_is_left_where_it_is_asked_for_afterwards(run
         code, measured, err = run_main(*run, "--load_best_model_at_end")
         assert code == 0 and "이미 끝난 학습" in err and same_weights(out, out / f"checkpoint-{best}"), err
         assert json.loads(measured.splitlines()[-1])["bits_per_character"] == pytest.approx(bits(out)[best])
-    assert run_main(*run)[0] == 0 and same_weights(out, out / f"checkpoint-{best}")
+    code, measured, err = run_main(*run)
+    assert code == 0 and same_weights(out, out / f"checkpoint-{best}")
+    # What stays is what is measured and told.
+    assert json.loads(measured.splitlines()[-1])["bits_per_character"] == pytest.approx(bits(out)[best])
+    assert f"({best}스텝)" in err
 
 
 def test_a_best_that_stayed_in_another_folder_is_told(run_words, tmp_path, run_main):
