@@ -206,6 +206,7 @@ def complete(trainer, checkpoint):
     trainer.load_average(checkpoint)
     take_average(trainer)
     whole = whole and not (trainer.holds_best and step_of_model(output_dir) not in (None, trainer.model_step()))
+    whole = whole and not trainer.args.push_to_hub  # which may have failed, or is asked for only now
     if whole and has_ended(output_dir):
         return
     trainer.note_progress()

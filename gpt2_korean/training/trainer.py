@@ -35,6 +35,7 @@ from gpt2_korean.training.average import AverageWeights
 from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics, leave_evaluation
 from gpt2_korean.training.model_card import write_card
 from gpt2_korean.training.muon import MuonWithAdamW, layer_matrices
+from gpt2_korean.training.rehearsal import describe
 from gpt2_korean.training.samples import own_prompts, write_samples
 from gpt2_korean.training.stopping import ignore_in_worker
 
@@ -475,6 +476,26 @@ class KoreanTrainer(Trainer):
                 atomic_files.tidy_staging_area(output_dir)
         if self.args.push_to_hub:
             self.push_to_hub()
+
+    # How it reaches the Hub
+
+    def init_hf_repo(self, token=None, private=None):
+        with self._reaching_hub("토큰과 이름(--hub_model_id)과 네트워크를 확인하거나 --push_to_hub를 빼세요."):
+            super().init_hf_repo(token, private)
+
+    def push_to_hub(self, *args, **kwargs):
+        model = f"모델은 {self.args.output_dir}에 있습니다"
+        with self._reaching_hub(f"{model}. --resume_from_checkpoint=auto를 넣어 다시 실행하면 올립니다."):
+            return super().push_to_hub(*args, **kwargs)
+
+    @contextmanager
+    def _reaching_hub(self, way_on):
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # of httpx, of the Hub's client, of the system
+            raise UserError(f"--push_to_hub: Hub에 올리지 못했습니다({describe(error)}).\n{way_on}") from error
 
     @contextmanager
     def _saving(self, what):

@@ -1,0 +1,67 @@
+"""--push_to_hub: a Hub that cannot be reached is told of in two lines, and the same command pushes later."""
+
+from types import SimpleNamespace
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("brief_texts")
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Stands in for the Hub: what was uploaded of a finished run, and what fails."""
+    hub = SimpleNamespace(fails=set(), uploaded=[])
+
+    def reach(what):
+        if what in hub.fails:
+            raise ConnectionError(f"no {what}")
+
+    def create_repo(name, **_):
+        reach("create_repo")
+        return SimpleNamespace(repo_id=f"someone/{name}")
+
+    def upload_folder(repo_id, folder_path, **_):
+        reach("upload_folder")
+        hub.uploaded.append((repo_id, str(folder_path)))
+
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 30)
+    monkeypatch.setattr("transformers.trainer.hf_api", lambda: SimpleNamespace(**vars(hub)))
+    hub.create_repo, hub.upload_folder = create_repo, upload_folder
+    return hub
+
+
+@pytest.fixture
+def words(train_words):
+    return [*train_words, "--do_train", "--max_steps=2", "--report_to=none", "--resume_from_checkpoint=auto"]
+
+
+@pytest.mark.parametrize("adapter", [[], ["--lora_rank=2"]])
+def test_a_model_that_could_not_be_pushed_is_there_and_pushed_by_the_same_command(
+    words, adapter, hub, run_main, tmp_path
+):
+    hub.fails.add("upload_folder")
+    run = ["train.py", *words, *adapter, "--push_to_hub", "--hub_strategy=end"]
+    code, _, err = run_main(*run)
+    message = err[err.index("오류:") :]
+    assert code == 1 and "--push_to_hub" in message and "no upload_folder" in message, err
+    assert len(message.strip().splitlines()) == 2 and "예상하지" not in message
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    hub.fails.clear()
+    code, _, err = run_main(*run)
+    assert code == 0 and hub.uploaded == [("someone/out", str(tmp_path / "out"))], err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+
+
+def test_a_finished_model_is_pushed_where_that_is_asked_for_afterwards(words, hub, run_main):
+    assert run_main("train.py", *words)[0] == 0 and not hub.uploaded
+    code, _, err = run_main("train.py", *words, "--push_to_hub", "--hub_strategy=end")
+    assert code == 0 and len(hub.uploaded) == 1, err
+
+
+def test_a_hub_that_makes_no_repository_is_told_before_the_first_step(words, hub, run_main, tmp_path):
+    hub.fails.add("create_repo")
+    code, _, err = run_main("train.py", *words, "--push_to_hub")
+    message = err[err.index("오류:") :]
+    assert code == 1 and "no create_repo" in message and "예상하지" not in message
+    assert not list(tmp_path.glob("out/checkpoint-*"))
