@@ -194,8 +194,9 @@ def complete(trainer, checkpoint):
             if trainer.args.should_save:
                 remove_earlier_run(output_dir, keep=checkpoint)
         trainer.replaces_earlier_run = False
-    saved = trainer_state(output_dir)
-    whole = bool(saved) and saved["global_step"] == trainer_state(checkpoint)["global_step"]
+    saved, last = trainer_state(output_dir) or {}, trainer_state(checkpoint)
+    log = last.get("log_history", [])  # with its speeds no other run's, be it one of as many steps
+    whole = saved.get("global_step") == last["global_step"] and saved.get("log_history", [])[: len(log)] == log
     trainer.state = TrainerState.load_from_json(str((output_dir if whole else checkpoint) / STATE))
     due = not whole and (read_json(checkpoint / RESUME) or {}).get("evaluation_due")
     if due and trainer.eval_dataset is not None:

@@ -113,6 +113,21 @@ def test_what_a_run_saves_that_goes_back_to_an_earlier_checkpoint_is_the_newest(
     assert (out / "model.safetensors").read_bytes() == model
 
 
+def test_a_run_that_goes_back_and_ends_before_its_model_is_saved_leaves_it_to_the_next_one(
+    half, tmp_path, run_main, monkeypatch
+):
+    out, words = tmp_path / "out", [word for word in half if "=auto" not in word]
+    assert run_main(*words, "--save_steps=2", "--max_steps=5", "--overwrite_output_dir")[0] == 0
+    back = [f"--resume_from_checkpoint={out / 'checkpoint-2'}", "--lr_scheduler_type=constant", "--max_steps=5"]
+    with monkeypatch.context() as patched:
+        patched.setattr(KoreanTrainer, "save_whole_model", lambda _: 1 / 0)
+        assert run_main(*words, *back)[0] == 1
+    assert (out / "model.safetensors").read_bytes() != (out / "checkpoint-5" / "model.safetensors").read_bytes()
+    code, _, err = run_main(*half, *back[1:])
+    assert code == 0 and "이미 끝난 학습" in err, err
+    assert (out / "model.safetensors").read_bytes() == (out / "checkpoint-5" / "model.safetensors").read_bytes()
+
+
 def test_another_number_of_processes_is_refused_by_name(half, fork_script):
     for finished in fork_script(*half, ranks=2):
         assert finished.returncode == 1 and "프로세스의 수: 체크포인트는 1, 지금은 2" in finished.stderr, (
