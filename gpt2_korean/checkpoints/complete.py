@@ -40,10 +40,15 @@ def whole_checkpoints(folder):
     """
 
     def age(checkpoint):
-        started = (read_json(checkpoint / RESUME) or {}).get("started")
-        return started if isinstance(started, float) else 0, trainer_state(checkpoint)["global_step"]
+        return when_started(checkpoint), trainer_state(checkpoint)["global_step"]
 
     return sorted(filter(is_resumable, list_checkpoints(folder)), key=age)
+
+
+def when_started(checkpoint):
+    """When the run of a checkpoint began (s since 1970), 0 where its file does not tell."""
+    started = (read_json(checkpoint / RESUME) or {}).get("started")
+    return started if isinstance(started, float) else 0
 
 
 def step_of(checkpoint):

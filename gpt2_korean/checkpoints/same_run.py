@@ -7,7 +7,7 @@ import hashlib
 import time
 from pathlib import Path
 
-from gpt2_korean.checkpoints.complete import RESUME, WEIGHTS, read_json, whole_checkpoints
+from gpt2_korean.checkpoints.complete import RESUME, WEIGHTS, read_json, when_started, whole_checkpoints
 from gpt2_korean.messages import UserError, particle, say, warn
 from gpt2_korean.text.blocks import count_targets
 from gpt2_korean.text.tokens import fingerprint, vocabulary_of
@@ -74,8 +74,11 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
         _check_same_learning(checkpoint, saved["learning"], now["learning"])
     kept = ("tokenizer", "vocab_size", "plan", *OWN)
     # What goes back to before the newest is a run of its own: newer than all that it goes back from.
-    if Path(checkpoint) in whole_checkpoints(Path(checkpoint).parent)[-1:]:
+    newest = whole_checkpoints(Path(checkpoint).parent)[-1:]
+    if Path(checkpoint) in newest:
         kept = ("started", *kept)
+    elif newest:  # a clock may have been put back
+        now["started"] = max(now["started"], when_started(newest[0]) + 1)
     return {**now, **{name: saved.get(name) for name in kept}}
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -126,6 +128,15 @@ def test_a_run_that_goes_back_and_ends_before_its_model_is_saved_leaves_it_to_th
     code, _, err = run_main(*half, *back[1:])
     assert code == 0 and "이미 끝난 학습" in err, err
     assert (out / "model.safetensors").read_bytes() == (out / "checkpoint-5" / "model.safetensors").read_bytes()
+
+
+def test_what_goes_back_is_the_newest_though_the_clock_was_put_back_too(half, tmp_path, run_main, monkeypatch):
+    out, words = tmp_path / "out", [word for word in half if "=auto" not in word]
+    assert run_main(*words, "--save_steps=2", "--overwrite_output_dir")[0] == 0
+    back, now = [f"--resume_from_checkpoint={out / 'checkpoint-4'}", "--max_steps=5"], time.time
+    monkeypatch.setattr("gpt2_korean.checkpoints.same_run.time", SimpleNamespace(time=lambda: now() - 86400))
+    assert run_main(*words, *back, "--save_total_limit=1")[0] == 0
+    assert [path.name for path in out.glob("checkpoint-*")] == ["checkpoint-5"]
 
 
 def test_another_number_of_processes_is_refused_by_name(half, fork_script):
