@@ -16,6 +16,7 @@ from torch import OutOfMemoryError, bfloat16, distributed, float16
 from torch.nn.utils import get_total_norm
 from torch.optim import AdamW
 from transformers import Trainer
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, speed_metrics
 from transformers.utils import logging
 
@@ -315,6 +316,11 @@ class KoreanTrainer(Trainer):
         finally:
             logging.set_verbosity(verbosity)
         self.state.compute_steps(self.args, max_steps)
+        # Early stopping may be asked for only now, without which a checkpoint's state has no place for it, or no more.
+        callbacks = [*self.callback_handler.callbacks, self.control]
+        now = {type(each).__name__: each.state() for each in callbacks if isinstance(each, ExportableState)}
+        before = self.state.stateful_callbacks
+        self.state.stateful_callbacks = {name: before.get(name, state) for name, state in now.items()}
         return begun
 
     def _load_optimizer_and_scheduler(self, checkpoint):

@@ -95,6 +95,18 @@ def test_stopped_and_resumed_it_ends_at_the_same_step_with_the_same_model(
     assert same_weights(tmp_path / "out", tmp_path / "unbroken")
 
 
+def test_a_run_that_goes_on_ends_early_where_that_is_asked_for_only_then(run_words, tmp_path, run_main):
+    out = tmp_path / "out"
+    assert run_main(*run_words, "--max_steps=9")[0] == 0
+    code, _, err = run_main(*run_words, "--early_stopping_patience=2")
+    assert code == 0 and "일찍 마칩니다" in err, err
+    assert (last := max(bits(out))) < 60
+    # One without it has nothing to count, so that what it learnt is no reason to be finished at once.
+    assert run_main(*run_words, f"--max_steps={last + 3}")[0] == 0
+    code, _, err = run_main(*run_words, "--early_stopping_patience=2")
+    assert code == 0 and max(bits(out)) > last + 3, err
+
+
 def test_the_best_of_a_finished_run_is_left_where_it_is_asked_for_afterwards(run_words, tmp_path, run_main):
     run, out = [*run_words, "--save_steps=3"], tmp_path / "out"
     assert run_main(*run)[0] == 0
