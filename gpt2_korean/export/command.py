@@ -14,6 +14,7 @@ from gpt2_korean.export.vocabulary import CONTROL, read_vocabulary, refusal
 from gpt2_korean.messages import UsageError, UserError, particle, print_once, say, warn
 from gpt2_korean.model.gpt2 import TANH_GELU, is_gpt2
 from gpt2_korean.text.chat_prompt import find_chat
+from gpt2_korean.text.chat_template import template_errors
 from gpt2_korean.windows import join_command
 
 SUFFIX = ".gguf"
@@ -160,13 +161,10 @@ def choose_turns(tokenizer, vocabulary, prompts):
 
 def renderer(tokenizer):
     """`render(turns, opens_answer)` → the text that a tokenizer's chat template writes; raises UserError."""
-    from jinja2 import TemplateError
 
     def render(turns, opens_answer):
-        try:
+        with template_errors(str):
             return tokenizer.apply_chat_template(turns, add_generation_prompt=opens_answer, tokenize=False)
-        except (TemplateError, TypeError, ValueError) as error:
-            raise UserError(str(error)) from None
 
     return render
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from gpt2_korean.messages import UserError
-from gpt2_korean.text.chat_template import LEAD, encode_turns, has_our_template
+from gpt2_korean.text.chat_template import LEAD, encode_turns, has_our_template, template_errors
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,5 @@ def _end_of_turn(tokenizer):
 
 
 def _render(tokenizer, turns, **keywords):
-    from jinja2 import TemplateError
-
-    try:
+    with template_errors(lambda error: f"모델의 대화 양식(chat_template)이 이 대화를 받지 않습니다: {error}"):
         return tokenizer.apply_chat_template(turns, **keywords)
-    except (TemplateError, TypeError, ValueError) as error:  # no system turn, say, or no name of a special token
-        raise UserError(f"모델의 대화 양식(chat_template)이 이 대화를 받지 않습니다: {error}") from None

@@ -4,6 +4,7 @@ Ours costs a token a turn. Its marks are special tokens, which no text can give:
 """
 
 import re
+from contextlib import contextmanager
 from functools import partial
 
 from gpt2_korean.messages import UserError
@@ -175,17 +176,30 @@ def _encode_by_template(turns, tokenizer, opens_answer):
 
 def _render(tokenizer, turns, opens_answer, **keywords):
     """What apply_chat_template makes of `turns`: ids, of people's words as text, if `keywords` do not say else."""
-    from jinja2 import TemplateError
-
     as_ids = {"return_dict": False, "sanitize_control_tokens": not keywords, "tokenizer_kwargs": {"verbose": False}}
-    try:
+    roles = ", ".join(turn["role"] for turn in turns)
+    way_on = "그런 대화를 빼거나 고치세요"
+    with template_errors(
+        lambda error: (
+            f"모델의 대화 양식(chat_template)으로 쓸 수 없는 대화가 있습니다({error}; 차례: {roles}). {way_on}."
+        )
+    ):
         return tokenizer.apply_chat_template(turns, add_generation_prompt=opens_answer, **{**as_ids, **keywords})
-    except (TemplateError, TypeError, ValueError) as error:
-        roles = ", ".join(turn["role"] for turn in turns)
-        raise UserError(
-            f"모델의 대화 양식(chat_template)으로 쓸 수 없는 대화가 있습니다({error}; 차례: {roles}). 그런 대화를 "
-            "빼거나 고치세요."
-        ) from None
+
+
+@contextmanager
+def template_errors(refusal):
+    """Turn what a model's own template raises into a UserError; refusal: the error → what a user reads of a
+    conversation that it does not take."""
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    try:
+        yield
+    except TemplateSyntaxError as error:
+        broken = f"모델의 대화 양식(chat_template)이 {error.lineno}번째 줄에서 문법에 맞지 않습니다"
+        raise UserError(f"{broken}({error.message}). 양식을 고치거나 원래의 것을 두세요.") from None
+    except (TemplateError, TypeError, ValueError) as error:  # no system turn, say, or no name of a special token
+        raise UserError(refusal(error)) from None
 
 
 def _common_length(one, other):

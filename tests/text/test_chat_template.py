@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from gpt2_korean.messages import UserError
+from gpt2_korean.text.chat_prompt import find_chat
 from gpt2_korean.text.chat_template import (
     CHAT_TEMPLATE,
     MARKS,
@@ -159,6 +160,14 @@ def test_a_template_of_another_maker_writes_as_it_does_and_its_answers_are_told(
         end = foreign.eos_token if foreign.chat_template == BLANKS else "<|im_end|>"
         answers = [turn["content"] + end for turn in turns if turn["role"] == "assistant"]
         assert told.replace("\n", "").replace(" ", "") == "".join(answers).replace("\n", "").replace(" ", "")
+
+
+def test_a_template_that_is_broken_is_blamed_itself_and_not_the_conversations(foreign, conversation):
+    foreign.chat_template += "\n{% if"
+    line = len(foreign.chat_template.splitlines())
+    for read in (lambda: encode_turns(conversation(), foreign), lambda: find_chat(foreign, foreign.eos_token_id)):
+        with pytest.raises(UserError, match=f"{line}번째 줄에서 문법에 맞지 않습니다"):
+            read()
 
 
 def test_conversations_are_tokenised_anew_by_another_template_of_the_same_vocabulary(foreign, conversation):
