@@ -25,11 +25,7 @@ def delimited_rows(path, encoding, delimiter, skip_bad_rows=False, tell=warn):
     with open_lines(path, encoding) as lines:
         records = _records(iter(lines), delimiter)
         columns = next(records, (1, [], False))[1]
-        repeated = [name for name in dict.fromkeys(columns) if name and columns.count(name) > 1]
-        if repeated:
-            raise UserError(
-                f"{path}: 이름이 같은 열이 여럿입니다: {', '.join(repeated)}. 첫 줄의 이름을 서로 다르게 고치세요."
-            )
+        check_names(path, [name for name in columns if name], "첫 줄의 이름을 서로 다르게 고치세요")
         for number, fields, rows_alone in records:
             place = f"{number}번째 줄"
             if rows_alone:
@@ -53,6 +49,13 @@ def delimited_rows(path, encoding, delimiter, skip_bad_rows=False, tell=warn):
             f"이런 행이 모두 {wrong:,}개 있습니다.\n"
             "구분자나 따옴표가 든 글은 따옴표로 묶어 다시 저장하거나, --skip_bad_rows로 이런 행을 건너뛰세요."
         )
+
+
+def check_names(path, names, way_on):
+    """Raise UserError where columns share one of `names`: a row, a dict, would have the last of them alone."""
+    repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if repeated:
+        raise UserError(f"{path}: 이름이 같은 열이 여럿입니다: {', '.join(repeated)}. {way_on}.")
 
 
 def _records(lines, delimiter):

@@ -44,12 +44,13 @@ def find_texts(options):
     """
     train = find_files(options.dataset_path) if options.dataset_path else None
     held_out = find_files(options.validation_file, "--validation_file") if options.validation_file else None
-    _check_columns(options, {file_format(file) for file in [*(train or ()), *(held_out or ())]})
+    every = [*(train or ()), *(held_out or ())]
+    _check_columns(options, {file_format(file) for file in every})
     render = row_renderer(**_columns(options))
     for files in filter(None, (train, held_out)):
         if not any(file.stat().st_size for file in files):
             raise UserError(f"{name_some(files)}: {NO_TEXT}")
-    for file in [*(train or ()), *(held_out or ())][:LOOKED_AT]:
+    for file in every[:LOOKED_AT]:
         check_first_row(file, options.encoding, render, options.skip_bad_rows)
     return Texts(train, held_out)
 

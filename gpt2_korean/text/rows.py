@@ -6,7 +6,7 @@ import math
 import zlib
 
 from gpt2_korean.messages import UserError, warn
-from gpt2_korean.text.delimited import delimited_rows
+from gpt2_korean.text.delimited import check_names, delimited_rows
 from gpt2_korean.text.opening import OPENERS, file_format, open_lines
 
 BEGINNING = 1 << 20  # characters that tell what a JSON file is
@@ -105,12 +105,7 @@ def _parquet_rows(path):
     try:
         with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
             table = pyarrow.parquet.ParquetFile(file)
-            names = table.schema_arrow.names
-            repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-            if repeated:  # of which a row would have the last alone
-                raise UserError(
-                    f"{path}: 이름이 같은 열이 여럿입니다: {', '.join(repeated)}. 이름을 서로 다르게 다시 저장하세요."
-                )
+            check_names(path, table.schema_arrow.names, "이름을 서로 다르게 다시 저장하세요")
             for batch in table.iter_batches(batch_size=1000):
                 for row in batch.to_pylist():
                     number += 1

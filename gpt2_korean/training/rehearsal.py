@@ -6,6 +6,7 @@ a number that the data loader refuses: Trainer meets them when it begins to trai
 
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -33,9 +34,7 @@ def rehearse(build, given, passed_on):
     build: build_arguments of `given`, what TrainingArguments takes by name.
     """
     passed_on = [name for name in passed_on if name not in HARMLESS]
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what it warns of is said when it is meant
-    try:
+    with without_warnings():  # what it warns of is said when it is meant
         error = _failure(build, given) if passed_on else None
         if error is None:
             return
@@ -47,10 +46,19 @@ def rehearse(build, given, passed_on):
             guilty = [name for name in passed_on if name in describe(error)]
             if not guilty:
                 return
-    finally:
-        logging.set_verbosity(verbosity)
     words = ", ".join(f"--{name}={given[name]}" for name in guilty or passed_on)
     raise UsageError(f"{words}: 이대로는 학습할 수 없습니다({describe(error)}).\n값을 바꾸거나 플래그를 빼세요.")
+
+
+@contextmanager
+def without_warnings():
+    """Have transformers tell of errors alone."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def check_reports(arguments):

@@ -201,13 +201,15 @@ def complete(trainer, checkpoint):
     due = not whole and (read_json(checkpoint / RESUME) or {}).get("evaluation_due")
     if due and trainer.eval_dataset is not None:
         trainer.take_up_evaluation(evaluate(trainer))
-    if whole and step_of_model(output_dir) not in (None, trainer.state.global_step):
+    left = step_of_model(output_dir)
+    if whole and left not in (None, trainer.state.global_step):
         trainer.args.load_best_model_at_end = True  # which is what that run left, and is told of
     trainer.load_best()
     trainer.load_average(checkpoint)
     take_average(trainer)
-    whole = whole and not (trainer.holds_best and step_of_model(output_dir) not in (None, trainer.model_step()))
-    whole = whole and not trainer.args.push_to_hub  # which may have failed, or is asked for only now
+    is_replaced = trainer.holds_best and left not in (None, trainer.model_step())
+    # A push may have failed, or is asked for only now.
+    whole = whole and not is_replaced and not trainer.args.push_to_hub
     if whole and has_ended(output_dir):
         return
     trainer.note_progress()

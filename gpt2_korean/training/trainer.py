@@ -18,7 +18,6 @@ from torch.optim import AdamW
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, speed_metrics
-from transformers.utils import logging
 
 from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.checkpoints.complete import ADAPTER, AVERAGE, RESUME, STATE, read_json
@@ -36,7 +35,7 @@ from gpt2_korean.training.average import AverageWeights
 from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics, leave_evaluation
 from gpt2_korean.training.model_card import write_card
 from gpt2_korean.training.muon import MuonWithAdamW, layer_matrices
-from gpt2_korean.training.rehearsal import describe
+from gpt2_korean.training.rehearsal import describe, without_warnings
 from gpt2_korean.training.samples import own_prompts, write_samples
 from gpt2_korean.training.stopping import ignore_in_worker
 
@@ -309,12 +308,8 @@ class KoreanTrainer(Trainer):
 
     def _init_training_state(self, max_steps, *rest):
         """Trainer's own, which would save, evaluate and log as often as the checkpoint's run did, not as asked now."""
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # of that it warns, and of a best checkpoint that go_on finds where it is now
-        try:
+        with without_warnings():  # of that, and of a best checkpoint that go_on finds where it is now
             begun = super()._init_training_state(max_steps, *rest)
-        finally:
-            logging.set_verbosity(verbosity)
         self.state.compute_steps(self.args, max_steps)
         # Early stopping may be asked for only now, without which a checkpoint's state has no place for it, or no more.
         callbacks = [*self.callback_handler.callbacks, self.control]
