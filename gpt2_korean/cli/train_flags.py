@@ -33,6 +33,7 @@ from gpt2_korean.messages import particle
 from gpt2_korean.text.files import COLUMN
 
 BY_PLAN = "어휘나 모델을 새로 배울 때는 글에 맞추어 고름"  # see training/plan.py
+RATE_BY_PLAN = "어휘나 모델을 새로 배울 때, 그렇게 배운 모델을 더 가르칠 때는 글에 맞추어 고름"
 
 
 def train_parser():
@@ -182,14 +183,14 @@ def train_parser():
     add_flag(training, "--num_train_epochs", number(above=0), "전체 글을 반복할 횟수(에폭)", 3)
     add_flag(training, "--max_steps", most_steps, "학습할 스텝 수. 1 이상이면 --num_train_epochs보다 우선합니다", -1)
     rate = number(above=0, maximum=1000)
-    add_flag(training, "--learning_rate", rate, f"최대 학습률. {BY_PLAN}. 그 밖의 LoRA는 5e-4", 5e-5)
+    add_flag(training, "--learning_rate", rate, f"최대 학습률. {RATE_BY_PLAN}. 그 밖의 LoRA는 5e-4", 5e-5)
     add_flag(
         training,
         "--embedding_learning_rate",
         rate,
         "임베딩만의 최대 학습률 (기본값: 새 어휘는 글의 양에 따라 0.0006~0.002, 아니면 --learning_rate와 같음)",
     )
-    warmup_help = f"학습률을 0에서 최댓값까지 올리는 스텝 수(워밍업). 1보다 작으면 전체의 비율. {BY_PLAN}"
+    warmup_help = f"학습률을 0에서 최댓값까지 올리는 스텝 수(워밍업). 1보다 작으면 전체의 비율. {RATE_BY_PLAN}"
     add_flag(training, "--warmup_steps", steps(number(0)), warmup_help, 0)
     add_flag(training, "--weight_decay", number(0), f"가중치 감쇠. {BY_PLAN}", 0.0)
     dropout_help = (

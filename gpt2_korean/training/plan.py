@@ -1,11 +1,13 @@
 """What a run takes where nobody said: by how much text there is, how often it is read, and how wide the model is.
 
-The rule is for what is learnt anew, a vocabulary or a whole model. What goes on learning with its own vocabulary keeps
-the usual defaults, but for an adapter's learning rate. A flag that is given is obeyed. How long a run is, is for its
-user to say. The figures are those of benchmarks/RESULTS.md.
+The rule is for what is learnt anew, a vocabulary or a whole model; what was so learnt here and is taught more takes its
+learning rate and warm-up. A model that others taught keeps the usual defaults, but for an adapter's learning rate. A
+flag that is given is obeyed. How long a run is, is for its user to say. The figures are those of benchmarks/RESULTS.md.
 """
 
-from gpt2_korean.checkpoints.complete import RESUME, read_json
+from pathlib import Path
+
+from gpt2_korean.checkpoints.complete import RECORD, RESUME, read_json
 from gpt2_korean.checkpoints.same_run import OWN
 from gpt2_korean.model.embeddings import NEW_EMBEDDINGS
 from gpt2_korean.model.gpt2 import is_gpt2
@@ -20,38 +22,49 @@ MUON_EPOCHS = 8
 RATES = {MUON: (1.0, 0.6, 2e-3), "adamw": (0.5, 0.3, 1e-3)}
 # An adapter's, seldom and often: the same for any width of the model and rank of the adapter (benchmarks/RESULTS.md).
 ADAPTER_RATES = {MUON: (3e-3, 3e-3), "adamw": (3e-3, 1.8e-3)}
-# Where the model keeps its vocabulary: ten times the usual default ("LoRA Without Regret", Schulman et al. 2025).
+# Of a model that others taught: ten times the usual default ("LoRA Without Regret", Schulman et al. 2025).
 ADAPTER_RATE = 5e-4
 # Muon's work is the same for any number of tokens: so many of them a step, for each of the width, make it pay.
 MUON_TOKENS = 4
 WARM_UP = 0.1  # of the run; runs of a few hundred steps need so much (benchmarks/RESULTS.md)
 # The rate of new embeddings is for so many characters; of fewer it falls with their square root, down to the least.
 CHARACTERS, LEAST_RATE = 24_000_000, 6e-4
+TAUGHT_HERE = "train.py가 어휘를 가르친 모델이므로"
 
 
 def propose(
-    characters, epochs, width, tokens_per_step, new_vocabulary, from_scratch, settled, uses_muon=False, adapter=False
+    characters,
+    epochs,
+    width,
+    tokens_per_step,
+    new_vocabulary,
+    from_scratch,
+    settled,
+    uses_muon=False,
+    adapter=False,
+    taught_here=False,
 ):
     """Flag → `(value, why)` for what is not among the `settled` flags; why: a few words that a user reads.
 
     characters: of the text, None for a stream, whose epochs are 0. new_vocabulary: whether the model is carried over
     to one. from_scratch: whether all of the model is new. uses_muon: whether --optim=muon was given. adapter: whether
-    there is LoRA.
+    there is LoRA. taught_here: whether the model has its vocabulary from an earlier run of train.py.
     """
-    if not (new_vocabulary or from_scratch):
+    is_new = new_vocabulary or from_scratch
+    if not (is_new or taught_here):
         learns_little = adapter and "learning_rate" not in settled
         return {"learning_rate": (ADAPTER_RATE, "어댑터이므로")} if learns_little else {}
-    anew = "어휘가 새것이므로" if new_vocabulary else "처음부터 배우므로"
+    anew = "어휘가 새것이므로" if new_vocabulary else "처음부터 배우므로" if from_scratch else TAUGHT_HERE
     reading = f"글을 {epochs:.3g}번 읽으므로" if epochs else "스트리밍이므로"
     often, open_to_muon = epochs > OFTEN, not {"optim", "learning_rate"} & set(settled)
-    chooses_muon = open_to_muon and epochs <= MUON_EPOCHS and tokens_per_step >= MUON_TOKENS * width
+    chooses_muon = is_new and open_to_muon and epochs <= MUON_EPOCHS and tokens_per_step >= MUON_TOKENS * width
     optimizer = MUON if uses_muon or chooses_muon else "adamw"
     *by_width, most = RATES[optimizer]
     rate = ADAPTER_RATES[optimizer][often] if adapter else _rounded(min(most, by_width[often] / width))
     plan = {"learning_rate": (rate, anew), "warmup_steps": (WARM_UP, anew)}
     if chooses_muon:
         plan = {"optim": (MUON, anew), **plan}
-    if not often:
+    if is_new and not often:
         plan |= {"weight_decay": (0.3, reading), "dropout": (0.0, reading)}
     elif new_vocabulary:
         plan["weight_decay"] = 1.0, reading
@@ -70,9 +83,11 @@ def settle_plan(start, blocks, learning, arguments, config, new_vocabulary, lora
     """Set in `arguments` (TrainingArguments) what the flags leave open; returns what these do not know.
 
     start: a Start; what goes on from a checkpoint keeps that one's plan. blocks: Blocks. learning: LearningOptions.
-    config: the model's. What is returned has the names of OWN, None for what is left to the model or the checkpoint.
+    config: the model's. What is returned has the names of OWN, None for what is left to the model or the checkpoint,
+    the "plan" and whether the model is "taught_here".
     """
     settled = learning.chosen | _impossible(arguments, config)
+    taught_here = new_vocabulary or start.from_scratch or _is_taught_here(start.source)
     if start.checkpoint is None:
         plan = propose(
             blocks.train_characters,
@@ -84,6 +99,7 @@ def settle_plan(start, blocks, learning, arguments, config, new_vocabulary, lora
             settled,
             arguments.uses_muon,
             lora_rank > 0,
+            taught_here,
         )
         if "embedding_learning_rate" in plan and "learning_rate" not in plan:
             rate, why = plan["embedding_learning_rate"]
@@ -94,7 +110,14 @@ def settle_plan(start, blocks, learning, arguments, config, new_vocabulary, lora
     for name in open_values.keys() - OWN.keys():
         _set(arguments, name, open_values[name])
     own = {name: getattr(learning, name) for name in OWN}
-    return {**own, **{name: open_values[name] for name in open_values.keys() & own.keys()}, "plan": plan}
+    own |= {name: open_values[name] for name in open_values.keys() & own.keys()}
+    return {**own, "plan": plan, "taught_here": taught_here}
+
+
+def _is_taught_here(source):
+    """Whether a model's folder, or a checkpoint, says that its vocabulary is of an earlier run of train.py."""
+    of_model = (read_json(Path(source) / RECORD) or {}).get("provenance") or {}
+    return bool((of_model or read_json(Path(source) / RESUME) or {}).get("taught_here"))
 
 
 def count_epochs(blocks, arguments):

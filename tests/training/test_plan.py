@@ -30,6 +30,15 @@ def test_what_goes_on_with_its_own_vocabulary_keeps_the_defaults_but_for_an_adap
     assert values_of(new=False, adapter=True, settled={"learning_rate"}) == {}
 
 
+def test_what_was_taught_its_vocabulary_here_learns_on_at_the_rate_of_what_is_new():
+    for case in ({}, {"epochs": 60}, {"width": 256}, {"uses_muon": True}, {"adapter": True}):
+        case = {"settled": {"optim"}, **case}
+        anew, on = values_of(**case), values_of(new=False, taught_here=True, **case)
+        assert on == {name: anew[name] for name in ("learning_rate", "warmup_steps")}
+    assert "optim" not in values_of(new=False, taught_here=True)
+    assert values_of(new=False, taught_here=True, settled={"learning_rate", "warmup_steps"}) == {}
+
+
 def test_a_text_read_seldom_is_learnt_fast_and_one_read_often_is_not_learnt_by_heart():
     seldom, often = values_of(epochs=plan.OFTEN), values_of(epochs=plan.OFTEN + 0.1)
     assert (seldom["optim"], seldom["dropout"], seldom["weight_decay"]) == ("muon", 0.0, 0.3)
@@ -107,7 +116,7 @@ def settle(words=(), characters=1000, new=True, lora_rank=0, **machine):
     arguments = SimpleNamespace(
         **{**given, "num_train_epochs": 60, "learning_rate": 5e-5, "weight_decay": 0.0} | machine
     )
-    start = SimpleNamespace(checkpoint=None, from_scratch=False)
+    start = SimpleNamespace(checkpoint=None, from_scratch=False, source="somebody/gpt2")
     blocks = SimpleNamespace(train_characters=characters, size=32)
     return arguments, plan.settle_plan(start, blocks, learning, arguments, tiny_gpt2(300).config, new, lora_rank)
 
@@ -177,6 +186,25 @@ def test_a_run_takes_its_plan_and_one_that_goes_on_keeps_it_whatever_the_rule_sa
         code, _, err = run_main(*run, other)
         assert code == 1 and told in err, err
     assert run_main(*run, "--weight_decay=0.3", "--dropout=0")[0] == 0
+
+
+def test_a_model_of_an_earlier_run_is_taught_at_the_rates_of_the_plan_and_another_is_not(
+    train_words, byte_tokenizer, tmp_path, run_main
+):
+    common = ["train.py", *train_words, "--do_train", "--max_steps=2", "--save_steps=1", "--report_to=none"]
+    taught, told = tmp_path / "taught", "--warmup_steps=0.1 (train.py가 어휘를 가르친 모델이므로)"
+    assert run_main(*common, "--model_type=scratch-mini", f"--output_dir={taught}", "--learning_rate=1e-3")[0] == 0
+    for number, model in enumerate((taught, taught / "checkpoint-1", tmp_path / "again0")):
+        code, _, err = run_main(*common, f"--model_type={model}", f"--output_dir={tmp_path / f'again{number}'}")
+        assert code == 0 and f"--learning_rate=0.001 {told}" in err, err
+    goes_on = f"--output_dir={tmp_path / 'again0'}", "--resume_from_checkpoint=auto"
+    code, _, err = run_main(*common, f"--model_type={taught}", "--max_steps=3", *goes_on)
+    assert code == 0 and f"--learning_rate=0.001 {told}" in err, err
+    other = save_tiny_gpt2(tmp_path / "other", byte_tokenizer)
+    for number, model in enumerate((other, tmp_path / "other-again0")):
+        words = f"--model_type={model}", "--tokenizer=original", f"--output_dir={tmp_path / f'other-again{number}'}"
+        code, _, err = run_main(*common, *words)
+        assert code == 0 and "자동으로 고른 값" not in err, err
 
 
 def test_dropout_is_of_all_of_a_gpt2_and_goes_with_a_resumed_adapter(train_words, byte_tokenizer, tmp_path, run_main):
