@@ -82,15 +82,15 @@ def saved_embeddings(model, weights):
 
 
 def splits_tied_embeddings(model):
-    """Whether an adapter stands on the input embeddings alone of a `model` whose output ones are the same.
+    """Whether an adapter stands on the input or the output embeddings of a `model` in which they are the same.
 
-    Merged into them it would change both.
+    Merged into them it would change both, also where the other ones have an adapter of their own.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     tied = model.config.tie_word_embeddings and outputs is not None
-    return tied and isinstance(inputs, BaseTunerLayer) and not isinstance(outputs, BaseTunerLayer)
+    return tied and any(isinstance(layer, BaseTunerLayer) for layer in (inputs, outputs))
 
 
 def merge(model):

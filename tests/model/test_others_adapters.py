@@ -86,6 +86,8 @@ def test_an_adapter_in_a_pickle_is_the_same(tiny_model_folder, tmp_path):
     [
         (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4), "PROMPT_TUNING"),
         (LoraConfig(**LORA, target_modules=["c_attn", "wte"]), "함께 쓰는 임베딩"),
+        (LoraConfig(**LORA, target_modules=["c_attn", "lm_head"]), "함께 쓰는 임베딩"),
+        (LoraConfig(**LORA, target_modules=["wte", "lm_head"]), "함께 쓰는 임베딩"),
     ],
 )
 def test_what_cannot_be_merged_is_refused_by_name(config, named, tiny_model_folder, tmp_path):
