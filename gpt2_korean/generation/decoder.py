@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gpt2_korean.model.gpt2 import context_length, weight_shapes
+from gpt2_korean.model.gpt2 import context_length, ties_head, weight_shapes
 from gpt2_korean.speed import linear
 
 # A captured step reads a fixed length of the cache, and is captured anew once that is used up. PyTorch's
@@ -61,7 +61,7 @@ class GPT2Decoder:
         self.cache_bytes = 2 * config["n_layer"] * config["n_embd"] * dtype.itemsize  # of a token
         self.captures, self.warm = captures, False  # warm: whether a step has been run
         self.cache = self.recording = None  # recording: loop.py's, of steps over this cache
-        self.heads = config["n_head"]
+        self.heads, tied = config["n_head"], ties_head(tensors)
         self.tokens, self.positions = self._align(take("wte.weight")), take("wpe.weight")
         activation = config.get("activation_function", "gelu_new")
         self.layers = [
@@ -73,9 +73,7 @@ class GPT2Decoder:
             )
             for index in range(config["n_layer"])
         ]
-        head = tensors.pop("lm_head.weight", None)
-        tied = head is None or config.get("tie_word_embeddings", True)
-        head = self.tokens if tied else self._align(head.detach().to(device).to(dtype))
+        head = self.tokens if tied else self._align(take("lm_head.weight"))
         self.head = make_linear(head, None, take_norm("ln_f"))
 
     def _align(self, embeddings):

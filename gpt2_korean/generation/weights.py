@@ -7,7 +7,7 @@ import mmap
 import torch
 
 from gpt2_korean.model.files import check_numbers, check_sizes, damaged, weight_files
-from gpt2_korean.model.gpt2 import weight_shapes
+from gpt2_korean.model.gpt2 import ties_head, weight_shapes
 from gpt2_korean.speed import quantized
 from gpt2_korean.windows import WINDOWS
 
@@ -58,7 +58,7 @@ def quantize_weights(tensors, config, quantize):
 def named(tensors, config):
     """The weights alone, named as weight_shapes does and `lm_head.weight` where it is another than the embeddings."""
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
-    head = () if config.get("tie_word_embeddings", True) else ("lm_head.weight",)
+    head = () if ties_head(tensors) else ("lm_head.weight",)
     return {name: tensors[name] for name in (*weight_shapes(config), *head) if name in tensors}
 
 

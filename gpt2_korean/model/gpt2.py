@@ -82,3 +82,13 @@ def weight_shapes(config):
     for norm in norms:
         shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
     return shapes
+
+
+def ties_head(tensors):
+    """Whether the output embeddings are the input ones among weights, name → tensor, with or without `transformer.`.
+
+    Where both are there and differ, both are used, as transformers does, whatever tie_word_embeddings says: a config
+    is kept as it was when a head of its own has been learnt or merged.
+    """
+    head, rows = tensors.get("lm_head.weight"), tensors.get("wte.weight", tensors.get("transformer.wte.weight"))
+    return head is None or (rows is not None and head.dtype == rows.dtype and head.equal(rows))

@@ -97,6 +97,9 @@ def _load_whole(source, dtype, flag, access):
             f"{flag}={source}: 뒤에 오는 글도 보고 배우는 모델(BERT 등)이라 글을 이어 쓰지 못합니다. "
             "GPT-2처럼 앞의 글만 보는 모델을 주세요."
         )
+    rows = model.get_input_embeddings().weight
+    if getattr(model.get_output_embeddings(), "weight", rows) is not rows:
+        model.config.tie_word_embeddings = False  # else adding rows, and other programs, would make them one
     agree_on_ends(model, tokenizer, find_answer_end(tokenizer))
     return model, tokenizer
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import tiny_gpt2
+from conftest import save_tiny_gpt2, tiny_gpt2
 
 import gpt2_korean.speed
 from gpt2_korean.generation import load as loading
@@ -16,6 +16,7 @@ from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.messages import UserError
 from gpt2_korean.model.gpt2 import is_supported
+from gpt2_korean.model.load import load_pretrained
 from gpt2_korean.speed import linear
 
 CPU = torch.device("cpu")
@@ -45,6 +46,20 @@ def test_weights_are_read_as_transformers_reads_them(tmp_path, byte_tokenizer):
             expected = model(torch.tensor([[5, 6, 7]])).logits[:, -1]
         assert not isinstance(read_model(folder, CPU, torch.float32).decoder, LibraryDecoder)
         torch.testing.assert_close(logits_of(folder), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_of_its_own_is_used_and_kept_whatever_the_config_says(tmp_path, byte_tokenizer):
+    folder = save_tiny_gpt2(tmp_path / "model", byte_tokenizer, tie_word_embeddings=False)
+    expected = logits_of(folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}), "utf-8")
+    assert logits_of(folder).equal(expected)
+    model, _ = load_pretrained(folder, torch.float32)
+    model.resize_token_embeddings(len(byte_tokenizer) + 3, mean_resizing=False)
+    model.save_pretrained(tmp_path / "trained")
+    byte_tokenizer.save_pretrained(tmp_path / "trained")
+    assert json.loads((tmp_path / "trained" / "config.json").read_text("utf-8"))["tie_word_embeddings"] is False
+    torch.testing.assert_close(logits_of(tmp_path / "trained")[:, : len(byte_tokenizer)], expected)
 
 
 def test_the_hubs_gpt2_names_its_weights_without_a_prefix(tiny_model_folder, tmp_path):
