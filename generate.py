@@ -40,6 +40,8 @@ def main(argv=None):
 
     # OpenMP reads it when torch is imported: threads that wait awake take the processor from all others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenVINO does without it where it is not installed: each import of OpenVINO would be told to Google Analytics.
+    sys.modules.setdefault("openvino_telemetry", None)
     from gpt2_korean.generation.driver import wake_driver
     from gpt2_korean.generation.kept import begin_reading
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -178,6 +179,21 @@ def test_where_nothing_can_be_kept_it_is_said_and_written(folder, kept, capsys):
     kept.parent.write_text("a file in the folder's place", "utf-8")
     logits_of(folder)
     assert "간직하지 못해" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quantize", [(), ("--quantize=int8",)])
+def test_that_somebody_writes_is_told_to_nobody(folder, run_script, tmp_path, monkeypatch, quantize):
+    pytest.importorskip("openvino_telemetry")
+    monkeypatch.delenv("CI", raising=False)  # there it tells nothing
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0)
+        environment = {"HOME": str(tmp_path), "https_proxy": f"http://127.0.0.1:{proxy.getsockname()[1]}"}
+        words = (f"--model_name_or_path={folder}", "--prompt=오늘", "--length=2", *quantize)
+        done = run_script("generate.py", *words, env=environment)
+        assert done.returncode == 0, done.stderr
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+    assert not (tmp_path / "intel").exists()
 
 
 @pytest.mark.parametrize("flag", ["--quantize=int8", "--quantize=int4", "--engine=openvino"])
