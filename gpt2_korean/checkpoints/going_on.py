@@ -41,9 +41,9 @@ def _is_corpus(value):
 
 
 def _is_learning(value):
-    """As same_run.py compares it: all numbers but the optimizer's name, and how many blocks are a step."""
+    """As same_run.py compares it: numbers but for names and a schedule's own, and how many blocks are a step."""
     whole = isinstance(value, dict) and all(_is_whole(value.get(name, 1)) for name in ("batch_size", "accumulation"))
-    return whole and all(isinstance(each, str) or _is_number(each) for each in value.values())
+    return whole and all(isinstance(each, str | dict) or _is_number(each) for each in value.values())
 
 
 def _is_plan(value):

@@ -89,6 +89,13 @@ def test_what_is_another_from_here_on_is_said(half, run_main, flags, named):
     assert code == 0 and len(lines) == bool(flags) and all(word in lines[0] for word in named), err
 
 
+def test_a_run_goes_on_with_its_schedules_own_numbers(half, run_main):
+    words = [*half, "--lr_scheduler_type=cosine_with_min_lr", '--lr_scheduler_kwargs={"min_lr": 1e-6}']
+    assert run_main(*words)[0] == 0
+    code, _, err = run_main(*words, "--max_steps=12")
+    assert code == 0 and "[12/12]" in err and "다른 값으로" not in err, err
+
+
 def test_a_run_that_goes_on_saves_evaluates_and_logs_as_often_as_it_is_told_now(half, small_corpus, tmp_path, run_main):
     evaluated = ["--do_eval", f"--validation_file={small_corpus}", "--eval_steps=2"]
     code, _, err = run_main(*half, "--max_steps=12", "--save_steps=0.25", "--logging_steps=5", *evaluated)
