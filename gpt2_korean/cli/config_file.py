@@ -1,6 +1,7 @@
 """A `--config` file, YAML or JSON → the words that a command line would have."""
 
 import json
+import re
 from pathlib import Path
 
 from gpt2_korean.cli.parser import spell_flag
@@ -74,7 +75,12 @@ def _read_yaml(content):
     """The words as they stand there: what YAML makes of `11:30` or `no` is not what the command line does."""
     import yaml
 
-    loader = yaml.SafeLoader(content)
+    class Loader(yaml.SafeLoader):
+        """To which 1e-5 within a mapping is the number that it is in JSON too, where YAML 1.1 takes it for a word."""
+
+    number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, "-+0123456789")
+    loader = Loader(content)
     config = loader.get_single_node()
     if not isinstance(config, yaml.MappingNode):
         return None

@@ -40,6 +40,17 @@ def test_a_config_file_gives_the_same_names_and_the_command_line_wins(tmp_path, 
 
 
 @pytest.mark.parametrize(
+    ("word", "value"),
+    [("1e-5", 1e-5), ("-1E5", -1e5), ("1.5e3", 1500), ("2.5e-05", 2.5e-5), ("7", 7), ("1e", "1e"), ("1e5x", "1e5x")],
+)
+def test_a_number_within_a_mapping_of_yaml_is_a_number(tmp_path, word, value):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"lr_scheduler_kwargs: {{min_lr: {word}}}")
+    given = parse_train_options([*TRAIN, f"--config={path}"]).given
+    assert json.loads(given["lr_scheduler_kwargs"]) == {"min_lr": value}
+
+
+@pytest.mark.parametrize(
     ("name", "content", "place"),
     [
         ("run.yaml", "learning_rat: 1", "learning_rate"),
