@@ -22,8 +22,8 @@ def check_together(options):
     if options.bf16 and options.fp16:
         raise UsageError("--bf16과 --fp16은 함께 쓸 수 없습니다. 하나만 주세요.")
     if not evaluates:
-        for name in ("validation_file", "eval_steps", "sample_prompts"):
-            if getattr(options, name) is not None:
+        for name in ("validation_file", "eval_steps", "sample_prompts", "eval_strategy", "eval_on_start"):
+            if getattr(options, name, None) not in (None, False, "no"):
                 raise UsageError(f"--{name}에는 평가가 필요합니다. --do_eval을 더하세요.")
     if options.sample_prompts and not learns:
         raise UsageError("--sample_prompts는 --do_train과 함께 써야 합니다. 학습한 모델은 generate.py로 써 보세요.")
@@ -73,10 +73,13 @@ def choose_best_by_bits(options):
     evaluates = options.do_train and options.do_eval and strategy != "no"
     wanted = ("early_stopping_patience", "load_best_model_at_end")
     given = [f"--{name}" for name in wanted if getattr(options, name)]
+    saves_best = getattr(options, "save_strategy", "steps") == "best"
+    if saves_best and options.do_train:
+        given.append("--save_strategy=best")
     if given and not evaluates:
-        raise UsageError(
-            f"{given[0]}에는 학습하는 동안의 평가가 필요합니다. --do_train --do_eval --eval_steps=100처럼 더하세요."
-        )
+        way_on = "--eval_strategy=no를 빼고 " if getattr(options, "eval_strategy", None) == "no" else ""
+        way_on += "--do_train --do_eval --eval_steps=100처럼 더하세요."
+        raise UsageError(f"{given[0]}에는 학습하는 동안의 평가가 필요합니다. {way_on}")
     if given and getattr(options, "save_strategy", "steps") == "no":
         raise UsageError(f"{given[0]}에는 체크포인트가 필요합니다. --save_strategy=no를 빼세요.")
     if options.early_stopping_threshold and not options.early_stopping_patience:
@@ -86,7 +89,7 @@ def choose_best_by_bits(options):
         )
     if options.load_best_model_at_end is None:
         options.load_best_model_at_end = options.early_stopping_patience is not None
-    if given or getattr(options, "save_strategy", "steps") == "best":
+    if given or saves_best:
         options.metric_for_best_model = getattr(options, "metric_for_best_model", METRICS[0])
     if getattr(options, "metric_for_best_model", None) is not None:
         metric = options.metric_for_best_model.removeprefix("eval_")

@@ -108,6 +108,8 @@ def test_ungiven_trainer_flags_are_left_to_trainer():
         (["--text_template=없음"], ["--text_template", "없음"]),
         (["--validation_split_percentage=0"], ["--validation_split_percentage"]),
         (["--eval_steps=5"], ["--eval_steps", "--do_eval"]),
+        (["--eval_strategy=epoch"], ["--eval_strategy", "--do_eval"]),
+        (["--eval_on_start"], ["--eval_on_start", "--do_eval"]),
         (["--dataset_name=x"], ["--dataset_path", "--dataset_name"]),
         (["--seed"], ["--seed"]),
         (["--dataloader_drop_last"], ["--dataloader_drop_last"]),
