@@ -60,9 +60,10 @@ def write_all(model, out, prompts, settings, options, done=0):
 
 def write_each(model, jobs, settings, seed, done=0):
     """Yield for each of `jobs`, prompts, from number `done` on an iterator over the pieces of the text after it."""
+    tell = cache(warn)
     for number in range(done, len(jobs)):
         torch.manual_seed(seed_of(seed, number))
-        yield (new for _, (new,) in stream_texts(model, [jobs[number]], settings, LOOK_EVERY_IN_STREAM))
+        yield (new for _, (new,) in stream_texts(model, [jobs[number]], settings, LOOK_EVERY_IN_STREAM, tell))
 
 
 def write_batches(model, jobs, settings, size, seed, done, on_tokens):

@@ -167,6 +167,13 @@ def test_a_text_is_shown_as_it_comes_and_recorded_as_one_that_was_written_alone(
 SIZES = [4, 25, 9, 60, 2, 14, 33]
 
 
+@pytest.mark.parametrize("flag", ["--stream", "--batch_size=1", "--batch_size=2"])
+def test_that_the_context_is_short_is_said_once(run_main, tiny_model_folder, flag):
+    words = [f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--prompt=가", "--prompt=나", "--length=40"]
+    code, _, err = run_main("generate.py", *words, "--num_return_sequences=3", "--seed=1", flag)
+    assert code == 0 and err.count("문맥") == 1, err
+
+
 def test_a_file_that_was_cut_at_any_byte_is_taken_up_to_what_it_would_have_been(write, tmp_path, rng):
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     assert write(whole, "--batch_size=3", "--resume")[0] == 0  # the seed is drawn
