@@ -83,6 +83,9 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
     )
     for name in ours:
         arguments.pop(name, None)
+    # transformers warns of the names by which people and our documents know it.
+    for name in {"gradient_checkpointing", "gradient_checkpointing_kwargs"} & arguments.keys():
+        arguments.setdefault(name.replace("gradient", "activation"), arguments.pop(name))
     # All weights of a language model have gradients in every pass; to look for others costs time.
     arguments.setdefault("ddp_find_unused_parameters", False)
     # Trainer would replace a loss that is not finite by the mean of the others and go on; in float16 the

@@ -151,7 +151,7 @@ def test_an_adapter_loads_in_the_asked_type(train_words, tmp_path, run_main):
     assert type(loaded) is type(tiny_gpt2(8))
 
 
-def test_gradient_checkpointing_trains_the_same_adapter(train_words, tmp_path, run_main):
+def test_gradient_checkpointing_trains_the_same_adapter_and_is_not_warned_of(train_words, tmp_path, run_main, recwarn):
     adapters = []
     for words in ([], ["--gradient_checkpointing", "--overwrite_output_dir"]):
         assert run_main(*train_words, *words)[0] == 0
@@ -159,6 +159,7 @@ def test_gradient_checkpointing_trains_the_same_adapter(train_words, tmp_path, r
     for name, weight in adapters[0].items():
         torch.testing.assert_close(weight, adapters[1][name])
         assert "lora_B" not in name or weight.any()
+    assert not [each.message for each in recwarn if each.category is FutureWarning]
 
 
 def test_a_run_without_adapters_leaves_none_of_an_earlier_one(train_words, tmp_path, run_main):
