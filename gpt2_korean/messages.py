@@ -26,7 +26,7 @@ from pathlib import Path
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/@\s]+(?=@)")  # a Hub token; the name and password in a URL
 NAMED_SECRET = re.compile(
     r"((?:authorization|password|secret|api[_-]?key|(?:hub|access|auth)[_-]token)['\"]?\s*[:=]\s*b?['\"]?"
-    r"(?:(?:bearer|basic|token)\s+)?)[^\s'\",;})]+",
+    r"(?:(?:bearer|basic|token)\s+)?)(?![가-힣])[^\s'\",;})]+",  # Korean is what we say of a flag, as of --api_key
     re.IGNORECASE,
 )
 KEY = re.compile(r"\bwandb_v\d_\w+|\b[0-9a-f]{40}\b")  # of wandb; a commit may look like one

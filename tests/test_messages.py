@@ -116,6 +116,11 @@ def test_short_values_of_the_environment_hide_nothing(monkeypatch):
     assert messages.hide_secrets("--torch_compile=false 10") == "--torch_compile=false 10"
 
 
+def test_what_is_wrong_with_a_key_is_told_in_whole_words():
+    for name, told in (("--api_key", "값이 필요합니다."), ("GPT2_KOREAN_API_KEY", "빈칸 없는 키를 주세요.")):
+        assert messages.hide_secrets(f"{name}: {told} api_key: s3cret") == f"{name}: {told} api_key: ***"
+
+
 @pytest.mark.parametrize("error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory")])
 def test_a_lack_of_memory_is_called_so(end, error):
     code, err, file = end(error)
