@@ -22,6 +22,8 @@ AVERAGE = "average.safetensors"  # in a checkpoint: see training/average.py
 CARD = "README.md"  # see training/model_card.py
 CARD_MARK = "<!-- gpt2-korean이 쓴 파일입니다. 고쳐서 간직하려면 이 줄을 지우세요. -->"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors", "adapter_model.bin")
+# Of a whole model, in the order in which transformers looks for them: what comes after the first is not read.
+FIRST = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 LEGACY_PICKLE = b"\x80"  # how torch.save wrote before its files were archives
 
 
@@ -74,7 +76,8 @@ def missing_weights(folder):
     from safetensors import SafetensorError, safe_open
 
     folder = Path(folder)
-    for index in folder.glob("*.index.json"):
+    first = next((folder / name for name in FIRST if (folder / name).exists()), None)
+    for index in [first] if first is not None and first.suffix == ".json" else []:
         names = (read_json(index) or {}).get("weight_map")
         if not (isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values())):
             return index.name

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import (
+    FIRST,
     WEIGHTS,
     first_bytes,
     has_weights,
@@ -111,8 +112,9 @@ def check_numbers(weights, flag, source):
 
 def weight_files(folder, flag):
     """The safetensors files of a folder's weights in one order, None where one is missing."""
-    index = read_model_json(flag, folder / "model.safetensors.index.json")
-    names = {"model.safetensors"} if index is None else set(index["weight_map"].values())
+    whole, index = (folder / name for name in FIRST[:2])
+    index = None if whole.exists() else read_model_json(flag, index)
+    names = {whole.name} if index is None else set(index["weight_map"].values())
     files = [folder / name for name in sorted(names)]
     return files if all(file.exists() for file in files) else None
 

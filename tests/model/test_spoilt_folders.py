@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from gpt2_korean.model.files import weight_files
+from gpt2_korean.model.find import find_model
+
 MORE_BYTES = 1500 * 2**20  # what a process may take besides the libraries; a tiny model takes a few of them
 DEEP = "[" * 100_000 + "]" * 100_000
 ODD = st.one_of(
@@ -118,6 +121,11 @@ def diverged(folder):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def broken_index(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text("[]")
+
+
 def of_tensorflow(folder):
     (folder / "model.safetensors").rename(folder / "tf_model.h5")
 
@@ -140,7 +148,7 @@ def of_tensorflow(folder):
         (lambda folder: pickled(folder, n_layer=10**9), "n_layer=1000000000"),
         (lambda folder: (folder / "model.safetensors").write_text(POINTER), "git lfs pull"),
         (lambda folder: (folder / "tokenizer.json").write_text(POINTER), "git lfs pull"),
-        (lambda folder: (folder / "model.safetensors.index.json").write_text("[]"), "model.safetensors.index.json"),
+        (broken_index, "model.safetensors.index.json"),
         (of_tensorflow, "tf_model.h5"),
         (diverged, "NaN"),
         (lambda folder: (diverged(folder), pickled(folder)), "NaN"),
@@ -153,6 +161,14 @@ def test_the_true_reason_is_named(spoil, named, tiny_model_folder, tmp_path, wri
         assert check(finished).returncode == 1 and finished.stdout == "", finished.stderr
         message = finished.stderr[finished.stderr.index("오류:") :]
         assert named in message and str(folder) in message, message
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin.index.json", "model.safetensors.index.json"])
+def test_an_index_of_weights_that_are_not_read_is_no_fault(name, tiny_model_folder, tmp_path):
+    """As where the older format of a model was not downloaded, or a model was saved where one in shards had been."""
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
+    (folder / name).write_text(json.dumps({"weight_map": {"wte.weight": "gone-00001-of-00002.safetensors"}}))
+    assert find_model(folder) == folder and weight_files(folder, "") == [folder / "model.safetensors"]
 
 
 def test_a_bound_above_what_is_there_is_no_fault(tiny_model_folder, tmp_path, written_by):
