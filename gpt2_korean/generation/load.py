@@ -27,7 +27,7 @@ from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.weights import named, quantize_weights, read_weights
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, say, warn_of_failure
-from gpt2_korean.model.files import damaged, read_model_json, weight_files, without_end
+from gpt2_korean.model.files import damaged, read_model_json, still_there, weight_files, without_end
 from gpt2_korean.model.gpt2 import is_supported, kernel_sizes
 from gpt2_korean.model.load import find_cached, load_pretrained, show_downloads_only
 from gpt2_korean.model.tokenizer import check_tokens, load_tokenizer
@@ -63,7 +63,8 @@ def load(source, options, reading=None, tells_seed=True):
     device = choose_device(options.device)
     dtype = choose_dtype(device, options.dtype, options.quantize)
     choices = (options.quantize, options.allow_invalid_utf8, options.trust_remote_code, options.raw, options.engine)
-    model = read_model(source, device, dtype, *choices, reading)
+    with still_there(FLAG, source):
+        model = read_model(source, device, dtype, *choices, reading)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     torch.manual_seed(seed)
     seed_words = f" · 시드: {seed}" if tells_seed or options.seed is not None else ""

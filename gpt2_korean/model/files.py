@@ -5,6 +5,7 @@ import math
 import pickle
 import re
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import (
@@ -163,6 +164,23 @@ def unloadable(flag, source, error):
         return UserError(f"{flag}={source}: 메모리가 모자라 모델을 불러올 수 없습니다. 더 작은 모델을 주세요.")
     kind = "" if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: "
     return UserError(f"{flag}={source}: 모델을 불러올 수 없습니다 ({kind}{said}).")
+
+
+@contextmanager
+def still_there(flag, source):
+    """Have a folder that somebody removes while it is read in here told as such, whatever the libraries make of it.
+
+    source: a Path of a folder, or a hub id.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(source, Path) or source.is_dir():
+            raise
+        raise UserError(
+            f"{flag}={source}: 읽는 동안 지워진 모델입니다. 학습하는 중인 폴더라면 지난 체크포인트를 지운 것이니"
+            "(--save_total_limit) 남은 것을 주세요."
+        ) from error
 
 
 def without_tokenizer(flag, source):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gpt2_korean.messages import UserError, say
 from gpt2_korean.model import lora
-from gpt2_korean.model.files import check_files, check_numbers, count_bytes, unfitting, unloadable
+from gpt2_korean.model.files import check_files, check_numbers, count_bytes, still_there, unfitting, unloadable
 from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 from gpt2_korean.model.tokenizer import learn_scratch_tokenizer, load_tokenizer
@@ -56,18 +56,19 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False,
     (transformers reads them with weights_only). Raises UserError that names `flag` where the model is
     unreachable, incomplete or damaged.
     """
-    if hub_answers is None:
-        hub_answers = Path(source).is_dir() or newest_commit(source, flag) is not None
-    access = {"local_files_only": not hub_answers, "trust_remote_code": trust_remote_code}
-    try:
-        if not (Path(source) / "config.json").exists() and lora.read_adapter(source) is not None:
-            model, tokenizer = load_adapted(source, flag, trust_remote_code)
-            return lora.merge(model).to(dtype), tokenizer
-        return _load_whole(source, dtype, flag, access)
-    except UserError:
-        raise
-    except Exception as error:  # the files are others', and what the libraries raise over them has no end
-        raise unloadable(flag, source, error) from error
+    with still_there(flag, source):
+        if hub_answers is None:
+            hub_answers = Path(source).is_dir() or newest_commit(source, flag) is not None
+        access = {"local_files_only": not hub_answers, "trust_remote_code": trust_remote_code}
+        try:
+            if not (Path(source) / "config.json").exists() and lora.read_adapter(source) is not None:
+                model, tokenizer = load_adapted(source, flag, trust_remote_code)
+                return lora.merge(model).to(dtype), tokenizer
+            return _load_whole(source, dtype, flag, access)
+        except UserError:
+            raise
+        except Exception as error:  # the files are others', and what the libraries raise over them has no end
+            raise unloadable(flag, source, error) from error
 
 
 def _load_whole(source, dtype, flag, access):

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+import generate
+from gpt2_korean.model import find
 from gpt2_korean.model.files import weight_files
-from gpt2_korean.model.find import find_model
 
 MORE_BYTES = 1500 * 2**20  # what a process may take besides the libraries; a tiny model takes a few of them
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -168,7 +169,33 @@ def test_an_index_of_weights_that_are_not_read_is_no_fault(name, tiny_model_fold
     """As where the older format of a model was not downloaded, or a model was saved where one in shards had been."""
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
     (folder / name).write_text(json.dumps({"weight_map": {"wte.weight": "gone-00001-of-00002.safetensors"}}))
-    assert find_model(folder) == folder and weight_files(folder, "") == [folder / "model.safetensors"]
+    assert find.find_model(folder) == folder and weight_files(folder, "") == [folder / "model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("generate.py", "--model_name_or_path", "--prompt=한국", "--length=2", "--device=cpu"),
+        ("generate.py", "--model_name_or_path", "--export=한국.gguf"),
+        ("train.py", "--model_type", "--do_train", "--max_steps=1", "--report_to=none", "--device=cpu"),
+    ],
+)
+def test_a_checkpoint_that_goes_while_it_is_read_is_told_as_such(
+    words, tiny_model_folder, tmp_path, monkeypatch, run_main, train_words
+):
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "checkpoint-5")
+    script, flag, *more = words
+    if "--export=한국.gguf" in more:
+        pytest.importorskip("gguf", reason="requirements-export.txt is not installed")
+    monkeypatch.chdir(tmp_path)
+
+    def find_and_lose(name, flag=flag):
+        shutil.rmtree(folder)
+        return folder
+
+    monkeypatch.setattr(find if script == "train.py" else generate, "find_model", find_and_lose)
+    code, out, err = run_main(script, *(train_words if script == "train.py" else ()), f"{flag}={folder}", *more)
+    assert (code, out) == (1, "") and f"{flag}={folder}: 읽는 동안 지워진 모델입니다" in err, err
 
 
 def test_a_bound_above_what_is_there_is_no_fault(tiny_model_folder, tmp_path, written_by):
