@@ -85,3 +85,9 @@ def test_what_was_learnt_by_heart_is_told_with_the_step_from_which_on():
         losses(7, 6, evaluated=(None, 6.5)),
     ):
         assert "외" not in report.describe_training(log, 40, "x", characters=70_000)
+
+
+def test_a_model_that_learnt_nonsense_is_measured_too():
+    metrics = {"eval_loss": 2000.0, "eval_perplexity": float("inf"), "eval_bits_per_character": 2885.4}
+    told = json.loads(report.evaluation_table(metrics).splitlines()[-1])
+    assert told == {"loss": 2000, "perplexity": None, "perplexity_per_character": None, "bits_per_character": 2885.4}
