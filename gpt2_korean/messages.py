@@ -38,7 +38,37 @@ READ = READ_WITH_CONSONANT | set("2459%ABCDEFGHIJKOPQSTUVWXYZabcdefghijkopqstuvw
 # A few of requirements.txt, by which one knows a Python that has none of it, and the last to be added: an older one's.
 REQUIRED = ("torch", "transformers", "datasets", "safetensors", "tiktoken")
 IN_USE = (5, 32, 33)  # how Windows refuses to change a file that a program has open or mapped; 5: or for its rights
+NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EINVAL)  # the last is Windows' word for the first
 SHORTEST_SECRET = 6  # what is shorter, as the 1 or false of a switch, would hide half of every message
+
+
+class Lasting:
+    """A standard stream whose reader may leave, as a terminal that closes does, or a `tee` that Ctrl-C ends too.
+
+    What is written after that goes nowhere, where the error would end a run before it has saved.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        return self._last(self._stream.write, text)
+
+    def flush(self):
+        return self._last(self._stream.flush)
+
+    def _last(self, do, *text):
+        try:
+            return do(*text)
+        except OSError as error:
+            if error.errno not in NOBODY_READS:
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
 
 
 class UserError(Exception):
@@ -68,7 +98,7 @@ def say(message):
 def print_once(text):
     """Print a result on stdout; with several ranks only the first one does."""
     if os.environ.get("RANK", "0") == "0":
-        print(text, flush=True)
+        print(text, file=Lasting(sys.stdout), flush=True)
 
 
 def warn(message):
@@ -105,6 +135,7 @@ def run_script(main):
         # Progress bars are redrawn in place; in the log of a batch job each drawing is a line more.
         os.environ.setdefault("TQDM_DISABLE", "1")
     hook, threading.excepthook = threading.excepthook, _report_of_thread
+    stderr, sys.stderr = sys.stderr, Lasting(sys.stderr)
     try:
         return main()
     except UserError as error:
@@ -124,7 +155,7 @@ def run_script(main):
             say_error(describe_os_error(error) if isinstance(error, OSError) and error.errno else report(error))
         return 1
     finally:
-        threading.excepthook = hook
+        threading.excepthook, sys.stderr = hook, stderr
 
 
 def _report_of_thread(failed):

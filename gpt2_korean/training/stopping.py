@@ -7,7 +7,6 @@ noted; training asks at the end of each step, and all ranks get the same answer.
 import _thread
 import contextlib
 import os
-import select
 import signal
 import socket
 import sys
@@ -28,7 +27,6 @@ HANG_UP = getattr(signal, "SIGHUP", None)
 TIME_IS_UP = "--max_hours의 시간이 다 되어"
 # Native code (learning a vocabulary takes a minute) lets no Python handler run before it returns.
 PATIENCE_SECONDS = 2
-READER_MILLISECONDS = 200  # in which a reader that gets the same signal has ended
 
 
 class StopRequest:
@@ -47,8 +45,6 @@ class StopRequest:
             if self._interrupted:
                 os._exit(130)
             self._interrupted = True
-        if number == HANG_UP:
-            _leave_terminal()
         self.reason = self.reason or WORDS[number]
         if self.nothing_to_save:
             self.nothing_to_save = False  # a second signal must not disturb the way out
@@ -56,7 +52,8 @@ class StopRequest:
         if number == signal.SIGINT:
             line = "\n" * os.isatty(2)  # behind the ^C that a terminal shows
             line += "하던 스텝을 마치고 저장한 뒤 멈춥니다. 바로 끝내려면 Ctrl-C를 한 번 더 누르세요.\n"
-            os.write(2, line.encode())
+            with contextlib.suppress(OSError):  # of a reader that has ended by the same Ctrl-C
+                os.write(2, line.encode())
 
     def time_is_up(self):
         """The end of --max_hours, called by a thread: honoured wherever a signal is."""
@@ -132,18 +129,6 @@ def ignore_in_worker(initialise, worker):
     tqdm.set_lock(threading.RLock())
     if initialise is not None:
         initialise(worker)
-
-
-def _leave_terminal():
-    """Write to nowhere what would go to a closed terminal, or to a pipe whose reader (`| tee`) ends with it: an error
-    of writing would end the run before it has saved."""
-    for descriptor in (1, 2):
-        closed = select.poll()
-        closed.register(descriptor, 0)
-        if closed.poll(READER_MILLISECONDS):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
 
 
 def _leave_native_code(reader, stop):

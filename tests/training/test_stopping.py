@@ -70,12 +70,24 @@ def test_a_second_ctrl_c_leaves_at_once():
     assert process.returncode == 130 and "Ctrl-C를 한 번 더" in err
 
 
-WAIT_AND_SPEAK = (
-    "import sys, time\nfrom gpt2_korean.messages import say\nfrom gpt2_korean.training.stopping import stop_requests\n"
-    "with stop_requests() as stop:\n    stop.hold_back()\n    print('ready', flush=True)\n"
-    "    for _ in range(WAIT):\n        time.sleep(0.02)\n        if stop.reason: break\n"
-    "    say('after'), print('after', flush=True)\n    open(sys.argv[1], 'w').write(str(stop.reason))\n"
-)
+WAIT_AND_SPEAK = """
+import sys, time
+from gpt2_korean.messages import print_once, run_script, say
+from gpt2_korean.training.stopping import stop_requests
+
+def main():
+    with stop_requests() as stop:
+        stop.hold_back()
+        print_once("ready")
+        for _ in range(WAIT):
+            time.sleep(0.02)
+            if stop.reason: break
+        say("after"), print_once("after")
+        open(sys.argv[1], "w").write(str(stop.reason))
+    return 75
+
+sys.exit(run_script(main))
+"""
 
 
 def test_a_closed_terminal_asks_to_stop_and_what_is_said_into_it_ends_nothing(tmp_path):
@@ -85,18 +97,27 @@ def test_a_closed_terminal_asks_to_stop_and_what_is_said_into_it_ends_nothing(tm
         os.execv(sys.executable, [sys.executable, "-c", WAIT_AND_SPEAK.replace("WAIT", "3000"), str(tmp_path / "end")])
     assert b"ready" in os.read(terminal, 100)
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 75
     assert (tmp_path / "end").read_text() == "SIGHUP 신호를 받아"
 
 
-def test_a_reader_that_ends_with_the_terminal_ends_nothing_either(tmp_path):
-    """As `2>&1 | tee log` does: the signal comes to both."""
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_reader_that_a_signal_ends_too_ends_nothing(tmp_path, number):
+    """As `2>&1 | tee log` does: what closes a terminal, Ctrl-C and a scheduler's signal come to both."""
     words = [sys.executable, "-c", WAIT_AND_SPEAK.replace("WAIT", "3000"), str(tmp_path / "end")]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert b"ready" in process.stdout.readline()
-    process.send_signal(signal.SIGHUP)
     process.stdout.close()
-    assert process.wait(60) == 0 and "SIGHUP" in (tmp_path / "end").read_text()
+    process.send_signal(number)
+    assert process.wait(60) == 75 and (tmp_path / "end").read_text() not in ("", "None")
+
+
+def test_a_reader_that_leaves_a_run_ends_nothing(tmp_path):
+    """As `2>&1 | head` does."""
+    words = [sys.executable, "-c", WAIT_AND_SPEAK.replace("WAIT", "1"), str(tmp_path / "end")]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process.stdout.close()
+    assert process.wait(60) == 75 and (tmp_path / "end").read_text() == "None"
 
 
 def test_under_nohup_a_closed_terminal_asks_nothing(tmp_path):
@@ -106,7 +127,7 @@ def test_under_nohup_a_closed_terminal_asks_nothing(tmp_path):
         pass
     process.send_signal(signal.SIGHUP)
     assert b"after" in process.communicate(timeout=60)[0]
-    assert process.returncode == 0 and (tmp_path / "end").read_text() == "None"
+    assert process.returncode == 75 and (tmp_path / "end").read_text() == "None"
 
 
 def test_ctrl_c_once_finishes_the_step_and_saves(resumable_words, tmp_path, run_main, at_training_step):
