@@ -10,7 +10,7 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
-from gpt2_korean.messages import UsageError
+from gpt2_korean.messages import UsageError, particle
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
@@ -158,6 +158,12 @@ def check_output_dir(output_dir):
     output_dir = Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise UsageError(f"--output_dir={output_dir}: 폴더가 아니라 파일입니다. 다른 경로를 주세요.")
+    lost = next((path for path in (output_dir, *output_dir.parents) if path.is_symlink() and not path.exists()), None)
+    if lost is not None:  # as a link to a disk that is not mounted
+        raise UsageError(
+            f"--output_dir={output_dir}: {particle(str(lost), '은/는')} 없는 곳({os.readlink(lost)})을 가리키는 "
+            "링크입니다. 그 디스크를 연결하거나 다른 경로를 주세요."
+        )
     # Of a drive that is not there nothing exists.
     existing = next((path for path in (output_dir, *output_dir.absolute().parents) if path.exists()), output_dir)
     if not os.access(existing, os.W_OK | os.X_OK):
