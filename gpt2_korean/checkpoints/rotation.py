@@ -119,10 +119,9 @@ def drop_old_checkpoints(output_dir, limit, keep=None):
             continue
         try:
             remove_checkpoint(path)
-        except PermissionError as error:
-            if not is_in_use(error):
-                raise
-            warn(f"{path}: 다른 프로그램이 열어 두어 지우지 못했습니다. 다음에 저장할 때 다시 지웁니다.")
+        except PermissionError as error:  # one that a user protects, or another's, is no reason to end a run
+            why = "다른 프로그램이 열어 두어" if is_in_use(error) else "권한이 없어"
+            warn(f"{path}: {why} 지우지 못했습니다. 다음에 저장할 때 다시 지웁니다.")
 
 
 def remove_checkpoint(folder):

@@ -1,5 +1,6 @@
 """Nothing saved is lost: what stands in an output folder is found, refused or replaced, file by file."""
 
+import errno
 import json
 import shutil
 
@@ -85,6 +86,21 @@ def test_rotation_keeps_the_newest_and_the_best(tmp_path):
     }
 
 
+def test_a_checkpoint_that_may_not_be_deleted_stays_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
+    made = [make_checkpoint(tmp_path, step) for step in (1, 2, 3)]
+    move = rotation.atomic_files.move
+
+    def refuse_the_first(source, *more):  # as of a folder without w of one who is not root
+        if source == made[0]:
+            raise PermissionError(errno.EACCES, "Permission denied", str(source))
+        move(source, *more)
+
+    monkeypatch.setattr(rotation.atomic_files, "move", refuse_the_first)
+    rotation.drop_old_checkpoints(tmp_path, 1)
+    assert complete.whole_checkpoints(tmp_path) == [made[0], made[2]]
+    assert f"{made[0]}: 권한이 없어 지우지 못했습니다" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("inside", [".", "checkpoint-500"])
 def test_the_model_a_run_starts_from_is_never_overwritten(tmp_path, inside):
     make_checkpoint(tmp_path, 500)
@@ -99,6 +115,16 @@ def test_an_output_dir_that_is_a_file_is_refused(tmp_path):
     path.write_text("내 것")
     with pytest.raises(UsageError, match="--output_dir"):
         complete.check_output_dir(path)
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+def test_an_output_dir_behind_a_link_to_nothing_is_refused_as_such(tmp_path, below):
+    """As one to a disk that is not mounted."""
+    (tmp_path / "models").symlink_to(tmp_path / "disk" / "models")
+    with pytest.raises(UsageError, match=r"models는 없는 곳\(.*disk/models\)을 가리키는 링크입니다"):
+        complete.check_output_dir(tmp_path / "models" / below)
+    (tmp_path / "disk" / "models").mkdir(parents=True)
+    complete.check_output_dir(tmp_path / "models" / below)
 
 
 def test_a_missing_checkpoint_names_those_beside_it(tmp_path):
