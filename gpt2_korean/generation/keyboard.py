@@ -31,7 +31,7 @@ def open_keyboard(prompt, words):
             be_silent()
             session.output.enable_bracketed_paste()  # what is pasted while a text is written is one line too
             session.output.flush()
-            return line
+            return decode_piped(line.encode("utf-8", "surrogateescape"))  # the bytes that the terminal sent
 
         try:
             yield read_line

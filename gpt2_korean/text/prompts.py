@@ -69,18 +69,18 @@ def _piped_prompt():
 
 
 def decode_piped(content):
-    """The text of bytes that are piped into the script: of UTF-8, else in the encoding of the system, which Windows'
-    pipes have. Raises UserError.
+    """The text of bytes that are piped into the script, or typed: of UTF-8, else in the encoding of the system, which
+    Windows' pipes have. Raises UserError.
     """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         with suppress(UnicodeDecodeError):
             return content.decode(sys.stdin.encoding)
-        raise UserError(
-            f"표준 입력의 {error.start}번째 바이트부터 UTF-8로 읽을 수 없습니다. "
-            "CP949라면 `| iconv -f cp949 -t utf-8 |`을 사이에 넣거나, 파일에 적어 --prompt_file로 주세요."
-        ) from None
+        way_on = "CP949라면 `| iconv -f cp949 -t utf-8 |`을 사이에 넣거나, 파일에 적어 --prompt_file로 주세요."
+        if sys.stdin.isatty():
+            way_on = "터미널의 문자 인코딩을 UTF-8로 바꾸세요."
+        raise UserError(f"표준 입력의 {error.start}번째 바이트부터 UTF-8로 읽을 수 없습니다. {way_on}") from None
 
 
 def encode_prompt(prompt, tokenizer, eos_token_id):
