@@ -22,6 +22,7 @@ from gpt2_korean.messages import UsageError, UserError, first_line
 # What a rehearsal does not do: it tells nobody, keeps nothing, and goes on for no longer than a step.
 ALWAYS = {
     "report_to": ["none"], "push_to_hub": False, "save_strategy": "no", "logging_strategy": "no", "max_steps": 1,
+    "warmup_steps": 0,  # of one step there is nothing left, by which the polynomial schedule divides
     "load_best_model_at_end": False, "metric_for_best_model": None, "greater_is_better": None, "disable_tqdm": True,
     "auto_find_batch_size": False, "log_level": "error", "log_level_replica": "error",
 }  # fmt: skip

@@ -44,3 +44,9 @@ def test_a_schedule_that_needs_evaluations_is_rehearsed_with_one(train_words, ru
     words = ["--do_train", "--do_eval", "--eval_steps=1", "--max_steps=2", "--report_to=none"]
     code, _, err = run_main("train.py", *train_words, *words, "--lr_scheduler_type=reduce_lr_on_plateau")
     assert code == 0, err
+
+
+def test_a_polynomial_schedule_is_rehearsed_whatever_its_warmup(train_words, run_main):
+    words = ["--do_train", "--max_steps=3", "--report_to=none", "--warmup_steps=0.1"]
+    code, _, err = run_main("train.py", *train_words, *words, "--lr_scheduler_type=polynomial")
+    assert code == 0, err
