@@ -105,6 +105,17 @@ def test_forgetting_asks_and_then_leaves_nothing(page, browser):
     assert page.text == "" and "비밀" not in page.run("return JSON.stringify([localStorage, sessionStorage])")
 
 
+def test_forgetting_leaves_nothing_of_the_other_page_of_this_address(page, browser):
+    """A chat model's page was open here before."""
+    page.run("localStorage.setItem('gpt2-korean chat', '{}'); localStorage.setItem('of others', '')")
+    page.run("document.body.removeAttribute('data-ready')")
+    page.press("forget")
+    browser.switch_to.alert.accept()
+    page.wait(lambda: page.run("return 'ready' in document.body.dataset"))
+    left = page.run("return Object.keys(localStorage)")
+    assert "of others" in left and "gpt2-korean chat" not in left
+
+
 def test_a_text_that_is_still_coming_is_forgotten_too(browser, endless_port):
     page = Page(browser, endless_port)
     page.type("비밀")

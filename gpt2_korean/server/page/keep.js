@@ -2,8 +2,11 @@ import { asInField } from "./marks.js";
 
 // What is kept in the browser: {text, marks, last, turns, settings, start}.
 
-/** A store under `name`. Each tab has its own; a new tab begins with what was kept last. */
-export function createStore(name, now, onFailure) {
+const OURS = "gpt2-korean ";
+
+/** A store of the page of this `kind`. Each tab has its own; a new tab begins with what was kept last. */
+export function createStore(kind, now, onFailure) {
+  const name = OURS + kind;
   let timer;
   function save() {
     clearTimeout(timer);
@@ -31,7 +34,8 @@ export function createStore(name, now, onFailure) {
       clearTimeout(timer);
       timer = 0; // nothing is kept any more: a text may still be coming
       try {
-        for (const storage of [sessionStorage, localStorage]) storage.removeItem(name);
+        for (const storage of [sessionStorage, localStorage])
+          for (const key of Object.keys(storage)) if (key.startsWith(OURS)) storage.removeItem(key); // the other page's too
       } catch {} // then nothing was kept
     },
   };

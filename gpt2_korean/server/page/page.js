@@ -32,7 +32,7 @@ const history = createHistory(now, ({ settings: values, ...state }) => {
   const { from, size } = difference(doc.text, state.text, 0);
   show(state, doc.text === state.text ? field.selectionEnd : from + size);
 });
-const store = createStore(`gpt2-korean ${start.chat ? "chat" : "text"}`, () => ({ ...now(), start: first }), () => {
+const store = createStore(start.chat ? "chat" : "text", () => ({ ...now(), start: first }), () => {
   $("kept").textContent = "이 브라우저가 저장을 막아 새로고침하면 모두 사라집니다. 남기려면 내보내기를 누르세요.";
   window.onbeforeunload = () => (doc.text || doc.turns.length ? "" : null); // anything but null asks
 });
