@@ -108,7 +108,8 @@ def build_app(names, closing, page):
     guards = [Middleware(TrustedHostMiddleware, allowed_hosts=names)]
     if served.cors_origin:
         given = {"allow_origins": served.cors_origin, "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
-        guards.append(Middleware(CORSMiddleware, **given))
+        # Chromes that do not ask their user ask here, by a header, whether a public site may reach this computer.
+        guards.append(Middleware(CORSMiddleware, allow_private_network=True, **given))
     if served.api_key:
         guards.append(Middleware(ask_for_key, key=served.api_key))
     routes = [*openai_routes(page, line, length, MOST_CHARACTERS), *page_routes(page, line)]

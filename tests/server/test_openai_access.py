@@ -154,6 +154,13 @@ def test_other_sites_may_ask_where_the_flag_names_them_alone(port, guarded):
         assert get(server, "/v1/models", Origin=origin).getheader("Access-Control-Allow-Origin") is None
 
 
+def test_a_public_site_that_the_flag_names_may_reach_this_computer_and_no_other_may(guarded):
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Private-Network": "true"}
+    allowed = get(guarded, "/v1/completions", "OPTIONS", Origin="https://a.example", **asked)
+    assert allowed.status == 200 and allowed.getheader("Access-Control-Allow-Private-Network") == "true"
+    assert get(guarded, "/v1/completions", "OPTIONS", Origin="https://c.example", **asked).status == 400
+
+
 @pytest.mark.parametrize("name_and_key", ["", f"anyone:{KEY}@"])
 def test_a_browser_that_has_asked_its_user_for_the_key_writes_with_it(browser, guarded, name_and_key):
     browser.get(f"http://anyone:{KEY}@127.0.0.1:{guarded}/page.css")  # as its dialog would send it
