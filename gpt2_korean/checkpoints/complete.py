@@ -61,6 +61,12 @@ def has_weights(folder):
     return any(path for pattern in WEIGHTS for path in Path(folder).glob(pattern))
 
 
+def read_patterns(folder):
+    """Those of WEIGHTS that are read from `folder`: where a model has both formats, not the older one."""
+    newer = any((Path(folder) / name).exists() for name in FIRST[:2])
+    return [pattern for pattern in WEIGHTS if not (newer and pattern.startswith("pytorch_model"))]
+
+
 def is_resumable(checkpoint):
     """Whether a checkpoint is whole: Trainer writes trainer_state.json last, and every file can be opened."""
     states = (path for pattern in ("*.pt", "*.pth", "*.bin") for path in Path(checkpoint).glob(pattern))
@@ -90,7 +96,8 @@ def missing_weights(folder):
                 pass
         except (SafetensorError, OSError):
             return path.name
-    for path in (path for pattern in WEIGHTS if pattern.endswith(".bin") for path in folder.glob(pattern)):
+    patterns = [pattern for pattern in read_patterns(folder) if pattern.endswith(".bin")]
+    for path in (path for pattern in patterns for path in folder.glob(pattern)):
         if not (zipfile.is_zipfile(path) or first_bytes(path, 1) == LEGACY_PICKLE):
             return path.name
     return None if has_weights(folder) else "model.safetensors"

@@ -198,6 +198,14 @@ def test_a_checkpoint_that_goes_while_it_is_read_is_told_as_such(
     assert (code, out) == (1, "") and f"{flag}={folder}: 읽는 동안 지워진 모델입니다" in err, err
 
 
+@pytest.mark.parametrize("content", [POINTER, "잘린 파일"])
+def test_an_older_format_that_was_not_fetched_whole_is_no_fault(content, tiny_model_folder, tmp_path):
+    """As where git lfs pull --include='*.safetensors' fetched what is read."""
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
+    (folder / "pytorch_model.bin").write_text(content)
+    assert find_model(folder) == folder
+
+
 def test_a_bound_above_what_is_there_is_no_fault(tiny_model_folder, tmp_path, written_by):
     """As Qwen2's max_window_layers, 28 by itself whatever the layers."""
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
