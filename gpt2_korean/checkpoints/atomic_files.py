@@ -19,9 +19,12 @@ UNFINISHED = "_unfinished"
 PATIENCE_SECONDS = 5  # for a program that has a file open on Windows: a scanner of viruses looks at each new one
 
 
-def staging_area(output_dir):
-    """The folder in which what is to become part of `output_dir` is written; `output_dir` must be there."""
-    area = Path(output_dir) / UNFINISHED
+def staging_area(output_dir, name=UNFINISHED):
+    """The folder in which what is to become part of `output_dir` is written; `output_dir` must be there.
+
+    name: another one for what is written while a run may work there, which clears its own.
+    """
+    area = Path(output_dir) / name
     if area.is_symlink():  # what is written through it would lie elsewhere
         area.unlink()
     area.mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from gpt2_korean.checkpoints.atomic_files import rename_into_place, staging_area, sync, tidy_staging_area, write_file
+from gpt2_korean.checkpoints.atomic_files import UNFINISHED, rename_into_place, staging_area, sync, write_file
 from gpt2_korean.checkpoints.complete import card_metadata, read_json
 from gpt2_korean.export.modelfile import modelfile
 from gpt2_korean.export.turns import find_turns, turns_of_prompts
@@ -109,10 +109,11 @@ def check_config(config):
 @contextlib.contextmanager
 def finished_as(path):
     """A path to write a file to, which becomes `path` once all is done; else nothing is left of it."""
-    unfinished = staging_area(path.parent) / path.name
+    area = staging_area(path.parent, f"{UNFINISHED}-{path.name}")
+    unfinished = area / path.name
     try:
         yield unfinished
-        sync(unfinished.parent)
+        sync(area)
         rename_into_place(unfinished, path)
     except OSError as error:
         if error.errno is None:  # NumPy says no more than that it could not write all
@@ -123,8 +124,7 @@ def finished_as(path):
         error.filename = error.filename or str(path)
         raise
     finally:
-        unfinished.unlink(missing_ok=True)
-        tidy_staging_area(path.parent)
+        shutil.rmtree(area, ignore_errors=True)
 
 
 def check_space(folder, size):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from conftest import save_tiny_gpt2, tiny_gpt2
 
+from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.export import command
 from gpt2_korean.messages import UsageError, UserError
@@ -191,6 +192,20 @@ def test_a_full_disk_is_told_of_before_anything_is_written(export, tiny_model_fo
     monkeypatch.setattr(command.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1_000_000}))
     code, _, err, there = export(tiny_model_folder)
     assert (code, there) == (1, []) and "디스크" in err and "1MB만" in err
+
+
+def test_an_export_into_the_folder_of_a_run_outlives_its_saves(export, tiny_model_folder, tmp_path, monkeypatch):
+    from gpt2_korean.export import gguf_file
+
+    read = gguf_file.read_tensors
+
+    def save_meanwhile(model):
+        atomic_files.clear_staging_area(tmp_path / "나감")
+        return read(model)
+
+    monkeypatch.setattr(gguf_file, "read_tensors", save_meanwhile)
+    code, _, err, there = export(tiny_model_folder)
+    assert (code, there) == (0, ["내 모델.Modelfile", "내 모델.gguf"]), err
 
 
 def test_a_disk_that_fills_up_meanwhile_is_told_of_and_nothing_is_left(run_script, tiny_model_folder, tmp_path):
