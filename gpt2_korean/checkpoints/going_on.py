@@ -172,6 +172,8 @@ def find_trouble(checkpoint):
     from transformers.trainer_callback import TrainerState
 
     checkpoint = Path(checkpoint)
+    if not any((checkpoint / name).exists() for name in ("config.json", "adapter_config.json")):
+        return "config.json이 없습니다."
     for name, right in RIGHT.items():
         broken = []
         content = read_json(checkpoint / name, broken.append) or {}

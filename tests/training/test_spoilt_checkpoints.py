@@ -60,12 +60,15 @@ PASSED_OVER = [
     saved("optimizer.pt", [1]), saved("optimizer.pt", {}), ("optimizer.pt", shrunk), saved("scheduler.pt", [1]),
     saved("scheduler.pt", {"state": {}}), saved("config.json", []), saved("tokenizer.json", []),
     saved("tokenizer_config.json", []), saved("adapter_config.json", []), saved("resume.json", 1),
-    saved("resume.json", None), saved("resume.json", DEEP),
+    saved("resume.json", None), saved("resume.json", DEEP), ("config.json", None),
 ]  # fmt: skip
 
 
 def spoil(checkpoint, name, change):
     path = checkpoint / name
+    if change is None:
+        path.unlink()
+        return
     content = change(path)
     if path.suffix == ".json":
         path.write_text(content if isinstance(content, str) else json.dumps(content))
