@@ -76,10 +76,13 @@ def recorded(options):
 
 
 def write_record(output_dir, record):
-    """Write run.json; of several ranks the first does."""
+    """Write run.json; of several ranks the first does. Of a run that took no step only its end is told beside what the
+    run before it told, whose model is still there."""
     if os.environ.get("RANK", "0") == "0":
-        public = publishable({**asdict(record), "losses": logged_losses(record)})
-        write_file(Path(output_dir) / RECORD, json.dumps(public, ensure_ascii=False, indent=1) + "\n")
+        path, public = Path(output_dir) / RECORD, publishable({**asdict(record), "losses": logged_losses(record)})
+        if record.steps is None:
+            public = {**public, **(read_json(path) or {}), "end": record.end, "exit_code": record.exit_code}
+        write_file(path, json.dumps(public, ensure_ascii=False, indent=1) + "\n")
 
 
 def has_ended(output_dir):

@@ -22,7 +22,7 @@ def read_record(folder):
     return json.loads((folder / "run.json").read_text("utf-8"))
 
 
-def test_run_json_tells_what_ran_and_how_it_ended(run, tmp_path, run_main, at_training_step):
+def test_run_json_tells_what_ran_and_how_it_ended(run, tmp_path, run_main, at_training_step, monkeypatch):
     out = tmp_path / "out"
     again = [*run, "--resume_from_checkpoint=auto", "--seed=7"]
     at_training_step(3, lambda _: signal_self())
@@ -44,6 +44,11 @@ def test_run_json_tells_what_ran_and_how_it_ended(run, tmp_path, run_main, at_tr
     assert run_main(*run)[0] == 2
     assert run_main(*again, "--max_steps=5", "--block_size=16")[0] == 1
     assert read_record(out) == record
+    monkeypatch.setattr("train.read_texts", lambda *_: signal_self())
+    assert run_main(*again)[0] == 75
+    told = read_record(out)
+    assert told.pop("exit_code") == 75 and told.pop("end") >= record["end"]
+    assert told == {name: value for name, value in record.items() if name not in ("exit_code", "end")}
 
 
 def test_a_run_that_fails_or_is_killed_has_its_record_too(run, tmp_path, run_main, at_training_step):
