@@ -203,7 +203,7 @@ def test_an_older_format_that_was_not_fetched_whole_is_no_fault(content, tiny_mo
     """As where git lfs pull --include='*.safetensors' fetched what is read."""
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
     (folder / "pytorch_model.bin").write_text(content)
-    assert find_model(folder) == folder
+    assert find.find_model(folder) == folder
 
 
 def test_a_bound_above_what_is_there_is_no_fault(tiny_model_folder, tmp_path, written_by):
