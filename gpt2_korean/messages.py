@@ -185,8 +185,9 @@ def report(error):
     name = f"gpt2-korean-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     about = f"Python {platform.python_version()}, {platform.platform()}\n"
     place = "적을 곳이 없었습니다. 환경 변수 GPT2_KOREAN_DEBUG를 1로 두고 다시 실행하면 화면에 나옵니다."
-    for folder in (getattr(error, "reported_in", None), ".", "logs", tempfile.gettempdir()):
+    for folder in (getattr(error, "reported_in", None) or ".", ".", "logs", None):
         with contextlib.suppress(OSError, ValueError, TypeError):
+            folder = folder or tempfile.gettempdir()  # there may be none
             Path(folder).mkdir(parents=True, exist_ok=True)
             file = Path(folder, name).resolve()
             file.write_text(about + lines, "utf-8", "backslashreplace")
@@ -268,6 +269,8 @@ def describe_os_error(error):
     if is_in_use(error):
         may_be = "권한이 없거나 " if error.winerror == IN_USE[0] else ""
         reason = f"{may_be}다른 프로그램이 열어 두고 있습니다. 그 프로그램을 닫고 다시 실행하세요"
+    if "usable temporary directory" in str(error):  # tempfile's word for a full disk too
+        reason = "임시 폴더로 쓸 곳이 없습니다. 디스크의 남은 공간을 확인하거나 TMPDIR에 쓸 수 있는 폴더를 주세요"
     where = f" ({error.filename})" if error.filename else ""
     return f"{reason}{where}"
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import unicodedata
 from pathlib import Path
@@ -75,6 +76,17 @@ def test_the_file_stands_where_it_can_be_written(end, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", "/proc")
     code, err, file = end(TypeError("x"), "/proc/logs")
     assert code == 1 and file is None and "GPT2_KOREAN_DEBUG" in err and len(err.splitlines()) == 2
+
+
+def test_without_a_temporary_folder_that_is_said_and_the_file_stands_where_it_would(end, tmp_path, monkeypatch):
+    """As on a disk that is full."""
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/proc"])
+    assert end(TypeError("x"))[2].parent == tmp_path
+    with pytest.raises(FileNotFoundError) as raised:
+        tempfile.gettempdir()
+    code, err, file = end(raised.value)
+    assert code == 1 and file is None and "임시 폴더로 쓸 곳이 없습니다" in err and "TMPDIR" in err
 
 
 def test_the_file_outlives_a_container_which_keeps_its_logs_alone(end, tmp_path, monkeypatch):
