@@ -136,6 +136,7 @@ def pack_texts(texts, tokenizer, context, apart, options, arguments, all_learnt=
     packing = options.packing or (DOCUMENTS if apart else STREAM)
     windows = plan_windows if apart else plan_windows_alone
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+    seed = seed if arguments.train_sampling_strategy == "random" else None
     make_plan = plan_stream if packing == STREAM else partial(plan_documents, reach=context or size)
     all_learnt = all_learnt and hold_conversations(texts.train)
     train = texts.train and pack(texts.train, tokenizer, size, make_plan, all_learnt, seed)
@@ -153,21 +154,28 @@ def pack_texts(texts, tokenizer, context, apart, options, arguments, all_learnt=
     return Blocks(train, held_out, size, packing, all_learnt, *counted)
 
 
-def pack(documents, tokenizer, size, make_plan, all_learnt=False, seed=0):
-    """PackedBlocks of `documents`; of an IterableDataset an IterableDataset of blocks, made as they are asked for."""
+def pack(documents, tokenizer, size, make_plan, all_learnt=False, seed=None):
+    """PackedBlocks of `documents`; of an IterableDataset an IterableDataset of blocks, made as they are asked for.
+
+    seed: draws plans; None: of a stream all stands as it does in the text.
+    """
     import datasets
 
+    end = tokenizer.eos_token_id
     if not isinstance(documents, datasets.IterableDataset):
-        return PackedBlocks(tokenise(documents, tokenizer, all_learnt), size, make_plan, tokenizer.eos_token_id, seed)
+        return PackedBlocks(tokenise(documents, tokenizer, all_learnt), size, make_plan, end, seed or 0)
     arguments = {"documents": documents, "tokenizer": tokenizer, "size": size, "make_plan": make_plan}
-    return datasets.IterableDataset.from_generator(_blocks, gen_kwargs={**arguments, "all_learnt": all_learnt})
+    arguments |= {"all_learnt": all_learnt, "seed": seed}
+    return datasets.IterableDataset.from_generator(_blocks, gen_kwargs=arguments)
 
 
-def _blocks(documents, tokenizer, size, make_plan, all_learnt):
-    """Yield the blocks of a stream of documents: packed are those that make up a row of Tokens."""
-    for row in token_rows(documents, tokenizer, all_learnt):
-        blocks = PackedBlocks(Buffer(row), size, make_plan, tokenizer.eos_token_id)
-        yield from blocks
+def _blocks(documents, tokenizer, size, make_plan, all_learnt, seed):
+    """Yield the blocks of a stream of documents: packed are those that make up a row of Tokens, by a plan of its own
+    that is drawn as an epoch's is."""
+    for number, row in enumerate(token_rows(documents, tokenizer, all_learnt)):
+        blocks = PackedBlocks(Buffer(row), size, make_plan, tokenizer.eos_token_id, (seed or 0) + number)
+        first = 0 if seed is None else len(blocks)
+        yield from (blocks[first + index] for index in range(len(blocks)))
 
 
 def assemble(tokens, pieces, offsets, begin):

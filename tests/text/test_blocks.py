@@ -220,6 +220,24 @@ def test_a_stream_of_documents_is_packed_as_a_table_is(make_plan, documents, byt
             assert np.array_equal(values, block[name])
 
 
+@pytest.mark.parametrize("make_plan", [plan_documents, plan_stream])
+def test_a_stream_is_drawn_part_by_part_as_an_epoch_is(make_plan, documents, byte_tokenizer, monkeypatch):
+    monkeypatch.setattr(tokens, "BATCH", 4)
+    monkeypatch.setattr(tokens, "ROW", 1)  # five parts of four documents
+    stream = pack(documents.to_iterable_dataset(), byte_tokenizer, 64, make_plan, seed=3)
+    drawn, expected = list(stream), []
+    for number in range(5):
+        part = documents.select(range(4 * number, 4 * number + 4))
+        blocks = pack(part, byte_tokenizer, 64, make_plan, seed=3 + number)
+        expected += [blocks[index] for index in range(len(blocks), 2 * len(blocks))]
+    for block, other in zip(drawn, expected, strict=True):
+        assert all(np.array_equal(values, other[name]) for name, values in block.items())
+    again = list(stream)
+    assert all(np.array_equal(block["labels"], other["labels"]) for block, other in zip(drawn, again, strict=True))
+    if make_plan is plan_documents:  # positions that no document is long enough for are learnt too
+        assert any(block["position_ids"][0] for block in drawn)
+
+
 def test_a_short_block_is_padded_on_the_right_and_its_padding_is_no_label(rng):
     rows = [[rng.randint(1, 99) for _ in range(length)] for length in (7, 3, 1)]
     names = "input_ids", "labels", "position_ids"

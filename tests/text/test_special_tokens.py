@@ -12,7 +12,7 @@ from gpt2_korean.text.packing import plan_stream
 from gpt2_korean.text.prompts import encode_prompt
 
 OPTIONS = SimpleNamespace(block_size=None, packing=None, train_on_prompt=False)
-SEEDS = SimpleNamespace(seed=0, data_seed=None)
+SEEDS = SimpleNamespace(seed=0, data_seed=None, train_sampling_strategy="random")
 
 SPECIAL = ["<s>", "</s>", "<pad>", "<unk>", "<|endoftext|>"]
 TEXTS = [f"앞 글{name}뒤의 글, {name} {name}{name}" for name in SPECIAL]
