@@ -32,7 +32,7 @@ WARM_UP = 0.1  # of the run; runs of a few hundred steps need so much (benchmark
 CHARACTERS, LEAST_RATE = 24_000_000, 6e-4
 # Of the rate of what is new, where a model of ours is taught more: the whole of it is a little better on the new text
 # and forgets much more of the old (benchmarks/RESULTS.md).
-ON = 0.5
+TAUGHT_MORE = 0.5
 TAUGHT_HERE = "train.py가 어휘를 가르친 모델이므로"
 
 
@@ -58,17 +58,17 @@ def propose(
     if not (is_new or taught_here):
         learns_little = adapter and "learning_rate" not in settled
         return {"learning_rate": (ADAPTER_RATE, "어댑터이므로")} if learns_little else {}
-    anew = "어휘가 새것이므로" if new_vocabulary else "처음부터 배우므로" if from_scratch else TAUGHT_HERE
+    why = "어휘가 새것이므로" if new_vocabulary else "처음부터 배우므로" if from_scratch else TAUGHT_HERE
     reading = f"글을 {epochs:.3g}번 읽으므로" if epochs else "스트리밍이므로"
     often, open_to_muon = epochs > OFTEN, not {"optim", "learning_rate"} & set(settled)
     chooses_muon = is_new and open_to_muon and epochs <= MUON_EPOCHS and tokens_per_step >= MUON_TOKENS * width
     optimizer = MUON if uses_muon or chooses_muon else "adamw"
     *by_width, most = RATES[optimizer]
     rate = ADAPTER_RATES[optimizer][often] if adapter else min(most, by_width[often] / width)
-    rate = _rounded(rate if is_new else ON * rate)
-    plan = {"learning_rate": (rate, anew), "warmup_steps": (WARM_UP, anew)}
+    rate = _rounded(rate if is_new else TAUGHT_MORE * rate)
+    plan = {"learning_rate": (rate, why), "warmup_steps": (WARM_UP, why)}
     if chooses_muon:
-        plan = {"optim": (MUON, anew), **plan}
+        plan = {"optim": (MUON, why), **plan}
     if is_new and not often:
         plan |= {"weight_decay": (0.3, reading), "dropout": (0.0, reading)}
     elif new_vocabulary:
@@ -76,7 +76,7 @@ def propose(
     if new_vocabulary:
         known = CHARACTERS if characters is None else characters
         fitting = max(LEAST_RATE, _rounded(NEW_EMBEDDINGS * (known / CHARACTERS) ** 0.5))
-        plan["embedding_learning_rate"] = min(NEW_EMBEDDINGS, fitting), anew
+        plan["embedding_learning_rate"] = min(NEW_EMBEDDINGS, fitting), why
     return {name: value for name, value in plan.items() if name not in settled}
 
 
