@@ -19,7 +19,6 @@ EMULATION = ROOT / "tests" / "windows"
 ASKED = {
     "fcntl": "lock.py", "msvcrt": "lock.py", "termios": "keyboard.py", "tty": "keyboard.py",
     "signal.SIGCHLD": "run.py",
-    "select.poll": "stopping.py",  # once a terminal is closed, which SIGHUP tells
 }  # fmt: skip
 
 
