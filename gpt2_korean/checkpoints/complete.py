@@ -61,10 +61,17 @@ def has_weights(folder):
     return any(path for pattern in WEIGHTS for path in Path(folder).glob(pattern))
 
 
-def read_patterns(folder):
-    """Those of WEIGHTS that are read from `folder`: where a model has both formats, not the older one."""
-    newer = any((Path(folder) / name).exists() for name in FIRST[:2])
-    return [pattern for pattern in WEIGHTS if not (newer and pattern.startswith("pytorch_model"))]
+def first_weights(folder):
+    """The one of FIRST that is read from `folder`, None where there is none, as of an adapter."""
+    return next((Path(folder) / name for name in FIRST if (Path(folder) / name).exists()), None)
+
+
+def weights_read(folder):
+    """The files of WEIGHTS that are read from `folder`: where a model has both formats, none of the older one."""
+    first = first_weights(folder)
+    newer = first is not None and first.name in FIRST[:2]
+    patterns = [pattern for pattern in WEIGHTS if not (newer and pattern.startswith("pytorch_model"))]
+    return [path for pattern in patterns for path in Path(folder).glob(pattern)]
 
 
 def is_resumable(checkpoint):
@@ -81,12 +88,11 @@ def missing_weights(folder):
     """The name of a file of weights that `folder` lacks or that cannot be whole, None where all are there."""
     from safetensors import SafetensorError, safe_open
 
-    folder = Path(folder)
-    first = next((folder / name for name in FIRST if (folder / name).exists()), None)
-    for index in [first] if first is not None and first.suffix == ".json" else []:
-        names = (read_json(index) or {}).get("weight_map")
+    folder, first = Path(folder), first_weights(folder)
+    if first is not None and first.suffix == ".json":
+        names = (read_json(first) or {}).get("weight_map")
         if not (isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values())):
-            return index.name
+            return first.name
         for name in sorted(set(names.values())):
             if "\0" in name or not (folder / name).is_file():
                 return name
@@ -96,8 +102,7 @@ def missing_weights(folder):
                 pass
         except (SafetensorError, OSError):
             return path.name
-    patterns = [pattern for pattern in read_patterns(folder) if pattern.endswith(".bin")]
-    for path in (path for pattern in patterns for path in folder.glob(pattern)):
+    for path in (path for path in weights_read(folder) if path.suffix == ".bin"):
         if not (zipfile.is_zipfile(path) or first_bytes(path, 1) == LEGACY_PICKLE):
             return path.name
     return None if has_weights(folder) else "model.safetensors"

@@ -15,8 +15,8 @@ from gpt2_korean.checkpoints.complete import (
     has_weights,
     missing_weights,
     read_json,
-    read_patterns,
     read_shapes,
+    weights_read,
 )
 from gpt2_korean.messages import UserError, particle
 from gpt2_korean.model.gpt2 import SIZES, is_gpt2, weight_shapes
@@ -34,8 +34,7 @@ LAYERS = re.compile(r"^(?!max_)(.*_)?layers?$")  # a bound (Qwen's max_window_la
 def check_files(folder, flag):
     """Raise UserError for a `folder` whose files are not what they are called, or whose config.json cannot be true."""
     folder = Path(folder)
-    patterns = (*read_patterns(folder), "*.json", "*.txt")
-    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+    for path in sorted([*weights_read(folder), *folder.glob("*.json"), *folder.glob("*.txt")]):
         if first_bytes(path, len(POINTER)) == POINTER:
             raise UserError(
                 f"{flag}={folder}: {particle(path.name, '은/는')} git-lfs의 자리표시일 뿐 내용이 없습니다. "
@@ -124,7 +123,7 @@ def weight_files(folder, flag):
 
 def count_bytes(folder):
     """How large the files of weights are, together."""
-    return sum(path.stat().st_size for pattern in read_patterns(folder) for path in Path(folder).glob(pattern))
+    return sum(path.stat().st_size for path in weights_read(folder))
 
 
 def read_model_json(flag, path):

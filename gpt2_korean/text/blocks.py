@@ -173,9 +173,8 @@ def _blocks(documents, tokenizer, size, make_plan, all_learnt, seed):
     """Yield the blocks of a stream of documents: packed are those that make up a row of Tokens, by a plan of its own
     that is drawn as an epoch's is."""
     for number, row in enumerate(token_rows(documents, tokenizer, all_learnt)):
-        blocks = PackedBlocks(Buffer(row), size, make_plan, tokenizer.eos_token_id, (seed or 0) + number)
-        first = 0 if seed is None else len(blocks)
-        yield from (blocks[first + index] for index in range(len(blocks)))
+        drawn = make_plan if seed is None else partial(make_plan, random=np.random.default_rng((seed + number, 1)))
+        yield from PackedBlocks(Buffer(row), size, drawn, tokenizer.eos_token_id)
 
 
 def assemble(tokens, pieces, offsets, begin):
