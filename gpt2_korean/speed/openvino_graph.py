@@ -32,7 +32,7 @@ def build_graph(config, weights):
     mask, rows, first = _input("mask", ov.Type.f32, 4), _input("rows", ov.Type.i32, 1), _input("first", ov.Type.i64, 1)
     embeddings = _weight(weights["wte.weight"])
     batch = ops.shape_of(rows, "i64")
-    nothing_read = ops.broadcast(np.float32(0), ops.concat([batch, [heads], [0], [width // heads]], 0))
+    nothing_read = ops.broadcast(np.float32(0), ops.concat([batch, [0], [heads], [width // heads]], 0))
     activate = ACTIVATIONS.get(config.get("activation_function"), lambda x: ops.gelu(x, "tanh"))
     state = []
 
@@ -48,14 +48,14 @@ def build_graph(config, weights):
         return ops.add(ops.matmul(x, _weight(weight), False, isinstance(weight, tuple)), vector(f"{name}.bias"))
 
     def split_heads(x):
-        return ops.transpose(ops.reshape(x, [0, 0, heads, width // heads], True), [0, 2, 1, 3])
+        return ops.reshape(x, [0, 0, heads, width // heads], True)
 
     def remember(name, new):
         info = VariableInfo()
-        info.data_shape, info.data_type = ov.PartialShape([-1, heads, -1, width // heads]), ov.Type.f32
+        info.data_shape, info.data_type = ov.PartialShape([-1, -1, heads, width // heads]), ov.Type.f32
         info.variable_id = name
         variable = Variable(info)
-        seen = ops.concat([ops.gather(ops.read_value(nothing_read, variable), rows, 0), new], 2)
+        seen = ops.concat([ops.gather(ops.read_value(nothing_read, variable), rows, 0), new], 1)
         state.append(ops.assign(seen, variable))
         return seen
 
@@ -65,7 +65,8 @@ def build_graph(config, weights):
         qkv = ops.split(linear(f"{layer}.attn.c_attn", norm(f"{layer}.ln_1", x)), 2, 3)
         query, key, value = map(split_heads, qkv.outputs())
         key, value = remember(f"{layer}.key", key), remember(f"{layer}.value", value)
-        y = ops.scaled_dot_product_attention(query, key, value, mask)
+        # As OpenVINO's attention over its own cache takes them: it turns none of them round.
+        y = ops.scaled_dot_product_attention(*(ops.transpose(x, [0, 2, 1, 3]) for x in (query, key, value)), mask)
         y = ops.reshape(ops.transpose(y, [0, 2, 1, 3]), [0, 0, width], True)
         x = ops.add(x, linear(f"{layer}.attn.c_proj", y))
         inner = activate(linear(f"{layer}.mlp.c_fc", norm(f"{layer}.ln_2", x)))
