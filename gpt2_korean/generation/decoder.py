@@ -152,18 +152,24 @@ class GPT2Decoder:
         return self.room(slots)
 
     def step(self, tokens, reach):
-        """Logits [batch, vocab] after one token more in each row, `tokens` [batch]; see `reach`."""
+        """Logits [n, vocab] after one token more in the first n rows, `tokens` [n]; see `reach`."""
         attention = {}
         if self.attend is None and (self.captures or self.padded):
             seen = self.slots[:reach]
-            attention = {"attn_mask": ((seen <= self.next) & (seen >= self.first[:, None]))[:, None, None]}
-        logits = self._logits(*self._forward(tokens[:, None], self.next, slice(reach), **attention))
+            first = self.first[: len(tokens), None]
+            attention = {"attn_mask": ((seen <= self.next) & (seen >= first))[:, None, None]}
+        rows = slice(len(tokens))
+        logits = self._logits(*self._forward(tokens[:, None], self.next, slice(reach), rows, **attention))
         self.next += 1
         return logits
 
     def keep(self, rows):
-        """Go on with these of the rows alone, int64 [n], in steps that are not recorded; returns whether it can."""
-        self.first, self.cache = self.first[rows], [cache[:, rows] for cache in self.cache]
+        """Go on with these of the rows alone, int64 [n]: they become the first. Returns whether it can."""
+        self.first[: len(rows)] = self.first[rows]
+        used = int(self.next)
+        for cache in self.cache:
+            read = cache[:, :, :, :used]
+            read[:, : len(rows)] = read[:, rows]
         return True
 
     def _forward(self, ids, slots, seen, rows=slice(None), **attention):

@@ -10,7 +10,7 @@ later calls too: those that differ in their prompts, or a little in length, read
 the next steps are under way before what is new is looked at: what becomes of it takes the device no time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,9 @@ import torch.nn.functional as F
 from gpt2_korean.device import record_graph
 from gpt2_korean.generation.sampling import choose_token, penalize_and_ban
 from gpt2_korean.generation.whole_characters import STATES
+
+# A GPU takes as long for fewer rows, where what it waits for is the weights (benchmarks/RESULTS.md).
+FEWEST_RECORDED = 64
 
 
 @dataclass
@@ -29,6 +32,11 @@ class _Rows:
     length: torch.Tensor  # int64 [], how many are to be
     states: torch.Tensor  # int64 [batch], of the UTF-8 automaton
     breakers: torch.Tensor  # bool [vocab], see dry.py
+
+    def keep(self, left):
+        """Go on with the rows at `left` alone, which become the first in the same memory."""
+        self.history = self.history[: len(left)].copy_(self.history[left])
+        self.states = self.states[: len(left)].copy_(self.states[left])
 
 
 def generate_ids(*arguments, **keywords):
@@ -76,20 +84,20 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
         rows = _Rows(history, *torch.tensor([done, length], device=device), states, breakers)
         rows, replays = _recorded(decoder, rows, sampling, eos_token_id, utf8)
 
-        def draw(logits, rows=rows):
+        def draw(logits, rows):
             _draw(logits, rows, sampling, eos_token_id, utf8)
 
-        draw(logits)
+        draw(logits, rows)
         looks = _looks(_steps(decoder, width, steps, rows, replays, draw), steps, every, rows)
-        for look in _one_behind(looks) if decoder.captures else looks:
-            new = dict(zip(going, look(), strict=True))
+        looks = ((look, going) for look in looks)  # with the prompts that it tells of
+        for look, told in _one_behind(looks) if decoder.captures else looks:
+            new = dict(zip(told, look(), strict=True))
             yield [_until_end(new.get(index, []), index, ended, eos_token_id) for index in range(len(prompts))]
             if all(ended):
                 return
-            # A processor computes as much as there are rows. By halves, since what they have read is copied.
-            left = [place for place, index in enumerate(going) if not ended[index]]
-            if not decoder.captures and 2 * len(left) <= len(going) and decoder.keep(torch.tensor(left, device=device)):
-                rows.history, rows.states = rows.history[left], rows.states[left]
+            left = _left(going, ended, decoder.captures)
+            if len(left) < len(going) and decoder.keep(torch.tensor(left, device=device)):
+                rows.keep(left)
                 going = [going[place] for place in left]
         done, states = done + steps, rows.states
         if done < length:
@@ -114,7 +122,8 @@ def pad_left(windows, device):
 
 
 def _recorded(decoder, rows, sampling, eos_token_id, utf8):
-    """`(rows, replays)`: the tensors to work on, which are then as `rows`, and steps recorded over them, by reach.
+    """`(rows, replays)`: the tensors to work on, which are then as `rows`, and steps recorded over them, by how many of
+    the rows go on and by reach.
 
     A decoder keeps one recording, as long as its cache is the same.
     """
@@ -127,7 +136,22 @@ def _recorded(decoder, rows, sampling, eos_token_id, utf8):
     _, recorded, replays, _ = decoder.recording
     for name, tensor in vars(rows).items():
         getattr(recorded, name).copy_(tensor)
-    return recorded, replays
+    return replace(recorded), replays  # of which fewer rows may go on
+
+
+def _left(going, ended, records):
+    """The places in `going` to go on with: all, or those that have not ended, once they are half of them or fewer.
+
+    A processor computes as much as there are rows, and so does a GPU that has many. By halves, since what they have
+    read is copied; where steps are recorded by exact halves, some that have ended among them, so that they fit again.
+    """
+    size, left = len(going), [place for place, index in enumerate(going) if not ended[index]]
+    if not records:
+        return left if 2 * len(left) <= size else list(range(size))
+    while 2 * len(left) <= size and size // 2 >= FEWEST_RECORDED:
+        size //= 2
+    over = [place for place, index in enumerate(going) if ended[index]]
+    return sorted(left + over[: size - len(left)])
 
 
 def _steps(decoder, width, steps, rows, replays, draw):
@@ -136,14 +160,18 @@ def _steps(decoder, width, steps, rows, replays, draw):
     for step in range(1, steps):
         reach = decoder.reach(width + step)
 
-        def advance(reach=reach):
-            draw(decoder.step(rows.history[:, -1], reach))
+        now = replace(rows)  # a recording goes on with these
 
-        if reach in replays:
-            replays[reach]()
+        def advance(reach=reach, rows=now):
+            draw(decoder.step(rows.history[:, -1], reach), rows)
+
+        key = len(rows.history), reach
+        if key in replays:
+            replays[key].replay()
         elif decoder.captures and decoder.warm:
-            replays[reach] = record_graph(advance, decoder.device)[0].replay
-            replays[reach]()
+            one = next(iter(replays.values()), None)  # whose memory serves all: none of them keeps anything in it
+            replays[key] = record_graph(advance, decoder.device, one)[0]
+            replays[key].replay()
         else:
             advance()  # as it is: libraries set themselves up in their first call, which no graph may record
             decoder.warm = True

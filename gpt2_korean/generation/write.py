@@ -16,7 +16,7 @@ from gpt2_korean.text.prompts import encode_prompt
 
 # Steps between two looks at what is written. A look waits for an accelerator, which then waits for us;
 # several a second still seem continuous to a reader.
-LOOK_EVERY, LOOK_EVERY_IN_STREAM = 16, 4
+LOOK_EVERY, LOOK_EVERY_IN_STREAM = 8, 4
 
 
 @dataclass(frozen=True)

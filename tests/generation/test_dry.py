@@ -116,7 +116,7 @@ def plain_texts(model):
 def test_greedy_texts_are_those_of_the_plain_method_alone_and_in_a_batch(model, plain_texts, monkeypatch, way):
     """A replay stands in for a device's graph."""
 
-    def record(work, device):
+    def record(work, device, before):
         return SimpleNamespace(replay=work), None
 
     monkeypatch.setattr("gpt2_korean.generation.loop.record_graph", record)

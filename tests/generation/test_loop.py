@@ -145,7 +145,7 @@ def test_a_recording_serves_later_calls_that_it_fits(model, rng, monkeypatch):
     def addresses():
         return [tensor.data_ptr() for tensor in (*decoder.cache, decoder.first, decoder.next, decoder.slots)]
 
-    def record(work, device):
+    def record(work, device, before):
         recorded.append(addresses())
 
         def replay():
@@ -168,7 +168,7 @@ def test_what_was_recorded_over_a_longer_cache_serves_shorter_texts(rng, monkeyp
     decoder = GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), CPU, torch.float32, captures=True)
     recorded = []
 
-    def record(work, device):
+    def record(work, device, before):
         recorded.append(work)
         return SimpleNamespace(replay=work), None
 
@@ -178,6 +178,38 @@ def test_what_was_recorded_over_a_longer_cache_serves_shorter_texts(rng, monkeyp
         found = generate_ids(decoder, prompts, length, GREEDY, -1, every=7)
         assert found == generate_ids(gpt2_decoder(model), prompts, length, GREEDY, -1)
         assert len(recorded) == recordings
+
+
+def test_recorded_steps_leave_out_ended_rows_by_halves_and_the_others_are_as_alone(rng, monkeypatch):
+    model = tiny_gpt2(VOCABULARY, n_positions=200)
+    decoder = GPT2Decoder(model.config.to_dict(), dict(model.state_dict()), CPU, torch.float32, captures=True)
+    recorded, replayed, plain = [], [], gpt2_decoder(model)
+
+    def record(work, device, before):
+        def replay():
+            replayed.append(work)
+            work()
+
+        recorded.append(work)
+        return SimpleNamespace(replay=replay), None
+
+    monkeypatch.setattr("gpt2_korean.generation.loop.record_graph", record)
+    monkeypatch.setattr("gpt2_korean.generation.loop.FEWEST_RECORDED", 4)
+    sizes, step = [], decoder.step
+    monkeypatch.setattr(decoder, "step", lambda tokens, reach: sizes.append(len(tokens)) or step(tokens, reach))
+    for _ in range(4):
+        prompts = [random_prompt(rng) for _ in range(18)]
+        over = [rng.choice([1, 30, 60]) for _ in prompts[:16]] + [1, 90]  # after so many tokens the caller has enough
+        texts, ended = [[] for _ in prompts], [False] * 18
+        sizes.clear()
+        for chunk in stream_ids(decoder, prompts, 90, GREEDY, -1, every=5, ended=ended):
+            for row, ids in enumerate(chunk):
+                texts[row] += ids
+                ended[row] = len(texts[row]) >= over[row]
+        for prompt, text, most in zip(prompts, texts, over, strict=True):
+            assert len(text) >= most and text == generate_ids(plain, [prompt], len(text), GREEDY, -1)[0]
+        assert sizes[0] == 18 and sizes[-1] == 4 and set(sizes) <= {18, 9, 4}
+    assert len(recorded) <= 3 and len(replayed) > 300  # later batches replay what the first ones recorded
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from conftest import tiny_gpt2
 
 from gpt2_korean import device
 from gpt2_korean.generation.decoder import GPT2Decoder
-from gpt2_korean.generation.loop import generate_ids
+from gpt2_korean.generation.loop import generate_ids, stream_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.speed import linear
@@ -47,6 +47,22 @@ def test_captured_steps_write_what_uncaptured_ones_do(model, kernels, rng, rows)
         plain = generate_ids(decoder(model, captures=False), prompts, 700, greedy, -1)
         for each in capturing:
             assert generate_ids(each, prompts, 700, greedy, -1, every=16) == plain
+
+
+def test_captured_steps_of_fewer_rows_write_what_uncaptured_ones_do(model, kernels, rng, monkeypatch):
+    monkeypatch.setattr("gpt2_korean.generation.loop.FEWEST_RECORDED", 2)
+    greedy = Sampling(temperature=0, repetition_penalty=1.2)
+    for each in [decoder(model, True, ours) for ours in (None, kernels)]:
+        for _ in range(3):
+            prompts = random_prompts(rng, 21)
+            plain = generate_ids(decoder(model, captures=False), prompts, 120, greedy, -1)
+            over, texts, ended = [rng.randint(1, 120) for _ in prompts], [[] for _ in prompts], [False] * 21
+            for chunk in stream_ids(each, prompts, 120, greedy, -1, every=4, ended=ended):
+                for row, ids in enumerate(chunk):
+                    texts[row] += ids
+                    ended[row] = len(texts[row]) >= over[row]
+            for text, whole, most in zip(texts, plain, over, strict=True):
+                assert len(text) >= most and text == whole[: len(text)]
 
 
 def test_captured_steps_repeat_no_more_than_uncaptured_ones(model, kernels, rng):

@@ -98,7 +98,7 @@ from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.model.gpt2 import kernel_sizes, weight_shapes
 from gpt2_korean.speed.writing_kernels import attend, compile_kernels, fused
 config, cpu, dtype = CONFIG, torch.device("cpu"), torch.bfloat16
-loop.record_graph = lambda work, device: (SimpleNamespace(replay=work), None)
+loop.record_graph = lambda work, device, before: (SimpleNamespace(replay=work), None)
 cached = lambda: {str(path) for path in Path("CACHE").rglob("*.cubin")}
 compile_kernels(*kernel_sizes(config), cpu, dtype)
 before = cached()
