@@ -29,7 +29,6 @@ from pathlib import Path
 import numpy as np
 from engines import THREADS, ctranslate, llama, openvino, ours
 
-ROOT = Path(__file__).parent.parent
 ENGINES = {"ours": ours, "ctranslate2": ctranslate, "llama": llama, "openvino": openvino}
 WAYS = {  # what the table calls it: (engine, kind)
     "generate.py float32": ("ours", "float32"),
@@ -122,7 +121,7 @@ def keep_tokens(model, folder, texts, rows=64):
 def add_figures(folder, way, what):
     command = [sys.executable, __file__, str(folder), "--one", way, what]
     if what == "start" and WAYS[way][0] == "ours":
-        command = start_of_ours(folder, WAYS[way][1])
+        command = ours.command(folder / "model", WAYS[way][1])
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     for plain in ("", "1"):  # some builds of llama.cpp have AMX kernels that die where others of its kernels run
         started = time.perf_counter()
@@ -135,11 +134,6 @@ def add_figures(folder, way, what):
     figures = {"start, s": seconds} if what == "start" else json.loads(done.stdout.splitlines()[-1])
     with open(folder / "figures.jsonl", "a", encoding="utf-8") as file:
         print(json.dumps({"way": way, "plain": plain} | figures), file=file)
-
-
-def start_of_ours(folder, kind):
-    command = [sys.executable, ROOT / "generate.py", f"--model_name_or_path={folder / 'model'}", "--prompt=a"]
-    return [*command, "--length=1", "--device=cpu", *ours.flags(kind)]
 
 
 def measure(folder, way, what):

@@ -1,6 +1,7 @@
 """generate.py's own engine."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,17 +14,20 @@ KINDS |= {"int4": ("auto", "int4")}
 
 def convert(model, folder, kind):
     if KINDS[kind][1]:
-        load(folder, kind)  # which keeps the weights in fewer bits
+        # In a process of its own, which keeps the weights in fewer bits: how its threads wait is not for the peers.
+        subprocess.run(command(model, kind), stdout=subprocess.DEVNULL, check=True)
 
 
 def file(folder, kind):
     return None
 
 
-def flags(kind):
-    """What generate.py is told."""
+def command(model, kind):
+    """A whole process that writes one token."""
     dtype, quantize = KINDS[kind]
-    return [f"--dtype={dtype}", *([f"--quantize={quantize}"] if quantize else [])]
+    flags = ["--prompt=a", "--length=1", "--device=cpu", f"--dtype={dtype}"]
+    flags += [f"--quantize={quantize}"] if quantize else []
+    return [sys.executable, ROOT / "generate.py", f"--model_name_or_path={model}", *flags]
 
 
 def load(folder, kind):
