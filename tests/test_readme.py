@@ -38,11 +38,15 @@ def copy_project(folder):
     return folder
 
 
-def test_train_and_generate_work_as_readme_says(clone, run_script, fork_script, tiny_model_folder):
+def training_words(model):
+    """README's first training command, with `model` in the place of gpt2-medium."""
     words = script_words("train.py")[0]
-    swapped = [f"--model_type={tiny_model_folder}" if word.startswith("--model_type") else word for word in words]
-    assert swapped != words and "--model_type=gpt2-medium" in words
-    trained = run_script(*swapped, cwd=clone)
+    assert "--model_type=gpt2-medium" in words
+    return [f"--model_type={model}" if word == "--model_type=gpt2-medium" else word for word in words]
+
+
+def test_train_and_generate_work_as_readme_says(clone, run_script, tiny_model_folder):
+    trained = run_script(*training_words(tiny_model_folder), cwd=clone)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout == ""
     output = clone / "fine_tuned_models"
@@ -59,13 +63,14 @@ def test_train_and_generate_work_as_readme_says(clone, run_script, fork_script, 
     assert texts[0] == "" and len(texts) == 6
     assert all(text.startswith("한국어 텍스트 생성은") for text in texts[1:])
 
-    # The same training command once more: --overwrite_output_dir stands in it.
-    assert fork_script(*swapped, "--max_steps=1", cwd=clone).returncode == 0
-    assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-1"]
 
-
-def test_generate_as_written_also_follows_a_run_shorter_than_500_steps(clone, fork_script):
+def test_generate_as_written_also_follows_a_run_shorter_than_500_steps(clone, fork_script, tiny_model_folder):
     """The sample corpus gives gpt2-medium fewer steps than the checkpoint that README names."""
+    output = clone / "fine_tuned_models"
+    (output / "checkpoint-500").mkdir(exist_ok=True)  # of a run before: --overwrite_output_dir stands in the command
+    (output / "checkpoint-500" / "trainer_state.json").touch()
+    assert fork_script(*training_words(tiny_model_folder), "--max_steps=1", cwd=clone).returncode == 0
+    assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-1"]
     written = fork_script(*script_words("generate.py")[0], "--length=3", cwd=clone)
     assert written.returncode == 0, written.stderr
     assert "checkpoint-500 대신 마지막 checkpoint-1" in written.stderr
