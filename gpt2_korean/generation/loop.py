@@ -143,7 +143,7 @@ def _left(going, ended, records):
     """The places in `going` to go on with: all, or those that have not ended, once they are half of them or fewer.
 
     A processor computes as much as there are rows, and so does a GPU that has many. By halves, since what they have
-    read is copied; where steps are recorded by exact halves, some that have ended among them, so that they fit again.
+    read is copied; where steps are recorded, by exact halves, with some that have ended, so that they fit again.
     """
     size, left = len(going), [place for place, index in enumerate(going) if not ended[index]]
     if not records:
@@ -160,7 +160,7 @@ def _steps(decoder, width, steps, rows, replays, draw):
     for step in range(1, steps):
         reach = decoder.reach(width + step)
 
-        now = replace(rows)  # a recording goes on with these
+        now = replace(rows)  # the rows that go on may be fewer when a recording is replayed
 
         def advance(reach=reach, rows=now):
             draw(decoder.step(rows.history[:, -1], reach), rows)

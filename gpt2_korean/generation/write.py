@@ -14,8 +14,8 @@ from gpt2_korean.text.chat_template import encode_texts
 from gpt2_korean.text.conversations import fill, put_after_turns
 from gpt2_korean.text.prompts import encode_prompt
 
-# Steps between two looks at what is written. A look waits for an accelerator, which then waits for us;
-# several a second still seem continuous to a reader.
+# Steps between two looks at what is written. Each takes the processor some time; the sooner they come, the sooner a
+# batch leaves out the texts that ended, and several a second seem continuous to a reader.
 LOOK_EVERY, LOOK_EVERY_IN_STREAM = 8, 4
 
 

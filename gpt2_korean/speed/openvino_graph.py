@@ -65,8 +65,9 @@ def build_graph(config, weights):
         qkv = ops.split(linear(f"{layer}.attn.c_attn", norm(f"{layer}.ln_1", x)), 2, 3)
         query, key, value = map(split_heads, qkv.outputs())
         key, value = remember(f"{layer}.key", key), remember(f"{layer}.value", value)
-        # As OpenVINO's attention over its own cache takes them: it turns none of them round.
-        y = ops.scaled_dot_product_attention(*(ops.transpose(x, [0, 2, 1, 3]) for x in (query, key, value)), mask)
+        # Turned behind the cache, where OpenVINO makes these transposes part of its attention.
+        query, key, value = (ops.transpose(each, [0, 2, 1, 3]) for each in (query, key, value))
+        y = ops.scaled_dot_product_attention(query, key, value, mask)
         y = ops.reshape(ops.transpose(y, [0, 2, 1, 3]), [0, 0, width], True)
         x = ops.add(x, linear(f"{layer}.attn.c_proj", y))
         inner = activate(linear(f"{layer}.mlp.c_fc", norm(f"{layer}.ln_2", x)))
