@@ -9,11 +9,11 @@ import pytest
 
 
 @cache
-def _python_with(package):
-    """A Python that has `package`: this one, or one of GPT2_KOREAN_PYTHONS (paths, separated as PATH is)."""
-    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
+def _python_with(*modules):
+    """A Python that has all `modules`: this one, or one of GPT2_KOREAN_PYTHONS (paths, separated as PATH is)."""
+    code = f"import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, {modules})))"
     for python in [sys.executable, *filter(None, os.environ.get("GPT2_KOREAN_PYTHONS", "").split(os.pathsep))]:
-        if subprocess.run([python, "-c", code]).returncode == 0:
+        if subprocess.run([python, "-c", code], stderr=subprocess.DEVNULL).returncode == 0:
             return python
     return None
 
@@ -35,12 +35,13 @@ def run_python():
 
 @pytest.fixture
 def run_with():
-    """Run Python code that needs a package: the last line that it prints; skips where no Python has it."""
+    """Run Python code that needs `modules`, names with spaces between: the last line that it prints; skips where no
+    Python has them all."""
 
-    def run(package, code, *words):
-        python = _python_with(package)
+    def run(modules, code, *words):
+        python = _python_with(*modules.split())
         if python is None:
-            pytest.skip(f"{package} is not installed")
+            pytest.skip(f"{modules}: not installed")
         return _run(python, code, *words)
 
     return run

@@ -80,7 +80,9 @@ ids = tokenizer({PROMPT!r}, return_tensors="pt")
 model = ORTModelForCausalLM.from_pretrained(sys.argv[2])
 print(json.dumps(model.generate(**ids, max_new_tokens={NEW}, min_new_tokens={NEW}, do_sample=False)[0].tolist()))
 """
-    assert json.loads(run_with("onnxruntime", code, saved["texts"], tmp_path / "onnx")) == greedy(saved["texts"])
+    assert json.loads(run_with("optimum.onnxruntime", code, saved["texts"], tmp_path / "onnx")) == greedy(
+        saved["texts"]
+    )
 
 
 def test_openvino_genai_encodes_and_writes_the_same(saved, run_with, tmp_path):
@@ -99,7 +101,9 @@ text = pipe.generate({PROMPT!r}, do_sample=False, apply_chat_template=False, **n
 print(json.dumps([ids.data[0].tolist(), chat, text]))
 """
     folder = saved["conversations"]
-    ids, chat, text = json.loads(run_with("openvino_genai", code, folder, tmp_path / "openvino"))
+    ids, chat, text = json.loads(
+        run_with("openvino_genai optimum.exporters.openvino", code, folder, tmp_path / "openvino")
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert ids == tokenizer(PROMPT)["input_ids"]
     assert chat == "<|endoftext|><|user|> 안녕 하세요<|assistant|>"

@@ -20,7 +20,7 @@ def random_steps(generator, optimizers, copies, steps=4):
         for weights, take in copies:
             gradient = torch.randn(weights[0].shape, generator=generator)
             for weight, part in zip(weights, take, strict=True):
-                weight.grad = gradient[part].clone()
+                weight.grad = gradient[part].to(weight.device, copy=True)
         for optimizer in optimizers:
             optimizer.step()
 
@@ -30,8 +30,8 @@ def generator(rng):
     return torch.Generator().manual_seed(rng.randrange(2**32))
 
 
-def parameter(generator, *shape):
-    return torch.nn.Parameter(torch.randn(shape, generator=generator))
+def parameter(generator, *shape, device="cpu"):
+    return torch.nn.Parameter(torch.randn(shape, generator=generator).to(device))
 
 
 def test_a_matrix_is_stepped_as_by_torch_and_all_else_as_by_adamw(generator, monkeypatch):
@@ -163,9 +163,12 @@ def test_a_run_with_muon_goes_on_to_the_last_bit_and_learns_otherwise_than_adamw
     assert not all(torch.equal(load_file(out / "model.safetensors")[name], weight) for name, weight in whole.items())
 
 
+# Without a GPU Triton's interpreter runs the kernels.
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @pytest.fixture
 def kernels():
-    """Without a GPU Triton's interpreter runs them."""
     pytest.importorskip("triton")
     from gpt2_korean.speed import momentum
 
@@ -173,12 +176,11 @@ def kernels():
 
 
 def test_the_kernels_pass_over_memory_as_pytorch_does(generator, rng, kernels):
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for count in (1, 3, 6):
         for dtype in (torch.float32, torch.bfloat16):
             rows, width = rng.randint(1, 40), count * rng.randint(1, 600)
-            weights, gradients, momenta = torch.randn(3, 4, rows, width, generator=generator).to(device)
-            steps = torch.randn(4, count, rows, width // count, generator=generator).to(device, dtype)
+            weights, gradients, momenta = torch.randn(3, 4, rows, width, generator=generator).to(DEVICE)
+            steps = torch.randn(4, count, rows, width // count, generator=generator).to(DEVICE, dtype)
             found = []
             for look_ahead, take_step, kept in (kernels, muon.PLAIN):
                 moved, ahead, stepped = momenta.to(kept, copy=True), torch.empty_like(steps), weights.clone()
@@ -191,7 +193,7 @@ def test_the_kernels_pass_over_memory_as_pytorch_does(generator, rng, kernels):
 
 def test_with_kernels_too_a_saved_state_goes_on_to_the_bit(generator, monkeypatch, kernels):
     monkeypatch.setattr(muon, "_passes", lambda device: kernels)
-    start = [parameter(generator, 12, 24) for _ in range(3)]
+    start = [parameter(generator, 12, 24, device=DEVICE) for _ in range(3)]
     learning = {"lr": 0.01, "weight_decay": 0.3}
     through = MuonWithAdamW([{"params": start, "matrices": 3}], **learning)
     everything = [slice(None)] * 2
