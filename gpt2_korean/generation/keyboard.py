@@ -1,6 +1,7 @@
 """Lines from a terminal, with the editing, history and pasting of prompt_toolkit; or from a pipe, as they are."""
 
 import contextlib
+import os
 import sys
 
 from gpt2_korean.messages import say
@@ -16,11 +17,14 @@ def open_keyboard(prompt, words):
     if not (sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())):
         yield _read_piped
         return
+    session = None
     try:
-        session = _prompt_session(prompt, words)
+        if os.environ.get("TERM") != "dumb":  # as within an editor, which would show what moves the cursor
+            session = _prompt_session(prompt, words)
     except ImportError as error:
         say(f"{error.name} 패키지가 없어 줄을 고치는 기능 없이 읽습니다: pip install -r requirements.txt")
-        yield lambda: input(prompt)
+    if session is None:
+        yield lambda: print(prompt, end="", file=sys.stderr, flush=True) or _read_piped()
         return
 
     with _silence() as be_silent:

@@ -88,4 +88,5 @@ def write_turn(model, out, earlier, turn, settings, seed):
 
 
 def _say_dimly(line):
-    say(f"\033[2m{line}\033[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else line)
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    say(f"\033[2m{line}\033[0m" if sys.stderr.isatty() and not plain else line)

@@ -33,7 +33,7 @@ def show_texts(texts, tokenizer, context, all_learnt, block_size, count):
     documents = texts.main
     size, endless = tokenizer and choose_size(block_size, context), not hasattr(documents, "num_rows")
     first = (documents.filter(itemgetter("text")) if endless else documents).take(count)  # a stream has empty rows too
-    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     if count:
         marks = ("초록색이", "흐린 것은") if coloured else ("⟦ ⟧ 안이", "나머지는")
         yield f"{marks[0]} 배우는 것이고, {marks[1]} 읽기만 하는 것입니다."

@@ -31,14 +31,14 @@ PASTE = "\x1b[200~{}\x1b[201~"
 class Terminal:
     """A pseudo-terminal with generate.py --interactive in it."""
 
-    def __init__(self, folder, *flags):
+    def __init__(self, folder, *flags, kind="xterm-256color"):
         self.controller, self.side = os.openpty()
         self.resize(80)
         self.before = termios.tcgetattr(self.side)
         self.process = subprocess.Popen(
             [sys.executable, "generate.py", f"--model_name_or_path={folder}", "--interactive", "--device=cpu", *flags],
             cwd=ROOT, stdin=self.side, stdout=self.side, stderr=self.side, start_new_session=True,
-            env=os.environ | {"TERM": "xterm-256color"}, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env=os.environ | {"TERM": kind}, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
         self.bytes, self.found = b"", 0
 
@@ -66,8 +66,8 @@ class Terminal:
 def terminal():
     with contextlib.ExitStack() as stack:
 
-        def start(*words):
-            opened = Terminal(*words)
+        def start(*words, **options):
+            opened = Terminal(*words, **options)
             stack.callback(os.close, opened.side)
             stack.callback(os.close, opened.controller)
             stack.callback(opened.process.wait)
@@ -148,6 +148,21 @@ def test_at_a_terminal_ctrl_c_stops_a_text_alone_and_ctrl_d_ends(terminal, tiny_
     at.type("\x04")
     assert at.process.wait(60) == 0
     assert termios.tcgetattr(at.side) == at.before
+
+
+@needs_terminals
+def test_a_terminal_that_moves_no_cursor_is_sent_only_text(terminal, tiny_model_folder):
+    at = terminal(tiny_model_folder, "--length=4", "--min_length=4", kind="dumb")
+    at.wait_for("앞글> ")
+    at.type("오늘은\n")
+    at.wait_for("\n오늘은")
+    at.wait_for("시드")
+    at.wait_for("앞글> ")
+    at.type("\x03")
+    at.wait_for("/quit")
+    at.wait_for("앞글> ")
+    at.type("\x04")
+    assert at.process.wait(60) == 0 and b"\x1b" not in at.bytes
 
 
 @pytest.fixture
