@@ -21,8 +21,8 @@ from gpt2_korean.cli.suggestions import flag_to_write_with
 from gpt2_korean.cli.writing_values import api_key, composed_text, origin, prompt_template, stage, temperature
 
 
-def generate_parser():
-    """The parser of generate.py's flags."""
+def generate_parser(most_tokens=MOST_TOKENS):
+    """The parser of generate.py's flags. most_tokens: of a text."""
     parser = KoreanArgumentParser(
         GENERATE_NAMES,
         flag_to_write_with,
@@ -76,9 +76,9 @@ def generate_parser():
 
     sampling = parser.add_argument_group("샘플링")
     length_help = "새로 쓸 토큰 수. 모델의 문맥보다 길면 앞쪽부터 잊으며 이어 씁니다"
-    add_flag(sampling, "--length", integer(1, MOST_TOKENS), length_help, 100)
+    add_flag(sampling, "--length", integer(1, most_tokens), length_help, 100)
     add_flag(
-        sampling, "--min_length", integer(0, MOST_TOKENS), "적어도 이만큼 새 토큰을 쓰기 전에는 글을 끝내지 않습니다", 0
+        sampling, "--min_length", integer(0, most_tokens), "적어도 이만큼 새 토큰을 쓰기 전에는 글을 끝내지 않습니다", 0
     )
     add_switch(
         sampling,

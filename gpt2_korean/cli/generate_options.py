@@ -134,13 +134,14 @@ def read_key(word):
         raise UsageError(f"{API_KEY}: {error}") from None
 
 
-def parse_setting(name, word, names=SETTINGS):
-    """The value of `/set name word` in an interactive session; `names` may be set. Raises UsageError."""
+def parse_setting(name, word, names=SETTINGS, **limits):
+    """The value of `/set name word` in an interactive session; `names` may be set. limits: of generate_parser. Raises
+    UsageError."""
     if name not in names:
         others = {flag: words for flag, words in GENERATE_NAMES.items() if flag.partition("=")[0] in names}
         hint = suggest_flag(name, names, names, others, "", f"바꿀 수 있는 것: {', '.join(names)}")
         raise UsageError(f"{name}: 그런 설정이 없습니다. {hint}")
-    return getattr(generate_parser().parse([f"--{name}={word}"]), name)
+    return getattr(generate_parser(**limits).parse([f"--{name}={word}"]), name)
 
 
 def describe_settings(names):

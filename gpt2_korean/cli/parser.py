@@ -170,6 +170,8 @@ def number(minimum=None, maximum=MOST, *, above=None, below=None):
 
 def _number(convert, kind, fits, range_words):
     def parse(text):
+        if not text.strip():
+            raise argparse.ArgumentTypeError(f"값이 비었습니다. {range_words} {particle(kind, '을/를')} 주세요.")
         try:
             value = convert(text)
         except ValueError:

@@ -219,23 +219,17 @@ async def read_request(request, settings, needs_words):
         raise UserError(TOO_LONG)
     if needs_words and not texts[0].strip():
         raise UserError("건넬 말을 입력하세요.")
-    changed = {name: read_field(name, word, SLIDERS) for name, word in words.items()}
-    most_length = max(MOST_LENGTH, settings.length, settings.min_length)
-    for name in ("length", "min_length"):
-        if changed.get(name, 0) > most_length:
-            raise of_field(name, UserError(f"{most_length:,}까지 쓸 수 있습니다."))
+    most_tokens = max(MOST_LENGTH, settings.length, settings.min_length)
+    changed = {name: read_field(name, word, SLIDERS, most_tokens=most_tokens) for name, word in words.items()}
     seed = secrets.randbits(32) if seed is None else read_field("seed", str(seed), ["seed"])
     return Asked(read_prompts([texts[0]])[0], turns, replace(settings, **changed), seed)
 
 
-def read_field(name, word, names):
+def read_field(name, word, names, **limits):
     """As parse_setting; the UserError that it raises has the name of the field as its `field`."""
     try:
-        return parse_setting(name, word, names)
+        return parse_setting(name, word, names, **limits)
     except UserError as error:
-        raise of_field(name, UserError(str(error).removeprefix(f"--{name}: "))) from None
-
-
-def of_field(name, error):
-    error.field = name
-    return error
+        refusal = UserError(str(error).removeprefix(f"--{name}: "))
+        refusal.field = name
+        raise refusal from None

@@ -119,19 +119,18 @@ def _read_settings(asked, settings, most_length):
         if setting in LISTS:
             changed[setting] = _read_texts(name, value)
             continue
-        changed[setting] = _setting(name, 0 if name == "top_k" and value == -1 else value, SETTINGS)
-        if setting in ("length", "min_length") and changed[setting] > most_length:
-            raise Refused(400, f"{name}={value}: {most_length:,}까지 쓸 수 있습니다.", name)
+        value = 0 if name == "top_k" and value == -1 else value
+        changed[setting] = _setting(name, value, SETTINGS, most_tokens=most_length)
     changed = replace(settings, **changed)
     return replace(changed, min_length=min(changed.min_length, changed.length))
 
 
-def _setting(name, value, names):
+def _setting(name, value, names, **limits):
     """The value of a setting as the flag takes it."""
     try:
         if isinstance(value, dict | list):
             raise UserError("목록이나 객체가 아닌 값을 주세요.")
-        return parse_setting(NAMES.get(name, name), str(value), names)
+        return parse_setting(NAMES.get(name, name), str(value), names, **limits)
     except UserError as error:
         raise Refused(400, f"{name}: {str(error).removeprefix(f'--{NAMES.get(name, name)}: ')}", name) from None
 

@@ -90,7 +90,9 @@ def test_requests_past_the_limits_are_refused_whoever_sends_them(port, body, nam
 
 def test_a_length_given_as_a_flag_is_a_limit_that_may_be_reached(open_page):
     longer = open_page("--length=1200")
-    assert ask(longer, "/write", prompt="가", settings={"length": "1201"})[0] == 400
+    for length in ("0", "1201"):
+        status, (refused,) = ask(longer, "/write", prompt="가", settings={"length": length})
+        assert status == 400 and refused["error"].endswith("쓸 수 없습니다. 1 이상 1,200 이하인 정수를 주세요.")
     assert ask(longer, "/suggest", prompt="가")[0] == 200
 
 
