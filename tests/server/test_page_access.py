@@ -123,6 +123,14 @@ def test_a_phone_has_the_button_above_the_fold(page, look):
     assert page.run("return document.getElementById('write').getBoundingClientRect().bottom") < 568
 
 
+def test_what_is_pressed_is_large_enough_for_a_finger(page, look):
+    look(320, False)
+    page.run("document.getElementById('details').open = true")
+    heights = page.run("""return [...document.querySelectorAll("button, summary, label:has(input), [type=range]")]
+        .filter((each) => each.offsetParent).map((each) => each.getBoundingClientRect().height)""")
+    assert len(heights) > 10 and min(heights) >= 24  # WCAG 2.2, 2.5.8
+
+
 def luminance(colour):
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
