@@ -145,6 +145,8 @@ def run_script(main):
         say(stopped)
         return stopped.exit_code
     except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            say("")  # behind the ^C that a terminal shows, in the middle of a text
         say_error("Ctrl-C로 멈췄습니다. 이미 저장된 체크포인트와 결과는 그대로 있습니다.")
         return 1
     except Exception as error:

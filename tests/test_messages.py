@@ -157,6 +157,22 @@ def test_what_the_system_says_and_what_a_user_stops_need_no_file(end):
         assert code in (1, 75) and file is None and len(err.splitlines()) == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_ctrl_c_at_a_terminal_is_told_of_in_a_line_of_its_own():
+    controller, side = os.openpty()
+    script = """
+from gpt2_korean.messages import run_script
+def main():
+    print("오늘은 ^C", end="", flush=True)
+    raise KeyboardInterrupt
+raise SystemExit(run_script(main))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=side, stderr=side, timeout=60, check=False)
+    assert ended.returncode == 1 and os.read(controller, 1000).decode().startswith("오늘은 ^C\r\n오류: Ctrl-C")
+    os.close(side)
+    os.close(controller)
+
+
 def test_a_thread_ends_no_other_way(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     before = threading.excepthook
