@@ -176,6 +176,6 @@ def _tell_of_context(encoded, length, context, tell):
     longest = max(map(len, encoded))
     kept = max(len(fit_prompt(ids, length, context)) for ids in encoded)
     if kept < longest:
-        tell(f"앞글이 모델의 문맥({context}토큰)에 비해 길어 앞쪽 {longest - kept}토큰은 빼고 이어 씁니다.")
+        tell(f"앞글이 모델의 문맥({context:,}토큰)에 비해 길어 앞쪽 {longest - kept:,}토큰은 빼고 이어 씁니다.")
     elif context is not None and longest + length - 1 > context:
-        tell(f"글이 모델의 문맥({context}토큰)보다 길어지면 앞쪽부터 잊으며 이어 씁니다.")
+        tell(f"글이 모델의 문맥({context:,}토큰)보다 길어지면 앞쪽부터 잊으며 이어 씁니다.")
