@@ -5,6 +5,7 @@ Knows how flags are parsed, not which flags there are.
 
 import argparse
 import dataclasses
+import errno
 import os
 import re
 
@@ -239,8 +240,14 @@ def path(word):
     if word.splitlines() != [word]:  # also at its end: of a script that was saved with Windows' line ends
         raise argparse.ArgumentTypeError(f"{word!r}: 경로나 이름에 줄 바꿈이 있습니다.")
     word = os.path.expanduser(word)
-    if os.path.lexists(word) or word.startswith("{"):  # a name with a $ in it, or JSON
+    if word.startswith("{"):  # JSON
         return word
+    try:
+        os.lstat(word)
+        return word  # be there a $ in its name
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise argparse.ArgumentTypeError(f"{word!r}: 이름이 너무 깁니다. 더 짧은 이름을 주세요.") from None
     for name in (found.strip("{}") for found in VARIABLE.findall(word)):
         if not os.environ.get(name):
             raise argparse.ArgumentTypeError(

@@ -30,6 +30,7 @@ COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 
 WHOLE_STATE = "FULL_STATE_DICT"  # how FSDP saves a model as one
 
+LONGEST_NAME = 239  # bytes: of the 255 of a folder's name those that the time in it leaves
 # Bytes: of the 107 of an address those that multiprocessing does not add to the name of the temporary folder.
 LONGEST_TEMPORARY = 75
 
@@ -148,7 +149,8 @@ def send_logs_to(logging_dir, name, started=None):
     """
     start = time.strftime("%Y%m%d-%H%M%S", time.localtime(started))
     # The writer of Trainer's callback knows no other way to be told where; see TensorBoardCallback.
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(logging_dir) / f"{Path(name).resolve().name}-{start}")
+    name = os.fsencode(Path(name).resolve().name)[:LONGEST_NAME].decode(errors="ignore")
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(logging_dir) / f"{name}-{start}")
 
 
 def announce(trainer, blocks):

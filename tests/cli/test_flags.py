@@ -206,6 +206,8 @@ def test_the_home_folder_is_meant_wherever_a_path_is_taken(parse, name, tmp_path
     for wrapped in ("글\r", "글\n", "글\n글"):
         with pytest.raises(UsageError, match=f"--{name}: .*줄 바꿈이 있습니다"):
             value(f"--{name}={wrapped}")
+    with pytest.raises(UsageError, match=f"--{name}: .*이름이 너무 깁니다"):
+        value(f"--{name}={'가' * 86}")
     for unknown in ("$EMPTY/x", "a/${NOWHERE}", "$5"):
         with pytest.raises(UsageError, match=f"--{name}: .*환경 변수"):
             value(f"--{name}={unknown}")

@@ -158,6 +158,13 @@ def test_a_run_that_ended_between_its_model_and_what_tells_of_it_makes_that_good
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == weights.st_mtime_ns
 
 
+def test_a_folder_whose_name_is_as_long_as_one_can_be_has_events_too(train_words, run_main, tmp_path):
+    words = [*train_words, "--do_train", "--max_steps=1", "--report_to=tensorboard"]
+    assert run_main("train.py", *words, f"--output_dir={tmp_path / ('가' * 85)}")[0] == 0
+    (folder,) = (tmp_path / "logs").iterdir()
+    assert folder.name.startswith("가" * 79 + "-") and list(folder.glob("events.out.tfevents.*"))
+
+
 def test_each_run_has_a_folder_of_its_own_for_its_events_and_goes_on_in_it(train_words, run_main, tmp_path):
     words = ["train.py", *train_words, "--do_train", "--save_steps=2", "--report_to=tensorboard"]
     assert run_main(*words, "--max_steps=2")[0] == 0
