@@ -137,7 +137,7 @@ def run_script(main):
     hook, threading.excepthook = threading.excepthook, _report_of_thread
     stderr, sys.stderr = sys.stderr, Lasting(sys.stderr)
     try:
-        return main()
+        return _unwrapped(main)
     except UserError as error:
         say_error(error)
         return error.exit_code
@@ -158,6 +158,16 @@ def run_script(main):
         return 1
     finally:
         threading.excepthook, sys.stderr = hook, stderr
+
+
+def _unwrapped(main):
+    """main(); what a signal raised in the making of a class, as an import does, Python 3.11 wraps in an error."""
+    try:
+        return main()
+    except RuntimeError as error:
+        if isinstance(error.__cause__, Stopped | KeyboardInterrupt):
+            raise error.__cause__ from None
+        raise
 
 
 def _report_of_thread(failed):
@@ -266,6 +276,7 @@ def describe_os_error(error):
         errno.ENOENT: "파일이나 폴더가 없습니다. 경로를 확인하고, 쓸 곳이라면 폴더를 먼저 만드세요",
         errno.EISDIR: "파일이 아니라 폴더입니다",
         errno.ENOTDIR: "폴더가 아니라 파일입니다",
+        errno.ENAMETOOLONG: "이름이 너무 깁니다. 더 짧은 이름을 주세요",
     }
     reason = reasons.get(error.errno, first_line(error))
     if is_in_use(error):

@@ -173,6 +173,14 @@ raise SystemExit(run_script(main))
     os.close(controller)
 
 
+def test_a_signal_while_a_library_is_imported_is_no_mistake_of_ours(end):
+    for stop, code in ((messages.Stopped("x"), 75), (KeyboardInterrupt(), 1)):
+        wrapped = RuntimeError("Error calling __set_name__ on 'Field' instance")
+        wrapped.__cause__ = stop
+        found, err, file = end(wrapped)
+        assert found == code and file is None and "__set_name__" not in err
+
+
 def test_a_thread_ends_no_other_way(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     before = threading.excepthook
