@@ -24,6 +24,7 @@ CARD_MARK = "<!-- gpt2-korean이 쓴 파일입니다. 고쳐서 간직하려면 
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors", "adapter_model.bin")
 # Of a whole model, in the order in which transformers looks for them: what comes after the first is not read.
 FIRST = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+TRAINING_STATES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
 LEGACY_PICKLE = b"\x80"  # how torch.save wrote before its files were archives
 
 
@@ -82,6 +83,11 @@ def is_resumable(checkpoint):
         and missing_weights(checkpoint) is None
         and all(map(zipfile.is_zipfile, states))  # torch's format, whose directory stands at the end
     )
+
+
+def lacks_states(checkpoint):
+    """Whether a checkpoint is a model alone, or a state is lost; so it is of one whose optimizer is sharded, too."""
+    return not all(any(Path(checkpoint).glob(pattern)) for pattern in TRAINING_STATES)
 
 
 def missing_weights(folder):

@@ -10,10 +10,13 @@ from gpt2_korean.checkpoints.complete import (
     describe_existing,
     has_weights,
     is_resumable,
+    lacks_states,
     list_checkpoints,
     read_json,
     read_shapes,
     step_of,
+    trainer_state,
+    when_started,
     whole_checkpoints,
 )
 from gpt2_korean.messages import UsageError, UserError, particle, warn
@@ -111,9 +114,10 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
     if resume in AUTO:
         troubles = []
         whole = whole_checkpoints(output_dir)
-        for checkpoint in reversed(whole):
+        for place, checkpoint in reversed([*enumerate(whole)]):
             try:
                 _check(checkpoint, check_model)
+                _check_states(checkpoint, whole[:place])
             except UserError as error:
                 troubles.append(error)
                 continue
@@ -161,6 +165,14 @@ def _check(checkpoint, check_model):
     trouble = find_trouble(checkpoint)
     if trouble is not None:
         raise UserError(f"--resume_from_checkpoint={checkpoint}: {trouble}")
+
+
+def _check_states(checkpoint, earlier):
+    """Raise UserError where a run that is not over lost the state that one of its `earlier` checkpoints still has."""
+    state, start = trainer_state(checkpoint), when_started(checkpoint)
+    of_run = (each for each in earlier if when_started(each) == start)
+    if lacks_states(checkpoint) and state["global_step"] < state["max_steps"] and not all(map(lacks_states, of_run)):
+        raise UserError(f"--resume_from_checkpoint={checkpoint}: 학습하던 상태(optimizer.pt 등)가 없습니다.")
 
 
 def find_trouble(checkpoint):

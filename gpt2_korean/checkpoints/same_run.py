@@ -7,7 +7,14 @@ import hashlib
 import time
 from pathlib import Path
 
-from gpt2_korean.checkpoints.complete import RESUME, WEIGHTS, read_json, when_started, whole_checkpoints
+from gpt2_korean.checkpoints.complete import (
+    RESUME,
+    WEIGHTS,
+    lacks_states,
+    read_json,
+    when_started,
+    whole_checkpoints,
+)
 from gpt2_korean.messages import UserError, particle, say, warn
 from gpt2_korean.text.blocks import count_targets
 from gpt2_korean.text.tokens import fingerprint, vocabulary_of
@@ -173,9 +180,11 @@ def check_state(checkpoint, arguments):
     missing = [name for name in wanted if not (Path(checkpoint) / name).exists()]
     if missing:
         names = particle(", ".join(missing), "이/가")
+        beside = [each for each in whole_checkpoints(Path(checkpoint).parent) if not lacks_states(each)]
+        way_on = f"--resume_from_checkpoint={beside[-1]}에서 이어 가거나, " if beside else ""
         raise UserError(
             f"{checkpoint}: {names} 없어 이어 갈 수 없습니다(--save_only_model은 모델만 저장합니다).\n"
-            f"{start_anew(checkpoint)}"
+            f"{way_on}{start_anew(checkpoint)}"
         )
 
 

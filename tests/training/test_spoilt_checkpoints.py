@@ -97,6 +97,25 @@ def test_a_run_goes_on_from_the_one_before(run, tmp_path, run_main):
     assert code == 0 and "checkpoint-1" in err[err.index("이어서 학습합니다") :], err
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_run_that_lost_a_state_goes_on_from_the_one_before(name, run, tmp_path, run_main):
+    (tmp_path / "out" / "checkpoint-2" / name).unlink()
+    spoil(tmp_path / "out" / "checkpoint-2", *state(max_steps=3))
+    code, _, err = run_main(*run)
+    assert code == 0 and "checkpoint-2: 학습하던 상태" in err, err
+    assert "checkpoint-1" in err[err.index("이어서 학습합니다") :], err
+
+
+def test_a_finished_run_that_lost_a_state_is_finished_and_names_the_one_to_go_on_from(run, tmp_path, run_main):
+    (tmp_path / "out" / "checkpoint-2" / "optimizer.pt").unlink()
+    code, _, err = run_main(*run, "--max_steps=2")
+    assert code == 0 and "이미 끝난 학습" in err, err
+    code, _, err = run_main(*run)
+    message = err[err.index("오류:") :].strip()
+    assert code == 1 and f"--resume_from_checkpoint={tmp_path / 'out' / 'checkpoint-1'}" in message, err
+    assert "--model_type" in message and len(message.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [("optimizer.pt", turned), saved("scheduler.pt", {"last_epoch": 2}), saved("rng_state.pth", {"python": 5})],
