@@ -1,5 +1,6 @@
 """Flags of generate.py that do not go together, or not with the model; imports no torch."""
 
+import os
 from importlib.util import find_spec
 
 from gpt2_korean.messages import UsageError, particle
@@ -28,6 +29,11 @@ def check_together(options, given):
     _check_engine(options)
     if options.prompt_file and options.prompt:
         raise UsageError("--prompt와 --prompt_file은 함께 쓸 수 없습니다. 하나만 주세요.")
+    files = options.prompt_file, options.output_file
+    if all(files) and all(map(os.path.exists, files)) and os.path.samefile(*files):
+        raise UsageError(
+            f"--output_file={files[1]}: 앞글을 읽을 파일(--prompt_file)입니다. 결과를 쓸 다른 파일을 주세요."
+        )
     if options.interactive and (options.prompt or options.prompt_file):
         raise UsageError("--interactive에서는 앞글을 직접 치므로 --prompt나 --prompt_file을 함께 쓸 수 없습니다.")
     if options.interactive and options.prompt_template and options.num_return_sequences > 1:

@@ -37,10 +37,14 @@ def open_output(path):
     if not path:
         yield None
         return
-    with open(path, "a", encoding="utf-8", newline="\n") as file:
-        if os.path.isfile(path) and not _ends_in_line_end(path):  # as an editor may have left it
-            print(file=file, flush=True)
-        yield file
+    try:
+        with open(path, "a", encoding="utf-8", newline="\n") as file:
+            if os.path.isfile(path) and not _ends_in_line_end(path):  # as an editor may have left it
+                print(file=file, flush=True)
+            yield file
+    except OSError as error:  # a full disk is told of without
+        error.filename = error.filename or path
+        raise
 
 
 def _ends_in_line_end(path):
@@ -107,6 +111,7 @@ def print_piece(text, at_once=True):
         return True
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EINVAL):  # the second is Windows' word for it
+            error.filename = "표준 출력"
             raise
         # What is left in the buffer would raise again when Python closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

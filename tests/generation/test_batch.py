@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 from functools import partial
 from types import SimpleNamespace
 
@@ -210,6 +211,20 @@ def test_a_file_of_another_run_is_refused_and_stays_as_it_was(write, tmp_path, c
     code, out, err = write(file, "--seed=3", "--resume", *changed)
     assert (code, out) == (2, "") and named in err and "--output_file" in err
     assert file.read_bytes() == content
+
+
+def test_the_file_of_the_prompts_is_no_file_for_the_texts(write, tmp_path):
+    (tmp_path / "글.jsonl").symlink_to("앞글.txt")
+    for name in ("앞글.txt", "글.jsonl"):
+        code, out, err = write(tmp_path / name)
+        assert (code, out) == (2, "") and f"--output_file={tmp_path / name}" in err and "--prompt_file" in err
+    assert '"text"' not in (tmp_path / "앞글.txt").read_text("utf-8")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk is full here")
+def test_a_full_disk_is_told_with_the_file_of_the_texts(write):
+    code, _, err = write("/dev/full")
+    assert code == 1 and "남은 공간이 없습니다" in err and "(/dev/full)" in err
 
 
 @pytest.mark.parametrize("content", ["일기", "첫 줄\n둘째 줄\n", "[1]\n", '{"prompt": 1}\n', '{"text": "가"}', "\n"])
