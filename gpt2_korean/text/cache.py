@@ -8,7 +8,7 @@ import errno
 import os
 from pathlib import Path
 
-from gpt2_korean.messages import warn_of_failure
+from gpt2_korean.messages import UserError, describe_os_error, warn_of_failure
 
 MOST_ROWS = 10_000  # of a table that is written as it is; a longer one would be cut
 
@@ -46,17 +46,22 @@ def cached_dataset(generator, arguments, identity, features=None, rows=MOST_ROWS
         return dataset
     except DatasetGenerationError as error:
         cause = error.__cause__ or error
-        if isinstance(cause, OSError):  # a full disk is told of without its folder
-            cause.filename = cause.filename or str(datasets.config.HF_DATASETS_CACHE)
+        if isinstance(cause, OSError) and cause.filename is None:  # a full disk; what cannot be read has a name
+            raise _no_cache(cause) from None
         raise cause from None
     except OSError as error:
-        if error.errno is not None:
-            raise
         # datasets finds no byte free before it begins, and says so in words alone
-        cache = str(datasets.config.HF_DATASETS_CACHE)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), cache) from None
+        raise _no_cache(error if error.errno else OSError(errno.ENOSPC, "")) from None
     finally:
         datasets.enable_progress_bars()
+
+
+def _no_cache(error):
+    """The UserError for a cache that cannot be written."""
+    import datasets
+
+    error.filename = error.filename or str(datasets.config.HF_DATASETS_CACHE)
+    return UserError(f"{describe_os_error(error)}\n글의 캐시를 다른 곳에 두려면 환경 변수 HF_HOME에 그 폴더를 주세요.")
 
 
 def hash_code(*others):
