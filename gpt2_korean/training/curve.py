@@ -13,6 +13,7 @@ nothing had been learnt from 8.00 and 7.59, but 5.24 and 5.01 bits a character a
 held out, training stands in bits of its own.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -130,6 +131,8 @@ def is_worth_drawing(curve):
 
 def draw(curve):
     """The picture of a curve that is worth drawing, as the bytes of a PNG."""
+    # It warns, in English, of a home where it cannot keep its list of fonts.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # matplotlib's object interface alone: pyplot keeps figures and chooses a display for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,13 +1,16 @@
 """The picture of a run: bits per character over what it has read, drawn at every save, without harm where it fails."""
 
 import math
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import matplotlib
 import pytest
-from conftest import signal_self
+from conftest import ROOT, signal_self
 
 from gpt2_korean.training import callbacks, curve
 
@@ -22,6 +25,18 @@ def drawn(monkeypatch):
     curves, original = [], callbacks.draw
     monkeypatch.setattr(callbacks, "draw", lambda points: curves.append(points) or original(points))
     return curves
+
+
+def test_a_home_that_cannot_be_written_is_not_told_of_in_english(tmp_path):
+    (tmp_path / "file").touch()
+    code = """
+from gpt2_korean.training.curve import Corpus, curve_of, draw
+log = [{"step": step, "epoch": step, "loss": 1.0, "learning_rate": 1.0} for step in (1, 2)]
+assert draw(curve_of(log, Corpus(9, 9, 5)))
+"""
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "file"), "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_the_curve_is_bits_per_character_over_characters(rng):
