@@ -13,12 +13,16 @@ from gpt2_korean.text.opening import FORMATS, file_format
 
 READABLE = f"가능한 형식: {' '.join(FORMATS)} (.gz .xz)"
 ANY_DEPTH = "**"
+# A folder below the one to search that has one of these is a model, or a run's that is to be one, and no text.
+MODEL_FILES = {"_lock", "run.json", "trainer_state.json", "model.safetensors", "adapter_model.safetensors"}
+MODEL_FILES |= {"model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"}
 
 
 def find_files(pattern, flag="--dataset_path"):
     """The readable files behind a path, a folder (searched deeply) or a glob, sorted; says how many were left out.
 
-    Left out are hidden files (but for one that is named) and other ways to a file that is found already.
+    Left out are hidden files (but for one that is named), folders of models and other ways to a file that is found
+    already.
     Raises UsageError that names `flag` where there is nothing to read.
     """
     root, rest = _existing_part(pattern)
@@ -28,9 +32,11 @@ def find_files(pattern, flag="--dataset_path"):
         return [root]
     if not root.is_dir() or (rest and not any(set("*?[") & set(part) for part in rest)):
         raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. {suggest_path(pattern)}")
-    files, hidden, broken, others = [], [], [], []
+    files, hidden, broken, others, models = [], [], [], [], []
     for path, is_hidden in _walk(root, rest or [ANY_DEPTH, "*"]):
-        if file_format(path):
+        if path.is_dir():
+            models += [] if is_hidden else [path]
+        elif file_format(path):
             (hidden if is_hidden else files if path.is_file() else broken).append(path)
         elif not is_hidden:
             others.append(path)
@@ -40,6 +46,7 @@ def find_files(pattern, flag="--dataset_path"):
     for paths, words in (
         (others, "읽을 수 없는 형식의 파일 {}개를 뺐습니다: {}"),
         (hidden, "숨은 파일 {}개를 뺐습니다: {}"),
+        (models, "모델의 폴더 {}개를 뺐습니다: {}"),
         (broken, "읽을 수 없는 링크나 특수 파일 {}개를 뺐습니다: {}"),
         (sorted(set(files) - set(once.values())), "다른 이름으로 이미 찾은 파일 {}개를 뺐습니다: {}"),
     ):
@@ -96,7 +103,8 @@ def _existing_part(pattern):
 
 
 def _walk(root, pattern):
-    """Yield `(path, whether it is hidden)` of every file below `root` that the parts of a glob `pattern` match.
+    """Yield `(path, whether it is hidden)` of every file below `root` that the parts of a glob `pattern` match, and of
+    every folder of a model that may have some.
 
     A folder is entered once, whatever links lead to it, and by its own name rather than by a link.
     """
@@ -110,7 +118,11 @@ def _walk(root, pattern):
         if key in entered:
             continue
         entered.add(key)
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        if folder != root and not MODEL_FILES.isdisjoint(path.name for path in paths):
+            yield folder, hidden
+            continue
+        for path in paths:
             after = _step(pattern, states, path.name)
             named = any(pattern[state] == path.name or pattern[state].startswith(".") for state in states)
             hides = hidden or (not named and (path.name.startswith(".") or path.name == "__MACOSX"))
