@@ -15,7 +15,7 @@ from gpt2_korean.checkpoints.complete import RESUME, STATE, read_json, trainer_s
 from gpt2_korean.checkpoints.going_on import is_inside
 from gpt2_korean.checkpoints.rotation import remove_earlier_run
 from gpt2_korean.checkpoints.same_run import check_state
-from gpt2_korean.messages import Stopped, UserError, say
+from gpt2_korean.messages import Stopped, UserError, describe_os_error, say
 from gpt2_korean.text.blocks import collate, count_targets
 from gpt2_korean.training.arguments import warn_of_plan
 from gpt2_korean.training.average import take_average
@@ -222,7 +222,8 @@ def complete(trainer, checkpoint):
 
 @contextmanager
 def _logs_named():
-    """Have an OSError that names no file name the folder of TensorBoard's logs: all else tells what it could not write.
+    """Raise UserError where TensorBoard's logs cannot be written; an OSError that names no file is theirs, since all
+    else tells what it could not write.
 
     The thread that writes them ends with it, and it is raised again where the next line is handed to that thread.
     """
@@ -230,10 +231,16 @@ def _logs_named():
     threading.excepthook = lambda thread: None if isinstance(thread.exc_value, OSError) else show(thread)
     try:
         yield
-    except OSError as error:
-        if error.errno is not None:
-            error.filename = error.filename or os.environ.get("TENSORBOARD_LOGGING_DIR")
+    except ConnectionError:  # of a loader's process
         raise
+    except OSError as error:
+        folder = os.environ.get("TENSORBOARD_LOGGING_DIR")
+        if error.errno is None or not folder or not Path(folder).is_relative_to(error.filename or folder):
+            raise
+        error.filename = error.filename or folder
+        raise UserError(
+            f"{describe_os_error(error)}\nTensorBoard의 기록을 다른 곳에 두려면 --logging_dir에 그 폴더를 주세요."
+        ) from error
     finally:
         threading.excepthook = show
 

@@ -126,6 +126,12 @@ def test_logs_that_cannot_be_written_are_named(resumable_words, tmp_path, run_ma
     assert str(tmp_path / "logs") in err or str(tmp_path / "out") in err  # whichever is first to be too large
 
 
+def test_logs_that_have_no_place_are_told_with_their_flag(resumable_words, tmp_path, run_main):
+    (tmp_path / "file").touch()
+    code, _, err = run_main(*resumable_words, "--report_to=tensorboard", f"--logging_dir={tmp_path / 'file' / 'logs'}")
+    assert code == 1 and str(tmp_path / "file" / "logs") in err and "--logging_dir" in err, err
+
+
 def test_a_temporary_folder_too_long_for_the_loaders_processes_is_refused(
     resumable_words, tmp_path, run_main, monkeypatch
 ):
