@@ -20,7 +20,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, speed_metrics
 
 from gpt2_korean.checkpoints import atomic_files
-from gpt2_korean.checkpoints.complete import ADAPTER, AVERAGE, RESUME, STATE, read_json
+from gpt2_korean.checkpoints.complete import ADAPTER, AVERAGE, RESUME, STATE, list_checkpoints, read_json
 from gpt2_korean.checkpoints.rotation import REPLACES, publish_checkpoint, publish_model
 from gpt2_korean.checkpoints.same_run import start_anew
 from gpt2_korean.device import describe_device
@@ -513,8 +513,8 @@ class KoreanTrainer(Trainer):
             words = f"디스크의 남은 공간과 폴더의 권한을 확인하세요 ({quoted})."
             reason = describe_os_error(error) if isinstance(error, OSError) else words
             atomic_files.clear_staging_area(self.args.output_dir)
-            raise UserError(
-                f"{what}: 저장하지 못했습니다. {reason}\n앞서 저장된 체크포인트는 그대로 있습니다."
-            ) from error
+            there = list_checkpoints(self.args.output_dir)
+            kept = "\n앞서 저장된 체크포인트는 그대로 있습니다." if there else ""
+            raise UserError(f"{what}: 저장하지 못했습니다. {reason}{kept}") from error
         finally:
             self._staging = None

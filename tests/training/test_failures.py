@@ -100,6 +100,12 @@ def test_a_disk_that_is_full_in_any_library_is_told_with_the_folder(
     assert not (tmp_path / "out" / "_unfinished").exists()
 
 
+def test_no_checkpoint_is_said_to_be_kept_where_there_is_none(resumable_words, run_main, at_training_step, own_limit):
+    at_training_step(1, limit_the_size_of_files)
+    code, _, err = run_main(*resumable_words)
+    assert code == 1 and "저장하지 못했습니다" in err and "그대로 있습니다" not in err
+
+
 def test_a_disk_without_a_byte_left_for_the_cache_is_told_as_full(train_words, tmp_path, run_main, monkeypatch):
     new = tmp_path / "새 글.txt"
     new.write_text(f"{tmp_path}에만 있는 글", "utf-8")
