@@ -13,8 +13,7 @@ from gpt2_korean.text.opening import FORMATS, file_format
 
 READABLE = f"가능한 형식: {' '.join(FORMATS)} (.gz .xz)"
 ANY_DEPTH = "**"
-# A folder below the one to search that has one of these is a model, or a run's that is to be one, and no text.
-MODEL_FILES = {"_lock", "run.json", "trainer_state.json", "model.safetensors", "adapter_model.safetensors"}
+MODEL_FILES = {"_lock", "trainer_state.json", "model.safetensors", "adapter_model.safetensors"}
 MODEL_FILES |= {"model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"}
 
 
@@ -119,7 +118,7 @@ def _walk(root, pattern):
             continue
         entered.add(key)
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
-        if folder != root and not MODEL_FILES.isdisjoint(path.name for path in paths):
+        if folder != root and _is_model({path.name for path in paths}):
             yield folder, hidden
             continue
         for path in paths:
@@ -131,6 +130,12 @@ def _walk(root, pattern):
                     (links if path.is_symlink() else folders).append((path, after - {end}, hides))
             elif end in after:
                 yield path, hides
+
+
+def _is_model(names):
+    """Whether a folder with files of these names is a model, or a run's that is to be one, and holds no text."""
+    stopped = "run.json" in names and any(name.startswith("checkpoint-") for name in names)
+    return stopped or not MODEL_FILES.isdisjoint(names)
 
 
 def _step(pattern, states, name):
