@@ -7,7 +7,7 @@ import zlib
 
 from gpt2_korean.messages import UserError, warn
 from gpt2_korean.text.delimited import check_names, delimited_rows
-from gpt2_korean.text.opening import OPENERS, file_format, open_lines
+from gpt2_korean.text.opening import LONGEST_LINE, OPENERS, file_format, open_lines
 
 BEGINNING = 1 << 20  # characters that tell what a JSON file is
 
@@ -42,12 +42,9 @@ def cell_text(row, column):
 
 
 def _json_rows(path, encoding, named_lines, skip_bad_rows):
-    """A value a line, or one value that is all: the beginning tells, whatever the file is called."""
+    is_one = _is_one_value(path, encoding, named_lines)
     with open_lines(path, encoding) as lines:
-        head = lines.read(BEGINNING).lstrip()
-    first, _, rest = head.replace("\r", "\n").partition("\n")
-    with open_lines(path, encoding) as lines:
-        if head.startswith("[") or not (named_lines or (rest.strip() and _is_row(first))):
+        if is_one:
             yield from _json_items(path, lines.read())
             return
         for number, line in enumerate(lines, 1):
@@ -59,6 +56,19 @@ def _json_rows(path, encoding, named_lines, skip_bad_rows):
                         raise UserError(f"{error} 고치거나 --skip_bad_rows로 이런 줄을 건너뛰세요.") from None
                     row = None
                 yield f"{number}번째 줄", row
+
+
+def _is_one_value(path, encoding, named_lines):
+    """Whether a JSON file is one value, or else a value a line: the beginning tells, whatever the file is called."""
+    with open_lines(path, encoding) as lines:
+        head = lines.read(BEGINNING).lstrip()
+        if named_lines or head.startswith("["):
+            return head.startswith("[")
+        head = head.replace("\r", "\n")
+        if "\n" not in head.rstrip():  # the first line may be long itself
+            head += lines.read(LONGEST_LINE).replace("\r", "\n")
+    first, _, rest = head.partition("\n")
+    return not (rest.strip() and _is_row(first))
 
 
 def _object(path, where, row):

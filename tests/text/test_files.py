@@ -14,6 +14,7 @@ from gpt2_korean.text import opening
 from gpt2_korean.text.documents import describe_files, read_corpus
 from gpt2_korean.text.files import column_renderer, read_documents
 from gpt2_korean.text.opening import detect_encoding
+from gpt2_korean.text.rows import BEGINNING
 
 HANGUL = "".join(map(chr, range(0xAC00, 0xD7A4)))
 
@@ -124,6 +125,16 @@ def test_json_is_read_as_what_it_is_whatever_its_name(tmp_path, rng):
     for content in (json.dumps(rows[0]), json.dumps(rows[0], indent=1)):
         (tmp_path / "a.json").write_text(content, "utf-8")
         assert read_text_column(tmp_path / "a.json") == [rows[0]["text"]]
+
+
+def test_json_lines_are_told_by_a_first_line_longer_than_the_beginning_too(tmp_path):
+    path, rows = tmp_path / "a.json", [{"text": "가" * (BEGINNING + 1)}, {"text": "나"}]
+    for end in ("\n", "\r\n", "\r"):
+        path.write_text(end.join(map(json.dumps, rows)) + end, "utf-8", newline="")
+        assert read_text_column(path) == [row["text"] for row in rows]
+    for content in (rows[0], {"data": rows}):
+        path.write_text(json.dumps(content), "utf-8")
+        assert read_text_column(path)[0] == rows[0]["text"]
 
 
 def test_what_is_no_number_is_no_text(tmp_path):
