@@ -78,7 +78,8 @@ def _forms(columns, prompt_column, answer_column):
         named.setdefault(column.strip().casefold(), column)
     system = next((named[name] for name in SYSTEM if name in named), None)
     if prompt_column is not None:
-        return [Form(system, (prompt_column,), answer_column)]
+        chosen = (prompt_column, answer_column)
+        return [Form(None if system in chosen else system, (prompt_column,), answer_column)]
     forms = [Form(system, (named[name],), None) for name in LISTS if name in named]
     for asked, answer in (pair for names in PAIRS for pair in product(*names)):
         if asked in named and answer in named:
@@ -123,9 +124,10 @@ def _parsed(turns):
 
 def _turns(value, role):
     """The turns in a cell: those of a list, or one of this `role`; none of an empty one."""
-    if isinstance(value, dict):  # of lists, as datasets' Sequence keeps a list of dicts
+    if isinstance(value, dict):  # of lists, as datasets' Sequence keeps a list of dicts, or one turn by itself
         lists = {name: each for name, each in value.items() if isinstance(each, list)}
-        value = [dict(zip(lists, each, strict=False)) for each in zip(*lists.values(), strict=False)]
+        turns = [dict(zip(lists, each, strict=False)) for each in zip(*lists.values(), strict=False)]
+        value = turns if isinstance(value.get("role", value.get("from")), list) else [value]
     if isinstance(value, list):
         return [_turn(each) for each in value]
     content = _content(value)

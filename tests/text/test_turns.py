@@ -269,6 +269,22 @@ def test_people_may_write_twice_before_they_are_answered_and_an_empty_system_say
     assert row["turns"] == [user("옮기세요\nhi"), assistant("안녕")] and row["form"] == "instruction + input → output"
 
 
+def test_a_turn_that_stands_without_a_list_is_a_turn():
+    parts = user([{"type": "text", "text": "가"}])
+    for asked in (user(), parts, {"from": "human", "value": "가"}, [user()], {"role": ["user"], "content": ["가"]}):
+        assert turns_reader()({"prompt": asked, "completion": assistant()})["turns"] == [user(), assistant()]
+    for cell in (user(), {"content": "가"}):
+        with pytest.raises(BrokenConversation):
+            turns_reader()({"messages": cell})
+
+
+def test_a_system_column_that_is_given_as_another_is_not_said_twice():
+    row = {"system": "가", "answer": "나", "question": "다"}
+    assert turns_reader("system", "answer")(row)["turns"] == [user("가"), assistant("나")]
+    assert turns_reader("question", "system")(row)["turns"] == [user("다"), assistant("가")]
+    assert len(turns_reader("question", "answer")(row)["turns"]) == 3
+
+
 def test_columns_that_are_given_are_taken_and_no_others(tmp_path):
     path = tmp_path / "a.csv"
     write_rows(path, [{"Q": "가", "A": "나", "물음": "다", "풀이": "라", "text": "마"}])
