@@ -17,10 +17,13 @@ IDS = torch.arange(1, 25).reshape(2, 12)
 LORA = {"task_type": "CAUSAL_LM", "r": 4, "fan_in_fan_out": True}
 
 
-def save_adapter(folder, base, config):
-    """An adapter with random weights on the model in `base`, without a tokenizer; returns what it computes."""
+def save_adapter(folder, base, config, words=0):
+    """An adapter with random weights on the model in `base`, to which `words` are added, without a tokenizer; returns
+    what it computes."""
     torch.manual_seed(1)
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).eval()
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.resize_token_embeddings(model.config.vocab_size + words)
+    model = get_peft_model(model, config).eval()
     with torch.no_grad():
         for weight in model.parameters():
             if weight.requires_grad:
@@ -51,6 +54,15 @@ def test_a_merged_adapter_computes_what_peft_does(config, tiny_model_folder, tmp
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(input_ids=IDS).logits, wanted, rtol=1e-4, atol=1e-5)
     assert tokenizer.get_vocab() == AutoTokenizer.from_pretrained(tiny_model_folder).get_vocab()  # its base's
+
+
+@pytest.mark.parametrize("saved", [["wte"], ["lm_head"], ["wte", "lm_head"], None])
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_of_a_vocabulary_that_grew_computes_what_peft_does(saved, tiny_model_folder, tmp_path):
+    wanted = save_adapter(tmp_path, tiny_model_folder, LoraConfig(**LORA, modules_to_save=saved), words=2)
+    model, _ = load_pretrained(tmp_path, torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(input_ids=IDS).logits, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")
