@@ -166,7 +166,8 @@ def _other_tokenizer(path, context_length, reader):
         tokenizer = reader.from_pretrained(path, local_files_only=path.exists(), trust_remote_code=False)
     except Exception as error:  # whatever the libraries make of others' files
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다 ({words}).") from None
+        way_on = "온전한 tokenizer.json이 든 폴더나 Hub의 이름을 주세요"
+        raise UserError(f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다. {way_on} ({words}).") from None
     if sorted(tokenizer.get_vocab().values()) != list(range(len(tokenizer))):  # rows of embeddings have no gaps
         raise UserError(f"--tokenizer={path}: 토큰의 번호가 0부터 빠짐없이 이어지지 않는 토크나이저입니다.")
     if not settle_ends(tokenizer):

@@ -125,6 +125,9 @@ def test_another_tokenizer_can_be_given_and_an_unfitting_one_is_refused(
     assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) == len(byte_tokenizer)
     code, _, err = run_main(*run, f"--tokenizer={tmp_path / 'none'}", f"--output_dir={tmp_path / 'other'}")
     assert code == 2 and "--tokenizer=" in err
+    (tmp_path / "none").mkdir()
+    code, _, err = run_main(*run, f"--tokenizer={tmp_path / 'none'}", f"--output_dir={tmp_path / 'other'}")
+    assert code == 1 and "tokenizer.json이 든 폴더나" in err
     assert run_main(*run, "--vocab_size=1000")[0] == 2
 
 
