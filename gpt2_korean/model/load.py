@@ -78,6 +78,11 @@ def _load_whole(source, dtype, flag, access):
     attention = choose_attention(source, access["local_files_only"])
     # A model that also told its attentions could not compute them by sdpa, nor be saved.
     config = AutoConfig.from_pretrained(source, output_attentions=False, **access, **attention)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"{flag}={source}: 글을 다른 글로 옮기는 모델(T5, BART 등)이라 글을 이어 쓰지 못합니다. "
+            "GPT-2처럼 앞의 글만 보는 모델을 주세요."
+        )
     if getattr(config, "vocab_size", None) is None:  # that of Gemma 3's larger ones, say, has one for texts within
         raise UserError(
             f"{flag}={source}: 글만 다루는 모델이 아니라서({config.model_type}) 쓸 수 없습니다. "

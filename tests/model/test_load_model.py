@@ -136,12 +136,15 @@ def test_a_model_that_sees_what_follows_is_refused_unless_its_config_makes_it_a_
     load_pretrained(tmp_path, torch.float32)
 
 
-@pytest.mark.parametrize("kind", ["gemma3", "vit"])
-def test_a_model_of_pictures_is_refused_as_such(tmp_path, byte_tokenizer, kind):
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("gemma3", "글만 다루는 모델이 아니라서"), ("vit", "글만 다루는 모델이 아니라서"), ("t5", "T5"), ("bart", "BART")],
+)
+def test_a_model_of_pictures_or_translations_is_refused_as_such(tmp_path, byte_tokenizer, kind, reason):
     byte_tokenizer.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}), "utf-8")
     save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match="글만 다루는 모델이 아니라서"):
+    with pytest.raises(UserError, match=reason):
         load_pretrained(tmp_path, torch.float32)
 
 
