@@ -28,7 +28,7 @@ def read_hub_dataset(name, config=None, *, streaming=False, **columns):
         raise UserError(
             f"{where}: 불러올 수 없습니다. 이름, --dataset_config_name, 네트워크를 확인하거나, 글이 든 파일을 내려받아 "
             "--dataset_path로 주세요.\n"
-            f"({str(error).splitlines()[0]})"
+            f"({_reason(error.__cause__ or error)})"
         ) from None
     render, features = row_renderer(**columns), document_features()
 
@@ -85,7 +85,9 @@ def _whole(documents, where):
 
 def _whole_stream(documents, where):
     """An IterableDataset whose first conversations that are broken are named as they come; who reads it leaves out what
-    has no text, and counts it."""
+    has no text, and counts it. Raises UserError where it breaks off."""
+    from datasets import IterableDataset
+
     named = []
 
     def name_broken(row):
@@ -94,13 +96,28 @@ def _whole_stream(documents, where):
             warn(f"{where}: 잘못된 대화를 뺍니다: {row['broken_at']}")
         return True
 
-    documents = documents.filter(name_broken)
+    documents = {"documents": documents.filter(name_broken), "where": where}
+    documents = IterableDataset.from_generator(_until_broken_off, gen_kwargs=documents)
     first = next((row for row in documents if row["text"]), None)
     if first is None:
         raise _nothing_left(where, named)
     if first["form"]:
         say(f"{where}: 대화로 읽습니다 ({first['form']})")
     return documents
+
+
+def _until_broken_off(documents, where):
+    try:
+        yield from documents
+    except (OSError, ValueError, RuntimeError) as error:  # the network's, and rows that do not fit those before them
+        raise UserError(
+            f"{where}: 스트리밍으로 읽다가 멈췄습니다({_reason(error)}). 네트워크와 데이터를 확인하세요.\n"
+            "저장된 체크포인트가 있다면 --resume_from_checkpoint=auto를 더해 이어 갈 수 있습니다."
+        ) from error
+
+
+def _reason(error):
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _nothing_left(where, broken):

@@ -191,6 +191,16 @@ def test_rows_without_text_are_counted_wherever_they_are_from(tmp_path, hub_fold
         assert "글이 없는 행 1개" in told and "줄 끝 3개" in told
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("rest", "reason"), [('{"text": 나}', "JSON parse error"), ('{"글": "나"}', "column names")])
+def test_a_hub_data_set_that_cannot_be_read_to_its_end_is_told_with_the_reason(tmp_path, streaming, rest, reason):
+    for name, line in (("train-0.jsonl", '{"text": "가"}'), ("train-1.jsonl", rest)):
+        (tmp_path / name).write_text(f"{line}\n" * 20, "utf-8")
+    with pytest.raises(UserError, match=reason) as refusal:
+        list(corpus.document_batches(corpus.read_hub_dataset(str(tmp_path), streaming=streaming), 7))
+    assert "--dataset_name=" in str(refusal.value) and len(str(refusal.value).splitlines()) == 2
+
+
 def test_what_a_stream_changes_and_leaves_out_is_counted_as_it_is_read(tmp_path, rng, capsys):
     rows = [rng.choice(["가\r나", "\0다", unicodedata.normalize("NFD", "각"), "", None]) for _ in range(2500)] + ["끝"]
     path = tmp_path / "train.jsonl"
