@@ -124,10 +124,10 @@ def _parsed(turns):
 
 def _turns(value, role):
     """The turns in a cell: those of a list, or one of this `role`; none of an empty one."""
-    if isinstance(value, dict):  # of lists, as datasets' Sequence keeps a list of dicts, or one turn by itself
+    if isinstance(value, dict):  # one turn by itself, or of lists, as datasets' Sequence keeps a list of dicts
         lists = {name: each for name, each in value.items() if isinstance(each, list)}
         turns = [dict(zip(lists, each, strict=False)) for each in zip(*lists.values(), strict=False)]
-        value = turns if isinstance(value.get("role", value.get("from")), list) else [value]
+        value = [value] if any(isinstance(each, str) for each in value.values()) else turns
     if isinstance(value, list):
         return [_turn(each) for each in value]
     content = _content(value)

@@ -271,7 +271,8 @@ def test_people_may_write_twice_before_they_are_answered_and_an_empty_system_say
 
 def test_a_turn_that_stands_without_a_list_is_a_turn():
     parts = user([{"type": "text", "text": "가"}])
-    for asked in (user(), parts, {"from": "human", "value": "가"}, [user()], {"role": ["user"], "content": ["가"]}):
+    lists = {"role": ["user"], "content": ["가"], "from": None}
+    for asked in (user(), parts, {"from": "human", "value": "가", "role": None}, [user()], lists):
         assert turns_reader()({"prompt": asked, "completion": assistant()})["turns"] == [user(), assistant()]
     for cell in (user(), {"content": "가"}):
         with pytest.raises(BrokenConversation):
@@ -304,6 +305,7 @@ def test_columns_that_are_given_are_taken_and_no_others(tmp_path):
         {"text": "글", "messages": []},
         {"text": "글", "messages": "[]"},
         {"text": "글", "messages": {"role": [], "content": []}},
+        {"text": "글", "messages": {"role": None, "content": None}},
         {"text": "글", "question": " ", "answer": "\n"},
         {"text": "글", "question": math.nan, "answer": math.nan},
     ],
