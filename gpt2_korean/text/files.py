@@ -91,7 +91,7 @@ def _text_documents(path, encoding, line_by_line):
 
 def no_text(where, column, value):
     """The UserError for a value of `column` that is no text."""
-    kind = {list: "목록([...])", dict: "객체({...})"}.get(type(value), "글이 아닌 값")
+    kind = {list: "목록([...])", dict: "객체({...})"}.get(type(value), "바이트")
     return UserError(
         f"{where}: '{column}' 열의 값은 글이 아니라 {kind}입니다.\n"
         "--text_column_name 또는 --text_template으로 글이 든 열을 고르거나, 그 안의 글을 열로 꺼내 다시 저장하세요."
