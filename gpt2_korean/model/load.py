@@ -73,7 +73,7 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False,
 
 def _load_whole(source, dtype, flag, access):
     """load_pretrained of what is no adapter; raises whatever the libraries do."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     attention = choose_attention(source, access["local_files_only"])
     # A model that also told its attentions could not compute them by sdpa, nor be saved.
@@ -106,6 +106,12 @@ def _load_whole(source, dtype, flag, access):
     rows = model.get_input_embeddings().weight
     if getattr(model.get_output_embeddings(), "weight", rows) is not rows:
         model.config.tie_word_embeddings = False  # else adding rows, and other programs, would make them one
+    try:
+        model.generation_config.validate(strict=True)
+    except (
+        ValueError
+    ):  # a temperature, say, and nothing says to sample: transformers would save neither it nor the model
+        model.generation_config = GenerationConfig.from_model_config(model.config)
     agree_on_ends(model, tokenizer, find_answer_end(tokenizer))
     return model, tokenizer
 

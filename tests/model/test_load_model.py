@@ -136,6 +136,17 @@ def test_a_model_that_sees_what_follows_is_refused_unless_its_config_makes_it_a_
     load_pretrained(tmp_path, torch.float32)
 
 
+@pytest.mark.parametrize("values", [{"temperature": 0.7}, {"do_sample": False, "top_k": 0}, {"early_stopping": True}])
+def test_a_model_with_settings_of_writing_that_transformers_would_not_save_is_saved(
+    tiny_model_folder, tmp_path, values
+):
+    shutil.copytree(tiny_model_folder, tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(values), "utf-8")
+    model, tokenizer = load_pretrained(tmp_path / "model", torch.float32)
+    model.save_pretrained(tmp_path / "saved")
+    assert_special_ids_agree(GPT2LMHeadModel.from_pretrained(tmp_path / "saved"), tokenizer)
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [("gemma3", "글만 다루는 모델이 아니라서"), ("vit", "글만 다루는 모델이 아니라서"), ("t5", "T5"), ("bart", "BART")],
