@@ -108,9 +108,7 @@ def _load_whole(source, dtype, flag, access):
         model.config.tie_word_embeddings = False  # else adding rows, and other programs, would make them one
     try:
         model.generation_config.validate(strict=True)
-    except (
-        ValueError
-    ):  # a temperature, say, and nothing says to sample: transformers would save neither it nor the model
+    except ValueError:  # a temperature where nothing says to sample, say: with it transformers would save no model
         model.generation_config = GenerationConfig.from_model_config(model.config)
     agree_on_ends(model, tokenizer, find_answer_end(tokenizer))
     return model, tokenizer
