@@ -24,7 +24,7 @@ ASKED = {
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what is open is read from Linux's /proc")
 def test_both_scripts_do_without_what_windows_lacks():
-    path = os.pathsep.join(map(str, (EMULATION, ROOT)))
+    path = os.pathsep.join(filter(None, (str(EMULATION), str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "EMULATED_WINDOWS": "1", "PYTHONPATH": path, "PYTHONIOENCODING": "cp949"}
     words = ["-p", "no:xdist", "-p", "no:cacheprovider", "--maxfail=3", str(EMULATION / "runs.py")]
     environment.pop("PYTEST_XDIST_WORKER", None)
