@@ -8,6 +8,8 @@ import sys
 import unicodedata
 from dataclasses import dataclass
 
+from gpt2_korean.messages import UsageError, describe_os_error
+
 
 @dataclass(frozen=True)
 class Output:
@@ -26,9 +28,13 @@ class Output:
 
 
 def check_output_file(path):
-    """Raise OSError for a file that cannot be appended to: now, not when the text is written. None: no file."""
+    """Raise UsageError for a file that cannot be appended to: now, not when the text is written. None: no file."""
     if path:
-        open(path, "a", encoding="utf-8").close()
+        try:
+            open(path, "a", encoding="utf-8").close()
+        except OSError as error:
+            error.filename = None
+            raise UsageError(f"--output_file={path}: {describe_os_error(error)}.") from None
 
 
 @contextlib.contextmanager

@@ -221,6 +221,13 @@ def test_the_file_of_the_prompts_is_no_file_for_the_texts(write, tmp_path):
     assert '"text"' not in (tmp_path / "앞글.txt").read_text("utf-8")
 
 
+def test_a_file_that_cannot_be_there_is_refused_with_its_flag(write, tmp_path):
+    for place in ("없음", "앞글.txt"):  # no folder, and a file
+        code, out, err = write(tmp_path / place / "글.jsonl")
+        assert (code, out) == (2, "") and f"--output_file={tmp_path / place / '글.jsonl'}: " in err
+        assert "폴더" in err and len(err.splitlines()) == 1
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk is full here")
 def test_a_full_disk_is_told_with_the_file_of_the_texts(write):
     code, _, err = write("/dev/full")
