@@ -25,8 +25,9 @@ def load_start(start, documents, options):
     """
     import torch
 
-    if start.checkpoint is not None and options.lora_rank:
-        return load_adapted(start.checkpoint, "--resume_from_checkpoint", options.trust_remote_code)
+    if start.checkpoint is not None:
+        given = start.checkpoint, "--resume_from_checkpoint", options.trust_remote_code
+        return load_adapted(*given) if options.lora_rank else load_pretrained(given[0], torch.float32, *given[1:])
     return load_model(start.source, documents, torch.float32, options.vocab_size, options.trust_remote_code)
 
 

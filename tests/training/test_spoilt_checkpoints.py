@@ -97,6 +97,13 @@ def test_a_run_goes_on_from_the_one_before(run, tmp_path, run_main):
     assert code == 0 and "checkpoint-1" in err[err.index("이어서 학습합니다") :], err
 
 
+def test_what_a_checkpoint_lacks_is_told_with_the_flag_that_names_it(run, tmp_path, run_main):
+    given = f"--resume_from_checkpoint={tmp_path / 'out' / 'checkpoint-2'}"
+    (tmp_path / "out" / "checkpoint-2" / "tokenizer.json").unlink()
+    code, _, err = run_main(*run, given)
+    assert code == 1 and f"{given}: 토크나이저가 없는 모델입니다" in err, err
+
+
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_a_run_that_lost_a_state_goes_on_from_the_one_before(name, run, tmp_path, run_main):
     (tmp_path / "out" / "checkpoint-2" / name).unlink()
