@@ -101,6 +101,11 @@ def print_once(text):
         print(text, file=Lasting(sys.stdout), flush=True)
 
 
+def takes_colour(stream):
+    """Whether a stream is a terminal that shows colours, and its user did not ask for none."""
+    return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
 def warn(message):
     say(f"주의: {message}")
 
@@ -266,6 +271,11 @@ def describe_missing(packages):
 
 def describe_os_error(error):
     """What an OSError means, in Korean, with the file it is about."""
+    return f"{os_reason(error)} ({error.filename})" if error.filename else os_reason(error)
+
+
+def os_reason(error):
+    """What an OSError means, in Korean, without its file."""
     reasons = {
         errno.ENOSPC: "디스크에 남은 공간이 없습니다. 자리를 비우고 다시 실행하세요",
         errno.EDQUOT: "디스크 할당량을 다 썼습니다. 자리를 비우고 다시 실행하세요",
@@ -278,14 +288,13 @@ def describe_os_error(error):
         errno.ENOTDIR: "폴더가 아니라 파일입니다",
         errno.ENAMETOOLONG: "이름이 너무 깁니다. 더 짧은 이름을 주세요",
     }
-    reason = reasons.get(error.errno, first_line(error))
+    reason = reasons.get(error.errno, first_line(error.strerror or error))
     if is_in_use(error):
         may_be = "권한이 없거나 " if error.winerror == IN_USE[0] else ""
         reason = f"{may_be}다른 프로그램이 열어 두고 있습니다. 그 프로그램을 닫고 다시 실행하세요"
     if "usable temporary directory" in str(error):  # tempfile's word for a full disk too
         reason = "임시 폴더로 쓸 곳이 없습니다. 디스크의 남은 공간을 확인하거나 TMPDIR에 쓸 수 있는 폴더를 주세요"
-    where = f" ({error.filename})" if error.filename else ""
-    return f"{reason}{where}"
+    return reason
 
 
 def is_in_use(error):

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from gpt2_korean.cli.parser import spell_flag
-from gpt2_korean.messages import UsageError, describe_os_error
+from gpt2_korean.messages import UsageError, os_reason
 from gpt2_korean.text.folders import suggest_path
 
 
@@ -41,8 +41,7 @@ def _read_config(path):
     except FileNotFoundError:
         raise UsageError(f"--config={path}: 그런 파일이 없습니다. {suggest_path(path)}") from None
     except OSError as error:
-        error.filename = None
-        raise UsageError(f"--config={path}: 읽을 수 없습니다 ({describe_os_error(error)}).") from None
+        raise UsageError(f"--config={path}: 읽을 수 없습니다 ({os_reason(error)}).") from None
     except UnicodeDecodeError:
         raise UsageError(f"--config={path}: 문자 인코딩이 UTF-8이 아닙니다. UTF-8로 다시 저장하세요.") from None
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:

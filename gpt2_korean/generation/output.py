@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from dataclasses import dataclass
 
-from gpt2_korean.messages import UsageError, describe_os_error
+from gpt2_korean.messages import UsageError, os_reason
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ def check_output_file(path):
         try:
             open(path, "a", encoding="utf-8").close()
         except OSError as error:
-            error.filename = None
-            raise UsageError(f"--output_file={path}: {describe_os_error(error)}.") from None
+            raise UsageError(f"--output_file={path}: {os_reason(error)}.") from None
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """Prompts typed one after another, each continued or answered as it comes: a terminal's session with a model."""
 
-import os
 import sys
 import time
 from dataclasses import replace
@@ -12,7 +11,7 @@ from gpt2_korean.generation.commands import COMMANDS, Session, Turn, follow
 from gpt2_korean.generation.keyboard import open_keyboard
 from gpt2_korean.generation.output import describe_empty, is_empty, print_piece, put_out, record_text
 from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, read_after_turns, stream_texts
-from gpt2_korean.messages import UserError, say
+from gpt2_korean.messages import UserError, say, takes_colour
 from gpt2_korean.text.prompts import read_prompts
 
 
@@ -88,5 +87,4 @@ def write_turn(model, out, earlier, turn, settings, seed):
 
 
 def _say_dimly(line):
-    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    say(f"\033[2m{line}\033[0m" if sys.stderr.isatty() and not plain else line)
+    say(f"\033[2m{line}\033[0m" if takes_colour(sys.stderr) else line)

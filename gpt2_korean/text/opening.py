@@ -11,7 +11,7 @@ import os
 import zlib
 from pathlib import Path
 
-from gpt2_korean.messages import UsageError, UserError, describe_os_error, particle
+from gpt2_korean.messages import UsageError, UserError, os_reason, particle
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 OPENERS = {".gz": gzip.open, ".xz": lzma.open}
@@ -151,8 +151,7 @@ def open_file(path, mode, **keywords):
         opener = OPENERS.get(Path(path).suffix.lower(), open) if os.stat(path).st_size else open
         return _Guarded(path, opener(path, mode, **keywords))
     except OSError as error:
-        error.filename = None
-        raise UserError(f"{path}: 읽을 수 없습니다 ({describe_os_error(error)}).") from None
+        raise UserError(f"{path}: 읽을 수 없습니다 ({os_reason(error)}).") from None
 
 
 class _Guarded:

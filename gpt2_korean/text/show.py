@@ -3,7 +3,6 @@
 Imports no torch: the tokens are those of the cache that training reads, put together as its blocks are.
 """
 
-import os
 import sys
 from functools import partial
 from itertools import groupby, islice
@@ -11,6 +10,7 @@ from operator import itemgetter
 
 import numpy as np
 
+from gpt2_korean.messages import takes_colour
 from gpt2_korean.text.blocks import IGNORED, assemble
 from gpt2_korean.text.chat_template import MARKS, hold_conversations
 from gpt2_korean.text.documents import arrow_column, count_characters
@@ -33,7 +33,7 @@ def show_texts(texts, tokenizer, context, all_learnt, block_size, count):
     documents = texts.main
     size, endless = tokenizer and choose_size(block_size, context), not hasattr(documents, "num_rows")
     first = (documents.filter(itemgetter("text")) if endless else documents).take(count)  # a stream has empty rows too
-    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    coloured = takes_colour(sys.stdout)
     if count:
         marks = ("초록색이", "흐린 것은") if coloured else ("⟦ ⟧ 안이", "나머지는")
         yield f"{marks[0]} 배우는 것이고, {marks[1]} 읽기만 하는 것입니다."
