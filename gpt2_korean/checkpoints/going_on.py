@@ -169,9 +169,11 @@ def _check(checkpoint, check_model):
 
 def _check_states(checkpoint, earlier):
     """Raise UserError where a run that is not over lost the state that one of its `earlier` checkpoints still has."""
+    if not lacks_states(checkpoint):
+        return
     state, start = trainer_state(checkpoint), when_started(checkpoint)
     of_run = (each for each in earlier if when_started(each) == start)
-    if lacks_states(checkpoint) and state["global_step"] < state["max_steps"] and not all(map(lacks_states, of_run)):
+    if state["global_step"] < state["max_steps"] and not all(map(lacks_states, of_run)):
         raise UserError(f"--resume_from_checkpoint={checkpoint}: 학습하던 상태(optimizer.pt 등)가 없습니다.")
 
 

@@ -25,10 +25,12 @@ def load_start(start, documents, options):
     """
     import torch
 
-    if start.checkpoint is not None:
-        given = start.checkpoint, "--resume_from_checkpoint", options.trust_remote_code
-        return load_adapted(*given) if options.lora_rank else load_pretrained(given[0], torch.float32, *given[1:])
-    return load_model(start.source, documents, torch.float32, options.vocab_size, options.trust_remote_code)
+    flag, trusts = "--resume_from_checkpoint", options.trust_remote_code
+    if start.checkpoint is None:
+        return load_model(start.source, documents, torch.float32, options.vocab_size, trusts)
+    if options.lora_rank:
+        return load_adapted(start.checkpoint, flag, trusts)
+    return load_pretrained(start.checkpoint, torch.float32, flag, trusts)
 
 
 def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=False):

@@ -104,7 +104,7 @@ def build_app(names, closing, page):
         return JSONResponse(told, error.status_code, error.headers)
 
     line, served, settings = Line(closing), page.options.page, page.options.settings
-    length = max(MOST_LENGTH, settings.length, settings.min_length)
+    length = most_tokens(settings)
     guards = [Middleware(TrustedHostMiddleware, allowed_hosts=names)]
     if served.cors_origin:
         given = {"allow_origins": served.cors_origin, "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
@@ -169,6 +169,11 @@ def page_routes(page, line):
     ]
 
 
+def most_tokens(settings):
+    """Of one text: MOST_LENGTH, or what the flags have set where that is more."""
+    return max(MOST_LENGTH, settings.length, settings.min_length)
+
+
 async def stream_lines(turn):
     """Yield a line for each event of the page's turn, first how many are before it if there are some."""
     if turn.before:
@@ -219,8 +224,8 @@ async def read_request(request, settings, needs_words):
         raise UserError(TOO_LONG)
     if needs_words and not texts[0].strip():
         raise UserError("건넬 말을 입력하세요.")
-    most_tokens = max(MOST_LENGTH, settings.length, settings.min_length)
-    changed = {name: read_field(name, word, SLIDERS, most_tokens=most_tokens) for name, word in words.items()}
+    limits = {"most_tokens": most_tokens(settings)}
+    changed = {name: read_field(name, word, SLIDERS, **limits) for name, word in words.items()}
     seed = secrets.randbits(32) if seed is None else read_field("seed", str(seed), ["seed"])
     return Asked(read_prompts([texts[0]])[0], turns, replace(settings, **changed), seed)
 

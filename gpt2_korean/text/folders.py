@@ -13,6 +13,7 @@ from gpt2_korean.text.opening import FORMATS, file_format
 
 READABLE = f"가능한 형식: {' '.join(FORMATS)} (.gz .xz)"
 ANY_DEPTH = "**"
+# As checkpoints/ has them, which this folder may not import.
 MODEL_FILES = {"_lock", "trainer_state.json", "model.safetensors", "adapter_model.safetensors"}
 MODEL_FILES |= {"model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"}
 
@@ -33,12 +34,10 @@ def find_files(pattern, flag="--dataset_path"):
         raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. {suggest_path(pattern)}")
     files, hidden, broken, others, models = [], [], [], [], []
     for path, is_hidden in _walk(root, rest or [ANY_DEPTH, "*"]):
-        if path.is_dir():
-            models += [] if is_hidden else [path]
-        elif file_format(path):
+        if file_format(path) and not path.is_dir():
             (hidden if is_hidden else files if path.is_file() else broken).append(path)
         elif not is_hidden:
-            others.append(path)
+            (models if path.is_dir() else others).append(path)
     once = {}
     for path in sorted(files, key=lambda path: (path.is_symlink(), path)):
         once.setdefault(os.path.realpath(path), path)

@@ -96,8 +96,8 @@ def _whole_stream(documents, where):
             warn(f"{where}: 잘못된 대화를 뺍니다: {row['broken_at']}")
         return True
 
-    documents = {"documents": documents.filter(name_broken), "where": where}
-    documents = IterableDataset.from_generator(_until_broken_off, gen_kwargs=documents)
+    arguments = {"documents": documents.filter(name_broken), "where": where}
+    documents = IterableDataset.from_generator(_until_broken_off, gen_kwargs=arguments)
     first = next((row for row in documents if row["text"]), None)
     if first is None:
         raise _nothing_left(where, named)
