@@ -1,9 +1,5 @@
 """Blocks and a model → a Trainer; its run from the start or a checkpoint to the end or a stop."""
 
-import os
-import signal
-import threading
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +11,9 @@ from gpt2_korean.checkpoints.complete import RESUME, STATE, read_json, trainer_s
 from gpt2_korean.checkpoints.going_on import is_inside
 from gpt2_korean.checkpoints.rotation import remove_earlier_run
 from gpt2_korean.checkpoints.same_run import check_state
-from gpt2_korean.messages import Stopped, UserError, describe_os_error, say
+from gpt2_korean.messages import Stopped, UserError, say
 from gpt2_korean.text.blocks import collate, count_targets
+from gpt2_korean.training import failures
 from gpt2_korean.training.arguments import warn_of_plan
 from gpt2_korean.training.average import take_average
 from gpt2_korean.training.callbacks import (
@@ -147,30 +144,10 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
     trainer.add_callback(stopping)
     trainer.add_callback(KeepRecord(trainer))
     try:
-        with _logs_named():
+        with failures.training():
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except NothingToTrain:
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            "장치의 메모리가 모자랍니다. --per_device_train_batch_size를 줄이고 --gradient_accumulation_steps를 "
-            "그만큼 늘리거나,\n--gradient_checkpointing을 더하거나, --block_size를 줄이세요."
-        ) from error
-    except (RuntimeError, ConnectionError) as error:
-        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise UserError(
-                f"커널을 컴파일하지 못했습니다({str(error).strip().splitlines()[0]}).\n"
-                "--torch_compile=false를 더하면 컴파일하지 않고 학습합니다."
-            ) from error
-        # Found out by a signal (RuntimeError) or by reading what the process no longer sends, whichever is first.
-        if not (isinstance(error, ConnectionError) or "DataLoader worker" in str(error)):
-            raise
-        if hasattr(signal, "SIGCHLD"):  # PyTorch's handler would raise again, wherever we are
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        raise UserError(
-            "글을 읽는 프로세스(--dataloader_num_workers)가 죽었습니다. 앞서 저장된 체크포인트는 그대로 있습니다.\n"
-            "메모리가 모자라면 그 수를 줄이고, --resume_from_checkpoint=auto를 넣어 다시 실행하세요."
-        ) from error
     if stopping.stopped:
         leave_together()
         raise Stopped(
@@ -218,31 +195,6 @@ def complete(trainer, checkpoint):
         return
     trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)  # rotation may be due too
     trainer.save_whole_model()
-
-
-@contextmanager
-def _logs_named():
-    """Raise UserError where TensorBoard's logs cannot be written; an OSError that names no file is theirs, since all
-    else tells what it could not write.
-
-    The thread that writes them ends with it, and it is raised again where the next line is handed to that thread.
-    """
-    show = threading.excepthook
-    threading.excepthook = lambda thread: None if isinstance(thread.exc_value, OSError) else show(thread)
-    try:
-        yield
-    except ConnectionError:  # of a loader's process
-        raise
-    except OSError as error:
-        folder = os.environ.get("TENSORBOARD_LOGGING_DIR")
-        if error.errno is None or not folder or not Path(folder).is_relative_to(error.filename or folder):
-            raise
-        error.filename = error.filename or folder
-        raise UserError(
-            f"{describe_os_error(error)}\nTensorBoard의 기록을 다른 곳에 두려면 --logging_dir에 그 폴더를 주세요."
-        ) from error
-    finally:
-        threading.excepthook = show
 
 
 def _check_same_start(trainer, checkpoint):

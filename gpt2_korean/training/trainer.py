@@ -7,12 +7,11 @@ be replayed as a graph of the device, and it tells how fast it takes them.
 import json
 import math
 import time
-from contextlib import contextmanager
 from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
 
-from torch import OutOfMemoryError, bfloat16, distributed, float16
+from torch import bfloat16, distributed, float16
 from torch.nn.utils import get_total_norm
 from torch.optim import AdamW
 from transformers import Trainer
@@ -20,22 +19,22 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, speed_metrics
 
 from gpt2_korean.checkpoints import atomic_files
-from gpt2_korean.checkpoints.complete import ADAPTER, AVERAGE, RESUME, STATE, list_checkpoints, read_json
+from gpt2_korean.checkpoints.complete import ADAPTER, AVERAGE, RESUME, STATE, read_json
 from gpt2_korean.checkpoints.rotation import REPLACES, publish_checkpoint, publish_model
-from gpt2_korean.checkpoints.same_run import start_anew
 from gpt2_korean.device import describe_device
-from gpt2_korean.messages import UserError, describe_os_error, particle, say, warn
+from gpt2_korean.messages import say, warn
 from gpt2_korean.model import lora
 from gpt2_korean.model.elsewhere import tell_others
 from gpt2_korean.model.embeddings import embedding_layers, split_off
 from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
 from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flops_utilization
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, fill_up
+from gpt2_korean.training import failures
 from gpt2_korean.training.average import AverageWeights
 from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics, leave_evaluation
 from gpt2_korean.training.model_card import write_card
 from gpt2_korean.training.muon import MuonWithAdamW, layer_matrices
-from gpt2_korean.training.rehearsal import describe, without_warnings
+from gpt2_korean.training.rehearsal import without_warnings
 from gpt2_korean.training.samples import own_prompts, write_samples
 from gpt2_korean.training.stopping import ignore_in_worker
 
@@ -171,7 +170,7 @@ class KoreanTrainer(Trainer):
         for name in ("loss", "train_loss"):
             # In float16 a step that overflows is skipped and its loss filtered out; a loss of 0 means all were.
             if name in logs and (not math.isfinite(logs[name]) or (self.args.fp16 and logs[name] == 0)):
-                raise self._diverged()
+                raise failures.diverged(self.state.global_step)
         speeds = {}
         if "loss" in logs:
             speeds["tokens_per_second"] = self.meter.read()
@@ -186,12 +185,6 @@ class KoreanTrainer(Trainer):
             self.state.epoch = None
         super().log(logs, start_time)
         self.state.epoch = epoch
-
-    def _diverged(self):
-        return UserError(
-            f"{self.state.global_step}스텝까지의 손실이나 가중치에 NaN 또는 무한대가 나와 멈춥니다. 앞서 저장된 "
-            "체크포인트는 그대로 있습니다.\n--learning_rate를 낮추거나 --warmup_steps를 늘리거나 --fp16을 끄세요."
-        )
 
     def describe_progress(self):
         """What the progress bar shows beside the steps: a list of words. Waits for the device."""
@@ -319,7 +312,7 @@ class KoreanTrainer(Trainer):
         return begun
 
     def _load_optimizer_and_scheduler(self, checkpoint):
-        with self._opening(checkpoint, "optimizer.pt, scheduler.pt"):
+        with failures.opening(checkpoint, "optimizer.pt, scheduler.pt"):
             super()._load_optimizer_and_scheduler(checkpoint)
             for weight, kept in getattr(self.optimizer, "state", {}).items():
                 averages = kept.get("exp_avg", kept.get("momentum_buffer"))
@@ -327,26 +320,14 @@ class KoreanTrainer(Trainer):
                     raise ValueError("of other weights")  # PyTorch's fused step would read beyond its end
 
     def _load_rng_state(self, checkpoint):
-        with self._opening(checkpoint, "rng_state.pth"):
+        with failures.opening(checkpoint, "rng_state.pth"):
             super()._load_rng_state(checkpoint)
 
     def load_average(self, checkpoint):
         """Take up the mean of the weights that stands in a checkpoint, where --average_last asks for one."""
         if self.average is not None:
-            with self._opening(checkpoint, AVERAGE):
+            with failures.opening(checkpoint, AVERAGE):
                 self.average.load(checkpoint)
-
-    @contextmanager
-    def _opening(self, checkpoint, names):
-        """Turn whatever a state of others' raises into a UserError."""
-        try:
-            yield
-        except Exception as error:
-            raise UserError(
-                f"{checkpoint}: {particle(names, '이/가')} 이 모델을 학습하던 상태가 아닙니다"
-                f"({type(error).__name__}).\n"
-                f"{start_anew(checkpoint)}"
-            ) from error
 
     def go_on(self, checkpoint):
         """Take up what Trainer's own state lacks: the losses since the last log line, an evaluation cut short."""
@@ -399,13 +380,15 @@ class KoreanTrainer(Trainer):
 
     def _save_checkpoint(self, model, trial):
         if not (self._tr_loss.isfinite() and all(weight.isfinite().all() for weight in model.parameters())):
-            raise self._diverged()
+            raise failures.diverged(self.state.global_step)
         output_dir, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         unlogged_loss = self.accelerator.gather(self._tr_loss).mean().item()
-        with self._saving(output_dir / name), self.meter.paused():
+        with failures.saving(output_dir / name, output_dir), self.meter.paused():
             self._staging = self._make_staging_area()
-            super()._save_checkpoint(model, trial)
-            checkpoint, self._staging = self._staging / name, None
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                checkpoint, self._staging = self._staging / name, None
             self._find_best_checkpoint()  # Trainer looked for it beside this one, which is not in its place yet
             if self.args.should_save:
                 self.state.save_to_json(str(checkpoint / STATE))
@@ -461,7 +444,7 @@ class KoreanTrainer(Trainer):
     def save_whole_model(self):
         """Save the model and the state it is of into output_dir itself: no half model ever stands there."""
         output_dir = Path(self.args.output_dir)
-        with self._saving(output_dir):
+        with failures.saving(output_dir, output_dir):
             folder = self._make_staging_area() / "model"
             if lora.is_adapted(self.model):
                 self.save_model(str(folder / ADAPTER), _internal_call=True)
@@ -481,40 +464,10 @@ class KoreanTrainer(Trainer):
     # How it reaches the Hub
 
     def init_hf_repo(self, token=None, private=None):
-        with self._reaching_hub("토큰과 이름(--hub_model_id)과 네트워크를 확인하거나 --push_to_hub를 빼세요."):
+        with failures.reaching_hub("토큰과 이름(--hub_model_id)과 네트워크를 확인하거나 --push_to_hub를 빼세요."):
             super().init_hf_repo(token, private)
 
     def push_to_hub(self, *args, **kwargs):
         model = f"모델은 {self.args.output_dir}에 있습니다"
-        with self._reaching_hub(f"{model}. --resume_from_checkpoint=auto를 넣어 다시 실행하면 올립니다."):
+        with failures.reaching_hub(f"{model}. --resume_from_checkpoint=auto를 넣어 다시 실행하면 올립니다."):
             return super().push_to_hub(*args, **kwargs)
-
-    @contextmanager
-    def _reaching_hub(self, way_on):
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:  # of httpx, of the Hub's client, of the system
-            raise UserError(f"--push_to_hub: Hub에 올리지 못했습니다({describe(error)}).\n{way_on}") from error
-
-    @contextmanager
-    def _saving(self, what):
-        """Turn a failure to write into a UserError, and remove what was written."""
-        try:
-            yield
-        except (UserError, OutOfMemoryError):
-            raise
-        except Exception as error:
-            if "DataLoader worker" in str(error):  # which died meanwhile: see run.train
-                raise
-            # Of the libraries each has errors of its own, tokenizers a bare Exception; the system's is at most quoted.
-            quoted = " ".join(f"{type(error).__name__}: {error}".split())
-            words = f"디스크의 남은 공간과 폴더의 권한을 확인하세요 ({quoted})."
-            reason = describe_os_error(error) if isinstance(error, OSError) else words
-            atomic_files.clear_staging_area(self.args.output_dir)
-            there = list_checkpoints(self.args.output_dir)
-            kept = "\n앞서 저장된 체크포인트는 그대로 있습니다." if there else ""
-            raise UserError(f"{what}: 저장하지 못했습니다. {reason}{kept}") from error
-        finally:
-            self._staging = None

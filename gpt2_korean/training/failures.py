@@ -1,0 +1,121 @@
+"""What libraries and the system raise while a run trains, told as a UserError with a flag and the way on."""
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import OutOfMemoryError
+
+from gpt2_korean.checkpoints import atomic_files
+from gpt2_korean.checkpoints.complete import list_checkpoints
+from gpt2_korean.checkpoints.same_run import start_anew
+from gpt2_korean.messages import UserError, describe_os_error, particle
+from gpt2_korean.training.rehearsal import describe
+
+
+@contextmanager
+def training():
+    """Of a device without memory, kernels that do not compile, processes that read and have died, logs."""
+    try:
+        with _logs_named():
+            yield
+    except OutOfMemoryError as error:
+        raise UserError(
+            "장치의 메모리가 모자랍니다. --per_device_train_batch_size를 줄이고 --gradient_accumulation_steps를 "
+            "그만큼 늘리거나,\n--gradient_checkpointing을 더하거나, --block_size를 줄이세요."
+        ) from error
+    except (RuntimeError, ConnectionError) as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise UserError(
+                f"커널을 컴파일하지 못했습니다({str(error).strip().splitlines()[0]}).\n"
+                "--torch_compile=false를 더하면 컴파일하지 않고 학습합니다."
+            ) from error
+        # Found out by a signal (RuntimeError) or by reading what the process no longer sends, whichever is first.
+        if not (isinstance(error, ConnectionError) or _is_of_a_reader(error)):
+            raise
+        if hasattr(signal, "SIGCHLD"):  # PyTorch's handler would raise again, wherever we are
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        raise UserError(
+            "글을 읽는 프로세스(--dataloader_num_workers)가 죽었습니다. 앞서 저장된 체크포인트는 그대로 있습니다.\n"
+            "메모리가 모자라면 그 수를 줄이고, --resume_from_checkpoint=auto를 넣어 다시 실행하세요."
+        ) from error
+
+
+@contextmanager
+def _logs_named():
+    """Of TensorBoard's logs that cannot be written; an OSError that names no file is theirs, since all else tells
+    what it could not write.
+
+    The thread that writes them ends with it, and it is raised again where the next line is handed to that thread.
+    """
+    show = threading.excepthook
+    threading.excepthook = lambda thread: None if isinstance(thread.exc_value, OSError) else show(thread)
+    try:
+        yield
+    except ConnectionError:  # of a loader's process
+        raise
+    except OSError as error:
+        folder = os.environ.get("TENSORBOARD_LOGGING_DIR")
+        if error.errno is None or not folder or not Path(folder).is_relative_to(error.filename or folder):
+            raise
+        error.filename = error.filename or folder
+        raise UserError(
+            f"{describe_os_error(error)}\nTensorBoard의 기록을 다른 곳에 두려면 --logging_dir에 그 폴더를 주세요."
+        ) from error
+    finally:
+        threading.excepthook = show
+
+
+@contextmanager
+def opening(checkpoint, names):
+    """Of files of a checkpoint, `names`, that hold another state than the run's."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"{checkpoint}: {particle(names, '이/가')} 이 모델을 학습하던 상태가 아닙니다({type(error).__name__}).\n"
+            f"{start_anew(checkpoint)}"
+        ) from error
+
+
+@contextmanager
+def saving(what, output_dir):
+    """Of `what` that cannot be written, after which nothing is left of it."""
+    try:
+        yield
+    except (UserError, OutOfMemoryError):
+        raise
+    except Exception as error:
+        if _is_of_a_reader(error):  # which died meanwhile
+            raise
+        # Of the libraries each has errors of its own, tokenizers a bare Exception; the system's is at most quoted.
+        quoted = " ".join(f"{type(error).__name__}: {error}".split())
+        words = f"디스크의 남은 공간과 폴더의 권한을 확인하세요 ({quoted})."
+        reason = describe_os_error(error) if isinstance(error, OSError) else words
+        atomic_files.clear_staging_area(output_dir)
+        kept = "\n앞서 저장된 체크포인트는 그대로 있습니다." if list_checkpoints(output_dir) else ""
+        raise UserError(f"{what}: 저장하지 못했습니다. {reason}{kept}") from error
+
+
+@contextmanager
+def reaching_hub(way_on):
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of httpx, of the Hub's client, of the system
+        raise UserError(f"--push_to_hub: Hub에 올리지 못했습니다({describe(error)}).\n{way_on}") from error
+
+
+def diverged(step):
+    """The UserError for a loss or weights that are no numbers."""
+    return UserError(
+        f"{step}스텝까지의 손실이나 가중치에 NaN 또는 무한대가 나와 멈춥니다. 앞서 저장된 체크포인트는 그대로 "
+        "있습니다.\n--learning_rate를 낮추거나 --warmup_steps를 늘리거나 --fp16을 끄세요."
+    )
+
+
+def _is_of_a_reader(error):
+    return "DataLoader worker" in str(error)
