@@ -120,6 +120,11 @@ def _check_measuring(options):
 def _check_columns(options):
     if (options.prompt_column is None) != (options.answer_column is None):
         raise UsageError("--prompt_column과 --answer_column은 함께 써야 합니다. 질문과 답의 열을 모두 주세요.")
+    if options.prompt_column is not None and options.prompt_column == options.answer_column:
+        raise UsageError(
+            f"--answer_column={options.answer_column}: --prompt_column과 같은 열이라 질문을 그대로 따라 하게 됩니다. "
+            "답의 열을 주세요."
+        )
     if options.text_column_name is not None and options.text_template is not None:
         raise UsageError("--text_column_name과 --text_template은 함께 쓸 수 없습니다. 하나만 주세요.")
     plain = next((name for name in ("text_template", "text_column_name") if getattr(options, name) is not None), None)

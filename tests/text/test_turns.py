@@ -336,6 +336,7 @@ WORDS = ["--dataset_path=a.csv", "--do_train"]
     [
         (["--prompt_column=Q"], ["--prompt_column", "--answer_column"]),
         (["--answer_column=A"], ["--prompt_column", "--answer_column"]),
+        (["--prompt_column=Q", "--answer_column=Q"], ["--answer_column=Q", "--prompt_column"]),
         (["--text_column_name=Q", "--text_template={A}"], ["--text_column_name", "--text_template"]),
         (["--prompt_column=Q", "--answer_column=A", "--text_template={Q}"], ["--prompt_column", "--text_template"]),
         (["--prompt_column=Q", "--answer_column=A", "--text_column_name=Q"], ["--prompt_column", "--text_column_name"]),
