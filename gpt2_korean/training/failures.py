@@ -45,22 +45,15 @@ def training():
 
 @contextmanager
 def _logs_named():
-    """Of TensorBoard's logs that cannot be written; an OSError that names no file is theirs, since all else tells
-    what it could not write.
-
-    The thread that writes them ends with it, and it is raised again where the next line is handed to that thread.
-    """
+    """Of TensorBoard's logs that have no place. Where the thread that writes them fails, callbacks.Logs tells of it."""
     show = threading.excepthook
     threading.excepthook = lambda thread: None if isinstance(thread.exc_value, OSError) else show(thread)
     try:
         yield
-    except ConnectionError:  # of a loader's process
-        raise
     except OSError as error:
         folder = os.environ.get("TENSORBOARD_LOGGING_DIR")
-        if error.errno is None or not folder or not Path(folder).is_relative_to(error.filename or folder):
+        if not (error.filename and folder and Path(folder).is_relative_to(error.filename)):
             raise
-        error.filename = error.filename or folder
         raise UserError(
             f"{describe_os_error(error)}\nTensorBoard의 기록을 다른 곳에 두려면 --logging_dir에 그 폴더를 주세요."
         ) from error

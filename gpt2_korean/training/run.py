@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import unwrap_peft_model
 
@@ -22,6 +23,7 @@ from gpt2_korean.training.callbacks import (
     KeepCheckpoints,
     KeepRecord,
     LogLines,
+    Logs,
     ProgressBar,
     StopEarly,
     WriteSamples,
@@ -68,6 +70,8 @@ def build_trainer(model, tokenizer, arguments, blocks, stop, record=None, output
     trainer.pop_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:  # absent where --disable_tqdm was given
         trainer.add_callback(ProgressBar(trainer))
+    if trainer.pop_callback(TensorBoardCallback) is not None:
+        trainer.add_callback(Logs())
     trainer.add_callback(LogLines())
     stop.hold_back()
     return trainer
