@@ -161,6 +161,18 @@ def test_borders_have_a_contrast_of_3_and_text_of_4_and_a_half(page, look, dark)
     assert contrast(ink, around) >= 4.5  # what the model wrote
 
 
+def test_who_has_chosen_colours_sees_what_the_model_wrote_and_which_suggestion_tab_takes(page, browser, look):
+    forced = {"features": [{"name": "forced-colors", "value": "active"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", forced)
+    page.type("오늘은")
+    chosen, other, *_ = page.suggestions()
+    assert chosen.value_of_css_property("border-color") != other.value_of_css_property("border-color")
+    page.write()
+    for selector in ("#text", "#mirror mark", "#write"):  # the others have a plate behind their letters
+        part = browser.find_element("css selector", selector)
+        assert part.value_of_css_property("forced-color-adjust") == "none", selector
+
+
 def test_a_refused_setting_is_told_beside_its_field_until_it_is_changed(page):
     page.type("가")
     page.enter("top_p", "7")
