@@ -211,9 +211,17 @@ def report(error):
             place = f"{file}에 적었습니다. 프로젝트의 이슈에 이 파일을 붙여 알려 주세요."
             break
     what = KEY.sub("***", hide_secrets(f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")))
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return f"메모리가 모자랍니다({what}). 배치나 모델을 줄여 다시 실행하세요.\n자세한 것은 {place}"
+    if "failed to map segment" in what:  # of a library, as PyTorch's gigabytes where the memory of a job is limited
+        return f"메모리가 모자랍니다({what}). 메모리의 한도(ulimit -v)를 늘려 다시 실행하세요.\n자세한 것은 {place}"
     return f"예상하지 못한 오류가 났습니다({what}).\n자세한 것은 {place}"
+
+
+def is_out_of_memory(error):
+    """Whether an error means that there is too little memory: of a device, or as torch says it of a CPU (by system)."""
+    said = isinstance(error, RuntimeError) and re.search("DefaultCPUAllocator: (can't|not enough)", str(error))
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or bool(said)
 
 
 def first_line(error):

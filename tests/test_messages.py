@@ -133,7 +133,15 @@ def test_what_is_wrong_with_a_key_is_told_in_whole_words():
         assert messages.hide_secrets(f"{name}: {told} api_key: s3cret") == f"{name}: {told} api_key: ***"
 
 
-@pytest.mark.parametrize("error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        ImportError("libtorch_cuda.so: failed to map segment from shared object"),
+    ],
+)
 def test_a_lack_of_memory_is_called_so(end, error):
     code, err, file = end(error)
     assert code == 1 and "메모리가 모자랍니다" in err and file.exists()

@@ -18,7 +18,7 @@ from gpt2_korean.checkpoints.complete import (
     read_shapes,
     weights_read,
 )
-from gpt2_korean.messages import UserError, particle
+from gpt2_korean.messages import UserError, is_out_of_memory, particle
 from gpt2_korean.model.gpt2 import SIZES, is_gpt2, weight_shapes
 
 POINTER = b"version https://git-lfs"  # what stands for a large file where git-lfs has not fetched it
@@ -161,7 +161,7 @@ def unloadable(flag, source, error):
         )
     if isinstance(error, ImportError):
         return UserError(f"{flag}={source}: 이 모델을 열려면 여기에 없는 패키지가 필요합니다 ({said}).")
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return UserError(f"{flag}={source}: 메모리가 모자라 모델을 불러올 수 없습니다. 더 작은 모델을 주세요.")
     kind = "" if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: "
     return UserError(f"{flag}={source}: 모델을 불러올 수 없습니다 ({kind}{said}).")
