@@ -111,6 +111,7 @@ def test_ungiven_trainer_flags_are_left_to_trainer():
         (["--eval_strategy=epoch"], ["--eval_strategy", "--do_eval"]),
         (["--eval_on_start"], ["--eval_on_start", "--do_eval"]),
         (["--dataset_name=x"], ["--dataset_path", "--dataset_name"]),
+        (["--output_dir=글/", "--dataset_path=글"], ["--dataset_path", "--output_dir", "글/"]),
         (["--seed"], ["--seed"]),
         (["--dataloader_drop_last"], ["--dataloader_drop_last"]),
         (["--train_sampling_strategy=group_by_length"], ["--train_sampling_strategy", "group_by_length"]),
