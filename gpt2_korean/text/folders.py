@@ -30,6 +30,11 @@ def find_files(pattern, flag="--dataset_path"):
         if file_format(root) is None:
             raise UsageError(f"{flag}={pattern}: 읽을 수 없는 형식입니다. {READABLE}")
         return [root]
+    if "://" in pattern and rest:
+        raise UsageError(
+            f"{flag}={pattern}: 인터넷 주소는 읽지 않습니다. 내려받은 파일을 주거나, Hub의 데이터 세트라면 "
+            "--dataset_name=만든이/이름을 주세요."
+        )
     if not root.is_dir() or (rest and not any(set("*?[") & set(part) for part in rest)):
         raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. {suggest_path(pattern)}")
     files, hidden, broken, others, models = [], [], [], [], []

@@ -143,6 +143,11 @@ def test_a_missing_model_and_a_folder_of_runs_name_what_is_there(stopped_run, tm
         assert str(stopped) in str(refusal.value) and "checkpoint-3," not in str(refusal.value)
 
 
+def test_a_name_of_the_hub_is_found_in_its_address():
+    with pytest.raises(UserError, match="혹시 --model_name_or_path=skt/kogpt2-base-v2인가요"):
+        find_model("https://huggingface.co/skt/kogpt2-base-v2")
+
+
 def options(**changes):
     return ModelOptions(**{"model_type": "scratch-mini", "tokenizer": None, "vocab_size": None,
                            "trust_remote_code": False, "lora_rank": 0, "lora_alpha": None, **changes})  # fmt: skip

@@ -41,6 +41,11 @@ def test_files_of_other_formats_are_counted_and_a_link_to_nothing_is_refused(tmp
         find_files(str(tmp_path / "link.txt"))
 
 
+def test_an_address_on_the_internet_is_called_so():
+    with pytest.raises(UsageError, match="인터넷 주소"):
+        find_files("https://huggingface.co/datasets/wikimedia/wikipedia")
+
+
 def test_globs_find_what_the_standard_library_finds(tmp_path, rng):
     write(tmp_path, *(f"{a}/{b}/{c}.txt" for a in "ab" for b in ("c", "ca") for c in "xyz"), "x.txt", "a/y.csv")
     parts = ["*", "**", "a", "c*", "?", "[ac]*", "*.txt", "[!x].txt", "x.txt"]
