@@ -60,7 +60,7 @@ def find_files(pattern, flag="--dataset_path"):
     if not rest:
         raise UsageError(f"{flag}={pattern}: 폴더에 읽을 파일이 없습니다. {READABLE}")
     raise UsageError(
-        f"{flag}={pattern}: 글롭에 맞는 읽을 파일이 없습니다. 이름에 든 글자라면 *는 [*], [는 [[]로 쓰세요. {READABLE}"
+        f"{flag}={pattern}: 패턴에 맞는 읽을 파일이 없습니다. 이름에 든 글자라면 *는 [*], [는 [[]로 쓰세요. {READABLE}"
     )
 
 
