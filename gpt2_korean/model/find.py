@@ -110,7 +110,8 @@ def find_model(name, flag="--model_name_or_path"):
             warn(f"{flag}={name}: 그런 폴더가 없어 Hub의 모델로 봅니다. {meant}")
         return name
     if name.startswith(HUB):
-        raise UsageError(f"{flag}={name}: 주소가 아니라 이름을 주세요. 혹시 {flag}={name.removeprefix(HUB)}인가요?")
+        meant = "/".join(name.removeprefix(HUB).split("/")[:2])
+        raise UsageError(f"{flag}={name}: 주소가 아니라 이름을 주세요. 혹시 {flag}={meant}인가요?")
     there = models_below(path.parent)
     hint = describe_existing(there)
     raise UsageError(f"{flag}={name}: 그런 모델 폴더가 없습니다. {hint if there else suggest_path(name, hint)}")

@@ -143,9 +143,10 @@ def test_a_missing_model_and_a_folder_of_runs_name_what_is_there(stopped_run, tm
         assert str(stopped) in str(refusal.value) and "checkpoint-3," not in str(refusal.value)
 
 
-def test_a_name_of_the_hub_is_found_in_its_address():
+@pytest.mark.parametrize("page", ["", "/", "/tree/main"])
+def test_a_name_of_the_hub_is_found_in_its_address(page):
     with pytest.raises(UserError, match="혹시 --model_name_or_path=skt/kogpt2-base-v2인가요"):
-        find_model("https://huggingface.co/skt/kogpt2-base-v2")
+        find_model(f"https://huggingface.co/skt/kogpt2-base-v2{page}")
 
 
 def options(**changes):
