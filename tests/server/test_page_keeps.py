@@ -186,6 +186,22 @@ def test_a_file_brings_everything_back_and_other_files_are_refused(page, browser
     assert page.text == "나" * 19_999 and page.marked() == ["나" * 19_996]  # half a character is none
 
 
+def test_a_file_that_is_dropped_is_imported_and_text_that_is_dropped_is_left_to_the_browser(page):
+    page.type("앞")
+    dropped = """
+        const data = new DataTransfer(), [name, content] = arguments;
+        name ? data.items.add(new File([content], name)) : data.setData("text/plain", content);
+        const event = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+        document.getElementById("text").dispatchEvent(event);
+        return event.defaultPrevented;
+    """
+    assert page.run(dropped, "글.txt", "가나")
+    page.wait(lambda: page.text == "가나")
+    page.press("undo")
+    assert page.text == "앞"
+    assert not page.run(dropped, "", "가나")
+
+
 def test_a_kept_state_that_is_broken_is_as_none(page):
     for broken in (
         "{",

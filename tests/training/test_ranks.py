@@ -20,6 +20,18 @@ def test_fsdp_in_one_process_is_told_how_to_have_more(train_words, run_main):
     assert code == 2 and out == "" and "--fsdp" in err and "torchrun" in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize("left", [{"LOCAL_RANK": "0"}, {"PMI_RANK": "0", "PMI_SIZE": "2"}])
+def test_what_a_launcher_has_left_in_a_shell_is_named_with_the_way_on(train_words, tmp_path, fork_script, left):
+    script = tmp_path / "left.py"
+    script.write_text(
+        f"import os, sys\nos.environ |= {left}\nimport train\nfrom gpt2_korean.messages import run_script\n"
+        "sys.exit(run_script(train.main))\n"
+    )
+    finished = fork_script(script, *train_words, "--do_train", "--max_steps=1")
+    assert finished.returncode == 2 and "MASTER_ADDR" not in finished.stderr, finished.stderr
+    assert next(iter(left))[:4] in finished.stderr and "unset" in finished.stderr and "torchrun" in finished.stderr
+
+
 @pytest.mark.parametrize("key", ["state_dict_type", "fsdp_state_dict_type"])
 def test_checkpoints_in_parts_are_refused_before_anything_is_trained(train_words, tmp_path, run_main, key):
     words = ["--do_train", "--max_steps=1", "--fsdp", f'--fsdp_config={{"{key}": "SHARDED_STATE_DICT"}}']

@@ -21,10 +21,7 @@ export function createFiles({ now, chat, limit, tooLong, onForget }, onImport) {
     save(`${name()}.txt`, chat ? turns.map(([asked, answered]) => `나: ${asked}\n모델: ${answered.trim()}\n`).join("\n") : text);
   };
   $("import").onclick = () => $("file").click();
-  $("file").onchange = async () => {
-    const [file] = $("file").files;
-    $("file").value = "";
-    if (!file) return;
+  const take = async (file) => {
     try {
       const state = await read(file, chat), fitting = cut(state, limit);
       const missing = state.text.length - fitting.text.length;
@@ -34,6 +31,15 @@ export function createFiles({ now, chat, limit, tooLong, onForget }, onImport) {
       tell(error.message);
     }
   };
+  $("file").onchange = () => {
+    const [file] = $("file").files;
+    $("file").value = "";
+    if (file) take(file);
+  };
+  // A file that is dropped is imported too: a browser would leave the page for it, and with it all that can be undone.
+  const drops = (event) => event.dataTransfer.types.includes("Files") && (event.preventDefault(), true);
+  document.addEventListener("dragover", drops);
+  document.addEventListener("drop", (event) => drops(event) && !$("import").disabled && take(event.dataTransfer.files[0]));
   $("forget").onclick = () => {
     if (!confirm("이 브라우저에 저장된 글과 대화와 설정을 모두 지울까요? 되돌릴 수 없습니다.")) return;
     onForget();
