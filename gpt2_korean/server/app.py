@@ -56,7 +56,10 @@ def open_port(host, port):
     except (OSError, OverflowError, UnicodeError) as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             raise UsageError(f"--port={port}: 이미 사용 중인 포트입니다. 다른 포트나 0(빈 포트)을 주세요.") from None
-        raise UsageError(f"--host={host} --port={port}: 이 주소로는 열 수 없습니다 ({error}).") from None
+        if isinstance(error, PermissionError):
+            raise UsageError(f"--port={port}: 관리자만 여는 포트입니다. 1024 이상을 주세요.") from None
+        way_on = "127.0.0.1(이 컴퓨터에서만)이나 0.0.0.0(어디서나)을 주세요"
+        raise UsageError(f"--host={host} --port={port}: 이 주소로는 열 수 없습니다. {way_on}.") from None
 
 
 def serve(listener, page):

@@ -188,7 +188,13 @@ def test_a_port_in_use_and_a_host_that_is_not_here_are_named(run_main, model_fol
         code, _, err = run_main("generate.py", *words, f"--port={taken.getsockname()[1]}")
         assert code == 2 and "이미 사용 중인 포트" in err
     code, _, err = run_main("generate.py", *words, "--host=192.0.2.1", "--port=0")
-    assert code == 2 and "--host=192.0.2.1" in err
+    assert code == 2 and "--host=192.0.2.1" in err and "127.0.0.1" in err and "Errno" not in err
+
+
+def test_a_port_that_the_system_keeps_is_named(monkeypatch):
+    monkeypatch.setattr(app.socket, "create_server", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "x")))
+    with pytest.raises(UsageError, match=r"--port=80: .*1024"):
+        app.open_port("127.0.0.1", 80)
 
 
 def test_missing_packages_are_named_with_the_command_that_installs_them(run_main, model_folder, monkeypatch):
