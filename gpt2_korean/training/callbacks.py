@@ -144,6 +144,9 @@ class Logs(TensorBoardCallback):
 
     ended = False
 
+    def on_train_begin(self, *args, **kwargs):
+        self._try(super().on_train_begin, *args, **kwargs)
+
     def on_log(self, *args, **kwargs):
         self._try(super().on_log, *args, **kwargs)
 
@@ -156,6 +159,8 @@ class Logs(TensorBoardCallback):
         try:
             write(*args, **kwargs)
         except OSError as error:
+            if error.filename:  # they have no place at all, which is found out before anything is learnt
+                raise
             self.ended = True
             reason = os_reason(error).partition(". ")[0]  # without its way on, which is to begin again
             warn_of_failure(error, f"{self.logging_dir}: {reason}. TensorBoard의 기록 없이 이어 갑니다.")
