@@ -37,9 +37,13 @@ export function createFiles({ now, chat, limit, tooLong, onForget }, onImport) {
     if (file) take(file);
   };
   // A file that is dropped is imported too: a browser would leave the page for it, and with it all that can be undone.
-  const drops = (event) => event.dataTransfer.types.includes("Files") && (event.preventDefault(), true);
-  document.addEventListener("dragover", drops);
-  document.addEventListener("drop", (event) => drops(event) && !$("import").disabled && take(event.dataTransfer.files[0]));
+  for (const name of ["dragover", "drop"]) {
+    document.addEventListener(name, (event) => {
+      if (!event.dataTransfer.types.includes("Files")) return;
+      event.preventDefault();
+      if (name === "drop" && !$("import").disabled) take(event.dataTransfer.files[0]);
+    });
+  }
   $("forget").onclick = () => {
     if (!confirm("이 브라우저에 저장된 글과 대화와 설정을 모두 지울까요? 되돌릴 수 없습니다.")) return;
     onForget();
