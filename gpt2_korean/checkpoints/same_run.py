@@ -7,14 +7,7 @@ import hashlib
 import time
 from pathlib import Path
 
-from gpt2_korean.checkpoints.complete import (
-    RESUME,
-    WEIGHTS,
-    lacks_states,
-    read_json,
-    when_started,
-    whole_checkpoints,
-)
+from gpt2_korean.checkpoints.complete import RESUME, WEIGHTS, lacks_states, read_json, when_started, whole_checkpoints
 from gpt2_korean.messages import UserError, particle, say, warn
 from gpt2_korean.text.blocks import count_targets
 from gpt2_korean.text.tokens import fingerprint, vocabulary_of

@@ -227,8 +227,8 @@ async def read_request(request, settings, needs_words):
         raise UserError(TOO_LONG)
     if needs_words and not texts[0].strip():
         raise UserError("건넬 말을 입력하세요.")
-    limits = {"most_tokens": most_tokens(settings)}
-    changed = {name: read_field(name, word, SLIDERS, **limits) for name, word in words.items()}
+    most = most_tokens(settings)
+    changed = {name: read_field(name, word, SLIDERS, most_tokens=most) for name, word in words.items()}
     seed = secrets.randbits(32) if seed is None else read_field("seed", str(seed), ["seed"])
     return Asked(read_prompts([texts[0]])[0], turns, replace(settings, **changed), seed)
 

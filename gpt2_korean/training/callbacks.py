@@ -12,7 +12,7 @@ from transformers.trainer_callback import ProgressCallback
 from gpt2_korean.checkpoints.atomic_files import write_file
 from gpt2_korean.checkpoints.complete import CURVE
 from gpt2_korean.checkpoints.rotation import drop_old_checkpoints
-from gpt2_korean.messages import is_in_use, os_reason, say, warn_of_failure
+from gpt2_korean.messages import UserError, describe_os_error, is_in_use, os_reason, say, warn_of_failure
 from gpt2_korean.training.curve import curve_of, draw, is_worth_drawing
 from gpt2_korean.training.record import write_record
 from gpt2_korean.training.report import shorten
@@ -160,7 +160,8 @@ class Logs(TensorBoardCallback):
             write(*args, **kwargs)
         except OSError as error:
             if error.filename:  # they have no place at all, which is found out before anything is learnt
-                raise
+                way_on = "TensorBoard의 기록을 다른 곳에 두려면 --logging_dir에 그 폴더를 주세요."
+                raise UserError(f"{describe_os_error(error)}\n{way_on}") from error
             self.ended = True
             reason = os_reason(error).partition(". ")[0]  # without its way on, which is to begin again
             warn_of_failure(error, f"{self.logging_dir}: {reason}. TensorBoard의 기록 없이 이어 갑니다.")

@@ -1,10 +1,8 @@
 """What libraries and the system raise while a run trains, told as a UserError with a flag and the way on."""
 
-import os
 import signal
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 
 from torch import OutOfMemoryError
 
@@ -17,9 +15,9 @@ from gpt2_korean.training.rehearsal import describe
 
 @contextmanager
 def training():
-    """Of a device without memory, kernels that do not compile, processes that read and have died, logs."""
+    """Of a device without memory, kernels that do not compile, processes that read and have died."""
     try:
-        with _logs_named():
+        with _logs_left():
             yield
     except OutOfMemoryError as error:
         raise UserError(
@@ -44,19 +42,12 @@ def training():
 
 
 @contextmanager
-def _logs_named():
-    """Of TensorBoard's logs that have no place. Where the thread that writes them fails, callbacks.Logs tells of it."""
+def _logs_left():
+    """Leave what ends the thread that writes TensorBoard's logs to callbacks.Logs, which meets it again."""
     show = threading.excepthook
     threading.excepthook = lambda thread: None if isinstance(thread.exc_value, OSError) else show(thread)
     try:
         yield
-    except OSError as error:
-        folder = os.environ.get("TENSORBOARD_LOGGING_DIR")
-        if not (error.filename and folder and Path(folder).is_relative_to(error.filename)):
-            raise
-        raise UserError(
-            f"{describe_os_error(error)}\nTensorBoard의 기록을 다른 곳에 두려면 --logging_dir에 그 폴더를 주세요."
-        ) from error
     finally:
         threading.excepthook = show
 
@@ -74,8 +65,8 @@ def opening(checkpoint, names):
 
 
 @contextmanager
-def saving(what, output_dir):
-    """Of `what` that cannot be written, after which nothing is left of it."""
+def saving(output_dir, name=""):
+    """Of the folder `name` in `output_dir`, or of `output_dir`, that cannot be written; what was begun is removed."""
     try:
         yield
     except (UserError, OutOfMemoryError):
@@ -89,7 +80,7 @@ def saving(what, output_dir):
         reason = describe_os_error(error) if isinstance(error, OSError) else words
         atomic_files.clear_staging_area(output_dir)
         kept = "\n앞서 저장된 체크포인트는 그대로 있습니다." if list_checkpoints(output_dir) else ""
-        raise UserError(f"{what}: 저장하지 못했습니다. {reason}{kept}") from error
+        raise UserError(f"{output_dir / name}: 저장하지 못했습니다. {reason}{kept}") from error
 
 
 @contextmanager

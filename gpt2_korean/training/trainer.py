@@ -383,7 +383,7 @@ class KoreanTrainer(Trainer):
             raise failures.diverged(self.state.global_step)
         output_dir, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         unlogged_loss = self.accelerator.gather(self._tr_loss).mean().item()
-        with failures.saving(output_dir / name, output_dir), self.meter.paused():
+        with failures.saving(output_dir, name), self.meter.paused():
             self._staging = self._make_staging_area()
             try:
                 super()._save_checkpoint(model, trial)
@@ -444,7 +444,7 @@ class KoreanTrainer(Trainer):
     def save_whole_model(self):
         """Save the model and the state it is of into output_dir itself: no half model ever stands there."""
         output_dir = Path(self.args.output_dir)
-        with failures.saving(output_dir, output_dir):
+        with failures.saving(output_dir):
             folder = self._make_staging_area() / "model"
             if lora.is_adapted(self.model):
                 self.save_model(str(folder / ADAPTER), _internal_call=True)
