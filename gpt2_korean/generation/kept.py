@@ -1,25 +1,26 @@
-"""What OpenVINO has made of a GPT-2 in 8 or 4 bits, kept in the cache of the Hub's library: the next start neither
-reduces the weights nor builds and optimises a graph.
+"""OpenVINO's graph of a GPT-2 in 8 or 4 bits, kept in the cache of the Hub's library: the next start neither reduces
+the weights nor builds it. A file holds the weights as OpenVINO writes them, what it writes of the graph, a stamp of
+what they were made from, and how many bytes the weights take.
 
 Imports no torch: what is kept is read beside that import, which takes as long.
 """
 
 import hashlib
-import io
 import mmap
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy
 
-from gpt2_korean.model.files import weight_files
+from gpt2_korean.model.files import read_model_json, weight_files
 from gpt2_korean.text.cache import keep_file
 from gpt2_korean.windows import WINDOWS
 
 CODE = ("generation/kept.py", "generation/weights.py", "speed/quantized.py", "speed/openvino_graph.py")
 FLAG = "--model_name_or_path"
-START = 4096  # where in the file that begins which OpenVINO exports; before it stand its stamp and its size
+STAMP, NUMBER = 64, 16  # characters at the end of a file
 
 
 def begin_reading(source, options):
@@ -39,56 +40,60 @@ def read_kept(folder, quantize, bfloat16):
 
     None where nothing is kept of them. Raises UserError where config.json or the weights' index is damaged.
     """
-    from gpt2_korean.speed.openvino_graph import import_graph, ready
+    from gpt2_korean.speed.openvino_graph import compile_graph, read_graph, ready
 
-    if not (folder / "config.json").exists():
+    config = read_model_json(FLAG, folder / "config.json")
+    if not config:
         return None
-    path, stamp = _place(folder, quantize, bfloat16)
+    path, stamp = _place(folder, quantize)
     try:
         with path.open("rb") as file:
-            if file.read(START) != _head(stamp, path.stat().st_size - START):
-                return None
-            mapping = None if WINDOWS else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             # On Windows a mapped file cannot be replaced.
-            content = numpy.frombuffer(mapping or START * b" " + file.read(), numpy.uint8)[START:]
-        compiled = import_graph(content, quantize, bfloat16)
-    except (OSError, RuntimeError):  # OpenVINO's own are RuntimeErrors
+            mapping = None if WINDOWS else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            content = numpy.frombuffer(mapping or file.read(), numpy.uint8)
+        end = content[-STAMP - NUMBER :].tobytes().decode("ascii", "replace")
+        if not end.startswith(stamp):
+            return None
+        weights = int(end[STAMP:])
+        graph = read_graph(content[weights : -STAMP - NUMBER].tobytes().decode(), content[:weights], config)
+        compiled = compile_graph(graph, quantize, bfloat16)
+    except (OSError, RuntimeError, ValueError):  # OpenVINO's own are RuntimeErrors; an empty file cannot be mapped
         return None
     return ready(compiled, [mapping] if mapping else []), content
 
 
-def keep(compiled, folder, quantize, bfloat16):
-    """Keep what OpenVINO compiled of the model in `folder`, whole or not at all."""
-    path, stamp = _place(folder, quantize, bfloat16)
-    exported = io.BytesIO()
-    compiled.export_model(exported)
+def keep(graph, folder, quantize):
+    """Keep an openvino.Model of the model in `folder`, whole or not at all."""
+    import openvino
+
+    path, stamp = _place(folder, quantize)
 
     def write(unfinished):
-        with unfinished.open("wb") as file, exported.getbuffer() as content:
-            file.write(_head(stamp, len(content)))
-            file.write(content)
+        with TemporaryDirectory(dir=unfinished.parent) as other:
+            description = Path(other, "graph.xml")
+            try:
+                openvino.serialize(graph, description, unfinished)
+            except RuntimeError as error:
+                raise OSError(error) from None
+            weights = unfinished.stat().st_size
+            with unfinished.open("ab") as file:
+                file.write(description.read_bytes() + f"{stamp}{weights:{NUMBER}}".encode())
 
     keep_file(path, write, "줄인 가중치를 간직하지 못해 다음에 다시 줄입니다")
 
 
-def _head(stamp, size):
-    return f"{stamp} {size}".encode().ljust(START)
-
-
-def _place(folder, quantize, bfloat16):
+def _place(folder, quantize):
     """`(file, stamp)`: where it is kept, and what it is made from and by.
 
-    One file for each folder, number of bits and processor: a model that has been trained on takes the place of what it
-    was, and so does a newer commit on the Hub, whose cache has a folder for each.
+    One file for each folder and number of bits: a model that has been trained on takes the place of what it was, and so
+    does a newer commit on the Hub, whose cache has a folder for each.
     """
     import openvino
     from huggingface_hub.constants import HF_HOME
 
-    from gpt2_korean.speed.openvino_graph import core
-
     folder = folder.resolve()
     owner = folder.parent if folder.parent.name == "snapshots" else folder
-    place = [str(owner), quantize, bfloat16, core().get_property("CPU", "FULL_DEVICE_NAME")]
+    place = [str(owner), quantize]
     files = [(path.name, path.stat()) for path in (folder / "config.json", *(weight_files(folder, FLAG) or []))]
     states = [(str(folder), name, state.st_size, state.st_mtime_ns) for name, state in files]
     code = [(Path(__file__).parent.parent / name).read_bytes() for name in CODE]

@@ -7,7 +7,7 @@ model would take longer than reading the weights.
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -36,6 +36,7 @@ from gpt2_korean.text.chat_prompt import find_chat
 from gpt2_korean.text.chat_template import CHAT_TEMPLATE
 from gpt2_korean.text.end_of_text import find_end
 
+OPENVINO = "2026.4"  # whose attention openvino_graph.py knows how to ask
 TOLD_OF = set()  # the failures of the Triton kernels that this process has warned of
 
 
@@ -89,7 +90,7 @@ def read_model(
     asked = f"--quantize={quantize}" if quantize else f"--engine={engine}" if engine == "openvino" else None
     if asked and device.type != "cpu":
         raise UsageError(f"{asked}: CPU에서만 쓸 수 있습니다. --device=cpu를 더하세요.")
-    openvino = asked or (engine == "auto" and device.type == "cpu" and find_spec("openvino"))
+    openvino = (asked or (engine == "auto" and device.type == "cpu")) and _has_openvino(asked)
     ipex, notice = (None, None) if openvino else load_ipex(device)
     if notice:
         say(notice)
@@ -120,6 +121,24 @@ def read_model(
     return LoadedModel(decoder, tokenizer, eos_token_id, utf8 and utf8.to(device), chat)
 
 
+def _has_openvino(asked):
+    """Whether the OpenVINO is installed that can be written by; asked: the flag that asks for it, or None.
+
+    Raises UsageError where it is asked for and another is installed.
+    """
+    try:
+        version = metadata.version("openvino")
+    except metadata.PackageNotFoundError:
+        return False
+    if version.startswith(OPENVINO):
+        return True
+    other = f"설치된 OpenVINO {version}은 여기에서 쓰는 판({OPENVINO})이 아닙니다"
+    if asked:
+        raise UsageError(f"{asked}: {other}: pip install -r requirements-openvino.txt")
+    say(f"{other}. PyTorch로 계산합니다. OpenVINO를 쓰려면: pip install -r requirements-openvino.txt")
+    return False
+
+
 def _has_template_of_others(folder):
     """Whether a model's chat template is another than ours, which transformers alone can render."""
     file = folder / "chat_template.jinja"
@@ -143,37 +162,44 @@ def _quantized_decoder(folder, config, dtype, quantize, reading):
     reading: kept.begin_reading's, or None to read it now.
     """
     from gpt2_korean.generation.openvino_decoder import OpenVINODecoder
+    from gpt2_korean.speed.openvino_graph import build_graph
 
-    place = folder, quantize, dtype == torch.bfloat16
-    kept = reading.result() if reading else read_kept(*place)
+    bfloat16 = dtype == torch.bfloat16
+    kept = reading.result() if reading else read_kept(folder, quantize, bfloat16)
     if kept is None:
         say(f"가중치를 {quantize}로 줄이는 중입니다. 다음부터는 간직해 둔 것을 씁니다.")
-        decoder = _openvino_decoder(config, read_weights(folder, config, FLAG), dtype, quantize)
-        keep(decoder.request.get_compiled_model(), *place)
-        kept = read_kept(*place)
+        tensors = quantize_weights(read_weights(folder, config, FLAG), config, quantize)
+        graph = build_graph(config, tensors)
+        keep(graph, folder, quantize)
+        kept = read_kept(folder, quantize, bfloat16)
         if kept is None:
-            return decoder
+            return _decoder_of_graph(config, graph, tensors, quantize, bfloat16)
     return OpenVINODecoder(config, *kept)
 
 
 def _openvino_decoder(config, weights, dtype, quantize):
-    from gpt2_korean.generation.openvino_decoder import OpenVINODecoder
-    from gpt2_korean.speed.openvino_graph import compile_graph, ready
+    from gpt2_korean.speed.openvino_graph import build_graph
 
     bfloat16 = dtype == torch.bfloat16
     if quantize:
-        mappings, tensors = [], quantize_weights(weights, config, quantize)
-    else:
-        bfloat16 = bfloat16 and computes_bfloat16(torch.device("cpu"))
-        mappings = getattr(weights, "mappings", [])
-        # What the processor does not compute in, weights are kept in: to read them takes longest.
-        matrices = torch.float32 if bfloat16 else dtype
-        tensors = {
-            name: weight.detach().to(matrices if weight.ndim == 2 else torch.float32)
-            for name, weight in named(weights, config).items()
-        }
-    compiled = compile_graph(config, tensors, quantize, bfloat16)
-    return OpenVINODecoder(config, ready(compiled, mappings), tensors)
+        tensors = quantize_weights(weights, config, quantize)
+        return _decoder_of_graph(config, build_graph(config, tensors), tensors, quantize, bfloat16)
+    bfloat16 = bfloat16 and computes_bfloat16(torch.device("cpu"))
+    # What the processor does not compute in, weights are kept in: to read them takes longest.
+    matrices = torch.float32 if bfloat16 else dtype
+    tensors = {
+        name: weight.detach().to(matrices if weight.ndim == 2 else torch.float32)
+        for name, weight in named(weights, config).items()
+    }
+    graph = build_graph(config, tensors)
+    return _decoder_of_graph(config, graph, tensors, quantize, bfloat16, getattr(weights, "mappings", []))
+
+
+def _decoder_of_graph(config, graph, tensors, quantize, bfloat16, mappings=()):
+    from gpt2_korean.generation.openvino_decoder import OpenVINODecoder
+    from gpt2_korean.speed.openvino_graph import compile_graph, ready
+
+    return OpenVINODecoder(config, ready(compile_graph(graph, quantize, bfloat16), mappings), tensors)
 
 
 def gpt2_decoder(config, weights, device, dtype, captures=True, openvino=False, quantize=None):

@@ -3,12 +3,12 @@
 Its threads sleep while they wait: beside other busy programs a step takes no longer than its share of the processor.
 """
 
+import numpy as np
 import torch
 
 from gpt2_korean.model.gpt2 import context_length
 from gpt2_korean.speed.huge_pages import use_huge_pages_later
-
-NEVER = -1e9  # added to a score, it leaves nothing of it
+from gpt2_korean.speed.openvino_graph import BLOCK, make_room
 
 
 class OpenVINODecoder:
@@ -28,24 +28,28 @@ class OpenVINODecoder:
     def start(self, ids, mask, steps, rows=None):
         """As GPT2Decoder.start."""
         use_huge_pages_later()
-        places = torch.arange(ids.shape[1])
-        self.padding = (1 - mask).sum(1)[:, None]
-        self.length = len(places)
-        # Padding looks at itself alone: a softmax over nothing is no number.
-        sees = (places <= places[:, None]) & (places >= self.padding[:, None]) | (places == places[:, None])
-        self.request.reset_state()
-        logits, self.rows = self._forward(ids, places, sees, len(places) - 1)[:, -1], rows
-        if rows is None:
-            return logits
-        self.padding = self.padding[rows]
+        ids, mask = ids.numpy(), mask.numpy()
+        own = self._make_room(len(ids) if rows is None else len(rows), ids.shape[1] + steps)
+        if rows is not None:
+            self.blocks = own[[rows.tolist().index(prompt) for prompt in range(len(ids))]]
+        logits = self._forward(ids[mask == 1], mask.sum(1))
+        return logits if rows is None else self._share(logits, rows, own)
+
+    def _share(self, logits, rows, own):
+        """Have each of `rows` go on from its prompt, whose full blocks they all read; the last is copied for each."""
+        self.keep(rows)
+        read = self.blocks
+        last = np.minimum(self.done // BLOCK, own.shape[1] - 1)[:, None]
+        self.blocks = np.where(np.arange(own.shape[1]) < last, read, own)
+        copy, original = (np.take_along_axis(blocks, last, 1)[:, 0] for blocks in (own, read))
+        for contents in self.contents:
+            contents[copy] = contents[original]
         return logits[rows]
 
     def read(self, ids, first):
         """As GPT2Decoder.read."""
-        places = torch.arange(len(ids))
-        self.padding = torch.zeros(1, 1, dtype=torch.long)
-        self.request.reset_state()
-        return self._forward(torch.tensor([ids]), places, (places <= places[:, None])[None], first)[0]
+        self._make_room(1, len(ids))
+        return self._forward(np.array(ids), np.array([len(ids)]), np.arange(first, len(ids)))
 
     def room(self, tokens):
         return tokens
@@ -55,24 +59,37 @@ class OpenVINODecoder:
 
     def step(self, tokens, reach):
         """As GPT2Decoder.step."""
-        self.length += 1
-        places = torch.arange(self.length)
-        rows, self.rows = self.rows, None  # what has been read is shared out once
-        return self._forward(tokens[:, None], places[-1:], (places >= self.padding)[:, None], 0, rows)[:, -1]
+        return self._forward(tokens.numpy(), np.ones(len(tokens), int))
 
     def keep(self, rows):
         """As GPT2Decoder.keep."""
-        self.padding = self.padding[rows]
-        self.rows = rows if self.rows is None else self.rows[rows]  # for the next step, which leaves out the others
+        rows = rows.numpy()
+        self.done, self.blocks = self.done[rows], self.blocks[rows]
         return True
 
-    def _forward(self, ids, places, sees, first, rows=None):
+    def _make_room(self, rows, tokens):
+        """Blocks for `rows` rows of so many tokens, [rows, n], of which nothing is read yet."""
+        each = -(-tokens // BLOCK)
+        self.contents = make_room(self.request, rows * each)
+        self.blocks, self.done = np.arange(rows * each).reshape(rows, each), 0
+        return self.blocks
+
+    def _forward(self, ids, new, asked=None):
+        """Logits [n, vocab] after the places `asked` [n] of `ids`, None for the last of each row.
+
+        ids: those of all rows, one row after the other. new: [rows], how many they are of each.
+        """
+        self.done = self.done + new
+        ends, used = new.cumsum(), np.arange(self.blocks.shape[1]) * BLOCK < self.done[:, None]
         inputs = {
             "ids": ids,
-            "positions": (places - self.padding).clamp(min=0),
-            "mask": torch.where(sees, 0.0, NEVER)[:, None],
-            "rows": torch.arange(len(ids), dtype=torch.int32) if rows is None else rows.int(),
-            "first": torch.tensor([first]),
+            "positions": np.arange(len(ids)) + (self.done - ends).repeat(new),
+            "read": self.done - new,
+            "begins": np.append(0, ends),
+            "blocks": self.blocks[used],
+            "block_begins": np.append(0, used.sum(1).cumsum()),
+            "longest": self.done.max(),
+            "asked": ends - 1 if asked is None else asked,
         }
-        outputs = self.request.infer({name: each.numpy() for name, each in inputs.items()}, share_inputs=True)
-        return torch.from_numpy(outputs[0])
+        inputs = {name: np.asarray(each, np.int32) for name, each in inputs.items()}
+        return torch.from_numpy(self.request.infer(inputs, share_inputs=True)[0])

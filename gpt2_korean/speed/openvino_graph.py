@@ -1,11 +1,14 @@
 """GPT-2 as a graph of OpenVINO's operations, straight from the weights: no exporter, no copy of the checkpoint.
 
-Inputs: `ids` [batch, n], `positions` [batch, n], `mask` [batch, 1, n, read], added to the scores of attention, `rows`
-[batch], of what has been read which row each goes on from (OpenVINO's attention knows its own cache by it), and `first`
-[1], the first of the n places whose logits are asked for. Output: the logits [batch, n - first, vocab]. The keys and
-values of what has been read are the graph's state.
+Attention is paged (Kwon et al. 2023): keys and values stand in blocks of BLOCK tokens, of which each row has its own in
+any order. Inputs, all of int32: `ids` and `positions` [tokens], the new tokens of all rows, row after row, and `begins`
+[batch + 1], where in them each row begins; `read` [batch], how many tokens of each row stand in its blocks already;
+`blocks` [all], the blocks of each row, as many as its tokens take with the new ones, and `block_begins` [batch + 1],
+where in them each row begins; `longest` [], the most tokens that a row has; `asked` [n], the places in `ids` whose
+logits are asked for. Output: the logits [n, vocab]. What stands in the blocks is an input too, see make_room.
 """
 
+import math
 import mmap
 import os
 from functools import cache
@@ -13,11 +16,12 @@ from functools import cache
 import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
-from openvino.op.util import Variable, VariableInfo
+from openvino.op import _PagedAttentionExtension as PagedAttention
 
 # Inputs of a layer that share a scale, cut to 8 bits; of more than quantized.GROUP OpenVINO would cut none.
 INPUTS = {"int8": 128, "int4": 64}
 IN_16_BITS = {"torch.float16": ov.Type.f16, "torch.bfloat16": ov.Type.bf16}
+KEYS, VALUES, BLOCK = "keys", "values", 32
 ACTIVATIONS = {"gelu": lambda x: ops.gelu(x, "erf"), "relu": ops.relu}  # the others are GELU by tanh
 
 
@@ -27,14 +31,12 @@ def build_graph(config, weights):
     weights: name → a float32 tensor, as weight_shapes names them and `lm_head.weight` where it is another than the
         embeddings; a matrix also in 16 bits, or `(codes, scales)` of quantized.py, [out, in]. They are not copied.
     """
-    width, heads = config["n_embd"], config["n_head"]
-    ids, positions = (_input(name, ov.Type.i64, 2) for name in ("ids", "positions"))
-    mask, rows, first = _input("mask", ov.Type.f32, 4), _input("rows", ov.Type.i32, 1), _input("first", ov.Type.i64, 1)
+    width = config["n_embd"]
+    names = ("ids", "positions", "read", "begins", "blocks", "block_begins", "longest", "asked")
+    inputs = {name: _input(name, ov.Type.i32, [] if name == "longest" else [-1]) for name in names}
     embeddings = _weight(weights["wte.weight"])
-    batch = ops.shape_of(rows, "i64")
-    nothing_read = ops.broadcast(np.float32(0), ops.concat([batch, [0], [heads], [width // heads]], 0))
     activate = ACTIVATIONS.get(config.get("activation_function"), lambda x: ops.gelu(x, "tanh"))
-    state = []
+    caches = []
 
     def vector(name):
         return _constant(weights[name])
@@ -47,40 +49,53 @@ def build_graph(config, weights):
         weight = weights[f"{name}.weight"]  # Conv1D's own is [in, out]
         return ops.add(ops.matmul(x, _weight(weight), False, isinstance(weight, tuple)), vector(f"{name}.bias"))
 
-    def split_heads(x):
-        return ops.reshape(x, [0, 0, heads, width // heads], True)
+    def attend(layer, qkv):
+        mine = [_input(f"{layer}.{name}", ov.Type.dynamic, [-1] * 4) for name in (KEYS, VALUES)]
+        caches.extend(mine)
+        return _paged_attention(qkv, *mine, inputs, width // config["n_head"])
 
-    def remember(name, new):
-        info = VariableInfo()
-        info.data_shape, info.data_type = ov.PartialShape([-1, -1, heads, width // heads]), ov.Type.f32
-        info.variable_id = name
-        variable = Variable(info)
-        seen = ops.concat([ops.gather(ops.read_value(nothing_read, variable), rows, 0), new], 1)
-        state.append(ops.assign(seen, variable))
-        return seen
-
-    x = ops.add(ops.gather(embeddings, ids, 0), ops.gather(_weight(weights["wpe.weight"]), positions, 0))
+    places = ops.gather(_weight(weights["wpe.weight"]), inputs["positions"], 0)
+    x = ops.add(ops.gather(embeddings, inputs["ids"], 0), places)
     for index in range(config["n_layer"]):
         layer = f"h.{index}"
-        qkv = ops.split(linear(f"{layer}.attn.c_attn", norm(f"{layer}.ln_1", x)), 2, 3)
-        query, key, value = map(split_heads, qkv.outputs())
-        key, value = remember(f"{layer}.key", key), remember(f"{layer}.value", value)
-        # Turned behind the cache, where OpenVINO makes these transposes part of its attention.
-        query, key, value = (ops.transpose(each, [0, 2, 1, 3]) for each in (query, key, value))
-        y = ops.scaled_dot_product_attention(query, key, value, mask)
-        y = ops.reshape(ops.transpose(y, [0, 2, 1, 3]), [0, 0, width], True)
-        x = ops.add(x, linear(f"{layer}.attn.c_proj", y))
+        qkv = ops.split(linear(f"{layer}.attn.c_attn", norm(f"{layer}.ln_1", x)), 1, 3)
+        x = ops.add(x, linear(f"{layer}.attn.c_proj", attend(layer, qkv.outputs())))
         inner = activate(linear(f"{layer}.mlp.c_fc", norm(f"{layer}.ln_2", x)))
         x = ops.add(x, linear(f"{layer}.mlp.c_proj", inner))
-    x = norm("ln_f", ops.slice(x, first, [2**31 - 1], [1], [1]))
+    x = norm("ln_f", ops.gather(x, inputs["asked"], 0))
     head = _weight(weights["lm_head.weight"]) if "lm_head.weight" in weights else embeddings
-    return ov.Model([ops.result(ops.matmul(x, head, False, True))], state, [ids, positions, mask, rows, first])
+    result = ops.result(ops.matmul(x, head, False, True))
+    return _tell_heads(ov.Model([result], [*inputs.values(), *caches]), config)
 
 
-def _input(name, kind, rank):
-    node = ops.parameter(ov.PartialShape([-1] * rank), kind, name)
+def _input(name, kind, shape):
+    node = ops.parameter(ov.PartialShape(shape), kind, name)
     node.output(0).set_names({name})
     return node
+
+
+def _paged_attention(qkv, keys, values, inputs, size):
+    """What heads of `size` see, [tokens, width]; qkv: three outputs like it."""
+    rows = [inputs[name] for name in ("read", "begins", "blocks", "block_begins")]
+    zero, integers = ops.constant(np.int32(0)), ops.constant(np.zeros(0, np.int32))
+    floats, table = ops.constant(np.zeros(0, np.float32)), ops.constant(np.zeros([0] * 4, np.float32))
+    # No sliding window, no ALiBi, and nothing of what else it can: sums of scores, turned, sparse and dropped blocks,
+    # sinks, images, trees of guesses.
+    asked = [keys, values, *rows, ops.constant(np.float32(size**-0.5)), zero, floats, inputs["longest"]]
+    unasked = [*[integers] * 3, floats, floats, zero, zero, table, zero, *[integers] * 4]
+    unasked += [ops.constant(np.zeros(0, np.uint8)), integers]
+    return PagedAttention([*qkv, *(node.output(0) for node in asked + unasked)]).output(0)
+
+
+def _tell_heads(model, config):
+    """Tell OpenVINO what its blocks are to hold; it does not write that down with a graph."""
+    heads = config["n_head"]
+    for node in model.get_ops():
+        if node.get_type_name() == PagedAttention.__name__.lstrip("_"):
+            for side in "kv":
+                node.get_rt_info()[f"num_{side}_heads"] = heads
+                node.get_rt_info()[f"{side}_head_size"] = config["n_embd"] // heads
+    return model
 
 
 def _weight(weight):
@@ -118,28 +133,43 @@ def core():
     return ov.Core()
 
 
-def compile_graph(config, weights, quantize, bfloat16):
-    """An openvino.CompiledModel of build_graph's; bfloat16: compute in it rather than in float32."""
-    return core().compile_model(build_graph(config, weights), "CPU", _properties(quantize, bfloat16))
-
-
-def import_graph(content, quantize, bfloat16):
-    """What compile_graph made of weights in fewer bits, from what it exports: uint8 [n], which is not copied.
+def read_graph(description, weights, config):
+    """The openvino.Model of what openvino.serialize has written of build_graph's; weights: uint8 [n], not copied.
 
     Raises RuntimeError where it is anything else.
     """
-    return core().import_model(ov.Tensor(content, shared_memory=True), "CPU", _properties(quantize, bfloat16))
+    core().get_versions("CPU")  # which knows paged attention, and is loaded as it is first asked for
+    return _tell_heads(core().read_model(description, ov.Tensor(weights, shared_memory=True)), config)
+
+
+def compile_graph(model, quantize, bfloat16):
+    """An openvino.CompiledModel of build_graph's; bfloat16: compute in it rather than in float32."""
+    return core().compile_model(model, "CPU", _properties(quantize, bfloat16))
 
 
 def _properties(quantize, bfloat16):
     precision, threads = "bf16" if bfloat16 else "f32", os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return {
         "INFERENCE_PRECISION_HINT": precision,
-        "KV_CACHE_PRECISION": "u8" if quantize else precision,  # a scale for each token's head
+        "KV_CACHE_PRECISION": "f16" if quantize else precision,
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": INPUTS.get(quantize, 0),
         "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits for whoever else computes there
         "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else 0,  # 0: one a core
     }
+
+
+def make_room(request, blocks):
+    """Give a request room for the keys and values of `blocks` blocks; arrays [blocks, bytes], which may not go before
+    what it is asked next.
+    """
+    rooms = []
+    for parameter in request.get_compiled_model().inputs:
+        if parameter.any_name.endswith((KEYS, VALUES)):
+            kind, sizes = parameter.element_type, [size.get_length() for size in list(parameter.partial_shape)[1:]]
+            # Zeros, which take no memory until a block is written; what is masked must be a number.
+            rooms.append(np.zeros((blocks, math.prod(sizes) * kind.size), np.uint8))
+            request.set_tensor(parameter, ov.Tensor(rooms[-1], ov.Shape([blocks, *sizes]), kind))
+    return rooms
 
 
 def ready(compiled, mappings):
@@ -149,16 +179,14 @@ def ready(compiled, mappings):
     """
     request = compiled.create_infer_request()
     if mappings and hasattr(mmap, "MADV_DONTNEED"):
-        one = {name: np.zeros((1, 1), np.int64) for name in ("ids", "positions")}
-        one |= {
-            "rows": np.zeros(1, np.int32),
-            "first": np.zeros(1, np.int64),
-            "mask": np.zeros((1, 1, 1, 1), np.float32),
-        }
-        request.start_async(one, share_inputs=True)
+        room = make_room(request, 1)
+        one = dict.fromkeys(("ids", "positions", "read", "blocks", "asked"), np.zeros(1, np.int32))
+        one |= dict.fromkeys(("begins", "block_begins"), np.arange(2, dtype=np.int32))
+        request.start_async({**one, "longest": np.array(1, np.int32)}, share_inputs=True)
         packed = False
         while not packed:
             packed = request.wait_for(20)
             for mapping in mappings:
                 mapping.madvise(mmap.MADV_DONTNEED)
+        del room
     return request

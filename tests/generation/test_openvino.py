@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -10,17 +11,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import save_tiny_gpt2, tiny_gpt2
+from conftest import ROOT, save_tiny_gpt2, tiny_gpt2
 
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation import load
+from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.kept import begin_reading
 from gpt2_korean.generation.load import gpt2_decoder, read_model
+from gpt2_korean.generation.loop import pad_left
 from gpt2_korean.generation.weights import quantize_weights
 from gpt2_korean.messages import UsageError
 from gpt2_korean.speed.quantized import GROUP
 
 pytest.importorskip("openvino", reason="requirements-openvino.txt is not installed")
+from gpt2_korean.speed.openvino_graph import BLOCK
+
 CPU, VOCABULARY = torch.device("cpu"), 300
 SHAPES = ({}, {"n_inner": 50}, {"tie_word_embeddings": False}, {"activation_function": "relu"}, {"n_embd": 2 * GROUP})
 
@@ -58,6 +63,34 @@ def test_logits_are_those_of_transformers_with_the_weights_that_are_left(quantiz
         near = {"rtol": 0, "atol": 0.2 if quantize else 1e-4}
         torch.testing.assert_close(torch.stack([first, *later], 1), expected[:, 11:], **near)
         torch.testing.assert_close(read, expected[0, 3:], **near)
+
+
+def test_rows_of_many_blocks_are_as_alone_when_they_share_prompts_and_when_others_end():
+    model = tiny_gpt2(VOCABULARY, initializer_range=0.1, n_positions=8 * BLOCK)
+    decoder = gpt2_decoder(model.config.to_dict(), dict(model.state_dict()), CPU, torch.float32, openvino=True)
+    rng = random.Random(0)
+
+    def expected(rows):
+        return torch.stack([model(torch.tensor([row])).logits[0, -1] for row in rows])
+
+    for _ in range(8):
+        lengths = [BLOCK * rng.randint(0, 3) + rng.choice([1, BLOCK - 1, BLOCK]) for _ in range(rng.randint(1, 4))]
+        prompts = [[rng.randrange(1, VOCABULARY) for _ in range(length)] for length in lengths]
+        shares = [*range(len(prompts)), *rng.choices(range(len(prompts)), k=rng.randint(0, 4))]
+        rng.shuffle(shares)
+        rows, steps = [[*prompts[share]] for share in shares], BLOCK + 2
+        with torch.inference_mode():
+            logits = decoder.start(*pad_left(prompts, CPU), steps, torch.tensor(shares))
+            torch.testing.assert_close(logits, expected(rows), rtol=0, atol=1e-4)
+            for step in range(steps):
+                if len(rows) > 1 and step % 12 == 5:
+                    left = sorted(rng.sample(range(len(rows)), len(rows) - 1))
+                    rows = [rows[place] for place in left]
+                    assert decoder.keep(torch.tensor(left))
+                new = [rng.randrange(1, VOCABULARY) for _ in rows]
+                rows = [[*row, token] for row, token in zip(rows, new, strict=True)]
+                logits = decoder.step(torch.tensor(new), None)
+                torch.testing.assert_close(logits, expected(rows), rtol=0, atol=1e-4)
 
 
 def test_bfloat16_is_as_near_as_that_of_pytorch():
@@ -194,6 +227,19 @@ def test_that_somebody_writes_is_told_to_nobody(folder, run_script, tmp_path, mo
         with pytest.raises(BlockingIOError):
             proxy.accept()
     assert not (tmp_path / "intel").exists()
+
+
+def test_another_openvino_is_refused_where_it_is_asked_for_and_else_said(folder, monkeypatch, capsys):
+    assert f"openvino=={load.OPENVINO}" in (ROOT / "requirements-openvino.txt").read_text("utf-8")
+    expected = logits_of(folder, None)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2025.4.1")
+    for asked in ({"quantize": "int8"}, {"engine": "openvino"}):
+        with pytest.raises(UsageError, match=r"OpenVINO 2025\.4\.1.*requirements-openvino\.txt"):
+            read_model(folder, CPU, torch.float32, **asked)
+    decoder = read_model(folder, CPU, torch.float32).decoder
+    assert isinstance(decoder, GPT2Decoder) and "PyTorch로 계산합니다" in capsys.readouterr().err
+    ids = torch.tensor([[5, 6, 7]])
+    torch.testing.assert_close(decoder.start(ids, torch.ones_like(ids), 0), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("flag", ["--quantize=int8", "--quantize=int4", "--engine=openvino"])
