@@ -65,12 +65,8 @@ function save(name, text) {
  */
 async function read(file, chat) {
   if (file.size > 5_000_000) throw Error("파일이 너무 큽니다. 5MB까지 가져올 수 있습니다.");
-  let text, data = null;
-  try {
-    text = asInField(new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()));
-  } catch {
-    throw Error("UTF-8로 읽을 수 없는 파일입니다.");
-  }
+  const text = asInField(decode(await file.arrayBuffer()));
+  let data = null;
   if (!file.name.endsWith(".json")) return { text, marks: [], last: null };
   try {
     data = JSON.parse(text);
@@ -79,6 +75,17 @@ async function read(file, chat) {
   const { start, ...state } = clean(data);
   if (state.turns.length && !chat) throw Error("대화하는 웹 페이지에서 내보낸 파일입니다. 대화 모델의 웹 페이지에서 가져오세요.");
   return state;
+}
+
+/** The text of a file, in one of the encodings of Windows's Notepad: UTF-8, UTF-16 by its mark, ANSI (CP949). */
+function decode(bytes) {
+  const [first, second] = new Uint8Array(bytes);
+  for (const name of first === 0xff && second === 0xfe ? ["utf-16le"] : ["utf-8", "euc-kr"]) { // which has all of CP949
+    try {
+      return new TextDecoder(name, { fatal: true }).decode(bytes);
+    } catch {}
+  }
+  throw Error("글로 읽을 수 없는 파일입니다. UTF-8로 저장한 .txt나 이 페이지에서 내보낸 파일을 주세요.");
 }
 
 function cut(state, limit) {
