@@ -17,8 +17,9 @@ from pathlib import Path
 
 from gpt2_korean.cli.generate_options import PAGE_START, describe_settings, parse_setting
 from gpt2_korean.messages import UsageError, UserError, say, warn
-from gpt2_korean.server.events import Asked, suggest_texts, write_text
+from gpt2_korean.server.events import Asked, about_model, suggest_texts, write_text
 from gpt2_korean.server.key import ask_for_key
+from gpt2_korean.server.names import answer_to
 from gpt2_korean.server.openai_answers import describe_error
 from gpt2_korean.server.openai_routes import is_json, openai_routes
 from gpt2_korean.server.turns import FULL, Line, LineIsFull
@@ -41,10 +42,13 @@ PRESETS = {
 # The most that is done for one text, however it was asked for.
 MOST_LENGTH, MOST_CHARACTERS = 1000, 20_000
 TOO_LONG = f"글이 너무 깁니다. {MOST_CHARACTERS:,}자까지 쓸 수 있습니다."
-ERRORS = {404: "그런 주소가 없습니다.", 405: "이 주소에는 쓸 수 없는 메서드입니다."}
-# The page loads nothing from elsewhere and tells nobody where it is.
+# Who leaves out /v1 is told so.
+API = "OpenAI API의 주소는 /v1/models, /v1/completions, /v1/chat/completions입니다."
+ERRORS = {404: f"그런 주소가 없습니다. {API}", 405: f"이 주소에는 쓸 수 없는 메서드입니다. {API}"}
+# The page loads nothing from elsewhere and tells nobody where it is. What a browser has kept of it is asked for anew:
+# after an update of ours it would take some of its scripts from before.
 POLICY = "default-src 'self'; img-src data:; frame-ancestors 'none'"
-HEADERS = [("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer")]
+HEADERS = [("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer"), ("Cache-Control", "no-cache")]
 
 
 def open_port(host, port):
@@ -83,8 +87,7 @@ def build_server(host, page):
     """The page as a uvicorn.Server for the address `host`."""
     import uvicorn
 
-    # A page of elsewhere may reach this computer under a name of its own; it is not answered.
-    names = ["localhost", "127.0.0.1", "[::1]", host] if ipaddress.ip_address(host).is_loopback else ["*"]
+    names = {"localhost", "127.0.0.1", "::1", host} if ipaddress.ip_address(host).is_loopback else None
     app = build_app(names, lambda: server.should_exit, page)
     quiet = {"log_level": "warning", "access_log": False, "server_header": False}
     server = uvicorn.Server(
@@ -94,12 +97,11 @@ def build_server(host, page):
 
 
 def build_app(names, closing, page):
-    """The page and the API as an ASGI application, called by `names` ("*": any); `closing()`: whether it ends."""
+    """The page and the API as an ASGI application, called by `names` (None: any); `closing()`: whether it ends."""
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.middleware.cors import CORSMiddleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.responses import JSONResponse
 
     async def tell_error(_request, error):
@@ -108,7 +110,7 @@ def build_app(names, closing, page):
 
     line, served, settings = Line(closing), page.options.page, page.options.settings
     length = most_tokens(settings)
-    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=names)]
+    guards = [Middleware(answer_to, names=names)] if names else []
     if served.cors_origin:
         given = {"allow_origins": served.cors_origin, "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
         # Chromes that do not ask their user ask here, by a header, whether a public site may reach this computer.
@@ -127,17 +129,14 @@ def page_routes(page, line):
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
-    from gpt2_korean.device import describe_device
     from gpt2_korean.generation.write import converses
 
     mimetypes.add_type("text/javascript", ".js")  # in the registry of many a Windows it is plain text: no script then
     settings, seed, chat = page.options.settings, page.options.model.seed, page.model.chat
 
     async def describe(_request):
-        decoder = page.model.decoder
-        name, device = page.options.model.model_name_or_path, describe_device(decoder.device)
         about = {
-            "model": {"name": name, "device": device, "context": decoder.context},
+            "model": about_model(page),
             "sliders": describe_sliders(settings),
             "presets": list_presets(settings),
             "seed": None if seed is None else str(seed),

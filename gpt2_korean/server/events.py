@@ -50,9 +50,19 @@ class Asked:
     seed: int
 
 
+def about_model(page):
+    """What stands above the text."""
+    from gpt2_korean.device import describe_device
+
+    decoder = page.model.decoder
+    name, device = page.options.model.model_name_or_path, describe_device(decoder.device)
+    return {"name": name, "device": device, "context": decoder.context}
+
+
 def write_text(page, asked):
-    """Yield the seed, the equal commands, the tokens that are read and a notice or None; then the text or the answer,
-    piece by piece, with the tokens and seconds so far; and last whether it ended by itself before its `length`.
+    """Yield the model, the seed, the equal commands, the tokens that are read and a notice or None; then the text or
+    the answer, piece by piece, with the tokens and seconds so far; and last whether it ended by itself before its
+    `length`.
     """
     import torch
 
@@ -63,7 +73,8 @@ def write_text(page, asked):
     torch.manual_seed(asked.seed)
     chunks = stream_texts(model, [read], asked.settings, LOOK_EVERY_IN_STREAM, notices.append)
     commands, reads = equal_commands(page.options, read, asked), len(encode(model, read))
-    yield {"seed": str(asked.seed), "commands": commands, "read": reads, "notice": next(iter(notices), None)}
+    began_with = {"model": about_model(page), "seed": str(asked.seed), "commands": commands, "read": reads}
+    yield began_with | {"notice": next(iter(notices), None)}
     tokens = 0
     for steps, (new,) in chunks:
         tokens += steps

@@ -112,8 +112,7 @@ def stream(turn, lines):
 
     # Its task may be ended while a line is sent, and then nothing else leaves at once.
     leave = BackgroundTask(turn.leave, turn)
-    headers = {"Cache-Control": "no-cache"}
-    return StreamingResponse(lines, headers=headers, media_type="text/event-stream", background=leave)
+    return StreamingResponse(lines, media_type="text/event-stream", background=leave)
 
 
 def is_json(request):

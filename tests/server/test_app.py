@@ -103,6 +103,11 @@ def test_other_sites_get_no_answer(port):
     assert "default-src 'self'" in policy
 
 
+def test_a_browser_asks_for_the_page_anew_after_an_update():
+    """It would go on with some of the scripts that it has kept."""
+    assert ("Cache-Control", "no-cache") in app.HEADERS
+
+
 def test_hanging_up_ends_the_work_and_the_next_in_line_goes_on(endless_port, monkeypatch):
     """One text at a time: a second request is told that it waits, and is served once the first has hung up."""
     from gpt2_korean.generation import write
@@ -249,7 +254,7 @@ def test_a_text_that_fails_is_told_and_the_page_goes_on(model_folder, tmp_path, 
     monkeypatch.chdir(tmp_path)
     options = parse_generate_options([f"--model_name_or_path={model_folder}"])
     model = SimpleNamespace(chat=None, decoder=SimpleNamespace(context=None))
-    application = app.build_app(["*"], lambda: False, Page(model, options, ""))
+    application = app.build_app(None, lambda: False, Page(model, options, ""))
     from starlette.testclient import TestClient
 
     client = TestClient(application)
@@ -267,7 +272,7 @@ def test_the_page_is_told_why_a_template_does_not_take_its_words(model_folder, m
     monkeypatch.setattr("gpt2_korean.generation.write.read_after_turns", refuse)
     options = parse_generate_options([f"--model_name_or_path={model_folder}"])
     model = SimpleNamespace(chat=None, decoder=SimpleNamespace(context=None))
-    application = app.build_app(["*"], lambda: False, Page(model, options, ""))
+    application = app.build_app(None, lambda: False, Page(model, options, ""))
     from starlette.testclient import TestClient
 
     answer = TestClient(application).post("/write", json={"prompt": "가"})

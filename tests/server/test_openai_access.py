@@ -50,6 +50,21 @@ def test_wrong_addresses_are_refused_in_the_shape_of_the_api(port, method, path,
     assert status != 405 or answer.getheader("Allow")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/models"), ("POST", "/chat/completions"), ("POST", "/v1/responses")]
+)
+def test_who_has_left_out_v1_is_told_the_addresses(port, method, path):
+    assert "/v1/chat/completions" in json.loads(get(port, path, method).read())["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["host.docker.internal:7860", "evil.example", "", "[::1", "127.0.0.1.evil.example"])
+def test_a_name_that_is_not_this_computers_is_refused_with_the_way_on(port, name):
+    answer = get(port, "/v1/models", Host=name)
+    assert answer.status == 400 and "--host=0.0.0.0" in json.loads(answer.read())["error"]["message"]
+    for known in ("localhost", "LOCALHOST:1", "127.0.0.1:7860", "[::1]:7860"):
+        assert get(port, "/v1/models", Host=known).status == 200
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"5", b'{"prompt": "\\ud800"}', b"[" * 100_000, b'{"n": 1e999}'])
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 def test_what_is_no_request_is_refused(port, path, body):

@@ -230,6 +230,14 @@ def test_the_header_names_the_model_and_counts(page, model_folder):
     assert 20 < used <= 30 and most == 256
 
 
+def test_the_header_names_the_model_of_a_server_that_was_started_anew(page):
+    page.run("document.getElementById('model').textContent = 'another'")
+    name = page.run("return fetch('/settings').then((its) => its.json()).then(({ model }) => model.name)")
+    page.type("가")
+    page.write()
+    assert page.part("model").text == name
+
+
 def test_presets_start_at_normal_and_flags_come_first(browser, open_page):
     chosen = "return document.querySelector('[name=preset]:checked')?.value"
     normal = Page(browser, open_page("--serve"))

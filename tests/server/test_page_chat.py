@@ -64,6 +64,7 @@ def test_a_conversation_survives_a_reload_and_its_end_is_undone(chat):
     assert (texts(chat, "asked"), texts(chat, "answered")) == before and chat.text == "아직"
     chat.press("new")
     assert not chat.count(".turn") and chat.text == "아직"
+    assert chat.run("return document.activeElement.id") == "text" and "새 대화" in chat.part("status").text
     chat.press("undo")
     assert (texts(chat, "asked"), texts(chat, "answered")) == before
 

@@ -51,6 +51,15 @@ def test_settings_and_presets_are_undone_too(page):
     assert page.part("temperature").get_property("value") == "0.4"
 
 
+def test_a_button_that_can_do_no_more_leaves_the_keys_to_the_text(page):
+    from selenium.webdriver.common.keys import Keys
+
+    page.type("가")
+    for button in ("undo", "redo"):
+        page.part(button).send_keys(Keys.ENTER)
+        assert not page.part(button).is_enabled() and page.run("return document.activeElement.id") == "text"
+
+
 def test_a_syllable_under_way_is_one_step_and_its_marks_stay(page):
     from selenium.webdriver.common.keys import Keys
 
@@ -171,7 +180,7 @@ def test_a_file_brings_everything_back_and_other_files_are_refused(page, browser
         ("가.json", b'{"text": "x"}', "내보낸 파일이 아닙니다"),
         ("가.json", b"{", "내보낸 파일이 아닙니다"),
         ("대화.json", b'{"format": "gpt2-korean", "turns": [["a", "b"]]}', "대화하는 웹 페이지에서"),
-        ("가.txt", "가".encode("cp949"), "UTF-8"),
+        ("가.txt", b"\x89PNG\r\n\xff\x00", "글로 읽을 수 없는"),
         ("긴.txt", ("나" * 20_005).encode(), "뒤의 5자를"),
     ]:
         (tmp_path / name).write_bytes(content)
@@ -184,6 +193,13 @@ def test_a_file_brings_everything_back_and_other_files_are_refused(page, browser
     page.part("file").send_keys(str(tmp_path / "긴.json"))
     page.wait(lambda: "뒤의 3자를" in page.part("file-error").text)
     assert page.text == "나" * 19_999 and page.marked() == ["나" * 19_996]  # half a character is none
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp949"])
+def test_a_file_is_read_in_any_encoding_of_notepad(page, tmp_path, encoding):
+    (tmp_path / "글.txt").write_bytes("똠방각하\r\n가나".encode(encoding))
+    page.part("file").send_keys(str(tmp_path / "글.txt"))
+    page.wait(lambda: page.text == "똠방각하\n가나")
 
 
 def test_a_file_that_is_dropped_is_imported_and_text_that_is_dropped_is_left_to_the_browser(page):
@@ -228,9 +244,22 @@ def test_where_the_browser_keeps_nothing_the_page_says_so_and_asks_before_it_goe
     try:
         page.open()
         page.type("가")
-        page.wait(lambda: "저장을 막아" in page.part("kept").text)
+        page.wait(lambda: "저장할 수 없어" in page.part("kept").text)
         assert page.run(leave) is True
         page.type(Keys.CONTROL, "a", Keys.NULL, Keys.DELETE)
         assert page.run(leave) is False
     finally:
         browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": added["identifier"]})
+
+
+def test_a_browser_that_has_room_again_keeps_the_text_and_says_so(page):
+    kept = page.part("kept").text
+    page.run("window.fill = Storage.prototype.setItem; Storage.prototype.setItem = () => { throw Error('full') }")
+    page.type("가")
+    page.wait(lambda: page.part("kept").text != kept)
+    page.run("Storage.prototype.setItem = fill")
+    page.type("나")
+    page.wait(lambda: page.part("kept").text == kept)
+    assert page.run("return window.onbeforeunload") is None
+    page.open()
+    assert page.text == "가나"

@@ -4,8 +4,12 @@ import { asInField } from "./marks.js";
 
 const OURS = "gpt2-korean ";
 
-/** A store of the page of this `kind`. Each tab has its own; a new tab begins with what was kept last. */
-export function createStore(kind, now, onFailure) {
+/**
+ * A store of the page of this `kind`. Each tab has its own; a new tab begins with what was kept last.
+ *
+ * now(): what is to be kept. onSave(kept): whether it was, each time.
+ */
+export function createStore(kind, now, onSave) {
   const name = OURS + kind;
   let timer;
   function save() {
@@ -15,8 +19,9 @@ export function createStore(kind, now, onFailure) {
       const text = JSON.stringify(now());
       sessionStorage.setItem(name, text);
       localStorage.setItem(name, text);
+      onSave(true);
     } catch {
-      onFailure();
+      onSave(false);
     }
   }
   addEventListener("pagehide", () => timer && save());

@@ -32,9 +32,11 @@ const history = createHistory(now, ({ settings: values, ...state }) => {
   const { from, size } = difference(doc.text, state.text, 0);
   show(state, doc.text === state.text ? field.selectionEnd : from + size);
 });
-const store = createStore(start.chat ? "chat" : "text", () => ({ ...now(), start: first }), () => {
-  $("kept").textContent = "이 브라우저가 저장을 막아 새로고침하면 모두 사라집니다. 남기려면 내보내기를 누르세요.";
-  window.onbeforeunload = () => (doc.text || doc.turns.length ? "" : null); // anything but null asks
+const KEPT = $("kept").textContent;
+const NOT_KEPT = "이 브라우저에 저장할 수 없어(저장이 막혔거나 가득 찼습니다) 새로고침하면 모두 사라집니다. 남기려면 내보내기를 누르세요.";
+const store = createStore(start.chat ? "chat" : "text", () => ({ ...now(), start: first }), (kept) => {
+  $("kept").textContent = kept ? KEPT : NOT_KEPT;
+  window.onbeforeunload = kept ? null : () => (doc.text || doc.turns.length ? "" : null); // anything but null asks
 });
 const first = { values: JSON.stringify([start.presets, start.sliders, start.seed]), prompt: start.prompt };
 const settings = createSettings(start, (before, name) => {
@@ -71,6 +73,7 @@ function changed() {
   $("again").disabled = work || !(start.chat ? doc.turns.length : doc.last);
   $("new").disabled = work || !doc.turns.length;
   $("import").disabled = work;
+  if (document.activeElement.disabled && !touched) field.focus(); // a button that can do no more loses it
   store.later();
 }
 
@@ -111,6 +114,7 @@ async function write(label, prompt, earlier, put) {
     if (event.seed) {
       $("status").textContent = "쓰는 중입니다.";
       settings.write({ seed: event.seed });
+      header.name(event.model);
       sharing.show(event.commands);
       words = event.notice ?? words;
       read = event.read;
@@ -212,6 +216,7 @@ $("redo").onclick = () => step("redo");
 $("new").onclick = () => {
   history.record("새 대화");
   show({ ...doc, turns: [] }, field.selectionEnd);
+  $("status").textContent = "새 대화를 시작했습니다.";
 };
 
 listenToKeys(field, {
