@@ -205,17 +205,24 @@ def test_a_file_is_read_in_any_encoding_of_notepad(page, tmp_path, encoding):
 def test_a_file_that_is_dropped_is_imported_and_text_that_is_dropped_is_left_to_the_browser(page):
     page.type("앞")
     dropped = """
-        const data = new DataTransfer(), [name, content] = arguments;
-        name ? data.items.add(new File([content], name)) : data.setData("text/plain", content);
+        const data = new DataTransfer(), [names, content] = arguments;
+        for (const name of names) data.items.add(new File([content], name));
+        if (!names.length) data.setData("text/plain", content);
         const event = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
         document.getElementById("text").dispatchEvent(event);
         return event.defaultPrevented;
     """
-    assert page.run(dropped, "글.txt", "가나")
+    assert page.run(dropped, ["글.txt"], "가나")
     page.wait(lambda: page.text == "가나")
     page.press("undo")
     assert page.text == "앞"
-    assert not page.run(dropped, "", "가나")
+    assert not page.run(dropped, [], "가나")
+    assert page.run(dropped, ["하나.txt", "둘.txt"], "가나")
+    page.wait(lambda: "하나만" in page.part("file-error").text)
+    page.run("File.prototype.arrayBuffer = () => Promise.reject(Error('A requested file'))")  # as of a folder
+    assert page.run(dropped, ["폴더"], "")
+    page.wait(lambda: "글로 읽을 수 없는" in page.part("file-error").text)
+    assert page.text == "앞"
 
 
 def test_a_kept_state_that_is_broken_is_as_none(page):

@@ -41,7 +41,9 @@ export function createFiles({ now, chat, limit, tooLong, onForget }, onImport) {
     document.addEventListener(name, (event) => {
       if (!event.dataTransfer.types.includes("Files")) return;
       event.preventDefault();
-      if (name === "drop" && !$("import").disabled) take(event.dataTransfer.files[0]);
+      if (name !== "drop" || $("import").disabled) return;
+      const { files } = event.dataTransfer;
+      files.length > 1 ? tell("한 번에 파일 하나만 가져올 수 있습니다.") : take(files[0]);
     });
   }
   $("forget").onclick = () => {
@@ -65,7 +67,7 @@ function save(name, text) {
  */
 async function read(file, chat) {
   if (file.size > 5_000_000) throw Error("파일이 너무 큽니다. 5MB까지 가져올 수 있습니다.");
-  const text = asInField(decode(await file.arrayBuffer()));
+  const text = asInField(decode(await file.arrayBuffer().catch(() => null))); // null: a folder, or it is gone
   let data = null;
   if (!file.name.endsWith(".json")) return { text, marks: [], last: null };
   try {
@@ -77,7 +79,10 @@ async function read(file, chat) {
   return state;
 }
 
-/** The text of a file, in one of the encodings of Windows's Notepad: UTF-8, UTF-16 by its mark, ANSI (CP949). */
+/**
+ * The text of a file, in one of the encodings of Windows's Notepad: UTF-8, UTF-16 by its mark, ANSI (CP949). Throws an
+ * Error where it is in none of them, or cannot be read (null).
+ */
 function decode(bytes) {
   const [first, second] = new Uint8Array(bytes);
   for (const name of first === 0xff && second === 0xfe ? ["utf-16le"] : ["utf-8", "euc-kr"]) { // which has all of CP949
