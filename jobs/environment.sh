@@ -16,15 +16,16 @@ export RANKS_PER_NODE=${RANKS_PER_NODE:-$(python -c 'import torch; print(max(1, 
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-3600}
 
 # set_rank_command NODES FIRST_NODE JOB_NUMBER [train.py's flags]: the words that each node is to run, in the
-# array rank_command, and the file that tells whether a rank stopped to go on later, in STOPPED_FILE.
+# array rank_command, and the file that tells how the first of the ranks to end did, in ENDED_FILE.
 set_rank_command() {
     local nodes=$1 first_node=$2 job=$3 torchrun=()
     shift 3
-    # torchrun ends with 1 whatever a rank ended with, and with 1 too when it is signalled itself: that a
-    # rank stopped (75) is therefore noted in a file, which all nodes see, by rank.sh.
-    export STOPPED_FILE=$PWD/logs/stopped-$job
+    # torchrun ends with 1 whatever a rank ended with, and with 1 too when it is signalled itself: rank.sh
+    # therefore notes the code in a file, which all nodes see. The first rank's alone: where that one failed,
+    # torchrun signals the others, which then stop with 75, and a run that fails must not start again and again.
+    export ENDED_FILE=$PWD/logs/ended-$job
     mkdir -p logs
-    rm -f "$STOPPED_FILE"
+    rm -f "$ENDED_FILE"
     if ((nodes * RANKS_PER_NODE > 1)); then
         torchrun=(torchrun --no-python --nnodes="$nodes" --nproc_per_node="$RANKS_PER_NODE")
         # Not every cluster signals the ranks themselves, and torchrun by itself would die of SIGUSR1.
@@ -41,7 +42,10 @@ set_rank_command() {
     rank_command=("${torchrun[@]}" bash jobs/rank.sh python train.py --resume_from_checkpoint=auto "$@")
 }
 
-# rank_stopped: whether a rank of the command that has just ended stopped to go on later; forgets it again.
+# rank_stopped: whether the command that has just ended stopped (75) to go on later; forgets it again.
 rank_stopped() {
-    [[ -e $STOPPED_FILE ]] && rm -f "$STOPPED_FILE"
+    local code
+    code=$(cat "$ENDED_FILE" 2>/dev/null)
+    rm -f "$ENDED_FILE"
+    [[ $code == 75 ]]
 }

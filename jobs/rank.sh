@@ -1,12 +1,10 @@
 #!/usr/bin/env bash
-# Runs its arguments, one rank of a training, and leaves the file $STOPPED_FILE where that stopped with exit
-# code 75: saved, to be started again. See environment.sh for why a file.
+# Runs its arguments, one rank of a training; the first rank to end leaves its exit code in $ENDED_FILE. See
+# environment.sh for why a file, and why the first.
 
 # The signals that mean "save and stop" reach this shell as well: it goes on, to see how the rank ends.
-trap : TERM USR1 INT
+trap : TERM USR1 INT HUP
 "$@"
 code=$?
-if ((code == 75)); then
-    touch "$STOPPED_FILE"
-fi
+(set -o noclobber && echo "$code" >"$ENDED_FILE") 2>/dev/null
 exit "$code"

@@ -28,7 +28,8 @@ runs = Path("runs-" + rank)
 done = runs.read_text().splitlines() if runs.exists() else []
 runs.write_text("\\n".join([*done, json.dumps(sys.argv[1:])]))
 Path("pid-" + rank).write_text(str(os.getpid()))
-code = Path("codes").read_text().split()[len(done)]
+codes = Path("codes-" + rank)
+code = (codes if codes.exists() else Path("codes")).read_text().split()[len(done)]
 while code == "wait" and not stopped:
     time.sleep(0.02)
 sys.exit(75 if code == "wait" else int(code))
@@ -39,7 +40,7 @@ STUBS = {
     # Of the environment only what SLURM_EXPORT_ENV names (of sbatch --export) comes to the ranks, or all.
     "srun": "export=${SLURM_EXPORT_ENV:-ALL}; while [[ $1 == --* ]]; do "
     "[[ $1 == --export=* ]] && export=${1#*=}; shift; done; "
-    'echo $$ >srun.pid; [[ $export == *ALL* ]] || unset STOPPED_FILE; exec "$@"',
+    'echo $$ >srun.pid; [[ $export == *ALL* ]] || unset ENDED_FILE; exec "$@"',
     # As Slurm does it, a requeued job is killed at once.
     "scontrol": 'if [[ $1 == show ]]; then echo "$3"; else echo "$@" >>requeued; kill -9 "$PPID"; fi',
     # The variables without a value come from the environment; the new job is described in a file.
@@ -230,3 +231,12 @@ def test_a_signal_to_torchrun_stops_every_rank_and_requeues(project, start):
     code, stderr = finish(process)
     assert code == -signal.SIGKILL, stderr
     assert (project / "requeued").read_text() == "requeue 7\n"
+
+
+def test_a_run_of_which_one_rank_failed_is_not_started_again_though_the_others_stopped(project, start):
+    """As where the first one cannot get the model: torchrun then signals those that wait for it."""
+    (project / "codes").write_text("wait")
+    (project / "codes-0").write_text("2")
+    code, stderr = finish(start("slurm.sbatch", RANKS_PER_NODE="2"))
+    assert code == 1 and runs(project, rank=1), stderr
+    assert not (project / "requeued").exists() and list((project / "logs").iterdir()) == []
