@@ -196,6 +196,12 @@ def report(error):
     The file stands in the folder of tracebacks_in, the current one, its logs/ (all that a container keeps) or a
     temporary one, the first that can be written.
     """
+    if is_of_lost_rank(error):
+        return (
+            "함께 학습하던 프로세스 하나가 먼저 끝나 이 프로세스도 멈춥니다. 까닭은 그 프로세스의 메시지를 보세요"
+            "(없으면 메모리가 모자라 죽었을 수 있습니다).\n--resume_from_checkpoint=auto를 넣어 다시 실행하면 저장된 "
+            "체크포인트에서 이어 갑니다."
+        )
     lines = KEY.sub("***", hide_secrets("".join(traceback.format_exception(error))))
     if os.environ.get("GPT2_KOREAN_DEBUG") == "1":
         print(lines, file=sys.stderr, flush=True)
@@ -216,6 +222,11 @@ def report(error):
     if "failed to map segment" in what:  # of a library, as PyTorch's gigabytes where the memory of a job is limited
         return f"메모리가 모자랍니다({what}). 메모리의 한도(ulimit -v)를 늘려 다시 실행하세요.\n자세한 것은 {place}"
     return f"예상하지 못한 오류가 났습니다({what}).\n자세한 것은 {place}"
+
+
+def is_of_lost_rank(error):
+    """Whether an error means that another of several ranks has ended: as gloo, torch's store and NCCL say it."""
+    return isinstance(error, RuntimeError) and bool(re.search("by peer|Broken pipe|remote process exited", str(error)))
 
 
 def is_out_of_memory(error):

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from zlib import crc32
 
 import torch
 from transformers.integrations import TensorBoardCallback
@@ -203,20 +204,20 @@ def complete(trainer, checkpoint):
 
 def _check_same_start(trainer, checkpoint):
     """Raise UserError where the ranks found different checkpoints, as nodes do that do not share output_dir, or
-    learnt different vocabularies, as from texts that are not the same."""
+    different texts, from which they may have learnt different vocabularies too."""
     if trainer.args.world_size == 1:
         return
     step = -1 if checkpoint is None else trainer_state(checkpoint)["global_step"]
-    vocabulary = int(trainer.record.provenance["vocabulary"]["hash"][:15], 16)  # what an int64 holds of it
-    found = trainer.accelerator.gather(torch.tensor([[step, vocabulary]], device=trainer.args.device))
-    steps, vocabularies = found.T.tolist()
+    learnt = crc32(repr([trainer.record.provenance[name] for name in ("vocabulary", "corpus")]).encode())
+    found = trainer.accelerator.gather(torch.tensor([[step, learnt]], device=trainer.args.device))
+    steps, learnt = found.T.tolist()
     if len(set(steps)) > 1:
         raise UserError(
             f"--output_dir={trainer.args.output_dir}: 프로세스마다 다른 체크포인트를 찾았습니다({steps}스텝).\n"
             "모든 노드가 함께 보는 폴더를 주세요."
         )
-    if len(set(vocabularies)) > 1:
+    if len(set(learnt)) > 1:
         raise UserError(
-            "프로세스마다 어휘가 다릅니다. 모든 노드에 같은 글과 모델을 두거나, 한 번 배운 어휘의 폴더를 "
-            "--tokenizer로 주세요."
+            "프로세스마다 학습할 글이나 어휘가 다릅니다. 모든 노드에 같은 글과 모델을 두세요.\n그래도 어휘가 다르면 한 "
+            "번 배운 어휘의 폴더를 --tokenizer로 주세요."
         )

@@ -1,5 +1,6 @@
 """One of two ranks: python ranks.py WAY WORDS, where WORDS are train.py's; tests/training/test_ranks.py starts it."""
 
+import errno
 import os
 import signal
 import sys
@@ -136,16 +137,25 @@ def save_slowly(save=Trainer._save, sync=atomic_files.sync):
     Trainer._save, atomic_files.sync = slow_save, slow_sync
 
 
-def signal_the_second_rank_in_its_third_step(step=Trainer.training_step):
+def signal_the_second_rank_in_its_third_step(number, step=Trainer.training_step):
     calls = []
 
     def stopped_step(self, *args, **kwargs):
         calls.append(None)
         if len(calls) == 3 and os.environ["RANK"] == "1":
-            os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), number)
         return step(self, *args, **kwargs)
 
     Trainer.training_step = stopped_step
+
+
+def fail_to_save_the_random_numbers_of_the_second_rank(save=Trainer._save_rng_state):
+    def full(self, folder):
+        if os.environ["RANK"] == "1":
+            raise OSError(errno.ENOSPC, "stands in for a disk that is full")
+        save(self, folder)
+
+    Trainer._save_rng_state = full
 
 
 def learn_a_vocabulary(differs, train_tokenizer=vocabulary.train_tokenizer):
@@ -169,7 +179,13 @@ if __name__ == "__main__":
     if way == "muon":
         sys.exit(step_by_muon())
     if way == "stopped":
-        signal_the_second_rank_in_its_third_step()
+        signal_the_second_rank_in_its_third_step(signal.SIGUSR1)
+    elif way == "killed":
+        signal_the_second_rank_in_its_third_step(signal.SIGKILL)
+    elif way == "full":
+        fail_to_save_the_random_numbers_of_the_second_rank()
+    elif way == "other texts":
+        sys.argv += ["--dataset_path=data/korean_texts.txt"] if os.environ["RANK"] == "1" else []
     elif way in ("learnt", "learnt otherwise"):
         learn_a_vocabulary(differs=way == "learnt otherwise")
     else:

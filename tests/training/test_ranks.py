@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,15 @@ def test_two_ranks_stop_together_when_one_is_signalled_and_go_on(resumable_words
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 6
 
 
+@pytest.mark.parametrize(("way", "code"), [("killed", -signal.SIGKILL), ("full", 1)])
+def test_a_rank_whose_peer_ended_says_so_and_calls_it_no_fault_of_ours(resumable_words, fork_script, way, code):
+    first, second = fork_script(RANKS, way, *resumable_words[1:], "--max_steps=6", ranks=2)
+    assert second.returncode == code and first.returncode == 1, first.stderr
+    assert "프로세스 하나가 먼저 끝나" in first.stderr and first.stderr.count("오류:") == 1, first.stderr
+    assert "저장하지 못했습니다" not in first.stderr
+    assert ("저장하지 못했습니다. 디스크에 남은 공간이 없습니다" in second.stderr) == (way == "full")
+
+
 @pytest.fixture
 def learning_words(train_words, tmp_path):
     """A run that learns a vocabulary from a file of its own, which no test before it can have left in the cache."""
@@ -151,7 +161,12 @@ def test_the_vocabulary_is_learnt_by_one_rank_and_read_by_the_other(learning_wor
     assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) == 1024
 
 
+def test_ranks_with_different_texts_do_not_train(train_words, fork_script):
+    for finished in fork_script(RANKS, "other texts", *train_words, "--do_train", "--max_steps=1", ranks=2):
+        assert finished.returncode == 1 and "글이나 어휘가 다릅니다" in finished.stderr, finished.stderr
+
+
 def test_ranks_with_different_vocabularies_do_not_train(learning_words, tmp_path, fork_script):
     for finished in fork_script(RANKS, "learnt otherwise", *learning_words, ranks=2):
-        assert finished.returncode == 1 and "프로세스마다 어휘가 다릅니다" in finished.stderr, finished.stderr
+        assert finished.returncode == 1 and "글이나 어휘가 다릅니다" in finished.stderr, finished.stderr
     assert not list((tmp_path / "out").glob("checkpoint-*"))
