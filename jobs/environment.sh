@@ -9,8 +9,9 @@ fi
 
 # How many times a job goes on by itself before a person should look at it.
 export MAX_RESTARTS=${MAX_RESTARTS:-100}
-# Ranks on each node: one for each XPU or GPU, one where there is neither.
-export RANKS_PER_NODE=${RANKS_PER_NODE:-$(python -c 'import torch; print(max(1, torch.accelerator.device_count()))')}
+# Ranks on each node: one for each XPU or GPU, one where there is neither. Of a Python without PyTorch train.py tells.
+count='import torch; print(max(1, torch.accelerator.device_count()))'
+export RANKS_PER_NODE=${RANKS_PER_NODE:-$(python -c "$count" 2>/dev/null || echo 1)}
 
 # From a signal on, torchrun waits this many seconds for the ranks to save; its own default is 30.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-3600}

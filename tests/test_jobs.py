@@ -157,6 +157,16 @@ def test_lines_for_the_cluster_in_environment_sh_may_read_variables_that_are_not
     assert len(runs(project)) == 1
 
 
+def test_a_python_without_torch_is_left_to_train_py_to_tell(project, start):
+    """Which says in words what is missing, as a traceback does not."""
+    (project / "codes").write_text("1")
+    (project / "bin" / "python").write_text(
+        f'#!/bin/bash\n[[ $1 != -c ]] && exec {sys.executable} "$@"\necho Traceback >&2\nexit 1\n'
+    )
+    assert finish(start("slurm.sbatch", RANKS_PER_NODE="")) == (1, "")
+    assert len(runs(project)) == 1
+
+
 @pytest.mark.parametrize("script", ["slurm.sbatch", "devcloud.pbs"])
 def test_a_cancelled_job_stays_cancelled(project, start, script):
     """scancel and qdel signal every process of a job, the script's shell too."""
