@@ -110,4 +110,10 @@ def measure_texts(trainer, documents):
 def leave_evaluation(trainer):
     """The Stopped of a run that was asked to stop while it evaluated and has nothing to save; all ranks take leave."""
     leave_together()
-    return Stopped(f"{trainer.stop.reason} 평가를 마치지 않고 멈췄습니다. 같은 명령이 다시 평가합니다.")
+    way_on = "같은 명령이 다시 평가합니다."
+    if trainer.state.global_step:  # which without that flag the same command would learn anew
+        way_on = (
+            "학습한 모델은 저장되어 있습니다.\n같은 명령에 --resume_from_checkpoint=auto를 넣어(이미 있으면 그대로) "
+        )
+        way_on += "다시 실행하면 평가만 다시 합니다."
+    return Stopped(f"{trainer.stop.reason} 평가를 마치지 않고 멈췄습니다. {way_on}")

@@ -174,6 +174,7 @@ def test_the_last_evaluation_stops_too(resumable_words, run_main, at_evaluation)
     at_evaluation(2, lambda _: signal_self())
     code, out, err = run_main(*words)
     assert (code, out) == (75, "") and "평가" in err
+    assert "--resume_from_checkpoint=auto" in err  # without which what was learnt would be learnt anew
     code, out, err = run_main(*words)
     assert code == 0 and "이미 끝난 학습" in err and "글자당 비트" in out
 
