@@ -1,7 +1,9 @@
 """However a run ends, a user reads a line or two, and the rest stands in a file without anybody's secrets."""
 
+import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -157,6 +159,14 @@ def test_a_python_without_the_packages_is_told_of_the_virtual_environment(end, m
     Path(".venv/bin").mkdir(parents=True)
     Path(".venv/bin/python").touch()
     assert ".venv/bin/activate" in end(error)[1]
+
+
+def test_an_older_python_is_told_which_one_is_needed(monkeypatch):
+    for name in ("gpt2_korean/__init__.py", "train.py", "generate.py"):  # what it reads before it is told
+        ast.parse((ROOT / name).read_text("utf-8"), feature_version=(3, 6))
+    monkeypatch.setattr(sys, "version_info", (3, 9, 18, "final", 0))
+    with pytest.raises(SystemExit, match=r"Python 3\.11 이상이 필요합니다.*3\.9입니다"):
+        runpy.run_path(str(ROOT / "gpt2_korean/__init__.py"))
 
 
 def test_what_the_system_says_and_what_a_user_stops_need_no_file(end):
