@@ -221,7 +221,25 @@ def report(error):
         return f"메모리가 모자랍니다({what}). 배치나 모델을 줄여 다시 실행하세요.\n자세한 것은 {place}"
     if "failed to map segment" in what:  # of a library, as PyTorch's gigabytes where the memory of a job is limited
         return f"메모리가 모자랍니다({what}). 메모리의 한도(ulimit -v)를 늘려 다시 실행하세요.\n자세한 것은 {place}"
-    return f"예상하지 못한 오류가 났습니다({what}).\n자세한 것은 {place}"
+    others = other_versions()
+    way_on = f" requirements.txt와 버전이 다릅니다({others}). pip install -r requirements.txt로 맞추세요." * bool(
+        others
+    )
+    return f"예상하지 못한 오류가 났습니다({what}).{way_on}\n자세한 것은 {place}"
+
+
+def other_versions():
+    """What this Python has in other versions than those of requirements.txt, which are the tested ones: in words."""
+    from importlib.metadata import PackageNotFoundError, version  # takes longer than most refusals
+
+    others = []
+    with contextlib.suppress(OSError):
+        pinned = Path(__file__).parent.with_name("requirements.txt").read_text("utf-8")
+        for name, tested in re.findall(r"^([\w-]+)==(\S+)$", pinned, re.MULTILINE):
+            with contextlib.suppress(PackageNotFoundError):
+                found = version(name).partition("+")[0]  # of torch without its build
+                others += [f"{name} {found}"] if found != tested else []
+    return ", ".join(others)
 
 
 def is_of_lost_rank(error):

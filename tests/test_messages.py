@@ -161,6 +161,17 @@ def test_a_python_without_the_packages_is_told_of_the_virtual_environment(end, m
     assert ".venv/bin/activate" in end(error)[1]
 
 
+def test_packages_of_untested_versions_are_named_where_something_breaks(end, monkeypatch):
+    found = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "requirements.txt").read_text("utf-8"), re.MULTILINE))
+    found["torch"] += "+cpu"
+    monkeypatch.setattr("importlib.metadata.version", found.__getitem__)
+    assert "requirements" not in end(TypeError("x"))[1]
+    found["transformers"] = "4.57.6"
+    code, err, file = end(TypeError("x"))
+    assert code == 1 and file is not None and len(err.splitlines()) == 2
+    assert "(transformers 4.57.6)" in err and "pip install -r requirements.txt" in err
+
+
 def test_an_older_python_is_told_which_one_is_needed(monkeypatch):
     for name in ("gpt2_korean/__init__.py", "train.py", "generate.py"):  # what it reads before it is told
         ast.parse((ROOT / name).read_text("utf-8"), feature_version=(3, 6))
