@@ -127,6 +127,17 @@ def test_the_english_tables_have_the_same_flags_and_values():
     assert english == rows("flags.md") != []
 
 
+def test_the_pythons_that_are_asked_for_are_everywhere_those_of_pyproject():
+    least, beyond = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', text_of(ROOT / "pyproject.toml")).groups()
+    newest = f"3.{int(beyond) - 1}"
+    korean = [ROOT / name for name in ("README.md", "Makefile", "docs/windows.md", "docs/troubleshooting.md")]
+    assert all(f"Python 3.{least}~{newest}" in text_of(page) for page in korean)
+    english = ROOT / "README.en.md", ROOT / "docs" / "troubleshooting.en.md"
+    assert all(f"Python 3.{least} to {newest}" in text_of(page) for page in english)
+    assert f"(3, {least}) <= sys.version_info < (3, {beyond})" in text_of(ROOT / "Makefile")
+    assert f"sys.version_info < (3, {least})" in text_of(ROOT / "gpt2_korean" / "__init__.py")
+
+
 def test_windows_is_told_the_commands_of_readme_and_of_the_demo():
     def of_scripts(lines):
         return [words[1:] for words in lines if words[1:2] in (["train.py"], ["generate.py"])]
