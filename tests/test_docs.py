@@ -5,6 +5,9 @@ import ast
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -136,6 +139,19 @@ def test_the_pythons_that_are_asked_for_are_everywhere_those_of_pyproject():
     assert all(f"Python 3.{least} to {newest}" in text_of(page) for page in english)
     assert f"(3, {least}) <= sys.version_info < (3, {beyond})" in text_of(ROOT / "Makefile")
     assert f"sys.version_info < (3, {least})" in text_of(ROOT / "gpt2_korean" / "__init__.py")
+
+
+def test_pip_install_of_this_folder_installs_what_requirements_has(tmp_path):
+    pytest.importorskip("setuptools")
+    for name in ("pyproject.toml", "README.md", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("gpt2_korean", "data", "logs"):  # which setuptools would take for packages, and refuse
+        (tmp_path / name).mkdir()
+    build = "import sys; from setuptools import build_meta; build_meta.prepare_metadata_for_build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=tmp_path, check=True, capture_output=True)
+    (metadata,) = tmp_path.glob("*.dist-info/METADATA")
+    pinned = re.findall(r"^[\w-]+==\S+$", text_of(ROOT / "requirements.txt"), re.MULTILINE)
+    assert re.findall(r"^Requires-Dist: (.+)$", text_of(metadata), re.MULTILINE) == pinned
 
 
 def test_windows_is_told_the_commands_of_readme_and_of_the_demo():
