@@ -87,8 +87,7 @@ def write_record(output_dir, record):
 
 def has_ended(output_dir):
     """Whether the last run in `output_dir` wrote that it came to a good end."""
-    saved = read_json(Path(output_dir) / RECORD)
-    return isinstance(saved, dict) and saved.get("exit_code") == 0
+    return (read_json(Path(output_dir) / RECORD) or {}).get("exit_code") == 0
 
 
 def step_of_model(output_dir):
