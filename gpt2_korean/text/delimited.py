@@ -7,6 +7,7 @@ makes of such a line swallows the lines after it; here they are rows again.
 import csv
 import re
 from collections import deque
+from itertools import chain
 
 from gpt2_korean.messages import UserError, warn
 from gpt2_korean.text.opening import open_lines
@@ -17,13 +18,17 @@ LONGEST_FIELD = 1 << 27  # characters; csv's own limit of 131,072 is less than a
 def delimited_rows(path, encoding, delimiter, skip_bad_rows=False, tell=warn):
     """Yield `(place, row)`, a dict by the first line's names; None for a row that has not as many fields as they.
 
+    delimiter: what the file's name says, where the first line has that or no other.
     tell: takes what a user should know of rows that are read, once they are.
     Raises UserError for such rows unless `skip_bad_rows`, and for two columns of one name.
     """
     csv.field_size_limit(LONGEST_FIELD)
     wrong, first_wrong, doubtful, first_doubtful = 0, None, 0, None
     with open_lines(path, encoding) as lines:
-        records = _records(iter(lines), delimiter)
+        header = next(lines := iter(lines), "")
+        # Spreadsheets save tabs or semicolons as .csv too; a header of one name has neither.
+        delimiter = next((each for each in (delimiter, *"\t;,") if each in header), delimiter)
+        records = _records(chain([header], lines), delimiter)
         columns = next(records, (1, [], False))[1]
         check_names(path, [name for name in columns if name], "첫 줄의 이름을 서로 다르게 고치세요")
         for number, fields, rows_alone in records:

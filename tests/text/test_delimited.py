@@ -113,3 +113,20 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, ["text", "id", "text"]), path)
     with pytest.raises(UserError, match=r"a\.parquet.*: text\."):
         rows_of(path, "{text}")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_first_line_with_another_delimiter_than_the_name_says_tells_which_it_is(tmp_path, name, delimiter):
+    path = tmp_path / name
+    rows = [["Q", "A"], ['안녕, 너; "나"', "탭\t하나"], ["둘째", "끝"]]
+    file = io.StringIO()
+    csv.writer(file, delimiter=delimiter).writerows(rows)
+    path.write_text(file.getvalue(), "utf-8", newline="")
+    assert rows_of(path, "{Q}|{A}") == ["|".join(row) for row in rows[1:]]
+
+
+def test_a_single_column_has_no_delimiter_but_that_of_its_name(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text\n가; 나\n다\t라\n", "utf-8")
+    assert rows_of(path, "{text}") == ["가; 나", "다\t라"]
