@@ -16,6 +16,7 @@ from gpt2_korean.text.opening import detect_encoding, file_format
 from gpt2_korean.text.turns import ALL_BROKEN, MOST_NAMED, BrokenConversation, describe_conversations
 
 NONE_LEFT_OUT = {"skipped": 0, "blank": 0, "broken": 0, "broken_at": "", "doubt": ""}
+NONE_FITS = "형식이 맞지 않는 행 {:,}개를 건너뛰니 남은 글이 없습니다. --skip_bad_rows를 빼면 까닭이 나옵니다."
 MOST_CHARACTERS = 1 << 20  # of documents that are held in memory at a time
 STREAMED = 256  # documents of a stream, whose lengths are not known, likewise
 LOOKED_AT = 1000  # files, before anything is read
@@ -154,7 +155,8 @@ def _normalised_documents(files, schema, encoding, line_by_line, skip_bad_rows, 
                 left_out["doubt"] = _with_line(left_out["doubt"], doubt)
         if not rows:
             broken_at = left_out["broken_at"].replace("\n", ", ")
-            raise UserError(ALL_BROKEN.format(broken_at) if broken_at else f"{name_some(files)}: {NO_TEXT}")
+            reason = NONE_FITS.format(left_out["skipped"]) if left_out["skipped"] else NO_TEXT
+            raise UserError(ALL_BROKEN.format(broken_at) if broken_at else f"{name_some(files)}: {reason}")
         progress.update(len(rows))
         rows[-1].update(left_out)
         yield pyarrow.Table.from_pylist(rows, schema)

@@ -5,6 +5,7 @@ which file, line or byte is wrong.
 """
 
 import re
+from itertools import chain, islice
 from unicodedata import normalize
 
 from gpt2_korean.messages import UserError, warn
@@ -17,6 +18,7 @@ COLUMN = re.compile(r"\{([^{}]+)\}")  # a column's name in a --text_template
 # A .txt without a single blank line is one document, and one of gigabytes would not fit anywhere: it is
 # cut at a line's end. About a hundred blocks of 1,024 tokens, so that a cut is no loss to the training.
 LONGEST_DOCUMENT = 100_000
+TABLE_LINES = 20  # lines of a .txt, which may be a table
 
 
 def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_rows=False, tell=warn):
@@ -31,7 +33,7 @@ def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_row
     if path.stat().st_size == 0:
         return  # also as an archive or Parquet, which has more than nothing in it otherwise
     if file_format(path) == ".txt":
-        yield from _text_documents(path, encoding, line_by_line)
+        yield from _text_documents(path, encoding, line_by_line, tell)
         return
     for where, row in read_rows(path, encoding, skip_bad_rows, tell):
         try:
@@ -71,9 +73,17 @@ def missing_column(where, column, columns):
     )
 
 
-def _text_documents(path, encoding, line_by_line):
+def _text_documents(path, encoding, line_by_line, tell):
     document, size = [], 0
     with open_lines(path, encoding) as lines:
+        beginning = list(islice(lines := iter(lines), TABLE_LINES))
+        lines = chain(beginning, lines)
+        table = _table_format(beginning)
+        if table:
+            tell(
+                f"{path}: 글이 아니라 표로 보입니다. 표라면 이름을 {table}로 바꾸고, 글의 열이 text가 아니면 "
+                "--text_column_name으로 고르세요."
+            )
         if line_by_line:
             yield from (line.rstrip("\r\n") for line in lines if not line.isspace())
             return
@@ -87,6 +97,16 @@ def _text_documents(path, encoding, line_by_line):
                 document, size = [], 0
     if document:
         yield "".join(document).rstrip("\r\n")
+
+
+def _table_format(lines):
+    """The format of a .txt whose first `lines` are a table's, as public corpora come; None where they are none."""
+    if len(lines) < 3:
+        return None
+    if all(line.startswith("{") and line.rstrip().endswith("}") for line in lines):
+        return ".jsonl"
+    tabs = {line.strip().count("\t") for line in lines}  # but for those that indent
+    return ".tsv" if len(tabs) == 1 and tabs != {0} else None
 
 
 def no_text(where, column, value):

@@ -248,3 +248,21 @@ def test_how_much_is_held_in_memory_changes_no_document(tmp_path, rng, monkeypat
     assert made[1:] == made[:1] * 3
     assert made[0]["text"] == [normalise(row)[0] for row in rows if row not in (" ", "[1]")]
     assert (sum(made[0]["skipped"]), sum(made[0]["blank"])) == (rows.count("[1]"), rows.count(" "))
+
+
+def test_a_txt_that_is_a_table_is_told_with_what_to_call_it(tmp_path):
+    names = {"id\tdocument\tlabel": ".tsv", '{"text": "글"}': ".jsonl", "\t들여 쓴 글": None, "글": None, '{"글': None}
+    for line, called in names.items():
+        path = tmp_path / "ratings.txt"
+        path.write_text(f"{line}\n" * 3 + "끝\n" * (called is None), "utf-8")
+        documents = corpus.read_corpus([path])
+        assert len(documents) == 1
+        told = corpus.describe_files(documents, [path])
+        assert (f"이름을 {called}" in told) if called else ("표" not in told)
+
+
+def test_where_every_row_is_skipped_that_is_the_reason(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "가"},\n{"text": "나"},\n', "utf-8")
+    with pytest.raises(UserError, match=r"행 2개를 건너뛰니.*--skip_bad_rows"):
+        corpus.read_corpus([path], skip_bad_rows=True)
