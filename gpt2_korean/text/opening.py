@@ -55,7 +55,8 @@ def detect_encoding(path, forced=None, way_on="--encoding으로 문자 인코딩
         offset = _first_undecodable(path, encoding)
         if offset is not None:
             raise UserError(
-                f"{path}: {offset}번째 바이트부터 {particle(f'--encoding={forced}', '으로/로')} 읽을 수 없습니다."
+                f"{path}: {offset}번째 바이트부터 {particle(f'--encoding={forced}', '으로/로')} 읽을 수 없습니다. 다른 "
+                f"인코딩이 아니라 몇 글자만 깨졌다면 그 글자를 지우세요: iconv -c -f {forced} -t utf-8 글.txt > 새.txt"
             )
         return encoding
     candidates = [name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)] or ["utf-8", "cp949"]
@@ -64,11 +65,8 @@ def detect_encoding(path, forced=None, way_on="--encoding으로 문자 인코딩
         failures[name] = _first_undecodable(path, name)
         if failures[name] is None:
             return name
-    tried = particle(" 또는 ".join(candidates), "으로/로")
-    raise UserError(
-        f"{path}: {failures[candidates[0]]}번째 바이트부터 {tried} 읽을 수 없습니다. "
-        f"글 파일이 맞는지 확인하거나 {way_on}."
-    )
+    tried = ", ".join(f"{particle(name, '으로/로')}는 {offset}번째 바이트부터" for name, offset in failures.items())
+    raise UserError(f"{path}: {tried} 읽을 수 없습니다. 글 파일이 맞는지 확인하거나 {way_on}.")
 
 
 def guess_encoding(path, forced=None):

@@ -70,6 +70,15 @@ def test_binary_files_are_refused(tmp_path, content):
         detect_encoding(path)
 
 
+def test_a_few_broken_letters_are_told_by_their_encoding_and_how_to_delete_them(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("한국어".encode("cp949") + b"\xff\n")
+    with pytest.raises(UserError, match="cp949로는 6번째 바이트부터"):
+        detect_encoding(path)
+    with pytest.raises(UserError, match=r"6번째 바이트부터.*iconv -c -f cp949"):
+        detect_encoding(path, "cp949")
+
+
 def test_a_forced_encoding_is_obeyed_or_refused(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("한국어".encode("johab"))
