@@ -73,7 +73,7 @@ def _is_one_value(path, encoding, named_lines):
 
 def _object(path, where, row):
     if not isinstance(row, dict):
-        raise UserError(f"{path}: {where}: 열 이름이 있는 객체({{...}})가 아닙니다.")
+        raise UserError(f'{path}: {where}: {{"text": "글"}}처럼 열 이름이 있는 객체가 아닙니다.')
     return row
 
 

@@ -29,7 +29,8 @@ ADDED = ("input", "context")  # stand after an instruction
 SYSTEM = ("system", "system_prompt")
 ALL_BROKEN = (
     "대화가 모두 잘못되어 배울 것이 없습니다: {}\n"
-    "대화의 열을 --prompt_column과 --answer_column으로 고르거나, 한 글로 읽으려면 --text_template을 주세요."
+    "괄호 안의 까닭을 고치거나(역할은 system, user, assistant), 열을 잘못 알아보았다면 --prompt_column과 "
+    "--answer_column으로 고르거나, 한 글로 읽으려면 --text_template을 주세요."
 )
 MOST_NAMED = 3  # broken conversations; the others are only counted
 
