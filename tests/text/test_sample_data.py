@@ -70,3 +70,14 @@ def test_every_command_of_the_demo_and_those_that_it_names_are_accepted(monkeypa
     assert [words[1] for words in commands] == ["train.py", *["generate.py"] * 3, "train.py"]
     for words in commands:
         scripts[words[1]](words[2:])
+
+
+def test_the_program_that_takes_texts_out_of_nested_json_does_so(tmp_path, monkeypatch):
+    paragraphs = [{"id": "1.1", "form": "첫 문단"}, {"id": "1.2", "form": "둘째 문단"}]
+    corpus = {"id": "1", "document": [{"metadata": {"title": "제목"}, "paragraph": paragraphs}, {"utterance": []}]}
+    (tmp_path / "받은 폴더").mkdir()
+    (tmp_path / "받은 폴더" / "NWRW1.json").write_text(json.dumps(corpus), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(re.search("```python\n(.*?)```", (ROOT / "data/README.md").read_text("utf-8"), re.DOTALL)[1], {})
+    rows = (tmp_path / "글.jsonl").read_text("utf-8").splitlines()
+    assert list(map(json.loads, rows)) == [{"text": "첫 문단\n둘째 문단"}, {"text": ""}]
