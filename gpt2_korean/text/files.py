@@ -35,13 +35,18 @@ def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_row
     if file_format(path) == ".txt":
         yield from _text_documents(path, encoding, line_by_line, tell)
         return
+    is_there = False  # the column, in a row before: then one without it is a bad row
     for where, row in read_rows(path, encoding, skip_bad_rows, tell):
         try:
             yield None if row is None else render(row)
+            is_there = is_there or row is not None
         except BrokenConversation as error:
             yield BrokenConversation(f"{path} {where}({error})")
         except KeyError as error:
-            raise missing_column(f"{path}: {where}", error.args[0], row) from None
+            if not (is_there and skip_bad_rows):
+                skip = " 이런 행을 건너뛰려면 --skip_bad_rows를 주세요." if is_there else ""
+                raise UserError(f"{missing_column(f'{path}: {where}', error.args[0], row)}{skip}") from None
+            yield None
         except TypeError as error:
             raise no_text(f"{path}: {where}", *error.args) from None
 

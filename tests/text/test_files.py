@@ -211,3 +211,18 @@ def test_lines_that_are_no_json_object_are_skipped_and_counted_where_that_is_ask
         assert "행 3개를 건너뜀" in describe_files(documents, [path])
     with pytest.raises(UserError, match=r"2번째 줄.*--skip_bad_rows"):
         read_corpus([path])
+
+
+def test_rows_without_the_column_of_those_before_are_skipped_and_counted_where_that_is_asked(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "가"}\n{"id": 1}\n{"text": "나"}\n', "utf-8")
+    documents = read_corpus([path], skip_bad_rows=True)
+    assert documents["text"] == ["가", "나"]
+    assert "행 1개를 건너뜀" in describe_files(documents, [path])
+    with pytest.raises(UserError, match=r"2번째 줄: 'text' 열이 없습니다(.|\n)*--skip_bad_rows"):
+        read_corpus([path])
+    for content in ('{"id": 1}\n{"text": "가"}\n', '{"id": 1}\n'):  # the column of the first row may be a wrong one
+        path.write_text(content, "utf-8")
+        with pytest.raises(UserError, match="1번째 줄: 'text' 열이 없습니다") as refusal:
+            read_corpus([path], skip_bad_rows=True)
+        assert "--skip_bad_rows" not in str(refusal.value)
