@@ -13,6 +13,9 @@ CONTROL_CHARACTER = re.compile(f"[{CONTROLS}]")
 # Both in one set, which is looked for four times as fast as one pattern or the other.
 EITHER = re.compile(f"[{LINE_ENDS}{CONTROLS}]")
 
+# Nothing is seen of the others: blogs have a zero-width space in each empty paragraph, chats a Hangul filler.
+VISIBLE = re.compile(r"[^\s\u200b-\u200d\u2060\u3164]")
+
 NO_TEXT = "글이 없습니다. 비었거나 빈칸뿐입니다."
 COUNTS = ("length", "characters", "composed", "line_ends", "controls")  # of a row
 EMPTY = {"text": "", **dict.fromkeys(COUNTS, 0), "turns": [], "form": ""}
@@ -30,11 +33,11 @@ def normalise(text):
 
 
 def document_row(raw):
-    """The row of one raw document, None where nothing but white space is left; a conversation is a row already."""
+    """The row of one raw document, None where nothing that is seen is left; a conversation is a row already."""
     if isinstance(raw, dict):
         return raw
     text, composed, line_ends, controls = normalise(raw)
-    if not text.strip():
+    if not VISIBLE.search(text):
         return None
     counts = {"composed": int(composed), "line_ends": line_ends, "controls": controls}
     return {**EMPTY, "text": text, "length": len(text), "characters": len(text), **counts}

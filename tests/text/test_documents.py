@@ -266,3 +266,11 @@ def test_where_every_row_is_skipped_that_is_the_reason(tmp_path):
     path.write_text('{"text": "가"},\n{"text": "나"},\n', "utf-8")
     with pytest.raises(UserError, match=r"행 2개를 건너뛰니.*--skip_bad_rows"):
         corpus.read_corpus([path], skip_bad_rows=True)
+
+
+def test_a_document_of_which_nothing_is_seen_has_no_text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("가\n\n\u200b\n\n나\u200b나\n\n \u200b\u3164\u2060\n\n👨\u200d👩\n", "utf-8")
+    documents = corpus.read_corpus([path])
+    assert documents["text"] == ["가", "나\u200b나", "👨\u200d👩"]
+    assert "글이 없는 행 2개를 뺌" in corpus.describe_files(documents, [path])
