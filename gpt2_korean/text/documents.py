@@ -9,7 +9,7 @@ from itertools import pairwise
 from gpt2_korean.messages import UsageError, UserError, say
 from gpt2_korean.text.cache import MOST_ROWS, cached_dataset
 from gpt2_korean.text.files import check_first_row, read_documents, row_renderer
-from gpt2_korean.text.folders import find_files, name_some
+from gpt2_korean.text.folders import find_files, leave_out, name_some
 from gpt2_korean.text.hub import read_hub_dataset
 from gpt2_korean.text.normalise import NO_TEXT, describe_changes, document_features, document_row
 from gpt2_korean.text.opening import detect_encoding, file_format
@@ -45,6 +45,8 @@ def find_texts(options):
     """
     train = find_files(options.dataset_path) if options.dataset_path else None
     held_out = find_files(options.validation_file, "--validation_file") if options.validation_file else None
+    if train and held_out:
+        train = leave_out(held_out, train)
     every = [*(train or ()), *(held_out or ())]
     _check_columns(options, {file_format(file) for file in every})
     render = row_renderer(**_columns(options))

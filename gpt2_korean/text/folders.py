@@ -8,7 +8,7 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
-from gpt2_korean.messages import UsageError, say
+from gpt2_korean.messages import UsageError, say, warn
 from gpt2_korean.text.opening import FORMATS, file_format
 
 READABLE = f"가능한 형식: {' '.join(FORMATS)} (.gz .xz)"
@@ -62,6 +62,22 @@ def find_files(pattern, flag="--dataset_path"):
     raise UsageError(
         f"{flag}={pattern}: 패턴에 맞는 읽을 파일이 없습니다. 이름에 든 글자라면 *는 [*], [는 [[]로 쓰세요. {READABLE}"
     )
+
+
+def leave_out(held_out, files):
+    """`files` to learn from without those that are `held_out` to measure on, as a folder may have both; says so.
+
+    Where that leaves none, all of them, with a warning.
+    """
+    measured = set(map(os.path.realpath, held_out))
+    rest = [path for path in files if os.path.realpath(path) not in measured]
+    if not rest:
+        warn("학습 글과 평가 글이 같은 파일이라 평가가 처음 보는 글에서 잰 값이 아닙니다.")
+        return files
+    if len(rest) < len(files):
+        both = sorted(set(files) - set(rest))
+        say(f"--dataset_path: --validation_file의 파일 {len(both)}개는 배우지 않습니다: {name_some(both)}")
+    return rest
 
 
 def find_path(name):

@@ -9,7 +9,7 @@ import pytest
 
 from gpt2_korean.messages import UsageError
 from gpt2_korean.text import documents as corpus
-from gpt2_korean.text.folders import find_files, find_path
+from gpt2_korean.text.folders import find_files, find_path, leave_out
 
 
 def write(folder, *names):
@@ -134,3 +134,22 @@ def test_empty_files_among_others_are_named_and_all_others_read(tmp_path):
     told = corpus.describe_files(documents, files)
     assert "파일 305개: UTF-8 298개" in told
     assert "글이 없는 파일 7개" in told and "0100.txt" in told and "0200.txt" in told
+
+
+def test_what_is_measured_on_is_not_learnt_where_the_folder_has_it_too(tmp_path, capsys):
+    write(tmp_path, "a.txt", "b/valid.txt", "c/valid.txt")
+    files = find_files(str(tmp_path))
+    held_out = find_files(str(tmp_path / "c" / ".." / "b"), "--validation_file")
+    assert leave_out(held_out, files) == [tmp_path / "a.txt", tmp_path / "c/valid.txt"]
+    assert "--validation_file의 파일 1개는 배우지 않습니다" in capsys.readouterr().err
+    assert leave_out(held_out, files[:1]) == files[:1] and not capsys.readouterr().err
+    assert leave_out(files, files) == files
+    assert "같은 파일" in capsys.readouterr().err
+
+
+def test_a_run_learns_from_none_of_the_files_that_it_measures_on(tmp_path, run_main):
+    (tmp_path / "a.txt").write_text("배우는 글\n", "utf-8")
+    (tmp_path / "b.txt").write_text("재는 글\n", "utf-8")
+    words = ["--model_type=scratch-mini", "--do_eval", f"--validation_file={tmp_path / 'b.txt'}", "--show_data=2"]
+    code, out, _ = run_main("train.py", f"--dataset_path={tmp_path}", *words)
+    assert code == 0 and "배우는 글" in out and "학습 글에도 있는 것: 0개" in out
