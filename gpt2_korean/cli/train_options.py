@@ -4,11 +4,12 @@ import sys
 from dataclasses import dataclass
 
 from gpt2_korean.cli.config_file import config_words
-from gpt2_korean.cli.parser import group_of
+from gpt2_korean.cli.parser import group_of, spell_flag
 from gpt2_korean.cli.train_checks import check_together, choose_best_by_bits
 from gpt2_korean.cli.train_flags import train_parser
 from gpt2_korean.cli.trainer_flags import add_trainer_flags, read_trainer_flags
 from gpt2_korean.cli.usage import show_training
+from gpt2_korean.messages import warn
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,9 @@ def parse_train_options(argv=None):
     if not argv:
         show_training(parser)
     flags = parser.parse(argv)
+    for flag in ("--dataset_path", "--validation_file"):  # as if all of them were read
+        if sum(spell_flag(word).partition("=")[0] == flag for word in argv) > 1:
+            warn(f'{flag}: 여러 번 주어 마지막 것만 읽습니다. 여러 파일은 그 폴더나 "글/*.txt" 같은 패턴으로 주세요.')
     words = argv
     if flags.config is not None:
         # What stands later on a command line wins, so the files' values go first.

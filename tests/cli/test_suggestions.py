@@ -214,3 +214,11 @@ def test_a_config_file_knows_the_other_names_too(tmp_path):
 def test_a_flag_whose_dashes_a_word_processor_made_long_is_shown_as_it_is_typed(dash):
     with pytest.raises(UsageError, match=r"--do_train$"):
         parse_train_options([f"{dash}do_train"])
+
+
+def test_of_texts_given_twice_it_is_told_that_the_last_alone_is_read(capsys):
+    words = ["--do_train", "--dataset_path=a.txt"]
+    assert parse_train_options(words).text.dataset_path == "a.txt" and not capsys.readouterr().err
+    for other in (["--dataset-path=b.txt"], ["--dataset_path", "b.txt"]):
+        assert parse_train_options([*words, *other]).text.dataset_path == "b.txt"
+        assert "--dataset_path: 여러 번 주어" in capsys.readouterr().err
