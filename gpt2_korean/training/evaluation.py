@@ -114,6 +114,6 @@ def leave_evaluation(trainer):
     if trainer.state.global_step:  # which without that flag the same command would learn anew
         way_on = (
             "학습한 모델은 저장되어 있습니다.\n같은 명령에 --resume_from_checkpoint=auto를 넣어(이미 있으면 그대로) "
+            "다시 실행하면 평가만 다시 합니다."
         )
-        way_on += "다시 실행하면 평가만 다시 합니다."
     return Stopped(f"{trainer.stop.reason} 평가를 마치지 않고 멈췄습니다. {way_on}")
