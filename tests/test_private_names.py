@@ -15,7 +15,6 @@ from conftest import ROOT
 # ATTRIBUTE for what an instance sets of itself.
 ATTRIBUTE = "attribute"
 PRIVATE = {
-    "cli/generate_options.py": {"argparse.ArgumentParser._actions": ATTRIBUTE},
     "cli/parser.py": {
         "argparse.ArgumentParser._actions": ATTRIBUTE,
         "argparse.ArgumentParser._optionals": ATTRIBUTE,

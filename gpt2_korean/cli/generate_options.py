@@ -146,7 +146,7 @@ def parse_setting(name, word, names=SETTINGS, **limits):
 
 def describe_settings(names):
     """The help of each flag of `names`, name → str."""
-    actions = {action.dest: action for action in generate_parser()._actions}
+    actions = {action.dest: action for action in generate_parser().listed()}
     return {name: actions[name].help for name in names}
 
 
@@ -154,7 +154,7 @@ def to_words(options):
     """The words of a command line that give GenerateOptions, less the defaults: what parsing undoes."""
     values = {name: value for group in vars(options).values() for name, value in vars(group).items()}
     words = []
-    for action in generate_parser()._actions:
+    for action in generate_parser().listed():
         value = values.get(action.dest, action.default)
         if value == action.default or action.dest in SERVING:
             continue

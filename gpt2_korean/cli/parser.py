@@ -92,9 +92,12 @@ class KoreanArgumentParser(argparse.ArgumentParser):
 
     def suggest(self, flag):
         """A sentence that names the flag which was meant by one that there is not."""
-        listed = [action for action in self._actions if action.help is not argparse.SUPPRESS]
-        documented = [name for action in listed for name in action.option_strings if name.startswith("--")]
+        documented = [name for action in self.listed() for name in action.option_strings if name.startswith("--")]
         return suggest_flag(flag, documented, self.flag_names(), self.other_names)
+
+    def listed(self):
+        """The actions that --help lists."""
+        return [action for action in self._actions if action.help is not argparse.SUPPRESS]
 
     def flag_names(self):
         return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
@@ -202,8 +205,10 @@ def add_flag(group, flag, kind, help_text, default=None, **keywords):
 
 
 def add_switch(group, flag, help_text, default=False):
-    """A flag that is true by itself and takes true or false."""
+    """A flag that is true by itself and takes true or false; its --no_NAME is false by itself."""
     group.add_argument(flag, nargs="?", const=True, type=boolean, default=default, help=help_text, metavar="true|false")
+    if not flag.startswith("--no_"):
+        add_negation(group, flag.removeprefix("--"))
 
 
 def add_negation(group, name, default=None):

@@ -17,7 +17,6 @@ from gpt2_korean.cli.parser import (
     REMOTE_CODE,
     KoreanArgumentParser,
     add_flag,
-    add_negation,
     add_switch,
     choice,
     escaped_text,
@@ -176,7 +175,6 @@ def train_parser():
         "글자당 비트가 가장 낮았던 모델을 결과로 남깁니다 (기본값: --early_stopping_patience를 주면 켬)",
         default=None,
     )
-    add_negation(training, "load_best_model_at_end")
     batch = integer(1, MOST_BLOCKS)
     add_flag(training, "--per_device_train_batch_size", batch, "장치마다 한 번에 학습할 블록 수", 8)
     add_flag(training, "--per_device_eval_batch_size", batch, "장치마다 한 번에 평가할 블록 수", 8)
@@ -227,8 +225,6 @@ def train_parser():
         "메모리가 모자라면 한 번에 학습할 블록을 줄이고 그만큼 더 모읍니다. 한 스텝의 블록 수는 그대로입니다",
     )
     add_switch(machine, "--fsdp", "장치 하나에 담기지 않는 모델을 여럿에 나눕니다(FSDP). torchrun과 함께", default=None)
-    for name in ("bf16", "fp16", "torch_compile", "device_graphs", "train_on_prompt"):
-        add_negation(machine, name)
 
     config_help = "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 여러 번 주면 뒤의 것이, 또 명령줄의 값이 우선합니다"
     add_flag(parser, "--config", file_path, config_help, action="append")

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from gpt2_korean.cli.generate_flags import generate_parser
 from gpt2_korean.cli.generate_options import parse_generate_options, parse_setting
+from gpt2_korean.cli.train_flags import train_parser
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.cli.trainer_flags import read_trainer_flags
 from gpt2_korean.messages import UsageError
@@ -71,6 +73,15 @@ def test_choices_are_those_of_the_enums_of_transformers():
 )
 def test_trainer_flags_reach_trainer_in_both_spellings(words, name, value):
     assert parse_train_options(TRAIN + words).learning.trainer_arguments[name] == value
+
+
+@pytest.mark.parametrize("make_parser", [generate_parser, train_parser])
+def test_every_switch_can_be_turned_off_by_its_no(make_parser):
+    switches = [action.dest for action in make_parser().listed() if action.metavar == "true|false"]
+    assert len(switches) > 5
+    for name in switches:
+        off = f"--{name}=false" if name.startswith("no_") else f"--no_{name}"
+        assert getattr(make_parser().parse([f"--{name}", off]), name) is False
 
 
 def test_ungiven_trainer_flags_are_left_to_trainer():
