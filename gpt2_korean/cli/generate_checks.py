@@ -21,8 +21,7 @@ def check_together(options, given):
     useless = sorted(given.keys() - EXPORTED)
     if options.export and useless:
         raise UsageError(
-            f"--export와 {particle(f'--{useless[0]}', '은/는')} 함께 쓸 수 없습니다. 내보낼 때는 글을 쓰지 않으니 이 "
-            "플래그를 빼세요."
+            f"--export와 --{useless[0]} 플래그는 함께 쓸 수 없습니다. 내보낼 때는 글을 쓰지 않으니 이 플래그를 빼세요."
         )
     if "export_type" in given and not options.export:
         raise UsageError("--export_type은 내보낼 때만 쓰입니다. --export=내모델.gguf를 더하거나 이 플래그를 빼세요.")
@@ -39,7 +38,7 @@ def check_together(options, given):
     if options.interactive and options.prompt_template and options.num_return_sequences > 1:
         raise UsageError(ONE_ANSWER)
     if options.system and (options.raw or options.prompt_template):
-        other = particle("--raw" if options.raw else "--prompt_template", "과/와")
+        other = "--raw와" if options.raw else "--prompt_template과"
         raise UsageError(f"--system은 대화 양식이 있는 모델과의 대화에 쓰이므로 {other} 함께 쓸 수 없습니다.")
     if options.min_length > options.length:
         most = particle(f"--length={options.length}", "을/를")
@@ -49,18 +48,14 @@ def check_together(options, given):
     for name in NOT_ASKED:
         if name in given and (options.serve or options.interactive):
             mode = "--serve" if options.serve else "--interactive"
-            raise UsageError(
-                f"{mode}와 {particle(f'--{name}', '은/는')} 함께 쓸 수 없습니다. 글은 한 편씩, 쓰는 대로 보입니다."
-            )
+            raise UsageError(f"{mode}와 --{name} 플래그는 함께 쓸 수 없습니다. 글은 한 편씩, 쓰는 대로 보입니다.")
     if options.resume and not options.output_file:
         raise UsageError(
             "--resume은 파일에 쓰던 글을 이어 쓸 때만 쓰입니다. --output_file을 더하거나 이 플래그를 빼세요."
         )
     for name in ("host", "port", "api_key", "cors_origin"):
         if name in given and not options.serve:
-            raise UsageError(
-                f"{particle(f'--{name}', '은/는')} 웹 페이지를 열 때만 쓰입니다. --serve를 더하거나 이 플래그를 빼세요."
-            )
+            raise UsageError(f"--{name} 플래그는 웹 페이지를 열 때만 쓰입니다. --serve를 더하거나 이 플래그를 빼세요.")
 
 
 def _check_engine(options):
@@ -76,7 +71,7 @@ def _check_engine(options):
 def _check_serving(options):
     for name in NOT_SERVED:
         if getattr(options, name):
-            raise UsageError(f"--serve와 {particle(f'--{name}', '은/는')} 함께 쓸 수 없습니다. 하나만 주세요.")
+            raise UsageError(f"--serve와 --{name} 플래그는 함께 쓸 수 없습니다. 하나만 주세요.")
     if options.num_return_sequences > 1 or len(options.prompt or []) > 1:
         raise UsageError("--serve에는 --prompt를 하나만 주고 --num_return_sequences를 빼세요. 글은 한 편씩 씁니다.")
 

@@ -5,8 +5,6 @@ import os
 import re
 from pathlib import Path
 
-from gpt2_korean.messages import particle
-
 ALIKE = 0.7  # a ratio of difflib's: below it two names have little to do with each other
 DOCUMENTED = 0.05  # how much nearer a flag that --help does not list must be
 LISTED = "쓸 수 있는 플래그는 --help로 볼 수 있습니다."
@@ -76,7 +74,7 @@ def describe_bare(word, flag_of_path, given):
         return f'플래그 없이 준 값입니다: {word!r}. 값에 빈칸이 있으면 곧은 따옴표(" ")로 묶으세요.'
     if flag in given:
         return (
-            f"플래그 없이 준 파일입니다: {word!r}. {particle(f'--{flag}', '은/는')} 하나만 받습니다. "
+            f"플래그 없이 준 파일입니다: {word!r}. --{flag} 플래그는 하나만 받습니다. "
             '여러 파일은 그 폴더를 주거나 "글/*.txt"처럼 따옴표로 묶으세요.'
         )
     return f"플래그 없이 준 경로입니다: {word!r}. 혹시 --{flag}={word}인가요?"

@@ -116,9 +116,7 @@ def _check_measuring(options):
         names.append("vocab_size")
     for name in names:
         if getattr(options, name) is not None:
-            raise UsageError(
-                f"{particle(f'--{name}', '은/는')} --do_train과 함께 써야 합니다. 모델은 제 어휘로 평가합니다."
-            )
+            raise UsageError(f"--{name} 플래그는 --do_train과 함께 써야 합니다. 모델은 제 어휘로 평가합니다.")
     if options.resume_from_checkpoint not in (None, "false", "False"):
         raise UsageError(
             "--resume_from_checkpoint는 --do_train과 함께 써야 합니다. 체크포인트를 평가하려면 --model_type으로 주세요."
@@ -138,8 +136,7 @@ def _check_columns(options):
     plain = next((name for name in ("text_template", "text_column_name") if getattr(options, name) is not None), None)
     for name in ("prompt_column", "train_on_prompt"):
         if plain and getattr(options, name):
-            one, other = (particle(f"--{each}", "은/는") for each in (name, plain))
-            raise UsageError(f"{one} 대화에, {other} 한 글로 읽을 때 쓰입니다. 하나만 주세요.")
+            raise UsageError(f"--{name} 플래그는 대화에, --{plain} 플래그는 한 글로 읽을 때 쓰입니다. 하나만 주세요.")
 
 
 def _check_streaming(options):

@@ -84,6 +84,15 @@ def test_every_switch_can_be_turned_off_by_its_no(make_parser):
         assert getattr(make_parser().parse([f"--{name}", off]), name) is False
 
 
+@pytest.mark.parametrize(
+    "words", [["--serve", "--output_file=x"], ["--serve", "--resume"], ["--export=x.gguf", "--engine=torch"]]
+)
+def test_no_particle_is_guessed_from_the_spelling_of_an_english_flag(words):
+    flag = words[1].partition("=")[0]
+    with pytest.raises(UsageError, match=f"{flag} 플래그는"):
+        parse_generate_options(["--model_name_or_path=x", *words])
+
+
 def test_ungiven_trainer_flags_are_left_to_trainer():
     assert "adam_beta1" not in parse_train_options(TRAIN).learning.trainer_arguments
 

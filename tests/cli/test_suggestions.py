@@ -116,7 +116,7 @@ def test_a_path_alone_leads_to_the_flag_that_it_is_for(tmp_path):
     for path, flag in ((model, "model_name_or_path"), (tmp_path / "글.txt", "prompt_file")):
         assert f"--{flag}={path}인가요?" in refusal(parse_generate_options, [str(path)])
     several = refusal(parse_train_options, ["--dataset_path", str(tmp_path / "글.txt"), str(tmp_path / "표.csv")])
-    assert "--dataset_path는 하나만" in several and "따옴표" in several
+    assert "--dataset_path 플래그는 하나만" in several and "따옴표" in several
     assert "따옴표" in refusal(
         parse_generate_options, ["--model_name_or_path", str(model), "--prompt", "오늘은", "날씨가"]
     )
