@@ -93,7 +93,9 @@ def find_model(name, flag="--model_name_or_path"):
         if missing:
             beside = [other for other in whole_checkpoints(path.parent) if other != path]
             trouble = f"쓰다 만 모델입니다({particle(missing, '이/가')} 없거나 잘림)."
-            raise UserError(f"{flag}={name}: {trouble} {describe_existing(beside)}")
+            # Of another maker, a copy or a download that broke off: to train is no way on.
+            way_on = describe_existing(beside) if beside else "다시 저장하거나 내려받으세요."
+            raise UserError(f"{flag}={name}: {trouble} {way_on}")
         return path
     if path.is_file():
         raise UsageError(f"{flag}={name}: 파일이 아니라 모델이 든 폴더를 주세요.")

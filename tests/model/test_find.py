@@ -47,7 +47,7 @@ def test_a_lone_checkpoint_that_is_broken_is_refused(stopped_run):
     folder = stopped_run(20)
     file = folder / "checkpoint-20" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match="checkpoint-20: 쓰다 만 모델입니다"):
+    with pytest.raises(UserError, match=r"checkpoint-20: 쓰다 만 모델입니다.*다시 저장하거나 내려받으세요"):
         find_model(str(folder))
 
 
