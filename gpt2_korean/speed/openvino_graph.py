@@ -151,7 +151,8 @@ def _properties(quantize, bfloat16):
     precision, threads = "bf16" if bfloat16 else "f32", os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return {
         "INFERENCE_PRECISION_HINT": precision,
-        "KV_CACHE_PRECISION": "f16" if quantize else precision,
+        # Of float16 OpenVINO makes bfloat16 where it computes in that, which may be elsewhere than where PyTorch does.
+        "KV_CACHE_PRECISION": "f16" if quantize or bfloat16 else "f32",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": INPUTS.get(quantize, 0),
         "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits for whoever else computes there
         "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else 0,  # 0: one a core

@@ -24,6 +24,7 @@ from gpt2_korean.messages import UsageError
 from gpt2_korean.speed.quantized import GROUP
 
 pytest.importorskip("openvino", reason="requirements-openvino.txt is not installed")
+from gpt2_korean.speed import openvino_graph
 from gpt2_korean.speed.openvino_graph import BLOCK
 
 CPU, VOCABULARY = torch.device("cpu"), 300
@@ -107,6 +108,19 @@ def test_bfloat16_is_as_near_as_that_of_pytorch():
             for openvino in (False, True)
         ]
     assert 0 < errors[1] < 2 * errors[0]
+
+
+def test_where_openvino_falls_back_to_float32_bfloat16_is_written_all_the_same(monkeypatch):
+    """As on processors with AVX512 but no BF16, of which PyTorch makes it out of float32."""
+    asked = openvino_graph._properties
+    monkeypatch.setattr(openvino_graph, "_properties", lambda *x: asked(*x) | {"INFERENCE_PRECISION_HINT": "f32"})
+    monkeypatch.setattr(load, "computes_bfloat16", lambda device: True)
+    model = tiny_gpt2(VOCABULARY, initializer_range=0.1)
+    decoder = gpt2_decoder(model.config.to_dict(), dict(model.state_dict()), CPU, torch.bfloat16, openvino=True)
+    ids = torch.randint(1, VOCABULARY, (4, 20))
+    with torch.inference_mode():
+        expected = model(ids).logits[:, -1]
+    torch.testing.assert_close(decoder.start(ids, torch.ones_like(ids), 0), expected, rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
