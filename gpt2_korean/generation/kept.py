@@ -56,7 +56,7 @@ def read_kept(folder, quantize, bfloat16):
             return None
         weights = int(end[STAMP:])
         graph = read_graph(content[weights : -STAMP - NUMBER].tobytes().decode(), content[:weights], config)
-        compiled = compile_graph(graph, quantize, bfloat16)
+        compiled = compile_graph(graph, config, quantize, bfloat16)
     except (OSError, RuntimeError, ValueError):  # OpenVINO's own are RuntimeErrors; an empty file cannot be mapped
         return None
     return ready(compiled, [mapping] if mapping else []), content

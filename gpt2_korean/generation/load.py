@@ -199,7 +199,7 @@ def _decoder_of_graph(config, graph, tensors, quantize, bfloat16, mappings=()):
     from gpt2_korean.generation.openvino_decoder import OpenVINODecoder
     from gpt2_korean.speed.openvino_graph import compile_graph, ready
 
-    return OpenVINODecoder(config, ready(compile_graph(graph, quantize, bfloat16), mappings), tensors)
+    return OpenVINODecoder(config, ready(compile_graph(graph, config, quantize, bfloat16), mappings), tensors)
 
 
 def gpt2_decoder(config, weights, device, dtype, captures=True, openvino=False, quantize=None):

@@ -142,8 +142,10 @@ def read_graph(description, weights, config):
     return _tell_heads(core().read_model(description, ov.Tensor(weights, shared_memory=True)), config)
 
 
-def compile_graph(model, quantize, bfloat16):
+def compile_graph(model, config, quantize, bfloat16):
     """An openvino.CompiledModel of build_graph's; bfloat16: compute in it rather than in float32."""
+    # Of heads of an odd size OpenVINO's attention makes wrong numbers in bfloat16, and often none.
+    bfloat16 = bfloat16 and config["n_embd"] // config["n_head"] % 2 == 0
     return core().compile_model(model, "CPU", _properties(quantize, bfloat16))
 
 

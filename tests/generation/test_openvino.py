@@ -94,8 +94,9 @@ def test_rows_of_many_blocks_are_as_alone_when_they_share_prompts_and_when_other
                 torch.testing.assert_close(logits, expected(rows), rtol=0, atol=1e-4)
 
 
-def test_bfloat16_is_as_near_as_that_of_pytorch():
-    model = tiny_gpt2(VOCABULARY, initializer_range=0.1)
+@pytest.mark.parametrize("size", [8, 9, 15, 64])
+def test_bfloat16_is_as_near_as_that_of_pytorch_whatever_the_size_of_a_head(size):
+    model = tiny_gpt2(VOCABULARY, initializer_range=0.1, n_embd=2 * size)
     ids, config = torch.randint(1, VOCABULARY, (4, 20)), model.config.to_dict()
     with torch.inference_mode():
         expected = model(ids).logits[:, -1]
