@@ -29,6 +29,8 @@ done = runs.read_text().splitlines() if runs.exists() else []
 runs.write_text("\\n".join([*done, json.dumps(sys.argv[1:])]))
 Path("pid-" + rank).write_text(str(os.getpid()))
 codes = Path("codes-" + rank)
+while codes.exists() and not Path("pid-1").exists():  # one that is to fail waits until the other is there
+    time.sleep(0.02)
 code = (codes if codes.exists() else Path("codes")).read_text().split()[len(done)]
 while code == "wait" and not stopped:
     time.sleep(0.02)
