@@ -222,8 +222,8 @@ def report(error):
     if "failed to map segment" in what:  # of a library, as PyTorch's gigabytes where the memory of a job is limited
         return f"메모리가 모자랍니다({what}). 메모리의 한도(ulimit -v)를 늘려 다시 실행하세요.\n자세한 것은 {place}"
     others = other_versions()
-    way_on = f" requirements.txt와 버전이 다릅니다({others}). pip install -r requirements.txt로 맞추세요." * bool(
-        others
+    way_on = (
+        f" requirements.txt와 버전이 다릅니다({others}). pip install -r requirements.txt로 맞추세요." if others else ""
     )
     return f"예상하지 못한 오류가 났습니다({what}).{way_on}\n자세한 것은 {place}"
 

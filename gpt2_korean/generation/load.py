@@ -129,7 +129,7 @@ def _has_openvino(asked):
     try:
         version = metadata.version("openvino")
     except metadata.PackageNotFoundError:
-        return False
+        return asked is not None  # the command line has found one, of which nothing tells the version
     if version.startswith(OPENVINO):
         return True
     other = f"설치된 OpenVINO {version}은 여기에서 쓰는 판({OPENVINO})이 아닙니다"
