@@ -39,6 +39,8 @@ class GPT2Decoder:
     Raises KeyError for a weight that is missing.
     """
 
+    paged = False
+
     def __init__(self, config, tensors, device, dtype, make_linear=linear.plain, attend=None, captures=False):
         def take(name):
             tensor = tensors.pop(name if name in tensors else f"transformer.{name}")

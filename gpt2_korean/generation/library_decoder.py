@@ -15,7 +15,7 @@ class LibraryDecoder:
     itself: not all of these know of padding.
     """
 
-    captures = False
+    captures = paged = False
 
     def __init__(self, model):
         self.model = model

@@ -95,7 +95,7 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
             yield [_until_end(new.get(index, []), index, ended, eos_token_id) for index in range(len(prompts))]
             if all(ended):
                 return
-            left = _left(going, ended, decoder.captures)
+            left = _left(going, ended, decoder)
             if len(left) < len(going) and decoder.keep(torch.tensor(left, device=device)):
                 rows.keep(left)
                 going = [going[place] for place in left]
@@ -139,15 +139,15 @@ def _recorded(decoder, rows, sampling, eos_token_id, utf8):
     return replace(recorded), replays  # of which fewer rows may go on
 
 
-def _left(going, ended, records):
+def _left(going, ended, decoder):
     """The places in `going` to go on with: all, or those that have not ended, once they are half of them or fewer.
 
-    A processor computes as much as there are rows, and so does a GPU that has many. By halves, since what they have
+    A processor computes as much as there are rows, and so does a GPU that has many. By halves where what they have
     read is copied; where steps are recorded, by exact halves, with some that have ended, so that they fit again.
     """
     size, left = len(going), [place for place, index in enumerate(going) if not ended[index]]
-    if not records:
-        return left if 2 * len(left) <= size else list(range(size))
+    if not decoder.captures:
+        return left if decoder.paged or 2 * len(left) <= size else list(range(size))
     while 2 * len(left) <= size and size // 2 >= FEWEST_RECORDED:
         size //= 2
     over = [place for place, index in enumerate(going) if ended[index]]

@@ -14,10 +14,11 @@ from gpt2_korean.speed.openvino_graph import BLOCK, make_room
 class OpenVINODecoder:
     """GPT-2 as openvino_graph.py builds it.
 
-    request: to that graph. weights: whatever it reads, which may not go before it.
+    request: to that graph. weights: whatever it reads, which may not go before it. paged: each row stands in blocks of
+    its own, so that leaving others out copies nothing.
     """
 
-    captures = False
+    captures, paged = False, True
     device = torch.device("cpu")
 
     def __init__(self, config, request, weights):

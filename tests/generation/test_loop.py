@@ -97,9 +97,9 @@ def test_rows_that_ended_are_computed_no_more_and_the_others_are_as_alone(decode
                 ended[row] = ended[row] or over[row] <= len(looks)
         written = [[index for chunk in row for index in chunk] for row in zip(*looks, strict=True)]
         assert written == [ids[: min(end, most)] for ids, end, most in zip(alone, ends, over, strict=True)]
-        # A look too late, and at most twice as many as go on.
+        # At most twice as many as go on; where leaving rows out copies nothing, those alone.
         needed = [min(end + 1, most) for end, most in zip(ends, over, strict=True)]
-        assert sum(sizes) < 2 * sum(needed)
+        assert sum(sizes) < (1 if decoder.paged else 2) * sum(needed)
 
 
 @pytest.fixture(scope="module")
