@@ -9,6 +9,7 @@ of a fixed width, so that a captured step can run over it.
 
 from dataclasses import dataclass
 
+import numpy
 import torch
 
 from gpt2_korean.generation.dry import penalize_continued_repeats
@@ -93,15 +94,21 @@ def keep_top_k(logits, k):
     return scores.masked_fill(scores < least, -torch.inf), ids
 
 
-def keep_top_p(logits, p):
-    """Of logits that fall along each row, keep the fewest whose probabilities sum to `p` or more.
+def keep_top_p(logits, rising, p):
+    """The highest logits, the fewest whose probabilities sum to `p` or more, and all that equal the least of these.
 
-    Nucleus sampling, Holtzman et al. 2020; at least one token stays.
+    Nucleus sampling, Holtzman et al. 2020. rising: the logits of each row sorted.
     """
     # Summed from the least likely up, as transformers does it, so that rounding falls the same way.
-    drop = logits.flip(-1).softmax(-1).cumsum(-1).flip(-1) <= 1 - p
-    drop[:, 0] = False
-    return logits.masked_fill(drop, -torch.inf)
+    dropped = (rising.softmax(-1).cumsum(-1) <= 1 - p).sum(-1, keepdim=True)
+    least = rising.gather(-1, dropped.clamp(max=rising.shape[-1] - 1))
+    return logits.masked_fill(logits < least, -torch.inf)
+
+
+def _rising(logits):
+    if logits.device.type != "cpu":
+        return logits.sort().values
+    return torch.from_numpy(numpy.sort(logits.numpy()))  # which a processor does 15 to 40 times as fast
 
 
 def keep_min_p(logits, p):
@@ -154,9 +161,8 @@ def candidates(scores, sampling):
     if sampling.temperature != 1:
         scores = scores / sampling.temperature
     if sampling.top_p < 1:
-        if ids is None:
-            scores, ids = scores.sort(descending=True)
-        scores = keep_top_p(scores, sampling.top_p)
+        rising = _rising(scores) if ids is None else scores.flip(-1)
+        scores = keep_top_p(scores, rising, sampling.top_p)
     if sampling.min_p > 0:
         scores = keep_min_p(scores, sampling.min_p)
     if sampling.typical_p < 1:
@@ -167,12 +173,28 @@ def candidates(scores, sampling):
 def choose_token(scores, sampling):
     """The next token of each row, int64 [batch]: the highest score at temperature 0, else a random draw.
 
-    The draw is an exponential race: the largest of probability / exponential noise, here in logarithms.
-    That is a multinomial draw which needs no word from the device. Its noise is the device's default
-    generator's, which a captured step advances; torch.manual_seed makes it repeat.
+    Its random numbers are the device's default generator's, which a captured step advances; torch.manual_seed makes
+    it repeat.
     """
     if sampling.temperature == 0:
         return scores.argmax(-1)
     scores, ids = candidates(scores, sampling)
-    winners = (scores - torch.empty_like(scores).exponential_().log()).argmax(-1)
+    winners = _draw(scores) if scores.device.type == "cpu" else _race(scores)
     return winners if ids is None else ids.gather(1, winners[:, None])[:, 0]
+
+
+def _draw(scores):
+    """Draw by one random number a row: a processor makes them one after the other."""
+    sums = scores.softmax(-1).cumsum(-1, dtype=torch.float64)
+    # Above 0 and up to 1: a token of no probability is never the first to reach it.
+    shares = 1 - torch.rand(len(sums), 1, dtype=torch.float64)
+    found = torch.searchsorted(sums, shares * sums[:, -1:])[:, 0]
+    return found.clamp(max=sums.shape[1] - 1)  # not numbers: those of a broken model reach nothing
+
+
+def _race(scores):
+    """Draw by an exponential race: the largest of probability / exponential noise, here in logarithms.
+
+    A device makes many numbers as fast as one, and its sums, made in parts, might rise where nothing is likely.
+    """
+    return (scores - torch.empty_like(scores).exponential_().log()).argmax(-1)

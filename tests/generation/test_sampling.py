@@ -35,6 +35,10 @@ EDGES = [
 ]
 
 
+class OnADevice(torch.Tensor):
+    device = torch.device("cuda")
+
+
 def library_scores(logits, ids, sampling, prompt_length):
     return library_processors(sampling, prompt_length)(ids, logits)
 
@@ -139,6 +143,25 @@ def test_of_tokens_that_are_equally_likely_the_library_keeps_the_same(rng):
         assert_same_scores(logits, torch.zeros(len(logits), 1, dtype=torch.long), sampling)
 
 
+@pytest.mark.parametrize("device", [torch.Tensor, OnADevice])
+def test_a_nucleus_is_the_fewest_tokens_and_those_as_likely_as_the_last(rng, device):
+    for seed in range(100):
+        torch.manual_seed(seed)
+        logits = torch.randint(rng.choice([2, 5, 50]), (1, rng.choice([7, 200]))).float()
+        sampling = Sampling(top_p=rng.uniform(0.01, 0.999), top_k=rng.choice([0, 190]))
+        kept = our_scores(logits.as_subclass(device), torch.zeros(1, 1, dtype=torch.long), sampling, 1)[0].isfinite()
+        cut = library_scores(logits, None, Sampling(top_k=sampling.top_k), 1).double().softmax(-1)[0]
+        falling, needed = sorted(cut.tolist(), reverse=True), 1
+        while sum(falling[:needed]) < sampling.top_p:
+            needed += 1
+        assert kept.as_subclass(torch.Tensor).equal(cut >= falling[needed - 1])
+
+
+def test_of_a_model_whose_logits_are_no_numbers_some_token_is_drawn():
+    for sampling in (Sampling(), Sampling(top_k=3), Sampling(top_p=0.5)):
+        assert 0 <= choose_token(torch.full((1, 5), torch.nan), sampling).item() < 5
+
+
 def test_the_librarys_own_generate_puts_them_in_this_order():
     sampling = Sampling(0.7, 9, 0.95, 0.05, 0.8, repetition_penalty=1.1, no_repeat_ngram_size=3, min_length=2)
     prompt = torch.tensor([[5, 6, 5, 6, 5]])
@@ -163,10 +186,6 @@ def test_devices_keep_the_same(rng):
         )
         assert found.isfinite().sum(1).equal(every.isfinite().sum(1).clamp(max=k + TIES))
         assert found.where(found.isfinite(), every).equal(every)
-
-
-class OnADevice(torch.Tensor):
-    device = torch.device("cuda")
 
 
 def test_a_repetition_window_forgets_what_is_older(rng):
@@ -196,10 +215,11 @@ def test_temperature_zero_takes_the_highest():
     assert choose_token(scores, greedy).tolist() == [2, 2]
 
 
+@pytest.mark.parametrize("device", [torch.Tensor, OnADevice])
 @pytest.mark.parametrize(
     "limits", [{"top_k": 12, "top_p": 0.97}, {"top_p": 0.9}, {"min_p": 0.1}, {"typical_p": 0.8}, {}], ids=str
 )
-def test_draws_follow_the_distribution(limits):
+def test_draws_follow_the_distribution(limits, device):
     """Pearson's chi-square of 20,000 draws at fixed logits against the library's probabilities."""
     draws = 20_000
     for seed in range(4):
@@ -208,7 +228,8 @@ def test_draws_follow_the_distribution(limits):
         logits, ids = torch.randn(1, 30) * 2, torch.randint(30, (1, 5))
         expected = library_scores(logits, ids, sampling, 1).softmax(-1)[0]
         scores = penalize_and_ban(logits, ids, torch.tensor(0), sampling, EOS).expand(draws, -1)
-        counts = choose_token(scores, sampling).bincount(minlength=30).double()
+        tokens = choose_token(scores.as_subclass(device), sampling).as_subclass(torch.Tensor)
+        counts = tokens.bincount(minlength=30).double()
         possible = expected > 0
         assert counts[~possible].sum() == 0
         freedom = int(possible.sum()) - 1
