@@ -10,6 +10,10 @@ from gpt2_korean.model.gpt2 import context_length
 from gpt2_korean.speed.huge_pages import use_huge_pages_later
 from gpt2_korean.speed.openvino_graph import BLOCK, make_room
 
+# Tokens of a single prompt that are read at a time, and as many that the next one need not read again where it begins
+# like it: so many whatever was read before, so that a text does not depend on it by the last bit. Whole blocks.
+CHUNK = 2 * BLOCK
+
 
 class OpenVINODecoder:
     """GPT-2 as openvino_graph.py builds it.
@@ -25,16 +29,31 @@ class OpenVINODecoder:
         self.vocab_size, self.context = config["vocab_size"], context_length(config)
         self.cache_bytes = 2 * config["n_layer"] * config["n_embd"] * 4  # of a token, in float32: at most
         self.request, self.weights = request, weights
+        self.contents, self.known = [], np.zeros(0, int)  # known: the ids that stand in the first blocks, in order
 
     def start(self, ids, mask, steps, rows=None):
-        """As GPT2Decoder.start."""
+        """As GPT2Decoder.start; of a single prompt what begins like the one before is not read again."""
         use_huge_pages_later()
         ids, mask = ids.numpy(), mask.numpy()
-        own = self._make_room(len(ids) if rows is None else len(rows), ids.shape[1] + steps)
+        known = self._count_known(ids[0]) if len(ids) == 1 else 0
+        own = self._make_room(len(ids) if rows is None else len(rows), ids.shape[1] + steps, known)
         if rows is not None:
             self.blocks = own[[rows.tolist().index(prompt) for prompt in range(len(ids))]]
-        logits = self._forward(ids[mask == 1], mask.sum(1))
+        logits = self._read_on(ids[0]) if len(ids) == 1 else self._forward(ids[mask == 1], mask.sum(1))
         return logits if rows is None else self._share(logits, rows, own)
+
+    def _count_known(self, ids):
+        """How many tokens at the beginning of `ids`, whole chunks and not all, are read already."""
+        most = min(len(self.known), len(ids) - 1)
+        same = np.append(self.known[:most] == ids[:most], False).argmin()
+        return int(same) // CHUNK * CHUNK
+
+    def _read_on(self, ids):
+        """Logits [1, vocab] after a prompt of which the chunks before self.done are read."""
+        for start in range(self.done, len(ids), CHUNK):
+            logits = self._forward(ids[start : start + CHUNK], np.array([len(ids[start : start + CHUNK])]))
+        self.known = ids[: len(ids) // CHUNK * CHUNK]
+        return logits
 
     def _share(self, logits, rows, own):
         """Have each of `rows` go on from its prompt, whose full blocks they all read; the last is copied for each."""
@@ -68,11 +87,13 @@ class OpenVINODecoder:
         self.done, self.blocks = self.done[rows], self.blocks[rows]
         return True
 
-    def _make_room(self, rows, tokens):
-        """Blocks for `rows` rows of so many tokens, [rows, n], of which nothing is read yet."""
-        each = -(-tokens // BLOCK)
+    def _make_room(self, rows, tokens, known=0):
+        """Blocks for `rows` rows of so many tokens, [rows, n]; in the first row's are `known` of them already."""
+        each, before = -(-tokens // BLOCK), self.contents
         self.contents = make_room(self.request, rows * each)
-        self.blocks, self.done = np.arange(rows * each).reshape(rows, each), 0
+        for contents, read in zip(self.contents, before, strict=False):
+            contents[: known // BLOCK] = read[: known // BLOCK]
+        self.blocks, self.done, self.known = np.arange(rows * each).reshape(rows, each), known, self.known[:known]
         return self.blocks
 
     def _forward(self, ids, new, asked=None):

@@ -24,6 +24,7 @@ from gpt2_korean.messages import UsageError
 from gpt2_korean.speed.quantized import GROUP
 
 pytest.importorskip("openvino", reason="requirements-openvino.txt is not installed")
+from gpt2_korean.generation.openvino_decoder import CHUNK
 from gpt2_korean.speed import openvino_graph
 from gpt2_korean.speed.openvino_graph import BLOCK
 
@@ -92,6 +93,34 @@ def test_rows_of_many_blocks_are_as_alone_when_they_share_prompts_and_when_other
                 rows = [[*row, token] for row, token in zip(rows, new, strict=True)]
                 logits = decoder.step(torch.tensor(new), None)
                 torch.testing.assert_close(logits, expected(rows), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+def test_what_a_prompt_shares_with_the_one_before_is_read_once_and_no_bit_changes(quantize, monkeypatch):
+    model = tiny_gpt2(VOCABULARY, initializer_range=0.1, n_positions=16 * BLOCK, n_embd=GROUP)
+
+    def make_decoder():
+        weights = dict(model.state_dict())
+        return gpt2_decoder(model.config.to_dict(), weights, CPU, torch.float32, quantize=quantize, openvino=True)
+
+    decoder, anew, rng, prompt, sizes = make_decoder(), make_decoder(), random.Random(0), [], []
+    forward = decoder._forward
+    monkeypatch.setattr(decoder, "_forward", lambda ids, *others: sizes.append(len(ids)) or forward(ids, *others))
+    for _ in range(25):
+        before = prompt
+        prompt = [rng.randrange(1, VOCABULARY) for _ in range(rng.randint(1, 15 * BLOCK))]
+        common = rng.randint(0, min(len(before), len(prompt)))
+        prompt[:common] = before[:common]
+        anew.read([1], 0)  # it forgets
+        shares, sizes[:] = rng.choice([None, torch.zeros(3, dtype=torch.long)]), []
+        with torch.inference_mode():
+            logits, expected = (each.start(*pad_left([prompt], CPU), 4, shares) for each in (decoder, anew))
+            known = min(common, len(prompt) - 1) // CHUNK * CHUNK
+            assert sum(sizes) == len(prompt) - known
+            assert logits.equal(expected)
+            for token in range(4):
+                tokens = torch.full((len(logits),), token)
+                assert decoder.step(tokens, None).equal(anew.step(tokens, None))
 
 
 @pytest.mark.parametrize("size", [8, 9, 15, 64])
