@@ -231,6 +231,16 @@ def test_an_answer_that_has_begun_goes_on(chat):
     assert rest and rest != whole
 
 
+@pytest.mark.parametrize("place", ["", " \n"])
+def test_an_empty_place_for_the_answer_is_no_answer_that_has_begun(chat, place):
+    asked = [{"role": "user", "content": "가"}]
+    sent = [*asked, {"role": "assistant", "content": place}]
+    whole, same = (chat.chat.completions.create(model="chat", messages=each, **GREEDY) for each in (asked, sent))
+    assert same.choices == whole.choices and same.usage == whole.usage
+    with pytest.raises(openai.BadRequestError, match="messages"):
+        chat.chat.completions.create(model="chat", messages=sent[1:])
+
+
 def test_a_model_without_a_template_names_the_way_on_and_takes_one_of_the_server(client, open_page, model, loaded):
     messages = [
         {"role": "user", "content": "가"},
