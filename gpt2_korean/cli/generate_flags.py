@@ -2,22 +2,9 @@
 
 from gpt2_korean.cli.model_names import model_name
 from gpt2_korean.cli.other_names import GENERATE_NAMES
-from gpt2_korean.cli.parser import (
-    DEVICE,
-    DEVICES,
-    MOST_TOKENS,
-    REMOTE_CODE,
-    Collect,
-    KoreanArgumentParser,
-    add_flag,
-    add_switch,
-    choice,
-    file_path,
-    integer,
-    number,
-    text,
-)
+from gpt2_korean.cli.parser import DEVICE, DEVICES, REMOTE_CODE, Collect, KoreanArgumentParser, add_flag, add_switch
 from gpt2_korean.cli.suggestions import flag_to_write_with
+from gpt2_korean.cli.values import MOST_TOKENS, choice, file_path, integer, number, text
 from gpt2_korean.cli.writing_values import api_key, composed_text, origin, prompt_template, stage, temperature
 
 

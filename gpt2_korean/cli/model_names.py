@@ -3,8 +3,8 @@
 import argparse
 import os
 
-from gpt2_korean.cli.parser import path
 from gpt2_korean.cli.suggestions import nearest, squeeze
+from gpt2_korean.cli.values import path
 
 SCRATCH = ("scratch-mini",)
 GPT2 = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")

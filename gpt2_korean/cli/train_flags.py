@@ -9,15 +9,11 @@ from unicodedata import normalize
 from gpt2_korean.cli.licenses import license_id
 from gpt2_korean.cli.model_names import start_name, tokenizer_name
 from gpt2_korean.cli.other_names import TRAIN_NAMES
-from gpt2_korean.cli.parser import (
-    DEVICE,
-    DEVICES,
+from gpt2_korean.cli.parser import DEVICE, DEVICES, REMOTE_CODE, KoreanArgumentParser, add_flag, add_switch
+from gpt2_korean.cli.suggestions import flag_to_train_with
+from gpt2_korean.cli.values import (
     MOST_BLOCKS,
     MOST_TOKENS,
-    REMOTE_CODE,
-    KoreanArgumentParser,
-    add_flag,
-    add_switch,
     choice,
     escaped_text,
     file_path,
@@ -27,7 +23,6 @@ from gpt2_korean.cli.parser import (
     path,
     text,
 )
-from gpt2_korean.cli.suggestions import flag_to_train_with
 from gpt2_korean.messages import particle
 from gpt2_korean.text.files import COLUMN
 

@@ -12,7 +12,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpt2_korean.cli.parser import add_negation, boolean, choice, file_path, integer, number, text
+from gpt2_korean.cli.parser import add_negation
+from gpt2_korean.cli.values import boolean, choice, file_path, integer, number, text
 
 OURS = {"optim": ("muon",)}  # values of its flags that TrainingArguments lacks: see training/arguments.py
 TEXT = {"dict[str, bool]", "ParallelismConfig"}  # annotations without a type of the command line: text, as of JSON

@@ -4,7 +4,7 @@ import argparse
 import unicodedata
 from urllib.parse import urlsplit
 
-from gpt2_korean.cli.parser import escaped_text, number, text
+from gpt2_korean.cli.values import escaped_text, number, text
 from gpt2_korean.messages import particle
 from gpt2_korean.text.conversations import PROMPT
 from gpt2_korean.text.normalise import normalise
