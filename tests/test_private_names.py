@@ -27,7 +27,7 @@ PRIVATE = {
         "datasets.ArrowBasedBuilder._info": "self",
         "datasets.ArrowBasedBuilder._split_generators": "self dl_manager",
     },
-    "text/documents.py": {"datasets.Dataset._indices": ATTRIBUTE},
+    "text/corpus.py": {"datasets.Dataset._indices": ATTRIBUTE},
     "text/tokens.py": {"datasets.Dataset._fingerprint": ATTRIBUTE},
     "model/gpt2.py": {"transformers.PretrainedConfig._attn_implementation": ATTRIBUTE},
     "model/tokenizer.py": {

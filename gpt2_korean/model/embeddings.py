@@ -17,7 +17,7 @@ from gpt2_korean.messages import say
 from gpt2_korean.text.blocks import token_stream
 from gpt2_korean.text.cache import keep, kept_beside
 from gpt2_korean.text.chat_template import encode_texts
-from gpt2_korean.text.documents import sample_texts
+from gpt2_korean.text.corpus import sample_texts
 from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS, spent
 
 COUNTED_TOKENS = 16_000_000  # of a corpus, to learn from how its tokens are used: more would only take time

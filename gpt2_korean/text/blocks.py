@@ -14,7 +14,7 @@ import numpy as np
 
 from gpt2_korean.messages import UsageError, particle, say, warn
 from gpt2_korean.text.chat_template import hold_conversations
-from gpt2_korean.text.documents import count_characters
+from gpt2_korean.text.corpus import count_characters
 from gpt2_korean.text.packing import choose_size, plan_documents, plan_stream, plan_windows, plan_windows_alone
 from gpt2_korean.text.tokens import Buffer, count_unknown, some_rows, token_rows, tokenise, unknown_characters
 

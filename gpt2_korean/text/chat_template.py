@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from gpt2_korean.messages import UserError
-from gpt2_korean.text.documents import arrow_column
+from gpt2_korean.text.corpus import arrow_column
 from gpt2_korean.text.end_of_text import begin_with_end
 
 MARKS = {role: f"<|{role}|>" for role in ("system", "user", "assistant")}

@@ -1,13 +1,11 @@
 """Files, folders and hub data sets → normalised documents, as a `datasets` table on disk. Knows nothing of tokens."""
 
-import math
 import random
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
 
 from gpt2_korean.messages import UsageError, UserError, say
 from gpt2_korean.text.cache import MOST_ROWS, cached_dataset
+from gpt2_korean.text.corpus import CHANGES, MOST_CHARACTERS
 from gpt2_korean.text.files import check_first_row, read_documents, row_renderer
 from gpt2_korean.text.folders import find_files, leave_out, name_some
 from gpt2_korean.text.hub import read_hub_dataset
@@ -17,11 +15,7 @@ from gpt2_korean.text.turns import ALL_BROKEN, MOST_NAMED, BrokenConversation, d
 
 NONE_LEFT_OUT = {"skipped": 0, "blank": 0, "broken": 0, "broken_at": "", "doubt": ""}
 NONE_FITS = "형식이 맞지 않는 행 {:,}개를 건너뛰니 남은 글이 없습니다. --skip_bad_rows를 빼면 까닭이 나옵니다."
-MOST_CHARACTERS = 1 << 20  # of documents that are held in memory at a time
-STREAMED = 256  # documents of a stream, whose lengths are not known, likewise
 LOOKED_AT = 1000  # files, before anything is read
-# What of documents is told: how many were changed, had no text, or were conversations that are not whole.
-CHANGES = ("composed", "line_ends", "controls", "blank", "broken")
 
 
 @dataclass(frozen=True)
@@ -167,92 +161,6 @@ def _normalised_documents(files, schema, encoding, line_by_line, skip_bad_rows, 
 def _with_line(lines, line):
     """Both as a table of UTF-8 can hold them, which a file's name in CP949 is not, as old archives have them."""
     return f"{lines}\n{line}".lstrip().encode("utf-8", "backslashreplace").decode()
-
-
-def sample_texts(documents, characters):
-    """The texts of a Dataset as a list, evenly chosen where they are longer than about `characters` in all.
-
-    Of an endless IterableDataset, the first 10,000.
-    """
-    step = sampling_step(documents, characters)
-    if step is None:
-        return [row["text"] for row in documents.take(10_000) if row["text"]]
-    return [text for texts in arrow_column(documents, "text", step) for text in texts.to_pylist()]
-
-
-def sampling_step(documents, characters):
-    """Every how many documents of a Dataset one is taken to have about `characters` in all; None for a stream."""
-    in_all = count_characters(documents, "length")
-    return None if in_all is None else math.ceil(in_all / characters)
-
-
-def document_batches(documents, size):
-    """Yield `(texts, turns)` of a Dataset or an IterableDataset in their order, lists of at most `size`.
-
-    They are shorter where texts are long, and of a stream. What was changed in a stream or left out of it is said when
-    it has been read, as far as it was.
-    """
-    import numpy
-
-    if not hasattr(documents, "num_rows"):
-        counts = dict.fromkeys(CHANGES, 0)
-        try:
-            for batch in documents.iter(min(size, STREAMED)):
-                batch["blank"] = [not row[0] and not row[1] for row in zip(batch["text"], batch["broken"], strict=True)]
-                counts = {key: count + sum(batch[key]) for key, count in counts.items()}
-                rows = [row for row in zip(batch["text"], batch["turns"], strict=True) if row[0]]
-                yield [text for text, _ in rows], [turns for _, turns in rows]
-        finally:
-            for line in describe_changes(**counts):
-                _say_once(documents, f"스트리밍으로 읽은 글: {line}")
-        return
-    columns = (arrow_column(documents, name) for name in ("text", "turns", "length"))
-    for texts, turns, lengths in zip(*columns, strict=True):
-        ends = numpy.cumsum(lengths.to_numpy()) // MOST_CHARACTERS
-        cuts = {*range(0, len(texts), size), *(1 + numpy.flatnonzero(numpy.diff(ends))).tolist(), len(texts)}
-        for start, stop in pairwise(sorted(cuts)):
-            own = turns[start:stop]
-            # Where nothing is a conversation, to say so of each would take as long as the texts.
-            yield texts[start:stop].to_pylist(), own.to_pylist() if len(own.flatten()) else [()] * len(own)
-
-
-@lru_cache(maxsize=64)
-def _say_once(documents, line):
-    """Say `line` of a stream, which is read again and again."""
-    say(line)
-
-
-def sample_conversations(documents, count=10_000):
-    """The turns of the conversations in a Dataset, evenly chosen from more than about `count` documents."""
-    rows = documents.select(range(0, len(documents), math.ceil(len(documents) / count)))
-    return [turns for batch in rows.iter(1000) for turns in batch["turns"] if turns]
-
-
-def count_characters(documents, column="characters"):
-    """How many characters all `documents` have, of conversations those of the answers, or with `length` of all turns;
-    None for a stream."""
-    import pyarrow.compute
-
-    if not hasattr(documents, "num_rows"):
-        return None
-    return sum(pyarrow.compute.sum(lengths).as_py() or 0 for lengths in arrow_column(documents, column))
-
-
-def arrow_column(documents, name, step=1):
-    """Yield pyarrow Arrays: column `name` of every `step`-th row of a Dataset whose rows are in their table's order.
-
-    What hold_out chose would be looked up row by row in Python by datasets itself, for minutes.
-    """
-    import numpy
-    import pyarrow
-
-    column, chosen = documents.data[name], documents._indices
-    wanted = numpy.zeros(len(column), bool)
-    wanted[slice(None, None, step) if chosen is None else chosen.column(0).to_numpy()[::step]] = True
-    start = 0
-    for chunk in column.chunks:
-        yield chunk.filter(pyarrow.array(wanted[start : start + len(chunk)]))
-        start += len(chunk)
 
 
 def hold_out(documents, percentage, seed):

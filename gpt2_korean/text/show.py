@@ -13,7 +13,7 @@ import numpy as np
 from gpt2_korean.messages import takes_colour
 from gpt2_korean.text.blocks import IGNORED, assemble
 from gpt2_korean.text.chat_template import MARKS, hold_conversations
-from gpt2_korean.text.documents import arrow_column, count_characters
+from gpt2_korean.text.corpus import arrow_column, count_characters
 from gpt2_korean.text.packing import choose_size
 from gpt2_korean.text.tokens import Buffer, token_rows, tokenise
 from gpt2_korean.text.vocabulary import END_OF_TEXT

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpt2_korean.text.cache import cached_dataset
 from gpt2_korean.text.chat_template import encode_conversations, encode_texts
-from gpt2_korean.text.documents import document_batches, sample_texts
+from gpt2_korean.text.corpus import document_batches, sample_texts
 from gpt2_korean.text.encoding import encode_joined, in_threads, same_encoding
 from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS
 

@@ -13,7 +13,7 @@ from gpt2_korean.messages import UserError, particle, say, warn
 from gpt2_korean.text import bpe
 from gpt2_korean.text.cache import keep, kept_beside, one_makes
 from gpt2_korean.text.chat_template import MARKS, encode_texts, hold_conversations, keep_one_template
-from gpt2_korean.text.documents import count_characters, sample_texts, sampling_step
+from gpt2_korean.text.corpus import count_characters, sample_texts, sampling_step
 from gpt2_korean.text.end_of_text import settle_ends
 from gpt2_korean.text.folders import find_path
 

@@ -10,7 +10,7 @@ from transformers.trainer_utils import unwrap_peft_model
 from gpt2_korean.device import dtype_of
 from gpt2_korean.messages import Stopped, say
 from gpt2_korean.text.blocks import IGNORED, collate, count_targets
-from gpt2_korean.text.documents import sample_conversations, sample_texts
+from gpt2_korean.text.corpus import sample_conversations, sample_texts
 from gpt2_korean.training.diversity import cut_stretches, measure
 from gpt2_korean.training.samples import write_answers, write_stretches, writing
 from gpt2_korean.training.stopping import leave_together

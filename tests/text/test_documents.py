@@ -10,6 +10,7 @@ import pytest
 from gpt2_korean.messages import UserError
 from gpt2_korean.text import documents as corpus
 from gpt2_korean.text import hub
+from gpt2_korean.text.corpus import count_characters, document_batches, sample_texts
 from gpt2_korean.text.folders import find_files
 from gpt2_korean.text.normalise import normalise
 
@@ -68,7 +69,7 @@ def test_what_was_read_and_changed_is_told(tmp_path):
     files = find_files(str(tmp_path))
     documents = corpus.read_corpus(files)
     assert documents["text"] == ["가\n나", "다라", "각"]
-    assert corpus.count_characters(documents) == 6
+    assert count_characters(documents) == 6
     told = corpus.describe_files(documents, files)
     for words in ("CP949 1개", "UTF-8 1개", "문서 1개를 NFC", "줄 끝 1개", "제어 문자 1개"):
         assert words in told
@@ -128,8 +129,8 @@ def hub_folder(tmp_path):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_hub_data_set_gives_the_same_documents(hub_folder, streaming):
     documents = corpus.read_hub_dataset(hub_folder, streaming=streaming, column="A")
-    assert [text for texts, _ in corpus.document_batches(documents, 2) for text in texts] == ["답\n0", "답\n1", "답\n2"]
-    assert corpus.sample_texts(documents, 1_000_000) == ["답\n0", "답\n1", "답\n2"]
+    assert [text for texts, _ in document_batches(documents, 2) for text in texts] == ["답\n0", "답\n1", "답\n2"]
+    assert sample_texts(documents, 1_000_000) == ["답\n0", "답\n1", "답\n2"]
     templated = corpus.read_hub_dataset(hub_folder, streaming=streaming, template="{Q}: {A}")
     assert next(iter(templated))["text"] == "질문 0: 답\n0"
 
@@ -197,7 +198,7 @@ def test_a_hub_data_set_that_cannot_be_read_to_its_end_is_told_with_the_reason(t
     for name, line in (("train-0.jsonl", '{"text": "가"}'), ("train-1.jsonl", rest)):
         (tmp_path / name).write_text(f"{line}\n" * 20, "utf-8")
     with pytest.raises(UserError, match=reason) as refusal:
-        list(corpus.document_batches(corpus.read_hub_dataset(str(tmp_path), streaming=streaming), 7))
+        list(document_batches(corpus.read_hub_dataset(str(tmp_path), streaming=streaming), 7))
     assert "--dataset_name=" in str(refusal.value) and len(str(refusal.value).splitlines()) == 2
 
 
@@ -207,7 +208,7 @@ def test_what_a_stream_changes_and_leaves_out_is_counted_as_it_is_read(tmp_path,
     path.write_text("\n".join(json.dumps({"text": row}) for row in rows), "utf-8")
     documents = corpus.read_hub_dataset(str(tmp_path), streaming=True)
     capsys.readouterr()
-    texts = [text for batch, _ in corpus.document_batches(documents, 7) for text in batch]
+    texts = [text for batch, _ in document_batches(documents, 7) for text in batch]
     assert texts == [normalise(row)[0] for row in rows if row]
     told = capsys.readouterr().err.replace(",", "")
     for words, count in (
@@ -226,11 +227,11 @@ def test_parts_and_samples_of_documents_are_what_a_row_by_row_reading_gives(tmp_
     rest, held_out = corpus.hold_out(documents, 7, 1)
     for part in (documents, rest, held_out, documents.select(range(5, 1500))):
         texts = [row["text"] for row in part]
-        assert corpus.count_characters(part) == sum(map(len, texts))
-        assert [text for batch, _ in corpus.document_batches(part, 77) for text in batch] == texts
+        assert count_characters(part) == sum(map(len, texts))
+        assert [text for batch, _ in document_batches(part, 77) for text in batch] == texts
         for characters in (100, 5000, 10**6):
             step = -(-sum(map(len, texts)) // characters)
-            assert corpus.sample_texts(part, characters) == texts[::step]
+            assert sample_texts(part, characters) == texts[::step]
 
 
 def test_how_much_is_held_in_memory_changes_no_document(tmp_path, rng, monkeypatch):
@@ -244,7 +245,7 @@ def test_how_much_is_held_in_memory_changes_no_document(tmp_path, rng, monkeypat
         monkeypatch.setattr(corpus, "MOST_CHARACTERS", most_characters)
         documents = corpus.read_corpus([path], column="text", skip_bad_rows=True)
         made.append(documents.to_dict())
-        assert [text for texts, _ in corpus.document_batches(documents, 9) for text in texts] == documents["text"]
+        assert [text for texts, _ in document_batches(documents, 9) for text in texts] == documents["text"]
     assert made[1:] == made[:1] * 3
     assert made[0]["text"] == [normalise(row)[0] for row in rows if row not in (" ", "[1]")]
     assert (sum(made[0]["skipped"]), sum(made[0]["blank"])) == (rows.count("[1]"), rows.count(" "))

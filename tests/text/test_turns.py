@@ -14,6 +14,7 @@ from conftest import ROOT
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import UsageError, UserError
 from gpt2_korean.text import documents as corpus
+from gpt2_korean.text.corpus import count_characters, document_batches
 from gpt2_korean.text.turns import BrokenConversation, turns_reader
 
 LETTERS = [*"가나다라힣ab1 \t\"',:{}[]\\", "\n", "\r\n", "\x07", unicodedata.normalize("NFD", "각")]
@@ -118,8 +119,8 @@ def test_any_conversation_is_read_back_from_any_format(tmp_path, rng, layout, su
     assert documents["text"] == ["\n".join(turn["content"] for turn in each) for each in turns]
     answers = [sum(len(turn["content"]) for turn in each if turn["role"] == "assistant") for each in turns]
     assert documents["characters"] == answers
-    assert corpus.count_characters(documents) == sum(answers)
-    assert corpus.count_characters(documents, "length") == sum(map(len, documents["text"]))
+    assert count_characters(documents) == sum(answers)
+    assert count_characters(documents, "length") == sum(map(len, documents["text"]))
     assert "대화 20개" in corpus.describe_files(documents, [path])
 
 
@@ -229,7 +230,7 @@ def test_broken_conversations_are_left_out_counted_and_named_by_line(tmp_path, r
     lines = [number for number, (_, is_whole) in enumerate(mixed, 1) if not is_whole]
     for _ in range(2):  # the second time from the cache
         documents = read(path, streaming)
-        assert [own for _, turns in corpus.document_batches(documents, 7) for own in turns] == kept
+        assert [own for _, turns in document_batches(documents, 7) for own in turns] == kept
         told = capsys.readouterr().err + (corpus.describe_files(documents, [path]) if streaming is None else "")
         assert told.count(f"잘못된 대화 {len(broken)}개를 뺌") == 1
         for number in lines[:3]:
