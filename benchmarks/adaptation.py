@@ -45,7 +45,7 @@ import peer_starts
 from distillation import MOST_DOCUMENTS, distil
 
 from gpt2_korean.device import has_graphs
-from gpt2_korean.generation.load import gpt2_decoder
+from gpt2_korean.generation.choose_decoder import gpt2_decoder
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.model import embeddings

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from gpt2_korean.device import choose_device, choose_dtype, describe_device, name_dtype  # noqa: E402
-from gpt2_korean.generation.load import gpt2_decoder  # noqa: E402
+from gpt2_korean.generation.choose_decoder import gpt2_decoder  # noqa: E402
 from gpt2_korean.generation.loop import stream_ids  # noqa: E402
 from gpt2_korean.generation.sampling import Sampling  # noqa: E402
 

@@ -13,8 +13,9 @@ import torch
 from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.device import dtype_of
+from gpt2_korean.generation.choose_decoder import gpt2_decoder
 from gpt2_korean.generation.library_decoder import LibraryDecoder
-from gpt2_korean.generation.load import LoadedModel, gpt2_decoder
+from gpt2_korean.generation.load import LoadedModel
 from gpt2_korean.generation.loop import stream_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.whole_characters import build_tables

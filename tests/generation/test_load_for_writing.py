@@ -10,7 +10,8 @@ import torch
 from conftest import save_tiny_gpt2, tiny_gpt2
 
 import gpt2_korean.speed
-from gpt2_korean.generation import load as loading
+from gpt2_korean.generation import choose_decoder
+from gpt2_korean.generation.choose_decoder import gpt2_decoder
 from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.load import read_model
@@ -117,10 +118,10 @@ def test_where_kernels_cannot_be_compiled_the_weights_are_read_once_more_and_it_
     kernels = SimpleNamespace(fused=linear.plain, attend=None, compile_kernels=compile_kernels)
     monkeypatch.setitem(sys.modules, "gpt2_korean.speed.writing_kernels", kernels)
     monkeypatch.setattr(gpt2_korean.speed, "writing_kernels", kernels, raising=False)
-    monkeypatch.setattr(loading, "has_graphs", lambda device: False)
+    monkeypatch.setattr(choose_decoder, "has_graphs", lambda device: False)
     model = tiny_gpt2(301, n_inner=50)
     monkeypatch.setattr(GPT2Decoder, "__init__", on_the_cpu(GPT2Decoder.__init__))
-    decoder = loading.gpt2_decoder(model.config.to_dict(), model.state_dict(), torch.device("cuda"), torch.float32)
+    decoder = gpt2_decoder(model.config.to_dict(), model.state_dict(), torch.device("cuda"), torch.float32)
     ids = torch.tensor([[5, 6, 7]])
     with torch.inference_mode():
         logits = decoder.start(ids, torch.ones_like(ids), 0)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import tiny_gpt2
 
+from gpt2_korean.generation.choose_decoder import gpt2_decoder
 from gpt2_korean.generation.library_decoder import LibraryDecoder
-from gpt2_korean.generation.load import gpt2_decoder
 from gpt2_korean.generation.log_probabilities import log_probabilities
 from gpt2_korean.generation.loop import fit_prompt, generate_ids
 from gpt2_korean.generation.sampling import Sampling

@@ -33,7 +33,7 @@ def decoder(request, model):
         return LibraryDecoder(model)
     if request.param == "openvino":
         pytest.importorskip("openvino", reason="requirements-openvino.txt is not installed")
-        from gpt2_korean.generation.load import gpt2_decoder as decoder_of
+        from gpt2_korean.generation.choose_decoder import gpt2_decoder as decoder_of
 
         return decoder_of(model.config.to_dict(), model.state_dict(), CPU, torch.float32, openvino=True)
     if request.param == "packed" and not linear.packs(CPU, torch.float32):

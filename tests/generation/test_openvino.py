@@ -14,10 +14,11 @@ import torch
 from conftest import ROOT, save_tiny_gpt2, tiny_gpt2
 
 from gpt2_korean.cli.generate_options import parse_generate_options
-from gpt2_korean.generation import load
+from gpt2_korean.generation import choose_decoder
+from gpt2_korean.generation.choose_decoder import gpt2_decoder
 from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.kept import begin_reading
-from gpt2_korean.generation.load import gpt2_decoder, read_model
+from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import pad_left
 from gpt2_korean.generation.weights import quantize_weights
 from gpt2_korean.messages import UsageError
@@ -144,7 +145,7 @@ def test_where_openvino_falls_back_to_float32_bfloat16_is_written_all_the_same(m
     """As on processors with AVX512 but no BF16, of which PyTorch makes it out of float32."""
     asked = openvino_graph._properties
     monkeypatch.setattr(openvino_graph, "_properties", lambda *x: asked(*x) | {"INFERENCE_PRECISION_HINT": "f32"})
-    monkeypatch.setattr(load, "computes_bfloat16", lambda device: True)
+    monkeypatch.setattr(choose_decoder, "computes_bfloat16", lambda device: True)
     model = tiny_gpt2(VOCABULARY, initializer_range=0.1)
     decoder = gpt2_decoder(model.config.to_dict(), dict(model.state_dict()), CPU, torch.bfloat16, openvino=True)
     ids = torch.randint(1, VOCABULARY, (4, 20))
@@ -155,7 +156,7 @@ def test_where_openvino_falls_back_to_float32_bfloat16_is_written_all_the_same(m
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_are_kept_in_the_16_bits_that_the_processor_does_not_compute_in(dtype, monkeypatch):
-    monkeypatch.setattr(load, "computes_bfloat16", lambda device: False)
+    monkeypatch.setattr(choose_decoder, "computes_bfloat16", lambda device: False)
     for changes in SHAPES:
         model = tiny_gpt2(VOCABULARY, **{"initializer_range": 0.1, **changes})
         config, tensors = model.config.to_dict(), {name: x.clone() for name, x in model.state_dict().items()}
@@ -196,7 +197,7 @@ def test_what_is_kept_is_read_until_the_model_changes(folder, kept, monkeypatch)
     first = logits_of(folder)
     [file] = kept.iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr(load, "quantize_weights", None)  # may not be called
+        patch.setattr(choose_decoder, "quantize_weights", None)  # may not be called
         assert logits_of(folder).equal(first)
     other = tiny_gpt2(len(json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]), 1, n_embd=128)
     other.resize_token_embeddings(json.loads((folder / "config.json").read_text("utf-8"))["vocab_size"])
@@ -220,7 +221,7 @@ def test_what_is_kept_can_be_read_before_the_rest(folder, kept, monkeypatch):
     first = logits_of(folder)
     reading = begin_reading(folder, options)
     for name in ("read_kept", "quantize_weights"):
-        monkeypatch.setattr(load, name, None)  # may not be called
+        monkeypatch.setattr(choose_decoder, name, None)  # may not be called
     assert logits_of(folder, reading=reading).equal(first)
     assert begin_reading(folder, replace(options, quantize=None)) is begin_reading("an/id", options) is None
 
@@ -238,7 +239,7 @@ def test_a_model_of_the_hub_and_one_with_anothers_template_are_kept_as_well(fold
         (cache / "models--an--id" / "refs" / "main").write_text("0" * 40, "utf-8")
         assert logits_of("an/id").equal(expected) and len([*kept.iterdir()]) == 2
         with monkeypatch.context() as patch:
-            patch.setattr(load, "quantize_weights", None)  # may not be called
+            patch.setattr(choose_decoder, "quantize_weights", None)  # may not be called
             assert logits_of("an/id").equal(expected)
 
 
@@ -248,7 +249,7 @@ def test_what_was_kept_by_half_is_made_anew(folder, kept, size, monkeypatch):
     [file] = kept.iterdir()
     file.write_bytes(file.read_bytes()[:size])
     assert logits_of(folder).equal(first)
-    monkeypatch.setattr(load, "quantize_weights", None)  # may not be called
+    monkeypatch.setattr(choose_decoder, "quantize_weights", None)  # may not be called
     assert logits_of(folder).equal(first)
 
 
@@ -274,7 +275,7 @@ def test_that_somebody_writes_is_told_to_nobody(folder, run_script, tmp_path, mo
 
 
 def test_another_openvino_is_refused_where_it_is_asked_for_and_else_said(folder, monkeypatch, capsys):
-    assert f"openvino=={load.OPENVINO}" in (ROOT / "requirements-openvino.txt").read_text("utf-8")
+    assert f"openvino=={choose_decoder.OPENVINO}" in (ROOT / "requirements-openvino.txt").read_text("utf-8")
     expected = logits_of(folder, None)
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2025.4.1")
     for asked in ({"quantize": "int8"}, {"engine": "openvino"}):
