@@ -90,7 +90,7 @@ def read_model(
             if quantize:
                 decoder = quantized_decoder(folder, config, dtype, quantize, reading)
             else:
-                decoder = gpt2_decoder(config, read_weights(folder, config, FLAG), device, dtype, openvino=openvino)
+                decoder = gpt2_decoder(config, read_weights(folder, config), device, dtype, openvino=openvino)
         tokenizer, eos_token_id, utf8, speaker = words.result()
     else:
         show_downloads_only()

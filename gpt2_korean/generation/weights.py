@@ -6,6 +6,7 @@ import mmap
 
 import torch
 
+from gpt2_korean.generation.kept import FLAG
 from gpt2_korean.model.files import check_numbers, check_sizes, damaged, weight_files
 from gpt2_korean.model.gpt2 import ties_head, weight_shapes
 from gpt2_korean.speed import quantized
@@ -14,22 +15,19 @@ from gpt2_korean.windows import WINDOWS
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def read_weights(folder, config, flag):
-    """Name → tensor, mapped from the files but on Windows; None where there is no safetensors file.
+def read_weights(folder, config):
+    """Name → tensor of a folder's safetensors files, mapped from them but on Windows.
 
     Raises UserError for files that are damaged, and for weights that are no numbers.
     """
     from safetensors import SafetensorError
 
-    files = weight_files(folder, flag)
-    if files is None:
-        return None
     try:
-        tensors = Mapped(files)
+        tensors = Mapped(weight_files(folder, FLAG))
     except SafetensorError as error:
-        raise damaged(flag, folder, error) from None
-    check_sizes(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, len(tensors), flag, folder)
-    check_numbers(named(tensors, config), flag, folder)
+        raise damaged(FLAG, folder, error) from None
+    check_sizes(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, len(tensors), FLAG, folder)
+    check_numbers(named(tensors, config), FLAG, folder)
     return tensors
 
 
