@@ -10,7 +10,7 @@ from pathlib import Path
 from gpt2_korean.checkpoints.complete import read_json
 from gpt2_korean.messages import UsageError, particle
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 
 
 def read_adapter(folder):

@@ -38,11 +38,6 @@ class Blocks:
     held_out_characters: int | None = None
 
     @property
-    def apart(self):
-        """Whether no document to learn from sees another."""
-        return self.packing == DOCUMENTS
-
-    @property
     def train_spends(self):
         """The tokens that are learnt per character that is; None where it is not known."""
         return _ratio(self.train, self.train_characters)
