@@ -64,7 +64,7 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
     saved = read_json(Path(checkpoint) / RESUME) if checkpoint is not None else None
     if saved is None or "corpus" not in saved:
         return now
-    differences = _differences(saved, now)
+    differences = _differences(saved, now, text.train_on_prompt is not None)
     if differences:
         raise UserError(
             f"{checkpoint}: 다른 학습의 체크포인트라 이어 갈 수 없습니다({_list(differences)}).\n"
@@ -102,8 +102,11 @@ def _name_stream(options):
     return " ".join([f"{options.dataset_name}/{options.dataset_config_name}", *columns])
 
 
-def _differences(saved, now):
-    """`(what, the checkpoint's, the run's)` for each thing in which they differ."""
+def _differences(saved, now, asks_of_prompts):
+    """`(what, the checkpoint's, the run's)` for each thing in which they differ.
+
+    asks_of_prompts: whether --train_on_prompt was given; a text without conversations has none either.
+    """
     none = {"name": "없음"}
     found = []
     if not _same(saved["model"], now["model"]):
@@ -120,7 +123,7 @@ def _differences(saved, now):
         found.append(("--block_size", saved["block_size"], now["block_size"]))
     if saved.get("packing") != now["packing"]:
         found.append(("--packing", saved.get("packing") or "순서가 늘 같은 예전 방식", now["packing"]))
-    if saved.get("train_on_prompt", False) != now["train_on_prompt"]:
+    if asks_of_prompts and saved.get("train_on_prompt", False) != now["train_on_prompt"]:
         found.append(("--train_on_prompt", *(str(run.get("train_on_prompt", False)).lower() for run in (saved, now))))
     if not found and saved["corpus"] != now["corpus"]:
         found.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))

@@ -227,6 +227,16 @@ def test_questions_are_learnt_where_the_vocabulary_is_new_and_answers_alone_coun
     assert code == 1 and "--train_on_prompt" in err
 
 
+def test_a_text_in_the_place_of_conversations_is_named_and_not_a_flag_that_nobody_gave(
+    words, tmp_path, byte_tokenizer, english_tokenizer, run_main, monkeypatch
+):
+    words = [*words, *new_words(tmp_path, byte_tokenizer, english_tokenizer, monkeypatch)]
+    assert run_main(*words)[0] == 0
+    (tmp_path / "글.txt").write_text("오늘은 비가 옵니다.\n\n" * 40, "utf-8")
+    code, _, err = run_main(*words, f"--dataset_path={tmp_path / '글.txt'}", "--resume_from_checkpoint=auto")
+    assert code == 1 and "(학습할 글: " in err and "--train_on_prompt:" not in err
+
+
 @pytest.mark.parametrize(("longer", "remembered"), [(0, 1), (8, 1), (12, 3)])
 def test_a_model_remembers_as_much_as_half_of_its_conversations_have(
     longer, remembered, words, tmp_path, byte_tokenizer, run_main
