@@ -107,7 +107,7 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
 
     Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
     is to become of it; a checkpoint of another folder says nothing of it. With "auto", `overwrite` decides only where
-    there is nothing to go on from.
+    there is nothing to go on from. Warns where it begins anew what is not over.
     """
     output_dir, found = Path(output_dir), None
     checkpoints = list_checkpoints(output_dir)
@@ -151,6 +151,12 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
         elif found is not None:
             way = f"{found}에서 이어 간 결과로 바꾸려면 --overwrite_output_dir을 더하거나, 다른 --output_dir을 주세요."
         raise UsageError(f"--output_dir={output_dir}: 지난 학습의 결과가 있습니다({', '.join(held)}).\n{way}")
+    if found is None and resume not in AUTO and not has_weights(output_dir):  # no run there has come to its end
+        for newest in whole_checkpoints(output_dir)[-1:]:
+            warn(
+                f"{newest}: 끝나지 않은 학습을 처음부터 다시 합니다(--overwrite_output_dir). 새 체크포인트를 저장할 때 "
+                "지워집니다.\n이어 가려면 지금 Ctrl-C를 두 번 눌러 멈추고 --resume_from_checkpoint=auto를 더하세요."
+            )
     return found
 
 

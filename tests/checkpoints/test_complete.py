@@ -33,6 +33,16 @@ def test_an_earlier_run_is_refused_by_name_with_both_ways_on(tmp_path):
     assert going_on.find_starting_point(tmp_path, overwrite=True, resume=None) is None
 
 
+def test_who_begins_anew_what_is_not_over_is_told_how_to_go_on(tmp_path, capsys):
+    checkpoint = make_checkpoint(tmp_path, 500)
+    assert going_on.find_starting_point(tmp_path, overwrite=True, resume=None) is None
+    told = capsys.readouterr().err
+    assert all(word in told for word in (str(checkpoint), "--overwrite_output_dir", "--resume_from_checkpoint=auto"))
+    shutil.copy(checkpoint / "model.safetensors", tmp_path)  # as at the end of a run
+    assert going_on.find_starting_point(tmp_path, overwrite=True, resume=None) is None
+    assert capsys.readouterr().err == ""
+
+
 def test_a_folder_without_a_model_is_no_earlier_run(tmp_path):
     (tmp_path / "메모.txt").write_text("내 것")
     (tmp_path / "checkpoint-5").mkdir()
