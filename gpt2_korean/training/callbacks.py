@@ -36,11 +36,13 @@ class GoOnAndStop(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if self.stop.agreed(args.device) and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
+            args.save_only_model = False  # the run that goes on needs more
             # An evaluation may take longer than there is time: the run that goes on makes up for it.
             self.trainer.evaluation_due, control.should_evaluate = control.should_evaluate, False
 
     def on_save(self, args, state, control, **kwargs):
-        if self.stop.agreed(args.device) and state.global_step < state.max_steps:
+        # A model alone, which was saved before anyone asked, is no end to go on from: the next step's is.
+        if self.stop.agreed(args.device) and state.global_step < state.max_steps and not args.save_only_model:
             control.should_training_stop = True
 
     def on_epoch_end(self, args, state, control, **kwargs):

@@ -361,7 +361,7 @@ class KoreanTrainer(Trainer):
         try:
             super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
         except EvaluationStopped:
-            self.evaluation_due = True
+            self.evaluation_due, self.args.save_only_model = True, False
             self.control.should_training_stop, self.control.should_evaluate = True, False
             self._save_checkpoint(model, trial)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)

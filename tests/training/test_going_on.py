@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import NO_DROPOUT, save_tiny_gpt2
+from conftest import NO_DROPOUT, save_tiny_gpt2, signal_self
 from safetensors.torch import load_file
 
+from gpt2_korean.training.callbacks import KeepCheckpoints
 from gpt2_korean.training.trainer import KoreanTrainer
 
 
@@ -46,6 +47,25 @@ def test_a_run_that_saved_models_only_is_refused_unless_it_is_finished(train_wor
     code, _, err = run_main(*words, "--max_steps=6")
     assert code == 0 and "이미 끝난 학습" in err
     refused(run_main, [*words, "--max_steps=9"], "optimizer.pt", "scheduler.pt", "rng_state.pth", "--save_only_model")
+
+
+@pytest.mark.parametrize("moment", ["a step", "an evaluation", "a save"])
+def test_a_run_that_saves_models_only_goes_on_from_where_it_was_stopped(
+    train_words, tmp_path, run_main, at_training_step, at_evaluation, monkeypatch, moment
+):
+    words = ["train.py", *train_words, "--do_train", "--report_to=none", "--save_only_model", "--max_steps=5"]
+    words += ["--save_steps=2", "--do_eval", "--eval_steps=3", "--resume_from_checkpoint=auto"]
+    if moment == "a step":
+        at_training_step(3, lambda _: signal_self())
+    if moment == "an evaluation":
+        at_evaluation(3, lambda _: signal_self())
+    with monkeypatch.context() as patch:
+        if moment == "a save":
+            patch.setattr(KeepCheckpoints, "on_save", lambda *_, **__: signal_self())
+        code, _, err = run_main(*words)
+    assert code == 75 and "3스텝에서 멈추고" in err, err
+    code, _, err = run_main(*words)
+    assert code == 0 and "이어서 학습합니다" in err, err
 
 
 @pytest.mark.parametrize(
