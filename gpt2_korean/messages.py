@@ -132,7 +132,9 @@ def run_script(main):
     for stream in (sys.stdout, sys.stderr):
         # Text that an ASCII or CP949 terminal cannot show is escaped, never a crash.
         stream.reconfigure(errors="backslashreplace")
-    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # called last: Python's own end would die of a Ctrl-C
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):  # Windows has the first two
+        if hasattr(signal, name):  # called last: Python's own end, which takes a while, would die of it
+            atexit.register(signal.signal, getattr(signal, name), signal.SIG_IGN)
     # Imports make a million objects that all stay: to look for garbage after every 700 takes over a second of a start.
     gc.set_threshold(10_000)
     atexit.register(gc.freeze)  # to look through them all once more at the end takes half a second

@@ -226,12 +226,14 @@ def test_a_thread_ends_no_other_way(capsys, monkeypatch, tmp_path):
     assert len(list(tmp_path.glob("*.txt"))) == 1 and threading.excepthook is before
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
-def test_ctrl_c_when_all_is_done_changes_no_exit_code():
-    script = """
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_a_signal_when_all_is_done_changes_no_exit_code(name):
+    """As the second one of those that torchrun and a scheduler both send, or a terminal that closes."""
+    script = f"""
 import atexit, os, signal, sys
 from gpt2_korean.messages import run_script
-atexit.register(os.kill, os.getpid(), signal.SIGINT)  # called after all that is registered later
+atexit.register(os.kill, os.getpid(), signal.{name})  # called after all that is registered later
 sys.exit(run_script(lambda: 75))
 """
     finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)
