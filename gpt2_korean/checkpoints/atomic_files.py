@@ -78,14 +78,17 @@ def write_file(path, content):
     try:
         beside = staging_area(path.parent) / path.name
         remove(beside)
-        with beside.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        _sync_path(beside)
-        move(beside, path)
+        try:
+            with beside.open("xb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+            _sync_path(beside)
+            move(beside, path)
+        finally:
+            remove(beside)  # half of it, where the disk is full
+            tidy_staging_area(path.parent)
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk is told of without
         raise
-    tidy_staging_area(path.parent)
 
 
 def move(source, target, change=os.replace):

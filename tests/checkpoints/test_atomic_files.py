@@ -73,14 +73,14 @@ def test_a_file_planted_beside_is_not_written_through(tmp_path):
     assert (tmp_path / "mine").read_text() == "내 것" and (tmp_path / "run.json").read_text() == "{}"
 
 
-def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
+def test_a_full_disk_is_told_with_the_file_and_nothing_is_left_beside(tmp_path, monkeypatch):
     def no_space(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(OSError, match="No space") as failure:
         atomic_files.write_file(tmp_path / "run.json", "{}")
-    assert failure.value.filename == str(tmp_path / "run.json")
+    assert failure.value.filename == str(tmp_path / "run.json") and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("mine", [None, "메모.txt"])
