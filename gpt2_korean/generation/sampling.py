@@ -100,9 +100,8 @@ def keep_top_p(logits, rising, p):
     Nucleus sampling, Holtzman et al. 2020. rising: the logits of each row sorted.
     """
     # Summed from the least likely up, as transformers does it, so that rounding falls the same way.
-    dropped = (rising.softmax(-1).cumsum(-1) <= 1 - p).sum(-1, keepdim=True)
-    least = rising.gather(-1, dropped.clamp(max=rising.shape[-1] - 1))
-    return logits.masked_fill(logits < least, -torch.inf)
+    dropped = (rising.softmax(-1).cumsum(-1)[:, :-1] <= 1 - p).sum(-1, keepdim=True)  # never the highest
+    return logits.masked_fill(logits < rising.gather(-1, dropped), -torch.inf)
 
 
 def _rising(logits):
