@@ -8,9 +8,9 @@ import sys
 
 from gpt2_korean.cli.generate_checks import check_chat
 from gpt2_korean.cli.generate_options import parse_generate_options, parse_setting
+from gpt2_korean.ending import run_script
 from gpt2_korean.generation.output import Output, check_output_file, open_output
 from gpt2_korean.generation.resume import take_up
-from gpt2_korean.messages import run_script
 from gpt2_korean.model.find import find_model, models_below
 from gpt2_korean.text.prompts import find_prompts
 

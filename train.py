@@ -5,7 +5,8 @@ from functools import partial
 
 from gpt2_korean.checkpoints.lock import own_output_dir
 from gpt2_korean.cli.train_options import parse_train_options
-from gpt2_korean.messages import print_once, run_script, say, tracebacks_in, warn
+from gpt2_korean.ending import run_script, tracebacks_in
+from gpt2_korean.messages import print_once, say, warn
 from gpt2_korean.model.find import check_block_size, find_start
 from gpt2_korean.model.gpt2 import context_length
 from gpt2_korean.text.ahead import begin_ahead

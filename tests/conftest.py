@@ -319,11 +319,11 @@ def run_main(capsys):
     """Run a script's main within this process: `(exit code, stdout, stderr)`, without the seconds of a start."""
     import generate
     import train
-    from gpt2_korean import messages
+    from gpt2_korean.ending import run_script
 
     def run(script, *argv):
         main = {"train.py": train.main, "generate.py": generate.main}[script]
-        code = messages.run_script(lambda: main([str(word) for word in argv]))
+        code = run_script(lambda: main([str(word) for word in argv]))
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -1,15 +1,6 @@
-"""However a run ends, a user reads a line or two, and the rest stands in a file without anybody's secrets."""
+"""What a user reads is told in whole words and right Korean, without anybody's secrets."""
 
-import ast
-import os
-import re
-import runpy
-import subprocess
-import sys
-import tempfile
-import threading
 import unicodedata
-from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
@@ -17,8 +8,6 @@ from conftest import ROOT
 from hypothesis import given
 
 from gpt2_korean import messages
-
-TOKEN = "hf_abcdefghijklmnopqrstuvwxyz"
 
 
 @pytest.mark.parametrize("debug", [None, "0", "1"])
@@ -35,95 +24,6 @@ def test_a_failure_that_ends_nothing_shows_its_traceback_where_that_is_asked_for
     assert "hf_abc" not in err
 
 
-@pytest.fixture
-def end(monkeypatch, tmp_path, capsys):
-    """Run a script whose main raises an error, in an empty folder; returns its code, stderr and the file it names."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GPT2_KOREAN_DEBUG", raising=False)
-
-    def run(error, folder=None):
-        def main():
-            with messages.tracebacks_in(folder):
-                raise error
-
-        code = messages.run_script(main)
-        out, err = capsys.readouterr()
-        named = re.search(r"\S*gpt2-korean-error-\S*?\.txt", err)
-        assert out == ""
-        return code, err, named and Path(named[0])
-
-    return run
-
-
-@pytest.mark.parametrize("error", [TypeError("x"), AssertionError(), RecursionError("a\nb"), KeyError("\n\n가\n나"),
-                                   UnicodeDecodeError("utf-8", b"a", 0, 1, "?"), OSError("of a library\nin two lines")],
-                         ids=repr)  # fmt: skip
-def test_what_nobody_foresaw_ends_in_two_lines_and_a_file(end, tmp_path, error):
-    code, err, file = end(error, tmp_path / "기록" / "logs")
-    assert code == 1 and len(err.splitlines()) == 2 and err.startswith("오류: ") and "Traceback" not in err
-    assert type(error).__name__ in err and "이슈" in err
-    assert file.parent == tmp_path / "기록" / "logs"
-    assert "Traceback" in file.read_text("utf-8") and type(error).__name__ in file.read_text("utf-8")
-
-
-def test_the_file_stands_where_it_can_be_written(end, tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    assert end(TypeError("x"))[2].parent == tmp_path
-    assert end(TypeError("x"), tmp_path / "file" / "logs")[2].parent == tmp_path
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    monkeypatch.chdir("/proc")  # where nobody can write
-    assert end(TypeError("x"), "/proc/logs")[2].parent == temporary
-    monkeypatch.setattr("tempfile.tempdir", "/proc")
-    code, err, file = end(TypeError("x"), "/proc/logs")
-    assert code == 1 and file is None and "GPT2_KOREAN_DEBUG" in err and len(err.splitlines()) == 2
-
-
-def test_without_a_temporary_folder_that_is_said_and_the_file_stands_where_it_would(end, tmp_path, monkeypatch):
-    """As on a disk that is full."""
-    monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/proc"])
-    assert end(TypeError("x"))[2].parent == tmp_path
-    with pytest.raises(FileNotFoundError) as raised:
-        tempfile.gettempdir()
-    code, err, file = end(raised.value)
-    assert code == 1 and file is None and "임시 폴더로 쓸 곳이 없습니다" in err and "TMPDIR" in err
-
-
-def test_the_file_outlives_a_container_which_keeps_its_logs_alone(end, tmp_path, monkeypatch):
-    write = Path.write_text
-
-    def write_in_volumes(path, *arguments):
-        if path.parent == tmp_path:
-            raise PermissionError
-        return write(path, *arguments)
-
-    monkeypatch.setattr(Path, "write_text", write_in_volumes)
-    assert end(TypeError("x"))[2].parent == tmp_path / "logs"
-
-
-def test_it_is_shown_where_that_is_asked_for(end, monkeypatch):
-    monkeypatch.setenv("GPT2_KOREAN_DEBUG", "1")
-    assert "Traceback" in end(TypeError("x"))[1]
-
-
-@pytest.mark.parametrize(
-    "secret",
-    [TOKEN, "plain secret", "0123456789abcdef0123456789abcdef01234567", "wandb_v1_abc_DEF", "who:word@", "abcde12345"],
-)
-def test_no_secret_is_told(end, monkeypatch, secret):
-    for name in ("MY_TOKEN", "api_key", "A_SECRET_THING", "PASSWORD"):
-        monkeypatch.setenv(name, f"{name} plain secret")
-    words = {"plain secret": "A_SECRET_THING plain secret", "who:word@": "https://who:word@host/x"}
-    message = words.get(secret, f"request with {secret}")
-    if secret == "abcde12345":
-        message = f"{{'Authorization': 'Bearer {secret}', 'accept': 'text'}}"
-    _, err, file = end(ValueError(message))
-    for text in (err, file.read_text("utf-8")):
-        assert secret.strip("@") not in text and "***" in text
-
-
 def test_short_values_of_the_environment_hide_nothing(monkeypatch):
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("KEY", "1")
@@ -133,122 +33,6 @@ def test_short_values_of_the_environment_hide_nothing(monkeypatch):
 def test_what_is_wrong_with_a_key_is_told_in_whole_words():
     for name, told in (("--api_key", "값이 필요합니다."), ("GPT2_KOREAN_API_KEY", "빈칸 없는 키를 주세요.")):
         assert messages.hide_secrets(f"{name}: {told} api_key: s3cret") == f"{name}: {told} api_key: ***"
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
-        ImportError("libtorch_cuda.so: failed to map segment from shared object"),
-    ],
-)
-def test_a_lack_of_memory_is_called_so(end, error):
-    code, err, file = end(error)
-    assert code == 1 and "메모리가 모자랍니다" in err and file.exists()
-
-
-def test_a_python_without_the_packages_is_told_of_the_virtual_environment(end, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    error = ModuleNotFoundError("No module named 'nothing_of_that_name'")
-    assert end(error)[2]  # all packages are here: a mistake of ours
-    monkeypatch.setattr(messages, "REQUIRED", ("sys", "nothing_of_that_name"))
-    code, err, file = end(error)
-    assert code == 1 and file is None and "nothing_of_that_name\n" in err and "pip install" in err
-    Path(".venv/bin").mkdir(parents=True)
-    Path(".venv/bin/python").touch()
-    assert ".venv/bin/activate" in end(error)[1]
-
-
-def test_packages_of_untested_versions_are_named_where_something_breaks(end, monkeypatch):
-    found = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "requirements.txt").read_text("utf-8"), re.MULTILINE))
-    found["torch"] += "+cpu"
-    monkeypatch.setattr("importlib.metadata.version", found.__getitem__)
-    assert "requirements" not in end(TypeError("x"))[1]
-    found["transformers"] = "4.57.6"
-    code, err, file = end(TypeError("x"))
-    assert code == 1 and file is not None and len(err.splitlines()) == 2
-    assert "(transformers 4.57.6)" in err and "pip install -r requirements.txt" in err
-
-
-def test_an_older_python_is_told_which_one_is_needed(monkeypatch):
-    for name in ("gpt2_korean/__init__.py", "train.py", "generate.py"):  # what it reads before it is told
-        ast.parse((ROOT / name).read_text("utf-8"), feature_version=(3, 6))
-    monkeypatch.setattr(sys, "version_info", (3, 9, 18, "final", 0))
-    with pytest.raises(SystemExit, match=r"Python 3\.11 이상이 필요합니다.*3\.9입니다"):
-        runpy.run_path(str(ROOT / "gpt2_korean/__init__.py"))
-
-
-def test_what_the_system_says_and_what_a_user_stops_need_no_file(end):
-    for error in (PermissionError(13, "x", "a"), KeyboardInterrupt(), messages.UserError("x"), messages.Stopped("x")):
-        code, err, file = end(error)
-        assert code in (1, 75) and file is None and len(err.splitlines()) == 1
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
-def test_ctrl_c_at_a_terminal_is_told_of_in_a_line_of_its_own():
-    controller, side = os.openpty()
-    script = """
-from gpt2_korean.messages import run_script
-def main():
-    print("오늘은 ^C", end="", flush=True)
-    raise KeyboardInterrupt
-raise SystemExit(run_script(main))
-"""
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=side, stderr=side, timeout=60, check=False)
-    assert ended.returncode == 1 and os.read(controller, 1000).decode().startswith("오늘은 ^C\r\n오류: Ctrl-C")
-    os.close(side)
-    os.close(controller)
-
-
-def test_a_signal_while_a_library_is_imported_is_no_mistake_of_ours(end):
-    for stop, code in ((messages.Stopped("x"), 75), (KeyboardInterrupt(), 1)):
-        wrapped = RuntimeError("Error calling __set_name__ on 'Field' instance")
-        wrapped.__cause__ = stop
-        found, err, file = end(wrapped)
-        assert found == code and file is None and "__set_name__" not in err
-
-
-def test_a_thread_ends_no_other_way(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    before = threading.excepthook
-
-    def main():
-        thread = threading.Thread(target=lambda: [][0])
-        thread.start()
-        thread.join()
-        return 0
-
-    assert messages.run_script(main) == 0
-    err = capsys.readouterr().err
-    assert "IndexError" in err and "Traceback" not in err and len(err.splitlines()) == 2
-    assert len(list(tmp_path.glob("*.txt"))) == 1 and threading.excepthook is before
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
-def test_a_signal_when_all_is_done_changes_no_exit_code(name):
-    """As the second one of those that torchrun and a scheduler both send, or a terminal that closes."""
-    script = f"""
-import atexit, os, signal, sys
-from gpt2_korean.messages import run_script
-atexit.register(os.kill, os.getpid(), signal.{name})  # called after all that is registered later
-sys.exit(run_script(lambda: 75))
-"""
-    finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)
-    assert (finished.returncode, finished.stderr) == (75, b"")
-
-
-def test_utf8_is_read_whatever_the_locale(tmp_path):
-    """As bytes that the locale does not know, and files by such a name."""
-    (tmp_path / "앞글.txt").write_text("가\n", "utf-8")
-    environment = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    words = ["generate.py", "--model_name_or_path=./없음", f"--prompt_file={tmp_path}/앞글.txt"]
-    finished = subprocess.run(
-        [sys.executable, *words], cwd=ROOT, capture_output=True, env=environment, timeout=60, check=False
-    )
-    assert finished.returncode == 2 and "--model_name_or_path=./없음" in finished.stderr.decode("utf-8")
 
 
 PAIRS = st.sampled_from(["은/는", "이/가", "을/를", "과/와", "이나/나", "이라는/라는", "으로/로", "으로서/로서"])

@@ -6,7 +6,8 @@ import time
 from functools import cache, partial
 from pathlib import Path
 
-from gpt2_korean.messages import UserError, report, say_error
+from gpt2_korean.ending import report
+from gpt2_korean.messages import UserError, say_error
 from gpt2_korean.server import openai_answers as answers
 from gpt2_korean.server.events import write_rows
 from gpt2_korean.server.openai_requests import Refused, read_completion

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
-from gpt2_korean.messages import UserError, report, say_error
+from gpt2_korean.ending import report
+from gpt2_korean.messages import UserError, say_error
 
 # The most texts that wait, and the most that are written together: each takes its part of the memory.
 MOST_WAITING, MOST_TOGETHER = 256, 16

@@ -67,7 +67,7 @@ def test_a_refusal_needs_no_torch(run_script, tmp_path, tiny_model_folder):
     path = tmp_path / "model" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"activation_function": "relu"}))
     code = (
-        "import sys, generate; from gpt2_korean.messages import run_script\n"
+        "import sys, generate; from gpt2_korean.ending import run_script\n"
         "code = run_script(generate.main)\n"
         "sys.exit(9 if 'torch' in sys.modules else code)"
     )
@@ -211,7 +211,7 @@ def test_an_export_into_the_folder_of_a_run_outlives_its_saves(export, tiny_mode
 def test_a_disk_that_fills_up_meanwhile_is_told_of_and_nothing_is_left(run_script, tiny_model_folder, tmp_path):
     pytest.importorskip("gguf", reason="requirements-export.txt is not installed")
     code = (
-        "import resource, sys, generate; from gpt2_korean.messages import run_script\n"
+        "import resource, sys, generate; from gpt2_korean.ending import run_script\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
         "sys.exit(run_script(generate.main))"
     )

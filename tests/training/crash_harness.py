@@ -27,8 +27,8 @@ import torch
 from safetensors.torch import load_file
 
 import train
-from gpt2_korean import messages
 from gpt2_korean.checkpoints import complete
+from gpt2_korean.ending import run_script
 from gpt2_korean.training import callbacks, evaluation, samples
 
 SAVE_STEPS, LAST_STEP = 2, 5
@@ -68,7 +68,7 @@ def start(folder, out, words, kill_at=None):
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         operations = count_operations(out, kill_at)
-        code = messages.run_script(lambda: train.main(command(folder, out, words)))
+        code = run_script(lambda: train.main(command(folder, out, words)))
         (folder / "count").write_text(str(len(operations)))
     except BaseException as error:
         print(repr(error), file=sys.stderr, flush=True)

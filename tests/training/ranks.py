@@ -16,7 +16,7 @@ from transformers import Trainer
 
 import train
 from gpt2_korean.checkpoints import atomic_files
-from gpt2_korean.messages import run_script
+from gpt2_korean.ending import run_script
 from gpt2_korean.speed import choose, graphs
 from gpt2_korean.text import vocabulary
 from gpt2_korean.training import muon

@@ -25,7 +25,7 @@ def test_fsdp_in_one_process_is_told_how_to_have_more(train_words, run_main):
 def test_what_a_launcher_has_left_in_a_shell_is_named_with_the_way_on(train_words, tmp_path, fork_script, left):
     script = tmp_path / "left.py"
     script.write_text(
-        f"import os, sys\nos.environ |= {left}\nimport train\nfrom gpt2_korean.messages import run_script\n"
+        f"import os, sys\nos.environ |= {left}\nimport train\nfrom gpt2_korean.ending import run_script\n"
         "sys.exit(run_script(train.main))\n"
     )
     finished = fork_script(script, *train_words, "--do_train", "--max_steps=1")

@@ -72,7 +72,8 @@ def test_a_second_ctrl_c_leaves_at_once():
 
 WAIT_AND_SPEAK = """
 import sys, time
-from gpt2_korean.messages import print_once, run_script, say
+from gpt2_korean.ending import run_script
+from gpt2_korean.messages import print_once, say
 from gpt2_korean.training.stopping import stop_requests
 
 def main():
