@@ -89,7 +89,7 @@ def test_a_terminal_that_cannot_show_a_character_gets_it_escaped(run_script, tin
     assert finished.stdout.decode(encoding).startswith(rf"{shown} \U0001f600")
 
 
-def test_a_reader_that_leaves_early_ends_the_run_quietly(tiny_model_folder, tmp_path):
+def test_a_reader_that_leaves_early_ends_the_run_quietly(tiny_model_folder):
     command = [
         sys.executable, "generate.py", f"--model_name_or_path={tiny_model_folder}", "--prompt=한국어", "--length=2",
         "--num_return_sequences=3", "--batch_size=1", "--device=cpu",
@@ -124,7 +124,7 @@ def test_ctrl_c_ends_with_a_message(tiny_model_folder):
     assert "Ctrl-C" in stderr and "Traceback" not in stderr
 
 
-def test_invalid_utf8_from_the_shell_is_refused(tiny_model_folder):
+def test_invalid_utf8_from_the_shell_is_refused():
     command = [sys.executable.encode(), b"generate.py", b"--model_name_or_path=x", b"--prompt=\xc7\xd1\xb1\xdb"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONUTF8": "1"})
     assert finished.returncode == 2
@@ -260,7 +260,7 @@ def test_what_stands_on_the_command_line_is_refused_before_torch_is_imported(run
         assert not imported & {"torch", "transformers", "datasets"}, words
 
 
-def test_a_log_holds_each_line_once_and_nothing_of_bars(run_script, train_words, tmp_path):
+def test_a_log_holds_each_line_once_and_nothing_of_bars(run_script, train_words):
     words = [word for word in train_words if word != "--disable_tqdm"]
     finished = run_script(
         "train.py", *words, "--do_train", "--do_eval", "--max_steps=4", "--eval_steps=2", "--logging_steps=2",

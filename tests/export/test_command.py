@@ -175,7 +175,7 @@ def test_two_files_are_left_and_the_ways_to_open_them_told(export, tiny_model_fo
     assert code == 0 and "llama-cli -m" in err
 
 
-def test_where_it_fails_nothing_is_left(export, tiny_model_folder, tmp_path, byte_tokenizer, monkeypatch):
+def test_where_it_fails_nothing_is_left(export, tiny_model_folder, tmp_path, byte_tokenizer):
     code, _, err, there = export(tiny_model_folder, "--system=너는 상담원이야")
     assert (code, there) == (2, []) and "--system" in err
     model = tiny_gpt2(len(byte_tokenizer))

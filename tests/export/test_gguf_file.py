@@ -128,9 +128,7 @@ def _saved(tokenizer, folder):
     return folder
 
 
-def test_ends_are_put_around_a_text_as_the_tokenizer_does(
-    exported, tiny_model_folder, chat_model_folder, byte_tokenizer
-):
+def test_ends_are_put_around_a_text_as_the_tokenizer_does(exported, tiny_model_folder, chat_model_folder):
     for folder, begins in ((tiny_model_folder, False), (chat_model_folder, True)):
         reader = exported(folder)
         assert field(reader, "tokenizer.ggml.add_bos_token") is begins
@@ -163,7 +161,7 @@ def test_an_answer_ends_where_the_chat_template_ends_it(exported, tmp_path, byte
     assert field(reader, "tokenizer.ggml.eos_token_id") == 0
 
 
-def test_an_adapter_is_exported_merged(exported, tmp_path, tiny_model_folder, byte_tokenizer):
+def test_an_adapter_is_exported_merged(exported, tmp_path, tiny_model_folder):
     from gpt2_korean.model import lora
     from gpt2_korean.model.load import load_pretrained
 

@@ -210,7 +210,7 @@ def test_each_text_is_that_of_its_seed_as_it_is_recorded(piped, tiny_model_folde
         assert out == each["text"] + "\n"
 
 
-def test_an_answer_that_was_broken_off_is_not_remembered(chat_model_folder, capsys):
+def test_an_answer_that_was_broken_off_is_not_remembered(chat_model_folder):
     words = [f"--model_name_or_path={chat_model_folder}", "--device=cpu", "--length=8", "--temperature=0"]
     options = parse_generate_options(words)
     model, settled = load(chat_model_folder, options.model)
@@ -241,7 +241,7 @@ def test_a_text_that_was_broken_off_is_recorded_as_far_as_it_was_shown(
     assert turn.broken and (record["prompt"], record["text"], record["seed"]) == (*recorded, 5)
 
 
-def test_texts_that_end_at_once_are_counted_and_the_way_on_is_named(run_main, silent_model_folder, tmp_path, piped):
+def test_texts_that_end_at_once_are_counted_and_the_way_on_is_named(run_main, silent_model_folder, piped):
     words = [f"--model_name_or_path={silent_model_folder}", "--device=cpu", "--temperature=0", "--length=30"]
     for more, said in (
         ([], "모델이 글을 바로 끝냈습니다."),

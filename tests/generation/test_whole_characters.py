@@ -121,7 +121,7 @@ def test_tables_agree_with_pythons_decoder_for_every_token(tokenizer, rng):
     assert allowed[torch.arange(4), [0, 1, 2, 3]].any(-1).all()
 
 
-def test_other_tokenizers_pass_through(sample_texts):
+def test_other_tokenizers_pass_through():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -41,9 +41,7 @@ def test_marks_get_the_mean_of_the_rows_that_spell_them_and_all_others_stay(toke
     assert model(torch.tensor([[1, 640, 642]])).logits.shape[-1] == model.config.vocab_size
 
 
-def test_another_vocabulary_with_marks_has_rows_for_them_as_for_its_words(
-    tokenizer, english_tokenizer, sample_texts, monkeypatch
-):
+def test_another_vocabulary_with_marks_has_rows_for_them_as_for_its_words(english_tokenizer, sample_texts, monkeypatch):
     monkeypatch.setattr(embeddings, "usage_vectors", lambda ids, size, width: torch.zeros(size, width))
     model, marks = tiny_gpt2(len(english_tokenizer)), list(MARKS.values())
     old = model.transformer.wte.weight.detach().clone()

@@ -98,7 +98,7 @@ def test_memory_does_not_grow_with_the_requests(port):
     assert objects_after(40) - before < 40  # less than one for each round
 
 
-def test_who_hangs_up_leaves_the_line_whether_its_text_is_streamed_or_not(open_page, monkeypatch):
+def test_who_hangs_up_leaves_the_line_whether_its_text_is_streamed_or_not(open_page):
     port = open_page("--length=1000000", "--min_length=1000000")
     for stream in (True, False):
         first = post_without_waiting(port, {"prompt": "가", "stream": stream})

@@ -143,7 +143,7 @@ def test_a_tile_in_which_a_query_sees_nothing_leaves_no_trace_however_large_its_
 
 
 @pytest.mark.skipif(not device.has_graphs(GPU), reason="no device whose work can be recorded")
-def test_recorded_attention_follows_each_batch_and_drops_anew(rng):
+def test_recorded_attention_follows_each_batch_and_drops_anew():
     length, given = 70, torch.zeros(2, 70, dtype=torch.long, device=GPU)
     qkv = random_qkv(2, 3, length, 16)
     for dropout in (0.0, 0.3):

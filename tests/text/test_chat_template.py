@@ -191,7 +191,7 @@ def test_names_of_its_special_tokens_are_text_in_a_template_of_another_maker(for
         assert f"답 {name}" in foreign.decode([index for index, wanted in zip(ids, learnt, strict=True) if wanted])
 
 
-def test_where_a_template_does_not_tell_the_answers_that_is_said(foreign, byte_tokenizer, conversation):
+def test_where_a_template_does_not_tell_the_answers_that_is_said(foreign, byte_tokenizer):
     turns = [{"role": role, "content": "네"} for role in ("user", "assistant") * 2]
     foreign.chat_template = CHATML.replace(
         "message.content", "(message.content if loop.last or message.role == 'user' else '…')"
@@ -213,7 +213,7 @@ def test_a_tokenizer_written_in_python_takes_conversations_too(conversation):
     assert tokenizer.decode(encode_turns(turns, tokenizer)[0]) == text
 
 
-def test_plain_documents_bring_no_marks(byte_tokenizer, sample_texts):
+def test_plain_documents_bring_no_marks(sample_texts):
     for documents in (PLAIN, PLAIN.remove_columns("turns"), PLAIN.to_iterable_dataset()):
         tokenizer = train_tokenizer(sample_texts[:40], 640, 32)
         assert not hold_conversations(documents) and prepare_tokenizer(tokenizer, documents) == []

@@ -40,7 +40,7 @@ def test_a_checkpoint_without_a_state_is_refused_and_begins_a_new_run_as_a_model
     assert run_main(*half, f"--model_type={checkpoint}", f"--output_dir={tmp_path / 'new'}")[0] == 0
 
 
-def test_a_run_that_saved_models_only_is_refused_unless_it_is_finished(train_words, tmp_path, run_main):
+def test_a_run_that_saved_models_only_is_refused_unless_it_is_finished(train_words, run_main):
     words = ["train.py", *train_words, "--do_train", "--report_to=none", "--save_only_model"]
     words += ["--resume_from_checkpoint=auto"]
     assert run_main(*words, "--max_steps=6")[0] == 0

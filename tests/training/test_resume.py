@@ -81,7 +81,7 @@ def test_a_finished_run_says_so_and_one_killed_before_its_model_was_saved_saves_
     assert (out / "config.json").exists()
 
 
-def test_without_the_resume_flag_overwriting_still_starts_afresh(train_words, tmp_path, run_main):
+def test_without_the_resume_flag_overwriting_still_starts_afresh(train_words, run_main):
     run = ["train.py", *train_words, "--do_train", "--max_steps=3", "--overwrite_output_dir"]
     assert run_main(*run)[0] == 0
     code, _, err = run_main(*run)

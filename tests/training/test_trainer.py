@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from gpt2_korean.speed import choose, graphs
 
 
-def test_auto_find_batch_size_keeps_the_blocks_of_a_step(train_words, tmp_path, run_main, monkeypatch):
+def test_auto_find_batch_size_keeps_the_blocks_of_a_step(train_words, run_main, monkeypatch):
     from gpt2_korean.training.trainer import KoreanTrainer
 
     original, seen = KoreanTrainer.training_step, []
