@@ -21,7 +21,7 @@ from gpt2_korean.server.events import Asked, about_model, suggest_texts, write_t
 from gpt2_korean.server.key import ask_for_key
 from gpt2_korean.server.names import answer_to
 from gpt2_korean.server.openai_answers import describe_error
-from gpt2_korean.server.openai_routes import is_json, openai_routes
+from gpt2_korean.server.openai_routes import is_json, openai_routes, stream
 from gpt2_korean.server.turns import FULL, Line, LineIsFull
 from gpt2_korean.text.prompts import read_prompts
 
@@ -123,9 +123,8 @@ def build_app(names, closing, page):
 
 def page_routes(page, line):
     """A list of Starlette's routes."""
-    from starlette.background import BackgroundTask
     from starlette.requests import ClientDisconnect
-    from starlette.responses import JSONResponse, StreamingResponse
+    from starlette.responses import JSONResponse
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
@@ -157,9 +156,7 @@ def page_routes(page, line):
                 return JSONResponse({"error": str(error), "field": getattr(error, "field", None)}, 400)
             except LineIsFull:
                 return JSONResponse({"error": FULL}, 503)
-            # Its task may be ended while a line is sent, and then nothing else leaves at once.
-            leave = BackgroundTask(turn.leave, turn)
-            return StreamingResponse(stream_lines(turn), media_type="application/x-ndjson", background=leave)
+            return stream(turn, stream_lines(turn), "application/x-ndjson")
 
         return answer
 

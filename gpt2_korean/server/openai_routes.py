@@ -68,7 +68,8 @@ def openai_routes(page, line, most_length, most_characters):
         describe = partial(describe_told, pieces=pieces, chat=chat)
         begun = answers.begin_answer(name, chat)
         if completion.stream:
-            return stream(turn, stream_answer(turn, begun, completion, rows, describe))
+            lines = stream_answer(turn, begun, completion, rows, describe)
+            return stream(turn, lines, "text/event-stream")
         try:
             told = await unless_gone(request, read_whole(turn))
         finally:
@@ -107,13 +108,14 @@ def model_name(given):
     return Path(given).resolve().name if Path(given).exists() else given
 
 
-def stream(turn, lines):
+def stream(turn, lines, media_type):
+    """A response of lines as they come; who reads no more leaves the line."""
     from starlette.background import BackgroundTask
     from starlette.responses import StreamingResponse
 
     # Its task may be ended while a line is sent, and then nothing else leaves at once.
     leave = BackgroundTask(turn.leave, turn)
-    return StreamingResponse(lines, media_type="text/event-stream", background=leave)
+    return StreamingResponse(lines, media_type=media_type, background=leave)
 
 
 def is_json(request):
