@@ -156,18 +156,13 @@ def free_memory(device):
     return None
 
 
-def new_graph(device):
-    """An empty graph of a device that has graphs: work that is recorded once and then submitted whole."""
-    return torch.cuda.CUDAGraph() if device.type == "cuda" else torch.xpu.XPUGraph()
-
-
 def record_graph(work, device, before=None):
     """`(graph, what work() returned)`: what `work` submits to the device, recorded as a graph without being done.
 
     before: None, or a graph that is never replayed at the same time, whose memory this one is to use too: on its
     stream, since on another nothing of it counts as free.
     """
-    graph = new_graph(device)
+    graph = torch.cuda.CUDAGraph() if device.type == "cuda" else torch.xpu.XPUGraph()
     graph.stream = torch.Stream(device) if before is None else before.stream
     torch.accelerator.synchronize()
     with graph.stream:
