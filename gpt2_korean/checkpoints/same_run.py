@@ -54,7 +54,7 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
             "seed": arguments.seed,
             "data_seed": _plain(arguments.data_seed),
             "train_sampling_strategy": arguments.train_sampling_strategy,
-            "optim": "muon" if getattr(arguments, "uses_muon", False) else arguments.optim.value,
+            "optim": "muon" if arguments.uses_muon else arguments.optim.value,
             "optim_args": _plain(arguments.optim_args),
             **{name: getattr(arguments, name) for name in OPTIMIZER},
             **{name: _plain(getattr(arguments, name)) for name in TOLD},

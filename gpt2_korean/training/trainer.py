@@ -92,7 +92,7 @@ class KoreanTrainer(Trainer):
     def create_optimizer(self, model=None):
         if self.optimizer is not None:
             return self.optimizer
-        trained, uses_muon = self.model if model is None else model, getattr(self.args, "uses_muon", False)
+        trained, uses_muon = self.model if model is None else model, self.args.uses_muon
         own_rate = self.record.provenance.get("embedding_learning_rate")
         if uses_muon:
             adamw = self.get_optimizer_cls_and_kwargs(self.args)[1]
