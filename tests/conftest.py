@@ -107,6 +107,21 @@ def save_tiny_gpt2(folder, tokenizer, **changes):
     return folder
 
 
+def save_kogpt2(folder, texts):
+    """A GPT-2 folder as skt/kogpt2-base-v2's: words marked by ▁, </s> as the end, no tokenizer_config.json."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<s>", "</s>", "<pad>", "<unk>"]
+    tokenizer.train_from_iterator(
+        [*texts, "< | > / a d e i k m n o p r s t u x y"],
+        trainers.BpeTrainer(vocab_size=2000, special_tokens=special, show_progress=False),
+    )
+    tiny_gpt2(tokenizer.get_vocab_size(), bos_token_id=0, eos_token_id=1, pad_token_id=2).save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
 @pytest.fixture(scope="session")
 def silent_model_folder(tmp_path_factory, byte_tokenizer):
     """A model that ends every text at once."""
@@ -190,7 +205,7 @@ def resumable_words(train_words):
 
 
 @pytest.fixture
-def run_words(train_words, small_corpus):
+def run_words(train_words):
     return ["train.py", *train_words, "--do_train", "--max_steps=6", "--save_steps=2", "--logging_steps=1"]
 
 
@@ -263,10 +278,10 @@ def pipe(monkeypatch):
 def run_script():
     """Run train.py or generate.py as a user does; returns the finished process with text output."""
 
-    def run(*command, stdin=None, env=None, text=True, **keywords):
+    def run(*command, cwd=ROOT, env=None, text=True, timeout=300):
         return subprocess.run(
-            [sys.executable, *map(str, command)], cwd=keywords.pop("cwd", ROOT), env={**os.environ, **(env or {})},
-            capture_output=True, text=text, timeout=keywords.pop("timeout", 300), **keywords,
+            [sys.executable, *map(str, command)], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True,
+            text=text, timeout=timeout,
         )  # fmt: skip
 
     return run

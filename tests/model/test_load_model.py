@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, tiny_gpt2
+from conftest import ROOT, save_kogpt2, tiny_gpt2
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, pipeline
 
 from gpt2_korean.generation.load import read_model
@@ -60,17 +60,8 @@ def test_gpt2s_own_files_load_with_end_and_padding_in_agreement(tmp_path, byte_t
 
 @pytest.fixture
 def kogpt2_like(tmp_path, sample_texts):
-    """A GPT-2 folder as skt/kogpt2-base-v2's: words marked by ▁, </s> as the end, no tokenizer_config.json."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    special = ["<s>", "</s>", "<pad>", "<unk>"]
-    tokenizer.train_from_iterator(
-        sample_texts, trainers.BpeTrainer(vocab_size=2000, special_tokens=special, show_progress=False)
-    )
-    folder = tmp_path / "kogpt2"
-    tiny_gpt2(tokenizer.get_vocab_size(), bos_token_id=0, eos_token_id=1, pad_token_id=2).save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    save_kogpt2(tmp_path / "kogpt2", sample_texts)
+    return tmp_path / "kogpt2"
 
 
 def test_a_tokenizer_that_is_not_byte_level_is_kept_as_it_is(kogpt2_like, tmp_path, sample_texts):

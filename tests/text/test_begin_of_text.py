@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import save_tiny_gpt2, tiny_gpt2
+from conftest import save_kogpt2, save_tiny_gpt2
 from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer, pipeline
 
 from gpt2_korean.generation.load import read_model
@@ -40,19 +40,7 @@ def gpt2_from_elsewhere(folder, texts):
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def kogpt2(folder, texts):
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    special = ["<s>", "</s>", "<pad>", "<unk>"]
-    tokenizer.train_from_iterator(
-        [*texts, "< | > / a d e i k m n o p r s t u x y"],
-        trainers.BpeTrainer(vocab_size=2000, special_tokens=special, show_progress=False),
-    )
-    tiny_gpt2(tokenizer.get_vocab_size(), bos_token_id=0, eos_token_id=1, pad_token_id=2).save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-
-
-@pytest.fixture(params=[ours, gpt2_from_elsewhere, kogpt2])
+@pytest.fixture(params=[ours, gpt2_from_elsewhere, save_kogpt2])
 def source(request, tmp_path, sample_texts):
     folder = tmp_path / "source"
     folder.mkdir()
