@@ -1,7 +1,7 @@
 """Logits → next token: pure tensor functions over [batch, vocab]; no model, no text.
 
-Each function gives what the transformers processor of the same meaning gives, and `next_token_scores`
-applies them in the order of transformers' generate(). What is ruled out becomes -inf.
+Each function gives what the transformers processor of the same meaning gives; `penalize_and_ban` and then `candidates`
+apply them in the order of transformers' generate(). What is ruled out becomes -inf.
 
 `history`, int64 [batch, width], holds each row's tokens so far, the newest last and -1 before the first:
 of a fixed width, so that a captured step can run over it.
