@@ -101,6 +101,7 @@ def keep_file(path, write, failure):
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
         warn_of_failure(error, f"{path.parent}: {failure} ({error}).")
+    finally:
+        with contextlib.suppress(OSError):  # after a signal too: it may be as large as a model
+            unfinished.unlink(missing_ok=True)
