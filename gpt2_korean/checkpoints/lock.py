@@ -80,9 +80,14 @@ def _lock(output_dir):
             if fcntl is None or os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 break
         file.close()
-    file.truncate(0)
-    file.write(json.dumps({"job": _job_number(), "process": os.getpid(), "start": time.strftime("%Y-%m-%d %H:%M")}))
-    file.flush()
+    holder = {"job": _job_number(), "process": os.getpid(), "start": time.strftime("%Y-%m-%d %H:%M")}
+    try:
+        file.truncate(0)
+        file.write(json.dumps(holder))
+        file.flush()
+    except OSError as error:
+        error.filename = str(output_dir)  # a full disk is told of without
+        raise
     return file
 
 

@@ -1,5 +1,6 @@
 """One run at a time in an output folder."""
 
+import pytest
 from conftest import start_python
 
 from gpt2_korean.checkpoints import lock
@@ -47,3 +48,15 @@ def test_a_run_that_was_killed_just_now_is_waited_for(tmp_path):
     with own_output_dir(tmp_path / "out"):
         assert (tmp_path / "out" / "_lock").exists()
     assert holder.wait() == 0
+
+
+def test_a_full_disk_is_told_with_the_folder(tmp_path):
+    resource = pytest.importorskip("resource")  # Windows has none
+    most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="too large") as failure, own_output_dir(tmp_path / "out"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    assert failure.value.filename == str(tmp_path / "out")
