@@ -1,6 +1,7 @@
 """What libraries and the system raise while a run trains, told as a UserError with a flag and the way on."""
 
 import os
+import re
 import signal
 import threading
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from gpt2_korean.checkpoints.complete import list_checkpoints
 from gpt2_korean.checkpoints.same_run import start_anew
 from gpt2_korean.messages import UserError, describe_os_error, is_of_lost_rank, particle
 from gpt2_korean.training.rehearsal import describe
+from gpt2_korean.windows import WINDOWS
 
 
 @contextmanager
@@ -79,10 +81,12 @@ def saving(output_dir, name=""):
             atomic_files.clear_staging_area(output_dir)
         if is_of_lost_rank(error):
             raise
-        # Of the libraries each has errors of its own, tokenizers a bare Exception; the system's is at most quoted.
+        # Of the libraries each has errors of its own, tokenizers a bare Exception; Rust's quote the system's number.
+        number = None if WINDOWS else re.search(r"\(os error (\d+)\)", str(error))
+        known = OSError(int(number[1]), str(error)) if number else error
         quoted = " ".join(f"{type(error).__name__}: {error}".split())
         words = f"디스크의 남은 공간과 폴더의 권한을 확인하세요 ({quoted})."
-        reason = describe_os_error(error) if isinstance(error, OSError) else words
+        reason = describe_os_error(known) if isinstance(known, OSError) else words
         kept = "\n앞서 저장된 체크포인트는 그대로 있습니다." if list_checkpoints(output_dir) else ""
         raise UserError(f"{output_dir / name}: 저장하지 못했습니다. {reason}{kept}") from error
 

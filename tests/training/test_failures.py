@@ -95,7 +95,7 @@ def test_a_disk_that_is_full_in_any_library_is_told_with_the_folder(
     message = err[err.index("오류:") :]
     assert code == 1 and len(message.strip().splitlines()) == 2 and "Traceback" not in err
     assert f"{tmp_path / 'out' / 'checkpoint-'}" in message and "저장하지 못했습니다" in message
-    assert "os error" in message
+    assert ("ulimit -f" if damage is limit_the_size_of_files else "남은 공간이 없습니다") in message
     assert [path.name for path in complete.whole_checkpoints(tmp_path / "out")][
         -1
     ] == f"checkpoint-{(step - 1) // 2 * 2}"
