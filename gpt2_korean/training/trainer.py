@@ -258,7 +258,8 @@ class KoreanTrainer(Trainer):
         is_best = super()._determine_best_metric(metrics, trial)
         if is_best and self.args.load_best_model_at_end and not self.control.should_save:
             self.control.should_save = True
-            self._saves_only_best = self.args.save_strategy != SaveStrategy.BEST
+            by_interval = self.args.save_strategy == SaveStrategy.BEST or self.state.global_step == self.saved_step
+            self._saves_only_best = not by_interval
         return is_best or self.control.should_training_stop
 
     def load_best(self):

@@ -287,3 +287,17 @@ def test_an_evaluation_before_the_first_step_stops_with_nothing_to_save_and_is_m
     assert run_main(*run)[0] == 75
     assert run_main(*run)[0] == 0
     assert list(bits(tmp_path / "out")) == [0, 3, 6]
+
+
+def test_a_checkpoint_that_an_interval_asked_for_stays_though_its_evaluation_was_owed(
+    run_words, tmp_path, run_main, at_evaluation
+):
+    """Evaluated by the run that goes on, it is the best for a while."""
+    words = [*run_words, "--eval_steps=3", "--save_steps=3", "--max_steps=9", "--load_best_model_at_end"]
+    words += ["--learning_rate=1e-3"]
+    at_evaluation(3, lambda _: signal_self())
+    assert run_main(*words)[0] == 75
+    assert run_main(*words)[0] == 0
+    measured = bits(tmp_path / "out")
+    assert measured[9] < measured[3]
+    assert steps_saved(tmp_path / "out") == [3, 6, 9]
