@@ -35,11 +35,12 @@ class OpenVINODecoder:
         """As GPT2Decoder.start; of a single prompt what begins like the one before is not read again."""
         use_huge_pages_later()
         ids, mask = ids.numpy(), mask.numpy()
-        known = self._count_known(ids[0]) if len(ids) == 1 else 0
+        alone = len(ids) == 1
+        known = self._count_known(ids[0]) if alone else 0
         own = self._make_room(len(ids) if rows is None else len(rows), ids.shape[1] + steps, known)
         if rows is not None:
             self.blocks = own[[rows.tolist().index(prompt) for prompt in range(len(ids))]]
-        logits = self._read_on(ids[0]) if len(ids) == 1 else self._forward(ids[mask == 1], mask.sum(1))
+        logits = self._read_on(ids[0]) if alone else self._forward(ids[mask == 1], mask.sum(1))
         return logits if rows is None else self._share(logits, rows, own)
 
     def _count_known(self, ids):
@@ -51,7 +52,8 @@ class OpenVINODecoder:
     def _read_on(self, ids):
         """Logits [1, vocab] after a prompt of which the chunks before self.done are read."""
         for start in range(self.done, len(ids), CHUNK):
-            logits = self._forward(ids[start : start + CHUNK], np.array([len(ids[start : start + CHUNK])]))
+            chunk = ids[start : start + CHUNK]
+            logits = self._forward(chunk, np.array([len(chunk)]))
         self.known = ids[: len(ids) // CHUNK * CHUNK]
         return logits
 
