@@ -120,6 +120,8 @@ def _read_settings(asked, settings, most_length):
             changed[setting] = _read_texts(name, value)
             continue
         value = 0 if name == "top_k" and value == -1 else value
+        if setting == "length" and _is_id(value):
+            value = min(value, most_length)  # "at most", and many programs always send 2,048 or 4,096
         changed[setting] = _setting(name, value, SETTINGS, most_tokens=most_length)
     changed = replace(settings, **changed)
     return replace(changed, min_length=min(changed.min_length, changed.length))

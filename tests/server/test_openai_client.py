@@ -8,14 +8,17 @@ from conftest import ROOT
 from server.client import post
 from test_docs import blocks
 
+from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.server import turns
+from gpt2_korean.server.openai_requests import read_completion
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 openai = pytest.importorskip("openai")
 
+SETTINGS = parse_generate_options(["--model_name_or_path=m"]).settings
 GREEDY = {"temperature": 0, "max_tokens": 12, "extra_body": {"repetition_penalty": 1, "top_k": 0}}
 
 
@@ -270,7 +273,7 @@ def test_an_answer_by_a_template_may_end_by_itself(open_page, silent_model_folde
         ({"temperature": "뜨겁게"}, "temperature"),
         ({"top_p": 2}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": 1001}, "max_tokens"),
+        ({"max_tokens": "많이"}, "max_tokens"),
         ({"n": 0}, "n"),
         ({"n": 129}, "n"),
         ({"n": 100, "prompt": ["가", "나"]}, "n"),
@@ -304,6 +307,13 @@ def test_what_is_wrong_or_not_supported_is_refused_by_name(client, model, change
         client.completions.create(**asked)
     assert refused.value.param == param and refused.value.type == "invalid_request_error"
     assert param in refused.value.message and "1,000,000 이하" not in refused.value.message
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "length"])
+@pytest.mark.parametrize(("asked", "length"), [(4096, 1000), (1001, 1000), (1000, 1000), (7, 7)])
+def test_who_asks_for_more_tokens_than_a_text_may_have_is_given_as_many(name, asked, length):
+    read = read_completion({"prompt": "가", name: asked}, SETTINGS, None, 1000, chat=False)
+    assert read.settings.length == length
 
 
 @pytest.mark.parametrize(
