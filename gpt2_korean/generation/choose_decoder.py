@@ -80,10 +80,11 @@ def _openvino_decoder(config, weights, dtype, quantize):
         tensors = quantize_weights(weights, config, quantize)
         return _decoder_of_graph(config, build_graph(config, tensors), tensors, quantize, bfloat16)
     bfloat16 = bfloat16 and computes_bfloat16(torch.device("cpu"))
-    # What the processor does not compute in, weights are kept in: to read them takes longest.
-    matrices = torch.float32 if bfloat16 else dtype
+    # Reading weights takes longest. So what the processor does not compute in they are kept in, and those of a file in
+    # 16 bits are nowhere widened; what it does compute in OpenVINO makes of them itself.
+    as_they_are = bfloat16 or dtype == torch.float32
     tensors = {
-        name: weight.detach().to(matrices if weight.ndim == 2 else torch.float32)
+        name: weight.detach().to(torch.float32 if weight.ndim == 1 else weight.dtype if as_they_are else dtype)
         for name, weight in named(weights, config).items()
     }
     graph = build_graph(config, tensors)

@@ -175,6 +175,22 @@ def test_weights_are_kept_in_the_16_bits_that_the_processor_does_not_compute_in(
         torch.testing.assert_close(torch.stack([first, *later], 1), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_a_file_has_in_16_bits_is_nowhere_widened(dtype):
+    ids = torch.randint(1, VOCABULARY, (4, 20))
+    for changes in SHAPES:
+        model = tiny_gpt2(VOCABULARY, **{"initializer_range": 0.1, **changes}).to(dtype)
+        weights, config = {name: x.clone() for name, x in model.state_dict().items()}, model.config.to_dict()
+        with torch.inference_mode():
+            expected = model.float()(ids).logits[:, -1]
+        for computes_in, near in ((torch.float32, 1e-4), (torch.bfloat16, 0.2)):
+            decoder = gpt2_decoder(config, dict(weights), CPU, computes_in, openvino=True)
+            matrices = [weight for weight in decoder.weights.values() if weight.ndim == 2]
+            assert {weight.data_ptr() for weight in matrices} <= {weight.data_ptr() for weight in weights.values()}
+            logits = decoder.start(ids, torch.ones_like(ids), 0)
+            torch.testing.assert_close(logits, expected, rtol=0, atol=near)
+
+
 @pytest.fixture
 def folder(tmp_path, byte_tokenizer):
     return save_tiny_gpt2(tmp_path / "model", byte_tokenizer, n_embd=2 * GROUP)
