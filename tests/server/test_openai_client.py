@@ -316,6 +316,11 @@ def test_who_asks_for_more_tokens_than_a_text_may_have_is_given_as_many(name, as
     assert read.settings.length == length
 
 
+def test_a_top_p_of_0_writes_what_is_likeliest(client, model, loaded):
+    asked = {"model": model, "prompt": "가", **GREEDY, "temperature": 1, "top_p": 0}
+    assert client.completions.create(**asked).choices[0].text == greedy(loaded, "가")[1]
+
+
 @pytest.mark.parametrize(
     "messages",
     [
