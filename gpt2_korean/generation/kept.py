@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy
 
 from gpt2_korean.model.files import read_model_json, weight_files
-from gpt2_korean.text.cache import keep_file
+from gpt2_korean.text.cache import keep_file, when_changed
 from gpt2_korean.windows import WINDOWS
 
 CODE = ("generation/kept.py", "generation/weights.py", "speed/quantized.py", "speed/openvino_graph.py")
@@ -94,8 +94,8 @@ def _place(folder, quantize):
     folder = folder.resolve()
     owner = folder.parent if folder.parent.name == "snapshots" else folder
     place = [str(owner), quantize]
-    files = [(path.name, path.stat()) for path in (folder / "config.json", *(weight_files(folder, FLAG) or []))]
-    states = [(str(folder), name, state.st_size, state.st_mtime_ns) for name, state in files]
+    files = (folder / "config.json", *(weight_files(folder, FLAG) or []))
+    states = [(str(folder), path.name, *when_changed(path)) for path in files]
     code = [(Path(__file__).parent.parent / name).read_bytes() for name in CODE]
     stamp = [place, states, code, openvino.get_version()]
     name, stamp = (hashlib.sha256(repr(each).encode()).hexdigest() for each in (place, stamp))

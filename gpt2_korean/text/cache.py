@@ -72,6 +72,15 @@ def hash_code(*others):
     return Hasher.hash([Path(module).read_bytes() for module in sorted(modules)])
 
 
+def when_changed(path):
+    """What a file's state says of its content, a tuple: another where it was written since.
+
+    A copy, an archive or touch sets the time of the last writing back to that of another file; none does st_ctime.
+    """
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
 def kept_beside(dataset, name):
     """The path of what is kept with a Dataset in its cache, None where it is not cached."""
     files = getattr(dataset, "cache_files", None)

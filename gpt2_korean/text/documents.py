@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 from gpt2_korean.messages import UsageError, UserError, say
-from gpt2_korean.text.cache import MOST_ROWS, cached_dataset
+from gpt2_korean.text.cache import MOST_ROWS, cached_dataset, when_changed
 from gpt2_korean.text.corpus import CHANGES, MOST_CHARACTERS
 from gpt2_korean.text.files import check_first_row, read_documents, row_renderer
 from gpt2_korean.text.folders import find_files, leave_out, name_some
@@ -108,7 +108,7 @@ def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False
     broken_at, where the first of those stand; doubt, what a user should know of a file that ends here. Raises UserError
     for a file that cannot be read and where all files are blank.
     """
-    stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    stamps = [(str(file.resolve()), *when_changed(file)) for file in files]
     settings = {"encoding": encoding, "line_by_line": line_by_line, "skip_bad_rows": skip_bad_rows, "columns": columns}
     features = document_features(file="int64", encoding="string", skipped="int64", blank="int64", doubt="string")
     arguments = {"files": files, "schema": features.arrow_schema, **settings}

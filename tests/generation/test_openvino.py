@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ROOT, save_tiny_gpt2, tiny_gpt2
+from safetensors.torch import load_file, save_file
 
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation import choose_decoder
@@ -221,6 +222,15 @@ def test_what_is_kept_is_read_until_the_model_changes(folder, kept, monkeypatch)
     second = logits_of(folder)
     assert not second.equal(first) and [*kept.iterdir()] == [file]
     assert not logits_of(folder, "int8").equal(second) and len([*kept.iterdir()]) == 2
+
+
+def test_what_is_kept_is_made_anew_for_other_weights_of_the_same_size_and_time(folder, kept):
+    first, weights, other = logits_of(folder), folder / "model.safetensors", folder / "other"
+    save_file({name: -tensor for name, tensor in load_file(weights).items()}, other, {"format": "pt"})
+    shutil.copystat(weights, other)
+    assert other.stat().st_size == weights.stat().st_size
+    other.replace(weights)
+    assert not logits_of(folder).equal(first)
 
 
 def test_what_is_kept_is_made_anew_for_another_openvino(folder, kept, monkeypatch):

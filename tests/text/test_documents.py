@@ -1,6 +1,7 @@
 """Documents are normalised, cached, and held out before anything else happens to them."""
 
 import json
+import shutil
 import unicodedata
 
 import datasets
@@ -89,6 +90,16 @@ def test_a_second_reading_comes_from_the_cache_and_a_changed_file_does_not(tmp_p
     path.write_text("하나\n\n둘\n\n셋", "utf-8")
     assert corpus.read_corpus([path])["text"] == ["하나", "둘", "셋"]
     assert corpus.read_corpus([path], line_by_line=True).cache_files != first.cache_files
+
+
+def test_another_text_of_the_same_size_and_time_is_read_and_not_taken_from_the_cache(tmp_path):
+    path, other = tmp_path / "a.txt", tmp_path / "b.txt"
+    path.write_text("하나", "utf-8")
+    assert corpus.read_corpus([path])["text"] == ["하나"]
+    other.write_text("다른", "utf-8")
+    shutil.copystat(path, other)
+    other.replace(path)
+    assert corpus.read_corpus([path])["text"] == ["다른"]
 
 
 @pytest.mark.parametrize("content", ["", "\n \n\t\n", "\ufeff"])
