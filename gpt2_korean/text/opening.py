@@ -54,10 +54,8 @@ def detect_encoding(path, forced=None, way_on="--encoding으로 문자 인코딩
         encoding = _byte_order(_known(forced), head)
         offset = _first_undecodable(path, encoding)
         if offset is not None:
-            raise UserError(
-                f"{path}: {offset}번째 바이트부터 {particle(f'--encoding={forced}', '으로/로')} 읽을 수 없습니다. 다른 "
-                f"인코딩이 아니라 몇 글자만 깨졌다면 그 글자를 지우세요: iconv -c -f {forced} -t utf-8 글.txt > 새.txt"
-            )
+            words = particle(f"--encoding={forced}", "으로/로")
+            raise UserError(f"{path}: {offset}번째 바이트부터 {words} 읽을 수 없습니다. {_way_to_delete(forced)}")
         return encoding
     candidates = [name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)] or ["utf-8", "cp949"]
     failures = {}
@@ -66,7 +64,16 @@ def detect_encoding(path, forced=None, way_on="--encoding으로 문자 인코딩
         if failures[name] is None:
             return name
     tried = ", ".join(f"{particle(name, '으로/로')}는 {offset}번째 바이트부터" for name, offset in failures.items())
-    raise UserError(f"{path}: {tried} 읽을 수 없습니다. 글 파일이 맞는지 확인하거나 {way_on}.")
+    likeliest = max(failures, key=failures.get).removesuffix("-sig")  # which iconv does not know
+    raise UserError(
+        f"{path}: {tried} 읽을 수 없습니다. 글 파일이 맞는지 확인하거나 {way_on}.\n{_way_to_delete(likeliest)}"
+    )
+
+
+def _way_to_delete(encoding):
+    """What to do about letters that are broken in a text of this encoding."""
+    command = f"iconv -c -f {encoding} -t utf-8 글.txt > 새.txt"
+    return f"글의 인코딩이 {encoding}인데 몇 글자만 깨졌거나 끝이 잘렸다면 그 글자를 지우세요: {command}"
 
 
 def guess_encoding(path, forced=None):

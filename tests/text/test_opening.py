@@ -1,6 +1,7 @@
 """The encodings and archives Korean files come in are read, or refused with the first byte that does not fit."""
 
 import bz2
+import codecs
 import encodings.aliases
 import gzip
 import lzma
@@ -73,10 +74,13 @@ def test_binary_files_are_refused(tmp_path, content):
 def test_a_few_broken_letters_are_told_by_their_encoding_and_how_to_delete_them(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("한국어".encode("cp949") + b"\xff\n")
-    with pytest.raises(UserError, match="cp949로는 6번째 바이트부터"):
-        detect_encoding(path)
-    with pytest.raises(UserError, match=r"6번째 바이트부터.*iconv -c -f cp949"):
-        detect_encoding(path, "cp949")
+    for forced in (None, "cp949"):
+        with pytest.raises(UserError, match=r"(?s)6번째 바이트부터.*iconv -c -f cp949"):
+            detect_encoding(path, forced)
+    for mark in (b"", codecs.BOM_UTF8):  # whose last letter was cut, as head -c does
+        path.write_bytes(mark + "한국어".encode()[:-1])
+        with pytest.raises(UserError, match=r"(?s)utf-8.*iconv -c -f utf-8 "):
+            detect_encoding(path)
 
 
 def test_a_forced_encoding_is_obeyed_or_refused(tmp_path):
