@@ -68,7 +68,7 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
     if differences:
         raise UserError(
             f"{checkpoint}: 다른 학습의 체크포인트라 이어 갈 수 없습니다({_list(differences)}).\n"
-            "그때와 같은 값을 주거나, 다른 --output_dir을 주거나, --resume_from_checkpoint를 빼고 새로 시작하세요."
+            f"그때와 같은 글과 값을 주거나, 다른 --output_dir을 주어 처음부터 시작하세요. {start_anew(checkpoint)}"
         )
     if "learning" in saved:
         _check_same_learning(checkpoint, saved["learning"], now["learning"])
