@@ -86,6 +86,7 @@ RIGHT = {
         "model": _is_named,
         "tokenizer": _or_none(_is_named),
         "corpus": _is_corpus,
+        "held_out": _or_none(_is_corpus),
         "learning": _is_learning,
         **dict.fromkeys(("vocab_size", "block_size"), _or_none(_is_whole)),
         **dict.fromkeys(("started", "unlogged_loss", "logged_step"), _is_number),

@@ -35,7 +35,6 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
     Raises UserError that names what checkpoint and command line do not share. What the command line leaves
     open is the checkpoint's own, and a checkpoint that says nothing of itself (Trainer's) is taken as it is.
     """
-    tokens, stream = count_targets(blocks.train), {"name": _name_stream(text)}
     now = {
         "started": time.time(),
         "model": _identify(model.model_type),
@@ -46,7 +45,9 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
         "block_size": blocks.size,
         "packing": blocks.packing,
         "train_on_prompt": blocks.all_learnt,
-        "corpus": stream if tokens is None else {"tokens": tokens, "hash": fingerprint(blocks.train.tokens)},
+        "corpus": _identify_text(blocks.train) or {"name": _name_stream(text)},
+        # It decides which model is kept as the best: what was measured on another cannot be compared.
+        "held_out": _identify_text(blocks.held_out) if arguments.load_best_model_at_end else None,
         "learning": {
             "batch_size": arguments.train_batch_size,
             "accumulation": arguments.gradient_accumulation_steps,
@@ -127,12 +128,17 @@ def _differences(saved, now, asks_of_prompts):
         found.append(("--train_on_prompt", *(str(run.get("train_on_prompt", False)).lower() for run in (saved, now))))
     if not found and saved["corpus"] != now["corpus"]:
         found.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))
+    if not found and saved.get("held_out") and now["held_out"] not in (None, saved["held_out"]):
+        found.append(("평가할 글", _words(saved["held_out"]), _words(now["held_out"])))
     return found
 
 
 def _list(differences):
     """What _differences found, in words."""
-    return ", ".join(f"{what}: 체크포인트는 {before}, 지금은 {now}" for what, before, now in differences)
+    return ", ".join(
+        f"{what}: 체크포인트는 {before}, 지금은 {now}" if before != now else f"{what}: {now}의 파일이 그때와 다름"
+        for what, before, now in differences
+    )
 
 
 def _check_same_learning(checkpoint, before, now):
@@ -201,6 +207,12 @@ def _words(corpus):
 def _same(one, other):
     """Whether two models or tokenizers are one: by contents where both are folders that are there."""
     return one["hash"] == other["hash"] if one.get("hash") and other.get("hash") else one["name"] == other["name"]
+
+
+def _identify_text(blocks):
+    """What tells the text of Blocks' `train` or `held_out` from another; None of a stream, and where there is none."""
+    tokens = count_targets(blocks)
+    return None if tokens is None else {"tokens": tokens, "hash": fingerprint(blocks.tokens)}
 
 
 def _identify(name):

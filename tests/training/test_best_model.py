@@ -301,3 +301,14 @@ def test_a_checkpoint_that_an_interval_asked_for_stays_though_its_evaluation_was
     measured = bits(tmp_path / "out")
     assert measured[9] < measured[3]
     assert steps_saved(tmp_path / "out") == [3, 6, 9]
+
+
+def test_the_best_is_not_chosen_by_what_was_measured_on_two_texts(run_words, tmp_path, run_main):
+    def go_on(steps, *words):
+        return run_main(*run_words, "--load_best_model_at_end", f"--max_steps={steps}", *words)
+
+    assert go_on(6)[0] == 0
+    (tmp_path / "다른 글.txt").write_text("고친 글이다.", "utf-8")
+    code, _, err = go_on(9)
+    assert code == 1 and "(평가할 글: " in err
+    assert go_on(9, "--load_best_model_at_end=false")[0] == 0

@@ -94,17 +94,20 @@ def test_a_checkpoint_of_another_corpus_vocabulary_or_model_is_refused_by_name(
     import shutil
 
     moved, grown, other = tmp_path / "옮긴 글.txt", tmp_path / "다른 글.txt", tmp_path / "other"
+    namesake = tmp_path / "elsewhere" / tiny_model_folder.name
     shutil.copy(small_corpus, moved)
     grown.write_text("\n\n".join(sample_texts[:13]), "utf-8")
     shutil.copytree(tiny_model_folder, other)
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "resid_pdrop": 0.0}))
+    shutil.copytree(other, namesake)
     run = ["train.py", *train_words, "--do_train", "--max_steps=2"]
     resume = [*run, "--max_steps=3", "--resume_from_checkpoint=auto", "--overwrite_output_dir"]
     assert run_main(*run)[0] == 0
     for words, named in (
         ([f"--dataset_path={grown}"], ["학습할 글", "토큰"]),
         ([f"--model_type={other}"], ["--model_type", "tiny", "other"]),
+        ([f"--model_type={namesake}"], [f"--model_type: {namesake.name}의 파일이 그때와 다름"]),
         ([f"--tokenizer={other}"], ["--tokenizer", "other"]),
         (["--tokenizer=korean", "--vocab_size=512"], ["--tokenizer", "korean", "--vocab_size", "512"]),
         (["--block_size=16"], ["--block_size", "32", "16"]),
