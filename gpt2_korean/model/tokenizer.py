@@ -73,8 +73,8 @@ def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code
     Raises UserError that names `flag`.
 
     transformers 5 rebuilds the tokenizer of any GPT-2 config by GPT-2's own rules, whatever its
-    tokenizer.json says; skt/kogpt2-base-v2, whose words are split otherwise, would come out empty. Where
-    the two differ, the file is right.
+    tokenizer.json says; skt/kogpt2-base-v2, whose words are split otherwise, would come out empty, and the
+    syllables that another composes (NFC) would come apart. Where the two differ, the file is right.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.utils import cached_file
@@ -94,7 +94,7 @@ def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code
         written, loaded = (
             json.loads(text) for text in (Path(file).read_text("utf-8"), tokenizer.backend_tokenizer.to_str())
         )
-        if written.get("pre_tokenizer") != loaded["pre_tokenizer"]:
+        if any(written.get(part) != loaded[part] for part in ("normalizer", "pre_tokenizer")):
             tokenizer = PreTrainedTokenizerFast.from_pretrained(name, local_files_only=local_files_only)
     return _settle(tokenizer, name, config.vocab_size, config.eos_token_id, context_length(config), flag)
 

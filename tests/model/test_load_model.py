@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,15 @@ def test_gpt2s_own_files_load_with_end_and_padding_in_agreement(tmp_path, byte_t
     assert_special_ids_agree(model, tokenizer)
     assert tokenizer("한국어")["input_ids"] == byte_tokenizer("한국어")["input_ids"]
     assert tokenizer.model_max_length == 32
+
+
+def test_a_byte_level_tokenizer_composes_syllables_where_its_file_does(byte_tokenizer, tmp_path):
+    tiny_gpt2(len(byte_tokenizer)).save_pretrained(tmp_path)
+    content = {**json.loads(byte_tokenizer.backend_tokenizer.to_str()), "normalizer": {"type": "NFC"}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), "utf-8")
+    _, tokenizer = load_pretrained(tmp_path, torch.float32)
+    apart = unicodedata.normalize("NFD", "한국어")
+    assert tokenizer(apart)["input_ids"] == byte_tokenizer("한국어")["input_ids"]
 
 
 @pytest.fixture
