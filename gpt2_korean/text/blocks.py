@@ -12,11 +12,12 @@ from itertools import chain, repeat
 
 import numpy as np
 
-from gpt2_korean.messages import UsageError, particle, say, warn
+from gpt2_korean.messages import UsageError, say
 from gpt2_korean.text.chat_template import hold_conversations
 from gpt2_korean.text.corpus import count_characters
 from gpt2_korean.text.packing import choose_size, plan_documents, plan_stream, plan_windows, plan_windows_alone
-from gpt2_korean.text.tokens import Buffer, count_unknown, some_rows, token_rows, tokenise, unknown_characters
+from gpt2_korean.text.tokens import Buffer, some_rows, token_rows, tokenise
+from gpt2_korean.text.unknown import warn_of_unknown
 
 IGNORED = -100  # the label of a position that predicts nothing, as in transformers
 DOCUMENTS, STREAM = "documents", "stream"
@@ -143,7 +144,8 @@ def pack_texts(texts, tokenizer, context, apart, options, arguments, all_learnt=
     ):
         if blocks is not None:
             say(describe(name, documents, blocks, characters, how))
-            warn_of_unknown(name, documents, blocks, tokenizer)
+            if hasattr(blocks, "tokens"):
+                warn_of_unknown(name, documents, blocks.tokens, tokenizer)
     if all_learnt and not options.train_on_prompt:
         say("새 어휘라 대화의 질문에서도 배웁니다(답만 배우려면 --train_on_prompt=false). 평가는 늘 답만 봅니다.")
     return Blocks(train, held_out, size, packing, all_learnt, *counted)
@@ -168,8 +170,12 @@ def _blocks(documents, tokenizer, size, make_plan, all_learnt, seed):
     """Yield the blocks of a stream of documents: packed are those that make up a row of Tokens, by a plan of its own
     that is drawn as an epoch's is."""
     for number, row in enumerate(token_rows(documents, tokenizer, all_learnt)):
-        drawn = make_plan if seed is None else partial(make_plan, random=np.random.default_rng((seed + number, 1)))
-        yield from PackedBlocks(Buffer(row), size, drawn, tokenizer.eos_token_id)
+        drawn, tokens = make_plan, Buffer(row)
+        if seed is not None:
+            drawn = partial(make_plan, random=np.random.default_rng((seed + number, 1)))
+        if number == 0:
+            warn_of_unknown("스트리밍으로 읽은 글의 처음", documents, tokens, tokenizer)
+        yield from PackedBlocks(tokens, size, drawn, tokenizer.eos_token_id)
 
 
 def assemble(tokens, pieces, offsets, begin):
@@ -197,16 +203,6 @@ def assemble(tokens, pieces, offsets, begin):
     inputs.append(tokens.read(document, stop - 1, stop)[0])
     block = {"input_ids": inputs, "labels": labels, "position_ids": positions}
     return {name: np.concatenate(parts).astype(np.int64) for name, parts in block.items() if parts}
-
-
-def warn_of_unknown(name, documents, blocks, tokenizer):
-    unknown = count_unknown(blocks.tokens, tokenizer) if hasattr(blocks, "tokens") else 0
-    if unknown:
-        such = " ".join(map(repr, unknown_characters(documents, tokenizer)))
-        such = f"({such} 등)" if such else ""
-        warn(
-            f"{name}: {unknown:,}곳의 글자가 어휘에 없어 {particle(tokenizer.unk_token, '으로/로')} 바뀌었습니다{such}."
-        )
 
 
 def count_learnt(documents, all_learnt=False):

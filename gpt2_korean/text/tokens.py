@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 from bisect import bisect_right
-from collections import Counter
 from functools import cached_property
 from itertools import chain, repeat
 
@@ -15,9 +14,8 @@ import numpy as np
 
 from gpt2_korean.text.cache import cached_dataset
 from gpt2_korean.text.chat_template import encode_conversations, encode_texts
-from gpt2_korean.text.corpus import document_batches, sample_texts
+from gpt2_korean.text.corpus import document_batches
 from gpt2_korean.text.encoding import encode_joined, in_threads, same_encoding
-from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS
 
 # Documents that are tokenised together, at most: enough to keep all cores at work.
 BATCH = 1000
@@ -174,23 +172,6 @@ def _encode(texts, conversations, tokenizer, all_learnt):
         return ids, lengths, None
     flags = (repeat(True, len(ids)) if flags is None else flags for ids, flags in encoded)
     return ids, lengths, np.fromiter(chain.from_iterable(flags), np.int8, lengths.sum())
-
-
-def count_unknown(tokens, tokenizer):
-    """At how many places of Tokens the texts have what the vocabulary does not."""
-    unknown = tokenizer.unk_token_id
-    # GPT-2's tokenizer names the end of a text, since no text is unknown to it.
-    if unknown in (None, tokenizer.eos_token_id):
-        return 0
-    return sum(np.count_nonzero(part == unknown) for part in tokens.ids)
-
-
-def unknown_characters(documents, tokenizer, count=5):
-    """The most frequent of the characters of `documents` that the vocabulary lacks, at most `count`."""
-    found = Counter("".join(sample_texts(documents, COUNTED_CHARACTERS))).most_common()
-    ids = tokenizer([character for character, _ in found], add_special_tokens=False)["input_ids"]
-    lacking = [character for (character, _), own in zip(found, ids, strict=True) if tokenizer.unk_token_id in own]
-    return lacking[:count]
 
 
 def fingerprint(tokens):
