@@ -51,8 +51,11 @@ def as_turns(system, pairs, prompt):
 
 
 def ignores_system(chat, system):
-    """Whether a Chat's template leaves a system turn out; raises UserError where it refuses one."""
-    return chat.encode(as_turns(system, [], "말")) == chat.encode(as_turns(None, [], "말"))
+    """Whether a Chat's template leaves a system turn out, or refuses one as Gemma's does."""
+    without = chat.encode(as_turns(None, [], "말"))
+    with suppress(UserError):
+        return chat.encode(as_turns(system, [], "말")) == without
+    return True
 
 
 def find_answer_end(tokenizer):

@@ -199,7 +199,7 @@ def test_what_does_not_go_with_a_model_is_refused_by_its_flag(
     assert "--raw" in refused(chat_model_folder, "--prompt=가", "--prompt_template=Q{prompt}A")
     assert "--prompt" in refused(chat_model_folder, "--prompt= ") and "--raw" in refused(chat_model_folder)
     assert "--num_return_sequences" in refused(chat_model_folder, "--interactive", "--num_return_sequences=2")
-    assert "no system turn" in refused(other_folder, "--prompt=가", "--system=너는 시인이야.")
+    assert "--system" in refused(other_folder, "--prompt=가", "--system=너는 시인이야.")
     silent = shutil.copytree(other_folder, tmp_path / "silent")
     (silent / "chat_template.jinja").write_text("{{ messages[-1].content }}", "utf-8")
     assert "--system" in refused(silent, "--prompt=가", "--system=너는 시인이야.")
