@@ -3,7 +3,7 @@
 import copy
 from pathlib import Path
 
-from gpt2_korean.messages import UserError, say
+from gpt2_korean.messages import UsageError, UserError, say
 from gpt2_korean.model import lora
 from gpt2_korean.model.files import check_files, check_numbers, count_bytes, still_there, unfitting, unloadable
 from gpt2_korean.model.find import find_model
@@ -173,8 +173,12 @@ def load_adapted(folder, flag, trust_remote_code=False):
             f"{flag}={folder}: {config.peft_type.value} 어댑터는 바탕 모델에 합칠 수 없어 열지 않습니다. LoRA처럼 "
             "합칠 수 있는 어댑터를 주세요."
         )
-    base = f"{Path(folder) / lora.CONFIG}의 바탕 모델"
-    source = find_model(lora.find_base(folder, config.base_model_name_or_path), base)
+    base, name = f"{Path(folder) / lora.CONFIG}의 바탕 모델", config.base_model_name_or_path
+    try:
+        source = find_model(lora.find_base(folder, name), base)
+    except UsageError:  # it would send to what may be given in its place on the command line
+        way_on = "바탕 모델을 옮겼다면 그 파일의 base_model_name_or_path를 지금 있는 폴더로 고치세요."
+        raise UsageError(f"{base}={name}: 그런 모델 폴더가 없습니다. {way_on}") from None
     if Path(source).resolve() == Path(folder).resolve():
         raise UserError(f"{flag}={folder}: 어댑터의 바탕 모델이 그 어댑터 자신입니다. {lora.CONFIG}을 고치세요.")
     model, tokenizer = load_pretrained(source, torch.float32, base, trust_remote_code)

@@ -55,6 +55,7 @@ def adapt(model, rank, alpha=None, train_embeddings=False):
     """`model` with an adapter on all its linear layers, which alone is trained, with the embeddings if asked for.
 
     alpha: the adapter counts alpha / rank times; twice the rank where it is None. The model is changed in place.
+    Raises UsageError for one that takes none.
     """
     from peft import LoraConfig
     from transformers.pytorch_utils import Conv1D
@@ -64,7 +65,13 @@ def adapt(model, rank, alpha=None, train_embeddings=False):
         task_type="CAUSAL_LM", r=rank, lora_alpha=alpha or 2 * rank, target_modules="all-linear",
         fan_in_fan_out=transposed,
     )  # fmt: skip
-    return wrap_in_adapter(model, config, train_embeddings)
+    try:
+        return wrap_in_adapter(model, config, train_embeddings)
+    except ValueError as error:  # peft knows of no linear layers in it, or of some that compute past an adapter (Mamba)
+        kind = model.config.model_type
+        raise UsageError(
+            f"--lora_rank={rank}: 이 모델({kind})에는 어댑터를 둘 수 없습니다. 이 플래그를 빼고 모델 전체를 학습하세요."
+        ) from error
 
 
 def is_adapted(model):

@@ -8,8 +8,9 @@ import torch
 from conftest import save_tiny_gpt2, tiny_gpt2
 from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig, MambaForCausalLM
 
+from gpt2_korean.messages import UsageError
 from gpt2_korean.model import lora
 from gpt2_korean.model.load import load_pretrained
 from gpt2_korean.text import vocabulary
@@ -209,7 +210,13 @@ def test_a_base_that_is_gone_or_a_damaged_adapter_is_named(train_words, tmp_path
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/no/where"}))
     code, _, err = run_main("generate.py", f"--model_name_or_path={folder}", "--device=cpu")
-    assert code == 2 and "adapter_config.json" in err and "/no/where" in err
+    assert code == 2 and "adapter_config.json" in err and "/no/where" in err and "base_model_name_or_path" in err
+
+
+def test_a_model_that_takes_no_adapter_is_told_of():
+    model = MambaForCausalLM(MambaConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1))
+    with pytest.raises(UsageError, match=r"--lora_rank=4.*mamba"):
+        lora.adapt(model, 4)
 
 
 def test_a_whole_model_that_begins_from_an_adapter_learns_all_of_its_weights(run_words, tmp_path, run_main):
