@@ -17,12 +17,19 @@ def warn_of_unknown(name, documents, tokens, tokenizer):
     unknown, lacking = count_unknown(tokens, tokenizer), ()
     if hasattr(documents, "num_rows"):  # a stream is not read again for it
         lacking = lacking_characters(sample_texts(documents, COUNTED_CHARACTERS), tokenizer)
-    such = f"({' '.join(map(repr, lacking))} 등)" if lacking else ""
+    such = _name(lacking)
     if unknown:
         stand_in = particle(unknown_token(tokenizer), "으로/로")
         warn(f"{name}: {unknown:,}곳의 글자가 어휘에 없어 {stand_in} 바뀌었습니다{such}.")
     elif lacking:
         warn(f"{name}: 글자가 어휘에 없어 빠졌습니다{such}.")
+
+
+def warn_of_unread(prompts, tokenizer):
+    """Say what the vocabulary lacks of `prompts`, a list of str; tokenizer: of tokenizers or of transformers."""
+    lacking = lacking_characters(prompts, tokenizer)
+    if lacking:
+        warn(f"앞글의 글자가 어휘에 없어 모델이 읽지 못합니다{_name(lacking)}.")
 
 
 def count_unknown(tokens, tokenizer):
@@ -46,6 +53,10 @@ def lacking_characters(texts, tokenizer):
         if left_out or unknown in ids:
             lacking.append(character)
     return lacking[:NAMED]
+
+
+def _name(characters):
+    return f"({' '.join(map(repr, characters))} 등)" if characters else ""
 
 
 def unknown_token(tokenizer):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import save_kogpt2
 
 from gpt2_korean import device
 from gpt2_korean.cli.generate_options import parse_generate_options
@@ -173,6 +174,16 @@ def test_that_the_context_is_short_is_said_once(run_main, tiny_model_folder, fla
     words = [f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--prompt=가", "--prompt=나", "--length=40"]
     code, _, err = run_main("generate.py", *words, "--num_return_sequences=3", "--seed=1", flag)
     assert code == 0 and err.count("문맥") == 1, err
+
+
+def test_what_a_model_cannot_read_of_prompts_is_said_once(run_main, pipe, tmp_path, sample_texts):
+    save_kogpt2(tmp_path / "model", sample_texts)
+    words = ["generate.py", f"--model_name_or_path={tmp_path / 'model'}", "--device=cpu", "--length=2"]
+    _, out, err = run_main(*words, "--prompt=오늘 😀", "--prompt=漢字 😀", "--num_return_sequences=2")
+    assert "오늘 😀" in out and err.count("글자가 어휘에 없어 모델이 읽지 못합니다('😀' '漢' '字' 등)") == 1, err
+    pipe("오늘", "오늘 😀", "")  # the last goes on
+    code, _, err = run_main(*words, "--interactive")
+    assert code == 0 and err.count("읽지 못합니다('😀' 등)") == 1, err
 
 
 def test_a_file_that_was_cut_at_any_byte_is_taken_up_to_what_it_would_have_been(write, tmp_path, rng):
