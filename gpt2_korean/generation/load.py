@@ -158,5 +158,5 @@ def _read_tokenizer(folder, config, allow_invalid_utf8):
     own = tokenizer.token_to_id(token) if token else None
     eos = find_end(own, config.get("eos_token_id"), config["vocab_size"])
     if eos is None:
-        raise without_end(folder)
+        raise without_end(FLAG, folder)
     return tokenizer, eos, None if allow_invalid_utf8 else build_tables(tokenizer, config["vocab_size"]), tokenizer

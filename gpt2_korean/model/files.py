@@ -192,9 +192,12 @@ def without_tokenizer(flag, source):
     )
 
 
-def without_end(source):
+def without_end(flag, source):
     """The UserError of a model in which nothing ends a text."""
-    return UserError(f"{source}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다.")
+    return UserError(
+        f"{flag}={source}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다. 모델 폴더의 tokenizer_config.json에 "
+        '{"eos_token": "</s>"}처럼 적으세요.'
+    )
 
 
 def _wrong(flag, folder, key, value, words, config="config.json"):

@@ -104,7 +104,7 @@ def _settle(tokenizer, name, rows, end, context, flag):
     keep_one_template(tokenizer)
     check_tokens(tokenizer, rows, flag, name)
     if not settle_ends(tokenizer, end, rows):
-        raise without_end(name)
+        raise without_end(flag, name)
     tokenizer.model_max_length = min(tokenizer.model_max_length, context or tokenizer.model_max_length)
     return tokenizer
 

@@ -48,6 +48,13 @@ def words_added(folder):
     return "641"
 
 
+def no_end(folder):
+    for name, changed in (("config.json", {"eos_token_id": None}), ("tokenizer_config.json", {"eos_token": None})):
+        content = json.loads((folder / name).read_text("utf-8"))
+        (folder / name).write_text(json.dumps(content | changed), "utf-8")
+    return "tokenizer_config.json"
+
+
 def an_id_beyond(folder):
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text("utf-8"))
@@ -59,7 +66,7 @@ def an_id_beyond(folder):
 
 @pytest.mark.parametrize(
     "spoil",
-    [nothing, settings_alone, merges_missing, an_end_of_text_alone, tokens_added, words_added, an_id_beyond],
+    [nothing, settings_alone, merges_missing, an_end_of_text_alone, tokens_added, words_added, an_id_beyond, no_end],
 )
 def test_a_tokenizer_that_is_missing_or_too_large_is_refused_by_name(
     spoil, tiny_model_folder, train_words, tmp_path, run_main
