@@ -1,9 +1,10 @@
 """Hub id | local folder | built-in scratch size → model and tokenizer, their special tokens in agreement."""
 
 import copy
+from contextlib import contextmanager
 from pathlib import Path
 
-from gpt2_korean.messages import UsageError, UserError, say
+from gpt2_korean.messages import UsageError, UserError, say, warn
 from gpt2_korean.model import lora
 from gpt2_korean.model.files import check_files, check_numbers, count_bytes, still_there, unfitting, unloadable
 from gpt2_korean.model.find import find_model
@@ -14,6 +15,7 @@ from gpt2_korean.text.end_of_text import agree_on_ends
 from gpt2_korean.windows import WINDOWS
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+CONSTANTS = ("masked_bias", "inv_freq")  # older transformers saved them among the weights
 SMALL = 2**24  # weights and buffers that may be made without being held against files
 
 
@@ -93,13 +95,17 @@ def _load_whole(source, dtype, flag, access):
         )
     tokenizer = load_tokenizer(source, config, flag, **access)
     check_room(source, config, flag, trust_remote_code=access["trust_remote_code"], **attention)
-    model, loading = AutoModelForCausalLM.from_pretrained(
-        source, config=config, dtype=dtype, output_loading_info=True, **access, **attention,
-        disable_mmap=WINDOWS or None,  # None: as it is best
-        adapter_kwargs={"local_files_only": access["local_files_only"]},  # not handed on by itself
-    )  # fmt: skip
+    with without_warnings():  # its table of what fits is said below
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=dtype, output_loading_info=True, **access, **attention,
+            disable_mmap=WINDOWS or None,  # None: as it is best
+            adapter_kwargs={"local_files_only": access["local_files_only"]},  # not handed on by itself
+        )  # fmt: skip
     if loading["missing_keys"] or loading["mismatched_keys"]:
         raise unfitting(flag, source, sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])))
+    unused = sorted(name for name in map(str, loading["unexpected_keys"]) if not name.endswith(CONSTANTS))
+    if unused:
+        warn(f"{flag}={source}: 모델에 자리가 없는 가중치({unused[0]} 등 {len(unused)}개)는 빼고 읽었습니다.")
     check_numbers(dict(model.named_parameters()), flag, source)
     if _sees_what_follows(model):
         raise UserError(
@@ -211,6 +217,19 @@ def show_downloads_only():
 
     transformers.utils.logging.disable_progress_bar()  # hides the Hub's as well
     huggingface_hub.utils.enable_progress_bars()
+
+
+@contextmanager
+def without_warnings():
+    """Have transformers tell of errors alone."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def find_cached(name, flag):

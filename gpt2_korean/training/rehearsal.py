@@ -6,7 +6,6 @@ a number that the data loader refuses: Trainer meets them when it begins to trai
 
 import os
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,9 +14,9 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
-from transformers.utils import logging
 
 from gpt2_korean.messages import UsageError, UserError, first_line
+from gpt2_korean.model.load import without_warnings
 
 # What a rehearsal does not do: it tells nobody, keeps nothing, and goes on for no longer than a step.
 ALWAYS = {
@@ -49,17 +48,6 @@ def rehearse(build, given, passed_on):
                 return
     words = ", ".join(f"--{name}={given[name]}" for name in guilty or passed_on)
     raise UsageError(f"{words}: 이대로는 학습할 수 없습니다({describe(error)}).\n값을 바꾸거나 플래그를 빼세요.")
-
-
-@contextmanager
-def without_warnings():
-    """Have transformers tell of errors alone."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def check_reports(arguments):

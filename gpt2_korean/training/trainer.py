@@ -26,6 +26,7 @@ from gpt2_korean.messages import say, warn
 from gpt2_korean.model import lora
 from gpt2_korean.model.elsewhere import tell_others
 from gpt2_korean.model.embeddings import embedding_layers, split_off
+from gpt2_korean.model.load import without_warnings
 from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
 from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flops_utilization
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, fill_up
@@ -34,7 +35,6 @@ from gpt2_korean.training.average import AverageWeights
 from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics, leave_evaluation
 from gpt2_korean.training.model_card import write_card
 from gpt2_korean.training.muon import MuonWithAdamW, layer_matrices
-from gpt2_korean.training.rehearsal import without_warnings
 from gpt2_korean.training.samples import own_prompts, write_samples
 from gpt2_korean.training.stopping import ignore_in_worker
 

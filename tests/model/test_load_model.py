@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, save_kogpt2, tiny_gpt2
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, pipeline
+from transformers.utils import logging
 
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.messages import UserError
@@ -98,6 +99,20 @@ def test_generated_text_of_such_a_tokenizer_continues_the_prompt(kogpt2_like):
         ids = encode_prompt(prompt, tokenizer, tokenizer.eos_token_id)
         stream = TextStream(tokenizer, ids)
         assert prompt + stream.push(tokenizer(whole)["input_ids"][len(ids) :]) + stream.close() == whole
+
+
+def test_weights_that_have_no_place_are_told_in_a_line_but_for_constants_of_older_versions(
+    kogpt2_like, capsys, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.get_logger("transformers"), "propagate", True)
+    path = kogpt2_like / "model.safetensors"
+    constants = {"transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}
+    save_file(load_file(path) | constants, path, {"format": "pt"})
+    load_pretrained(kogpt2_like, torch.float32)
+    assert "masked_bias" not in capsys.readouterr().err
+    save_file(load_file(path) | {"score.weight": torch.zeros(2, 4)}, path, {"format": "pt"})
+    load_pretrained(kogpt2_like, torch.float32)
+    assert capsys.readouterr().err.count("score.weight 등 1개") == 1 and not caplog.records
 
 
 def test_damaged_or_unfitting_weights_are_refused_by_name(tiny_model_folder, tmp_path, rng):
