@@ -1,6 +1,7 @@
 """The tokenizer of a model, its special tokens in agreement with the model's config: with torch, or without."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, particle
@@ -74,9 +75,10 @@ def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code
 
     transformers 5 rebuilds the tokenizer of any GPT-2 config by GPT-2's own rules, whatever its
     tokenizer.json says; skt/kogpt2-base-v2, whose words are split otherwise, would come out empty, and the
-    syllables that another composes (NFC) would come apart. Where the two differ, the file is right.
+    syllables that another composes (NFC) would come apart. Where the two differ, the file is right. Nor does
+    it look for the words of kykim/gpt3-kor-small_based_on_gpt2, which are BERT's.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
     from transformers.utils import cached_file
 
     try:
@@ -87,15 +89,17 @@ def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code
         if isinstance(error, json.JSONDecodeError) or "trust_remote_code" in str(error):
             raise
         raise without_tokenizer(flag, name) from None
-    file = cached_file(
-        name, "tokenizer.json", local_files_only=local_files_only, _raise_exceptions_for_missing_entries=False
-    )
+    local = {"local_files_only": local_files_only}
+    find = partial(cached_file, name, _raise_exceptions_for_missing_entries=False, **local)
+    file = find("tokenizer.json")
+    if file is None and len(tokenizer) <= 1 and find("vocab.txt") is not None:
+        tokenizer = BertTokenizer.from_pretrained(name, **local)
     if file is not None and getattr(tokenizer, "backend_tokenizer", None) is not None:
         written, loaded = (
             json.loads(text) for text in (Path(file).read_text("utf-8"), tokenizer.backend_tokenizer.to_str())
         )
         if any(written.get(part) != loaded[part] for part in ("normalizer", "pre_tokenizer")):
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(name, local_files_only=local_files_only)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **local)
     return _settle(tokenizer, name, config.vocab_size, config.eos_token_id, context_length(config), flag)
 
 

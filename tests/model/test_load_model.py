@@ -69,6 +69,16 @@ def test_a_byte_level_tokenizer_composes_syllables_where_its_file_does(byte_toke
     assert tokenizer(apart)["input_ids"] == byte_tokenizer("한국어")["input_ids"]
 
 
+def test_a_gpt2_with_the_words_of_bert_reads_them(tmp_path):
+    """As kykim/gpt3-kor-small_based_on_gpt2: nothing but vocab.txt tells of them."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "오", "##늘", "##은"]
+    tiny_gpt2(len(words), eos_token_id=3).save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join(words), "utf-8")
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}', "utf-8")
+    _, tokenizer = load_pretrained(tmp_path, torch.float32)
+    assert tokenizer("오늘은", add_special_tokens=False)["input_ids"] == [5, 6, 7] and tokenizer.eos_token == "[SEP]"
+
+
 @pytest.fixture
 def kogpt2_like(tmp_path, sample_texts):
     save_kogpt2(tmp_path / "kogpt2", sample_texts)
