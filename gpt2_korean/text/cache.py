@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gpt2_korean.messages import UserError, describe_os_error, warn_of_failure
 
+FOLDER = "gpt2-korean"  # in the library's cache: what may be deleted without what was downloaded
 MOST_ROWS = 10_000  # of a table that is written as it is; a longer one would be cut
 
 
@@ -37,11 +38,23 @@ def cached_dataset(generator, arguments, identity, features=None, rows=MOST_ROWS
         def _generate_tables(self):
             yield from enumerate(generator(**arguments))
 
+    place = Path(datasets.config.HF_DATASETS_CACHE, FOLDER, fingerprint)
+
+    def open_cache():
+        builder = Tables(config_id=fingerprint, writer_batch_size=rows)
+        builder.download_and_prepare(str(place))
+        dataset = builder.as_dataset("train")
+        if len(dataset) != builder.info.splits["train"].num_examples:  # what a power cut left empty reads as an end
+            raise OSError
+        return dataset
+
     datasets.disable_progress_bars()  # the generators show their own, in their own units
     try:
-        builder = Tables(config_id=fingerprint, writer_batch_size=rows)
-        builder.download_and_prepare()
-        dataset = builder.as_dataset("train")
+        try:
+            dataset = open_cache()
+        except (OSError, ValueError):  # some of its files were cleared away, or half of one was written
+            (place / datasets.config.DATASET_INFO_FILENAME).unlink(missing_ok=True)  # by which it is there
+            dataset = open_cache()
         dataset._fingerprint = fingerprint
         return dataset
     except DatasetGenerationError as error:

@@ -3,10 +3,12 @@
 import errno
 import os
 
+import datasets
+import pyarrow
 import pytest
 
 from gpt2_korean.messages import Stopped
-from gpt2_korean.text.cache import keep_file
+from gpt2_korean.text.cache import cached_dataset, keep_file
 
 
 @pytest.mark.parametrize("ended_by", [KeyboardInterrupt(), Stopped(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
@@ -23,3 +25,36 @@ def test_half_of_a_file_that_was_to_be_kept_is_left_nowhere(tmp_path, ended_by, 
         with pytest.raises(type(ended_by)):
             keep_file(path, write, "")
     assert not list(path.parent.iterdir())
+
+
+def make_tables(texts):
+    for text in texts:
+        yield pyarrow.table({"text": [text]})
+
+
+def empty_from_the_second_row(path):
+    """As a power cut leaves a file whose size was on the disk, and of what was written not all."""
+    content = path.read_bytes()
+    second = content.index(b"\xff\xff\xff\xff", content.index("하나".encode()))
+    path.write_bytes(content[:second] + bytes(len(content) - second))
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("cache-train.arrow", os.unlink),
+        ("cache-train.arrow", lambda path: os.truncate(path, 0)),
+        ("cache-train.arrow", lambda path: os.truncate(path, path.stat().st_size // 2)),
+        ("cache-train.arrow", empty_from_the_second_row),
+        ("dataset_info.json", os.unlink),
+        ("dataset_info.json", lambda path: os.truncate(path, 0)),
+    ],
+)
+def test_a_cache_that_lost_a_file_or_part_of_one_is_made_anew(tmp_path, monkeypatch, name, spoil):
+    """Clusters clear files away one by one that nobody has read for weeks."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    texts = {"texts": ["하나", "둘", "셋"]}
+    cached_dataset(make_tables, texts, "글", rows=1)
+    [spoilt] = tmp_path.rglob(name)
+    spoil(spoilt)
+    assert cached_dataset(make_tables, texts, "글", rows=1)["text"][:] == texts["texts"]
