@@ -1,6 +1,6 @@
 """The UTF-8 automaton over a vocabulary's bytes: which tokens keep a text valid, and where they lead.
 
-A byte-level vocabulary holds tokens that are parts of characters, and a model that draws one may go on
+A vocabulary of bytes holds tokens that are parts of characters, and a model that draws one may go on
 with another that does not fit: the text then shows U+FFFD. The automaton below is the Unicode standard's
 table 3-7 (well-formed UTF-8 byte sequences), run over the bytes of every token from every state, once.
 Knows tokens and bytes; draws nothing.
@@ -68,12 +68,12 @@ def byte_transitions():
 
 
 def build_tables(tokenizer, vocab_size):
-    """The Utf8Tables of a byte-level tokenizer, None for any other.
+    """The Utf8Tables of a tokenizer that writes bytes, byte-level or where it lacks a character; None for any other.
 
     vocab_size: of the model's logits; ids beyond the tokenizer's are padding and never allowed. Special
     tokens, the end of text above all, stand between characters only.
     """
-    pieces = token_bytes(tokenizer)
+    pieces = token_bytes(tokenizer) or fallback_bytes(tokenizer)
     if pieces is None:
         return None
     next_state = numpy.full((STATES, vocab_size), INVALID, numpy.uint8)
@@ -91,6 +91,21 @@ def build_tables(tokenizer, vocab_size):
     allowed[:, :vocab_size] = numpy.concatenate([valid & (left <= more) for more in range(4)])
     next_state[~valid] = START  # never taken; any index will do
     return Utf8Tables(torch.from_numpy(allowed), torch.from_numpy(next_state.astype(numpy.int64)))
+
+
+def fallback_bytes(tokenizer):
+    """As token_bytes, of words and characters with a token for each byte of what they lack (Llama's, Gemma's): their
+    letters are UTF-8 as they are, and the mark of a space is as whole as it."""
+    tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not getattr(getattr(tokenizer, "model", None), "byte_fallback", False):
+        return None
+    vocabulary, added = tokenizer.get_vocab(), tokenizer.get_added_tokens_decoder()
+    single = {f"<0x{byte:02X}>": bytes([byte]) for byte in range(256)}
+    pieces = [None] * (max(vocabulary.values()) + 1)
+    for token, index in vocabulary.items():
+        if index not in added or not added[index].special:
+            pieces[index] = single.get(token, token.encode())
+    return pieces if single.keys() <= vocabulary.keys() else None
 
 
 def _run_automaton(next_state, states, pieces):
