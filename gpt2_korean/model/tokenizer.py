@@ -74,9 +74,10 @@ def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code
     Raises UserError that names `flag`.
 
     transformers 5 rebuilds the tokenizer of any GPT-2 config by GPT-2's own rules, whatever its
-    tokenizer.json says; skt/kogpt2-base-v2, whose words are split otherwise, would come out empty, and the
-    syllables that another composes (NFC) would come apart. Where the two differ, the file is right. Nor does
-    it look for the words of kykim/gpt3-kor-small_based_on_gpt2, which are BERT's.
+    tokenizer.json says; skt/kogpt2-base-v2, whose words are split otherwise, would come out empty, the
+    syllables that another composes (NFC) would come apart, and one that ends texts with </s> would end them
+    with a new <|endoftext|>. Where the two differ, the file is right. Nor does it look for the words of
+    kykim/gpt3-kor-small_based_on_gpt2, which are BERT's.
     """
     from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
     from transformers.utils import cached_file
@@ -98,9 +99,15 @@ def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code
         written, loaded = (
             json.loads(text) for text in (Path(file).read_text("utf-8"), tokenizer.backend_tokenizer.to_str())
         )
-        if any(written.get(part) != loaded[part] for part in ("normalizer", "pre_tokenizer")):
+        cut_alike = all(written.get(part) == loaded[part] for part in ("normalizer", "pre_tokenizer"))
+        if not cut_alike or _added(loaded) - _added(written):
             tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **local)
     return _settle(tokenizer, name, config.vocab_size, config.eos_token_id, context_length(config), flag)
+
+
+def _added(content):
+    """The names of the tokens that the `content` of a tokenizer.json has besides the words it learnt."""
+    return {token["content"] for token in content.get("added_tokens") or ()}
 
 
 def _settle(tokenizer, name, rows, end, context, flag):

@@ -69,6 +69,15 @@ def test_a_byte_level_tokenizer_composes_syllables_where_its_file_does(byte_toke
     assert tokenizer(apart)["input_ids"] == byte_tokenizer("한국어")["input_ids"]
 
 
+def test_a_byte_level_tokenizer_is_given_no_end_of_text_besides_its_own(byte_tokenizer, tmp_path):
+    tiny_gpt2(len(byte_tokenizer) + 7, eos_token_id=0).save_pretrained(tmp_path)
+    content = byte_tokenizer.backend_tokenizer.to_str().replace("<|endoftext|>", "</s>")
+    (tmp_path / "tokenizer.json").write_text(content, "utf-8")
+    model, tokenizer = load_pretrained(tmp_path, torch.float32)
+    assert (len(tokenizer), tokenizer.eos_token) == (len(byte_tokenizer), "</s>")
+    assert_special_ids_agree(model, tokenizer)
+
+
 def test_a_gpt2_with_the_words_of_bert_reads_them(tmp_path):
     """As kykim/gpt3-kor-small_based_on_gpt2: nothing but vocab.txt tells of them."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "오", "##늘", "##은"]
