@@ -7,7 +7,15 @@ import hashlib
 import time
 from pathlib import Path
 
-from gpt2_korean.checkpoints.complete import RESUME, WEIGHTS, lacks_states, read_json, when_started, whole_checkpoints
+from gpt2_korean.checkpoints.complete import (
+    RECORD,
+    RESUME,
+    WEIGHTS,
+    lacks_states,
+    read_json,
+    when_started,
+    whole_checkpoints,
+)
 from gpt2_korean.messages import UserError, particle, say, warn
 from gpt2_korean.text.blocks import count_targets
 from gpt2_korean.text.tokens import fingerprint, vocabulary_of
@@ -81,6 +89,13 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
     elif newest:  # a clock may have been put back
         now["started"] = max(now["started"], when_started(newest[0]) + 1)
     return {**now, **{name: saved.get(name) for name in kept}}
+
+
+def base_has_changed(adapter, base):
+    """Whether the files in the folder `base` are others than when `adapter` was trained on it, as far as it tells."""
+    told = read_json(adapter / RESUME) or (read_json(adapter.parent / RECORD) or {}).get("provenance") or {}
+    then = (told.get("model") or {}).get("hash")
+    return bool(then) and base.is_dir() and then != _identify(base)["hash"]
 
 
 def learns_prompts(start, options, is_new):

@@ -172,6 +172,8 @@ def load_adapted(folder, flag, trust_remote_code=False):
     from peft import PeftConfig
     from peft.utils import load_peft_weights
 
+    from gpt2_korean.checkpoints.same_run import base_has_changed
+
     check_files(folder, flag)
     config = PeftConfig.from_pretrained(folder)
     if config.is_prompt_learning or config.is_adaption_prompt:
@@ -187,6 +189,11 @@ def load_adapted(folder, flag, trust_remote_code=False):
         raise UsageError(f"{base}={name}: 그런 모델 폴더가 없습니다. {way_on}") from None
     if Path(source).resolve() == Path(folder).resolve():
         raise UserError(f"{flag}={folder}: 어댑터의 바탕 모델이 그 어댑터 자신입니다. {lora.CONFIG}을 고치세요.")
+    if base_has_changed(Path(folder), Path(source)):
+        warn(
+            f"{folder}: 이 어댑터를 학습한 뒤에 바탕 모델({source})의 파일이 바뀌었습니다. 그때와 다른 글이 나오니, 그 "
+            "학습의 --output_dir에 합친 모델이 있으면 그것을 쓰세요."
+        )
     model, tokenizer = load_pretrained(source, torch.float32, base, trust_remote_code)
     weights = load_peft_weights(folder, device="cpu")
     check_numbers(weights, flag, folder)

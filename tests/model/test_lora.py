@@ -219,6 +219,19 @@ def test_a_model_that_takes_no_adapter_is_told_of():
         lora.adapt(model, 4)
 
 
+def test_an_adapter_whose_base_has_changed_since_says_so(train_words, tiny_model_folder, tmp_path, run_main):
+    base, out = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(tiny_model_folder, base)
+    assert run_main(*train_words, f"--model_type={base}")[0] == 0
+    for has_changed in (False, True):
+        for folder in (out / "checkpoint-4", out / "adapter"):
+            code, _, err = run_main("generate.py", f"--model_name_or_path={folder}", "--prompt=가", "--length=1")
+            assert code == 0 and (f"바탕 모델({base})의 파일이 바뀌었습니다" in err) == has_changed, err
+        model = AutoModelForCausalLM.from_pretrained(base)
+        model.transformer.wte.weight.data.neg_()
+        model.save_pretrained(base)
+
+
 def test_a_whole_model_that_begins_from_an_adapter_learns_all_of_its_weights(run_words, tmp_path, run_main):
     assert run_main(*run_words)[0] == 0
     checkpoint, new = tmp_path / "out" / "checkpoint-4", tmp_path / "new"
