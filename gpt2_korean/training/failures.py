@@ -15,6 +15,8 @@ from gpt2_korean.messages import UserError, describe_os_error, is_of_lost_rank, 
 from gpt2_korean.training.rehearsal import describe
 from gpt2_korean.windows import WINDOWS
 
+UNANSWERED = (ConnectionError, EOFError)  # what asking a process that has died ends in, by how far it had come
+
 
 @contextmanager
 def training():
@@ -27,14 +29,14 @@ def training():
             "장치의 메모리가 모자랍니다. --per_device_train_batch_size를 줄이고 --gradient_accumulation_steps를 "
             "그만큼 늘리거나,\n--gradient_checkpointing을 더하거나, --block_size를 줄이세요."
         ) from error
-    except (RuntimeError, ConnectionError) as error:
+    except (RuntimeError, *UNANSWERED) as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise UserError(
                 f"커널을 컴파일하지 못했습니다({str(error).strip().splitlines()[0]}).\n"
                 "--torch_compile=false를 더하면 컴파일하지 않고 학습합니다."
             ) from error
         # Found out by a signal (RuntimeError) or by reading what the process no longer sends, whichever is first.
-        if not (isinstance(error, ConnectionError) or _is_of_a_reader(error)):
+        if not (isinstance(error, UNANSWERED) or _is_of_a_reader(error)):
             raise
         if hasattr(signal, "SIGCHLD"):  # PyTorch's handler would raise again, wherever we are
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -19,6 +19,8 @@ from conftest import ROOT
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from gpt2_korean.checkpoints import complete
+from gpt2_korean.messages import UserError
+from gpt2_korean.training import failures
 from gpt2_korean.training.callbacks import Logs
 
 
@@ -178,6 +180,15 @@ def test_a_dead_loader_process_is_named(resumable_words, tmp_path, run_main, at_
     code, _, err = run_main(*resumable_words, "--dataloader_num_workers=1", "--max_steps=200")
     assert code == 1 and "--dataloader_num_workers" in err and "Traceback" not in err
     assert complete.is_resumable(tmp_path / "out" / "checkpoint-2")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionResetError(), EOFError(), RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")],
+)
+def test_a_dead_loader_process_is_named_however_it_is_found_out(error):
+    with pytest.raises(UserError, match="--dataloader_num_workers"), failures.training():
+        raise error
 
 
 def test_a_loader_process_that_dies_with_the_lock_of_the_bars_holds_nobody_up():
