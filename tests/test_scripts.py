@@ -110,18 +110,19 @@ def test_a_run_whose_standard_streams_are_closed_is_done(tiny_model_folder, tmp_
     assert len(written) == lines and all(json.loads(text)["text"] for text in written)
 
 
-def test_ctrl_c_ends_with_a_message(tiny_model_folder):
+@pytest.mark.parametrize("flags", [[], ["--output_file=글.jsonl"]])
+def test_ctrl_c_ends_with_a_message_and_the_way_on(tiny_model_folder, tmp_path, flags):
     command = [
-        sys.executable, "generate.py", f"--model_name_or_path={tiny_model_folder}", "--length=20", "--device=cpu",
-        "--num_return_sequences=1000000", "--batch_size=1",
+        sys.executable, ROOT / "generate.py", f"--model_name_or_path={tiny_model_folder}", "--length=20",
+        "--device=cpu", "--num_return_sequences=1000000", "--batch_size=1", *flags,
     ]  # fmt: skip
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(10):
         assert process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "Ctrl-C" in stderr and "Traceback" not in stderr
+    assert "Ctrl-C" in stderr and "Traceback" not in stderr and ("--resume" in stderr) == bool(flags)
 
 
 def test_invalid_utf8_from_the_shell_is_refused():

@@ -3,6 +3,7 @@ listen to a terminal (terminal.py) or to a page (server/).
 """
 
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
@@ -42,7 +43,8 @@ def write_all(model, out, prompts, settings, options, done=0):
         say(f"한 번에 {size}편씩 씁니다(--batch_size).")
     out, hidden, empty = replace(out, batch_size=size), streams or None, 0  # None: unless stderr is a terminal
     tokens = {"total": len(jobs) * settings.length, "initial": done * settings.length}
-    with tqdm(**tokens, desc="글쓰기", unit="토큰", leave=False, disable=hidden) as progress:
+    bar = tqdm(**tokens, desc="글쓰기", unit="토큰", leave=False, disable=hidden)
+    with tell_way_on(out.file), bar as progress:
         if streams:
             texts = write_each(model, jobs, settings, out.model.seed, done)
         else:
@@ -59,6 +61,17 @@ def write_all(model, out, prompts, settings, options, done=0):
             empty += is_empty(text, settings)
     if empty:
         say(describe_empty(empty, len(jobs) - done, settings))
+
+
+@contextmanager
+def tell_way_on(file):
+    """Say how what Ctrl-C breaks off is gone on with: written anew, it would stand behind what is there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if file:
+            say("같은 명령에 --resume을 더하면 남은 글부터 이어 씁니다.")
+        raise
 
 
 def write_each(model, jobs, settings, seed, done=0):
