@@ -63,7 +63,7 @@ def train_parser():
         "칸의 수가 열의 수와 다른 행(.csv .tsv), JSON 객체가 아니거나 글의 열이 없는 줄(.jsonl)을 건너뛰고 몇 개인지 "
         "알려 줍니다",
     )
-    add_flag(data, "--block_size", integer(2, MOST_TOKENS), "한 블록의 토큰 수 (기본값: 모델의 문맥 길이)")
+    add_flag(data, "--block_size", integer(2, MOST_TOKENS), "한 블록의 토큰 수 (기본값: 모델의 문맥 길이, 2048까지)")
     add_flag(
         data,
         "--packing",

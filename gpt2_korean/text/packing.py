@@ -11,6 +11,7 @@ import numpy as np
 from gpt2_korean.messages import UsageError
 
 FARTHER_ON = 0.1
+LONGEST = 2048  # tokens of a block that nobody asked for: one of a model that reads 32,768 would fill any memory
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class Plan:
 
 
 def choose_size(block_size, context):
-    """How many tokens a block has: those of --block_size, else of the model's context (None: it sets no limit)."""
+    """How many tokens a block has: those of --block_size, else of the model's context (None: it sets no limit), and
+    then LONGEST at most."""
     longest = context or 1024
-    size = block_size or longest
+    size = block_size or min(longest, LONGEST)
     if size > longest:
         raise UsageError(f"--block_size={size}: 모델의 문맥 길이 {longest}보다 길 수 없습니다.")
     return size

@@ -5,7 +5,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gpt2_korean.text.packing import best_fit_decreasing, plan_documents, plan_stream, plan_windows, plan_windows_alone
+from gpt2_korean.text.packing import (
+    best_fit_decreasing,
+    choose_size,
+    plan_documents,
+    plan_stream,
+    plan_windows,
+    plan_windows_alone,
+)
 
 
 @pytest.fixture(params=range(30))
@@ -93,3 +100,18 @@ def test_some_documents_begin_at_any_position_and_none_where_the_one_before_it_e
     assert (plan.offsets + sizes).max() == 63  # one more than that is read, for the last label
     assert 0 < np.count_nonzero(plan.offsets) / len(sizes) < 0.15
     assert not np.any(plan.offsets[1:] == (plan.offsets + sizes)[:-1])
+
+
+@pytest.mark.parametrize(
+    ("asked", "context", "size"),
+    [
+        (None, 1024, 1024),
+        (None, 128, 128),
+        (None, None, 1024),
+        (None, 32768, 2048),
+        (4096, 32768, 4096),
+        (64, 1024, 64),
+    ],
+)
+def test_a_block_is_as_long_as_asked_else_as_the_context_but_not_longer_than_memory_allows(asked, context, size):
+    assert choose_size(asked, context) == size
