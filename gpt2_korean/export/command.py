@@ -36,7 +36,8 @@ def export(source, options):
     import torch
 
     from gpt2_korean.export import gguf_file
-    from gpt2_korean.model.load import load_pretrained, show_downloads_only
+    from gpt2_korean.model.load import load_pretrained
+    from gpt2_korean.model.quiet import show_downloads_only
 
     with finished_as(path) as unfinished:
         show_downloads_only()

@@ -1,7 +1,6 @@
 """Hub id | local folder | built-in scratch size → model and tokenizer, their special tokens in agreement."""
 
 import copy
-from contextlib import contextmanager
 from pathlib import Path
 
 from gpt2_korean.messages import UsageError, UserError, say, warn
@@ -9,6 +8,7 @@ from gpt2_korean.model import lora
 from gpt2_korean.model.files import check_files, check_numbers, count_bytes, still_there, unfitting, unloadable
 from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
+from gpt2_korean.model.quiet import without_warnings
 from gpt2_korean.model.tokenizer import learn_scratch_tokenizer, load_tokenizer
 from gpt2_korean.text.chat_prompt import find_answer_end
 from gpt2_korean.text.end_of_text import agree_on_ends
@@ -215,28 +215,6 @@ def load_adapted(folder, flag, trust_remote_code=False):
     if wrong:
         raise unfitting(flag, folder, wrong, "가중치가 adapter_config.json과 맞지 않습니다")
     return adapted, tokenizer
-
-
-def show_downloads_only():
-    """Hide transformers' bars for loading and saving, which last moments, and keep the Hub's for downloads."""
-    import huggingface_hub.utils
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()  # hides the Hub's as well
-    huggingface_hub.utils.enable_progress_bars()
-
-
-@contextmanager
-def without_warnings():
-    """Have transformers tell of errors alone."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def find_cached(name, flag):

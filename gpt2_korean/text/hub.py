@@ -1,5 +1,7 @@
 """A data set of the Hugging Face Hub → normalised documents, as a `datasets` table or a stream of them."""
 
+from pathlib import Path
+
 from gpt2_korean.messages import UserError, say, warn
 from gpt2_korean.text.cache import hash_code
 from gpt2_korean.text.files import missing_column, no_text, row_renderer
@@ -16,6 +18,7 @@ def read_hub_dataset(name, config=None, *, streaming=False, **columns):
     import datasets
 
     where = f"--dataset_name={name}"
+    _check_reach(name, where)
     try:
         rows = datasets.load_dataset(name, config, split="train", streaming=streaming)
         kinds = rows.features or {}
@@ -55,6 +58,28 @@ def read_hub_dataset(name, config=None, *, streaming=False, **columns):
         to_documents, with_indices=True, batched=True, remove_columns=names, features=features, fn_kwargs=code
     )
     return (_whole_stream if streaming else _whole)(documents, where)
+
+
+def _check_reach(name, where):
+    """Raise UserError where the Hub does not answer and nothing of a data set is in the library's cache.
+
+    Asked once and at once: the library itself would try six times, half a minute in all.
+    """
+    import datasets
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if Path(name).exists() or Path(datasets.config.HF_DATASETS_CACHE, name.replace("/", "___")).exists():
+        return
+    try:
+        huggingface_hub.dataset_info(name, timeout=10)
+    except (HfHubHTTPError, ValueError):  # an answer, and what can be no name: the library tells of both
+        return
+    except Exception:  # no route, no name, HF_HUB_OFFLINE: whatever else, the Hub did not answer
+        raise UserError(
+            f"{where}: 네트워크에 연결할 수 없고 미리 받아 둔 데이터도 없습니다.\n네트워크가 되는 곳에서 받은 "
+            "캐시(HF_HOME)를 쓰거나, 글이 든 파일을 내려받아 --dataset_path로 주세요."
+        ) from None
 
 
 def _is_media(kind):

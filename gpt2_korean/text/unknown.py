@@ -71,6 +71,5 @@ def unknown_token(tokenizer):
 
 def _unknown_id(tokenizer):
     token = unknown_token(tokenizer)
-    return (
-        None if token is None else (getattr(tokenizer, "token_to_id", None) or tokenizer.convert_tokens_to_ids)(token)
-    )
+    find = getattr(tokenizer, "token_to_id", None) or tokenizer.convert_tokens_to_ids
+    return None if token is None else find(token)

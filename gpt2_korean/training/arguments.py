@@ -18,7 +18,7 @@ from gpt2_korean.device import (
     name_precision,
 )
 from gpt2_korean.messages import UsageError, particle, say, warn
-from gpt2_korean.model.load import show_downloads_only
+from gpt2_korean.model.quiet import show_downloads_only
 from gpt2_korean.text.blocks import count_targets
 from gpt2_korean.training.plan import MUON, describe_plan
 from gpt2_korean.training.rehearsal import check_reports, describe, rehearse

@@ -16,7 +16,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
 
 from gpt2_korean.messages import UsageError, UserError, first_line
-from gpt2_korean.model.load import without_warnings
+from gpt2_korean.model.quiet import without_warnings
 
 # What a rehearsal does not do: it tells nobody, keeps nothing, and goes on for no longer than a step.
 ALWAYS = {

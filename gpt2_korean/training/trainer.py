@@ -26,7 +26,7 @@ from gpt2_korean.messages import say, warn
 from gpt2_korean.model import lora
 from gpt2_korean.model.elsewhere import tell_others
 from gpt2_korean.model.embeddings import embedding_layers, split_off
-from gpt2_korean.model.load import without_warnings
+from gpt2_korean.model.quiet import without_warnings
 from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
 from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flops_utilization
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, fill_up

@@ -15,7 +15,8 @@ from transformers.utils import logging
 
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.messages import UserError
-from gpt2_korean.model.load import load_model, load_pretrained, show_downloads_only
+from gpt2_korean.model.load import load_model, load_pretrained
+from gpt2_korean.model.quiet import show_downloads_only
 from gpt2_korean.text.documents import read_corpus
 
 

@@ -161,6 +161,20 @@ def test_a_hub_data_set_that_is_not_there_or_lacks_the_column_is_refused(hub_fol
         corpus.read_hub_dataset("no-such-owner/no-such-name")
 
 
+def test_a_hub_out_of_reach_is_asked_once(tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise ConnectionError
+
+    monkeypatch.setattr("huggingface_hub.dataset_info", unreachable)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked again"))
+    with pytest.raises(UserError, match=r"(?s)--dataset_name=owner/name.*네트워크.*--dataset_path"):
+        corpus.read_hub_dataset("owner/name")
+    (tmp_path / "owner___name").mkdir()  # what the library has it finds by itself
+    with pytest.raises(pytest.fail.Exception):
+        corpus.read_hub_dataset("owner/name")
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("kind", [datasets.Audio(), datasets.Image(), datasets.List(datasets.Image())])
 def test_the_text_beside_sounds_and_pictures_is_read_without_them(tmp_path, streaming, kind):
