@@ -15,7 +15,14 @@ import numpy as np
 from gpt2_korean.messages import UsageError, say
 from gpt2_korean.text.chat_template import hold_conversations
 from gpt2_korean.text.corpus import count_characters
-from gpt2_korean.text.packing import choose_size, plan_documents, plan_stream, plan_windows, plan_windows_alone
+from gpt2_korean.text.packing import (
+    choose_size,
+    plan_documents,
+    plan_stream,
+    plan_windows,
+    plan_windows_alone,
+    without_pieces,
+)
 from gpt2_korean.text.tokens import Buffer, some_rows, token_rows, tokenise
 from gpt2_korean.text.unknown import warn_of_unknown
 
@@ -58,13 +65,13 @@ class PackedBlocks:
 
     make_plan: `(lengths, room, random) -> Plan`. Block `(epoch + 1) * len(self) + index` is of that epoch's own plan,
     drawn by `seed`; block `index` of one in which all stands as it does in the text. NO_BLOCK is a token without a
-    target.
+    target. Of a question longer than a block, those that have nothing else are left out.
     """
 
     def __init__(self, tokens, size, make_plan, begin, seed=0):
         self.tokens, self.size, self.begin = tokens, size, begin
         self.make_plan, self.seed = make_plan, seed
-        self.plan = make_plan(tokens.lengths, size - 1)
+        self.plan = self._make_plan()
         self.drawn = 0  # which plan it is
 
     def __len__(self):
@@ -79,13 +86,24 @@ class PackedBlocks:
         if number != self.drawn:
             random = np.random.default_rng((self.seed, number)) if number else None
             self.plan = None  # two at a time would not fit where one does
-            self.plan, self.drawn = self.make_plan(self.tokens.lengths, self.size - 1, random), number
+            self.plan, self.drawn = self._make_plan(random), number
         chosen = slice(*self.plan.starts[index : index + 2])
         offsets = None if self.plan.offsets is None else self.plan.offsets[chosen]
         return assemble(self.tokens, self.plan.pieces[chosen], offsets, self.begin)
 
     def __iter__(self):  # the indices go on into the next epoch, so that to ask one after another has no end
         return (self[index] for index in range(len(self)))
+
+    def _make_plan(self, *random):
+        plan = self.make_plan(self.tokens.lengths, self.size - 1, *random)
+        if self.tokens.learnt is None or plan.offsets is None:  # of a stream, each epoch has others
+            return plan
+        whole = np.flatnonzero(plan.pieces[:, 3] - plan.pieces[:, 1] == self.size - 1)
+        return without_pieces(plan, [number for number in whole if not self._teaches(*plan.pieces[number].tolist())])
+
+    def _teaches(self, document, _, fresh, stop):
+        learnt = self.tokens.read(document, fresh, stop)[1]
+        return learnt is None or learnt.any()
 
     @property
     def targets(self):

@@ -98,6 +98,13 @@ def plan_windows_alone(lengths, room, random=None):
     return Plan(pieces, np.arange(len(pieces) + 1), None)
 
 
+def without_pieces(plan, numbers):
+    """`plan` without the pieces of these numbers, each of which is a block of its own; positions do not run through."""
+    blocks = np.searchsorted(plan.starts, numbers)
+    starts = np.cumsum(np.append(0, np.delete(np.diff(plan.starts), blocks)))
+    return Plan(np.delete(plan.pieces, numbers, 0), starts, np.delete(plan.offsets, numbers))
+
+
 def _numbered(counts):
     """`(the document, which of its pieces)` of each piece where documents have so many each, int32."""
     which = np.repeat(np.arange(len(counts), dtype=np.int32), counts)

@@ -89,6 +89,18 @@ def test_what_is_not_learnt_is_no_label_and_all_else_is_one_once(make_plan, rand
         assert count_targets(blocks) == len(wanted)
 
 
+@pytest.mark.parametrize("make_plan", [plan_documents, plan_windows])
+def test_no_block_is_of_a_long_question_alone(make_plan):
+    questions, answers = [[1] * 50, [2] * 7, [3] * 15], [[4] * 30, [5], [6] * 2]
+    documents = [asked + said for asked, said in zip(questions, answers, strict=True)]
+    learnt = [[False] * len(asked) + [True] * len(said) for asked, said in zip(questions, answers, strict=True)]
+    blocks = PackedBlocks(in_memory(documents, learnt), 16, make_plan, EOS)
+    for epoch in range(2):
+        labels = [blocks[epoch * len(blocks) + index]["labels"] for index in range(len(blocks))]
+        assert all((each != -100).any() for each in labels)
+        assert sum((each != -100).sum() for each in labels) == blocks.targets == 36
+
+
 @pytest.mark.parametrize("make_plan", [plan_documents, plan_stream, plan_windows])
 def test_plain_texts_beside_conversations_are_learnt_and_counted_in_whichever_row_they_stand(make_plan, rng):
     rows = []
