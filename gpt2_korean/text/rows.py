@@ -48,9 +48,10 @@ def _json_rows(path, encoding, named_lines, skip_bad_rows):
             yield from _json_items(path, lines.read())
             return
         for number, line in enumerate(lines, 1):
-            if line.strip():
+            line = line.strip().lstrip("\ufeff")  # of files one after another, each may begin with its mark
+            if line:
                 try:
-                    row = _object(path, f"{number}번째 줄", _parse_json(path, line.strip(), number))
+                    row = _object(path, f"{number}번째 줄", _parse_json(path, line, number))
                 except UserError as error:
                     if not skip_bad_rows:
                         raise UserError(f"{error} 고치거나 --skip_bad_rows로 이런 줄을 건너뛰세요.") from None

@@ -137,6 +137,12 @@ def test_json_lines_are_told_by_a_first_line_longer_than_the_beginning_too(tmp_p
         assert read_text_column(path)[0] == rows[0]["text"]
 
 
+def test_json_lines_of_files_one_after_another_may_each_begin_with_a_mark(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('\ufeff{"text": "가"}\n\ufeff{"text": "나"}\n\ufeff\n', "utf-8")
+    assert read_text_column(path) == ["가", "나"]
+
+
 def test_what_is_no_number_is_no_text(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": NaN}\n{"text": -Infinity}\n{"text": 1e999}\n{"text": null}\n{"text": 1.5}\n', "utf-8")
