@@ -45,7 +45,7 @@ def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=
     from transformers import GPT2Config, GPT2LMHeadModel
 
     tokenizer, shape = learn_scratch_tokenizer(model_type, documents, vocab_size), SCRATCH_SIZES[model_type]
-    short = f"(글이 짧아 {vocab_size:,}개에 못 미칩니다)" if len(tokenizer) < (vocab_size or 0) else ""
+    short = f"(글에 서로 다른 낱말이 적어 {vocab_size:,}개에 못 미칩니다)" if len(tokenizer) < (vocab_size or 0) else ""
     say(f"토큰 {len(tokenizer):,}개를 배웠습니다{short}.")
     end, size = tokenizer.eos_token_id, {**shape, "vocab_size": len(tokenizer)}
     config = GPT2Config(**size, bos_token_id=end, eos_token_id=end, pad_token_id=end)

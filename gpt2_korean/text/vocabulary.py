@@ -57,7 +57,7 @@ def choose_tokenizer(tokenizer, documents, options, reader=None):
     if choice == "korean":
         new = learn_tokenizer(documents, options.vocab_size or fitting_size(documents), tokenizer.model_max_length)
         if len(new) < min(LEAST_TOKENS, options.vocab_size or LEAST_TOKENS):
-            warn(f"글이 짧아 토큰을 {len(new):,}개밖에 배우지 못했으므로 모델의 원래 어휘를 씁니다.")
+            warn(f"글에 서로 다른 낱말이 적어 토큰을 {len(new):,}개밖에 배우지 못했으므로 모델의 원래 어휘를 씁니다.")
             return tokenizer
     else:
         new = _other_tokenizer(choice, tokenizer.model_max_length, reader)

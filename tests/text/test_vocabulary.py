@@ -138,7 +138,7 @@ def test_two_sentences_teach_no_vocabulary_and_that_is_said(english_folder, engl
         "train.py", f"--dataset_path={path}", f"--model_type={english_folder}", "--tokenizer=korean", "--do_train",
         f"--output_dir={tmp_path / 'out'}", "--max_steps=1", "--device=cpu", "--report_to=none",
     )  # fmt: skip
-    assert code == 0 and "원래 어휘를 씁니다" in err
+    assert code == 0 and "서로 다른 낱말이 적어" in err and "원래 어휘를 씁니다" in err
     assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) == len(english_tokenizer)
 
 
@@ -151,7 +151,7 @@ def test_a_size_that_is_given_for_no_vocabulary_is_told(english_tokenizer, docum
 def test_a_small_vocabulary_that_is_asked_for_is_taken(english_tokenizer, documents, capsys):
     options = SimpleNamespace(tokenizer="korean", vocab_size=512)
     assert len(vocabulary.choose_tokenizer(english_tokenizer, documents, options)) == 512
-    assert "글이 짧아" not in capsys.readouterr().err
+    assert "낱말이 적어" not in capsys.readouterr().err
 
 
 def test_a_longer_text_is_given_more_tokens_up_to_the_most(documents):
