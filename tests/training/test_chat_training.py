@@ -184,6 +184,7 @@ def test_steps_in_which_nothing_is_learnt_do_no_harm(words, tmp_path, byte_token
         f"--model_type={base}",
         "--max_steps=12",
         "--logging_steps=1",
+        "--packing=stream",
     ]
     code, _, err = run_main(*words, *more)
     assert code == 0 and "손실 0 " in err, err
