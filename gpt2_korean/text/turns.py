@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
-from gpt2_korean.text.normalise import normalise
+from gpt2_korean.text.normalise import VISIBLE, normalise
 from gpt2_korean.text.rows import cell_text
 
 ROLES = {
@@ -162,7 +162,7 @@ def _conversation(said, form):
     turns, counts = [], {"composed": 0, "line_ends": 0, "controls": 0}
     for role, raw in said:
         content, composed, line_ends, controls = normalise(raw)
-        content = content.strip()
+        content = content.strip() if VISIBLE.search(content) else ""
         before = turns[-1]["role"] if turns else None
         if not content and role != "system":
             raise BrokenConversation("빈 차례")

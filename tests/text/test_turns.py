@@ -188,6 +188,7 @@ BROKEN = {
         [user(), assistant(None)],
         [user(), assistant("\0")],
         [user(), assistant([])],
+        [user(), assistant("\u200b \u3164")],
     ],
     "이어지는 두 답": [[user(), assistant(), assistant()]],
     "처음이 아닌 system": [[user(), SYSTEM, assistant()]],
