@@ -11,7 +11,7 @@ from pathlib import Path
 from gpt2_korean.messages import UsageError, say, warn
 from gpt2_korean.text.opening import FORMATS, file_format
 
-READABLE = f"가능한 형식: {' '.join(FORMATS)} (.gz .xz)"
+READABLE = f"가능한 형식: {' '.join(FORMATS)} (.gz .xz). 다른 압축 파일(.zip 등)은 먼저 풀어 주세요."
 ANY_DEPTH = "**"
 # As checkpoints/ has them, which this folder may not import.
 MODEL_FILES = {"_lock", "trainer_state.json", "model.safetensors", "adapter_model.safetensors"}
