@@ -3,7 +3,8 @@
 import copy
 from pathlib import Path
 
-from gpt2_korean.messages import UsageError, UserError, say, warn
+from gpt2_korean.checkpoints.complete import missing_weights
+from gpt2_korean.messages import UsageError, UserError, particle, say, warn
 from gpt2_korean.model import lora
 from gpt2_korean.model.files import check_files, check_numbers, count_bytes, still_there, unfitting, unloadable
 from gpt2_korean.model.find import find_model
@@ -244,8 +245,11 @@ def newest_commit(name, flag):
     import huggingface_hub
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+    adapter = UserError(
+        f"{flag}={name}: 어댑터는 Hub의 이름으로 열지 못합니다. `hf download {name}` 명령이 알려 주는 폴더를 주세요."
+    )
     try:
-        return huggingface_hub.model_info(name, timeout=10).sha
+        info = huggingface_hub.model_info(name, timeout=10)
     except GatedRepoError:
         raise UserError(f"{flag}={name}: 허락이 필요한 모델입니다. Hub에서 신청하고 HF_TOKEN을 설정하세요.") from None
     except RepositoryNotFoundError:
@@ -253,8 +257,18 @@ def newest_commit(name, flag):
             f"{flag}={name}: Hub에 그런 모델이 없습니다. 이름을 확인하세요(비공개라면 HF_TOKEN 설정)."
         ) from None
     except Exception:  # no route, no name, a proxy's page, HF_HUB_OFFLINE: whatever else, the Hub did not answer
-        if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
-            return None
+        files = [huggingface_hub.try_to_load_from_cache(name, file) for file in ("config.json", lora.CONFIG)]
+        config, settings = (file if isinstance(file, str) else None for file in files)
+        if config is not None:
+            missing = missing_weights(Path(config).parent)
+            if missing is None:
+                return None
+            raise UserError(
+                f"{flag}={name}: 네트워크에 연결할 수 없고, 미리 받아 둔 파일 가운데 {particle(missing, '이/가')} "
+                f"없거나 잘렸습니다. 네트워크가 되는 곳에서 `hf download {name}` 명령으로 마저 받으세요."
+            ) from None
+        if settings is not None:
+            raise adapter from None
         scratch = "\n(3) 내려받지 않는 --model_type=scratch-mini로 처음부터 학습합니다."
         raise UserError(
             f"{flag}={name}: 네트워크에 연결할 수 없고 미리 받아 둔 파일도 없습니다. 이름이 맞다면 다음 가운데 "
@@ -262,3 +276,7 @@ def newest_commit(name, flag):
             f"(1) 네트워크가 되는 곳에서 `hf download {name}` 명령으로 받은 캐시(HF_HOME)나 모델 폴더를 씁니다.\n"
             f"(2) HF_ENDPOINT에 미러 주소를 설정합니다.{scratch if flag == '--model_type' else ''}"
         ) from None
+    names = {file.rfilename for file in info.siblings or ()}
+    if lora.CONFIG in names and "config.json" not in names:
+        raise adapter
+    return info.sha

@@ -260,7 +260,8 @@ def test_a_model_of_the_hub_and_one_with_anothers_template_are_kept_as_well(fold
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     for commit in ("0" * 40, "1" * 40):
         shutil.copytree(folder, cache / "models--an--id" / "snapshots" / commit)
-        monkeypatch.setattr("huggingface_hub.model_info", lambda *_, commit=commit, **__: SimpleNamespace(sha=commit))
+        info = SimpleNamespace(sha=commit, siblings=[])
+        monkeypatch.setattr("huggingface_hub.model_info", lambda *_, info=info, **__: info)
         (cache / "models--an--id" / "refs").mkdir(exist_ok=True)
         (cache / "models--an--id" / "refs" / "main").write_text("0" * 40, "utf-8")
         assert logits_of("an/id").equal(expected) and len([*kept.iterdir()]) == 2

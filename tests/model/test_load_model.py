@@ -4,6 +4,7 @@ import json
 import shutil
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -212,6 +213,34 @@ def test_a_cached_hub_model_loads_without_the_hub(tiny_model_folder):
     (repository / "refs" / "main").write_text("abc")
     model, _ = load_pretrained("owner/tiny", torch.float32)
     assert model.config.n_embd == 32
+
+
+def test_a_download_that_broke_off_names_what_is_missing_and_how_it_goes_on(tiny_model_folder):
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    repository = Path(HF_HUB_CACHE) / "models--owner--half"
+    shutil.copytree(tiny_model_folder, repository / "snapshots" / "abc")
+    (repository / "snapshots" / "abc" / "model.safetensors").unlink()
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    with pytest.raises(UserError, match=r"model\.safetensors.*`hf download owner/half`"):
+        load_pretrained("owner/half", torch.float32)
+
+
+@pytest.mark.parametrize("hub_answers", [False, True])
+def test_an_adapter_of_the_hub_is_sent_for_as_a_folder(hub_answers, monkeypatch):
+    """By its name it would be looked for as a whole model, and a downloaded one called missing."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    info = SimpleNamespace(sha="abc", siblings=[SimpleNamespace(rfilename="adapter_config.json")])
+    monkeypatch.setattr("huggingface_hub.model_info", lambda *_, **__: info if hub_answers else 1 / 0)
+    if not hub_answers:
+        repository = Path(HF_HUB_CACHE) / "models--owner--adapter"
+        for file, text in (("refs/main", "abc"), ("snapshots/abc/adapter_config.json", "{}")):
+            (repository / file).parent.mkdir(parents=True)
+            (repository / file).write_text(text)
+    with pytest.raises(UserError, match=r"어댑터는 .*`hf download owner/adapter`"):
+        load_pretrained("owner/adapter", torch.float32)
 
 
 def test_the_hub_is_asked_once_for_a_cached_model_whatever_it_is(byte_tokenizer, monkeypatch):
