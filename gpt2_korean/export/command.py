@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import os
 import re
 import shutil
 from pathlib import Path
@@ -79,11 +80,13 @@ def modelfile_of(path):
 
 
 def check_target(path):
-    """Raise UsageError for a path that is not one of a new GGUF file in a folder that is there."""
+    """Raise UsageError for a path that is not one of a new GGUF file in a folder that is there and can be written."""
     if path.suffix != SUFFIX:
         raise UsageError(f"--export={path}: {particle(SUFFIX, '으로/로')} 끝나는 파일 이름을 주세요(예: 내모델.gguf).")
     if not path.parent.is_dir():
         raise UsageError(f"--export={path}: {path.parent} 폴더가 없습니다. 먼저 만드세요.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"--export={path}: {path.parent} 폴더에 쓸 수 없습니다. 권한을 확인하거나 다른 경로를 주세요.")
     for file in (path, modelfile_of(path)):
         if file.exists():
             raise UsageError(

@@ -38,6 +38,9 @@ def test_a_path_that_no_new_file_can_have_is_refused(tmp_path, monkeypatch):
         with pytest.raises(UsageError, match="덮어쓰지"):
             command.check_target(tmp_path / "model.gguf")
         (tmp_path / there).unlink()
+    monkeypatch.setattr("os.access", lambda *_: False)  # as of a disk mounted read-only: root may write all others
+    with pytest.raises(UsageError, match=r"--export=.*쓸 수 없습니다"):
+        command.check_target(tmp_path / "model.gguf")
 
 
 @pytest.mark.parametrize(
