@@ -74,7 +74,9 @@ def _no_cache(error):
     import datasets
 
     error.filename = error.filename or str(datasets.config.HF_DATASETS_CACHE)
-    return UserError(f"{describe_os_error(error)}\n글의 캐시를 다른 곳에 두려면 환경 변수 HF_HOME에 그 폴더를 주세요.")
+    # Another HF_HOME would be without the models that were downloaded, which a cluster may keep for all to read.
+    way_on = "글의 캐시를 다른 곳에 두려면 환경 변수 HF_DATASETS_CACHE에 그 폴더를 주세요."
+    return UserError(f"{describe_os_error(error)}\n{way_on}")
 
 
 def hash_code(*others):

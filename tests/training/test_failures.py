@@ -116,7 +116,7 @@ def test_a_disk_without_a_byte_left_for_the_cache_is_told_as_full(train_words, t
     monkeypatch.setattr(datasets.utils.py_utils, "disk_usage", lambda _: SimpleNamespace(free=0))
     code, _, err = run_main("train.py", *train_words, f"--dataset_path={new}", "--do_train")
     assert code == 1 and "남은 공간이 없습니다" in err and str(datasets.config.HF_DATASETS_CACHE) in err, err
-    assert "HF_HOME" in err
+    assert "환경 변수 HF_DATASETS_CACHE" in err
 
 
 def test_a_cache_that_cannot_be_written_is_told_with_the_variable_that_places_it(
@@ -126,7 +126,8 @@ def test_a_cache_that_cannot_be_written_is_told_with_the_variable_that_places_it
     new.write_text(f"{tmp_path}에만 있는 글", "utf-8")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", new / "datasets")
     code, _, err = run_main("train.py", *train_words, f"--dataset_path={new}", "--do_train")
-    assert code == 1 and str(new) in err and "HF_HOME" in err and len(err[err.index("오류:") :].splitlines()) == 2, err
+    assert code == 1 and str(new) in err and "환경 변수 HF_DATASETS_CACHE" in err, err
+    assert len(err[err.index("오류:") :].splitlines()) == 2, err
 
 
 def test_a_run_goes_on_without_logs_that_can_be_written_no_more(
