@@ -20,7 +20,8 @@ from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, say
 from gpt2_korean.model.files import damaged, read_model_json, still_there, weight_files, without_end
 from gpt2_korean.model.gpt2 import is_supported
-from gpt2_korean.model.load import find_cached, load_pretrained
+from gpt2_korean.model.hub import find_cached
+from gpt2_korean.model.load import load_pretrained
 from gpt2_korean.model.quiet import show_downloads_only
 from gpt2_korean.model.tokenizer import check_tokens, load_tokenizer
 from gpt2_korean.text.chat_prompt import find_chat

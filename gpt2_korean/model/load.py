@@ -3,12 +3,12 @@
 import copy
 from pathlib import Path
 
-from gpt2_korean.checkpoints.complete import missing_weights
-from gpt2_korean.messages import UsageError, UserError, particle, say, warn
+from gpt2_korean.messages import UsageError, UserError, say, warn
 from gpt2_korean.model import lora
 from gpt2_korean.model.files import check_files, check_numbers, count_bytes, still_there, unfitting, unloadable
 from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
+from gpt2_korean.model.hub import newest_commit
 from gpt2_korean.model.quiet import without_warnings
 from gpt2_korean.model.tokenizer import learn_scratch_tokenizer, load_tokenizer
 from gpt2_korean.text.chat_prompt import find_answer_end
@@ -56,7 +56,7 @@ def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=
 def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False, hub_answers=None):
     """`(model, tokenizer)` of a model folder or a hub id, the weights in `dtype`.
 
-    hub_answers: what find_cached found out of the Hub, None where it has not been asked.
+    hub_answers: what hub.find_cached found out, None where the Hub has not been asked.
 
     Python code that comes with the model runs only where `trust_remote_code`; pickled weights can run none
     (transformers reads them with weights_only). Raises UserError that names `flag` where the model is
@@ -216,67 +216,3 @@ def load_adapted(folder, flag, trust_remote_code=False):
     if wrong:
         raise unfitting(flag, folder, wrong, "가중치가 adapter_config.json과 맞지 않습니다")
     return adapted, tokenizer
-
-
-def find_cached(name, flag):
-    """`(the folder of a hub id's files in the Hub's cache, whether the Hub answers)`.
-
-    The first is None where not all are there that a tokenizer is made of, the second where the Hub need not be asked
-    for that. The files are the newest, as far as it answers. Raises UserError as load_pretrained does.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    def cached(commit=None):
-        names = ("config.json", "tokenizer.json", "tokenizer_config.json")
-        found = [try_to_load_from_cache(name, file, revision=commit) for file in names]
-        return Path(found[0]).parent if all(isinstance(file, str) for file in found) else None
-
-    if cached() is None:
-        return None, None
-    commit = newest_commit(name, flag)
-    return cached(commit), commit is not None
-
-
-def newest_commit(name, flag):
-    """The newest commit of a hub id, None where the Hub is out of reach and what the cache has must do.
-
-    Asked once and at once: each file's own request would try six times, half a minute in all.
-    """
-    import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    adapter = UserError(
-        f"{flag}={name}: 어댑터는 Hub의 이름으로 열지 못합니다. `hf download {name}` 명령이 알려 주는 폴더를 주세요."
-    )
-    try:
-        info = huggingface_hub.model_info(name, timeout=10)
-    except GatedRepoError:
-        raise UserError(f"{flag}={name}: 허락이 필요한 모델입니다. Hub에서 신청하고 HF_TOKEN을 설정하세요.") from None
-    except RepositoryNotFoundError:
-        raise UserError(
-            f"{flag}={name}: Hub에 그런 모델이 없습니다. 이름을 확인하세요(비공개라면 HF_TOKEN 설정)."
-        ) from None
-    except Exception:  # no route, no name, a proxy's page, HF_HUB_OFFLINE: whatever else, the Hub did not answer
-        files = [huggingface_hub.try_to_load_from_cache(name, file) for file in ("config.json", lora.CONFIG)]
-        config, settings = (file if isinstance(file, str) else None for file in files)
-        if config is not None:
-            missing = missing_weights(Path(config).parent)
-            if missing is None:
-                return None
-            raise UserError(
-                f"{flag}={name}: 네트워크에 연결할 수 없고, 미리 받아 둔 파일 가운데 {particle(missing, '이/가')} "
-                f"없거나 잘렸습니다. 네트워크가 되는 곳에서 `hf download {name}` 명령으로 마저 받으세요."
-            ) from None
-        if settings is not None:
-            raise adapter from None
-        scratch = "\n(3) 내려받지 않는 --model_type=scratch-mini로 처음부터 학습합니다."
-        raise UserError(
-            f"{flag}={name}: 네트워크에 연결할 수 없고 미리 받아 둔 파일도 없습니다. 이름이 맞다면 다음 가운데 "
-            "하나를 하세요.\n"
-            f"(1) 네트워크가 되는 곳에서 `hf download {name}` 명령으로 받은 캐시(HF_HOME)나 모델 폴더를 씁니다.\n"
-            f"(2) HF_ENDPOINT에 미러 주소를 설정합니다.{scratch if flag == '--model_type' else ''}"
-        ) from None
-    names = {file.rfilename for file in info.siblings or ()}
-    if lora.CONFIG in names and "config.json" not in names:
-        raise adapter
-    return info.sha
