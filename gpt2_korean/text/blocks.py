@@ -99,7 +99,8 @@ class PackedBlocks:
         if self.tokens.learnt is None or plan.offsets is None:  # of a stream, each epoch has others
             return plan
         whole = np.flatnonzero(plan.pieces[:, 3] - plan.pieces[:, 1] == self.size - 1)
-        return without_pieces(plan, [number for number in whole if not self._teaches(*plan.pieces[number].tolist())])
+        idle = [number for number in whole if not self._teaches(*plan.pieces[number].tolist())]
+        return without_pieces(plan, idle) if idle else plan  # which is copied
 
     def _teaches(self, document, _, fresh, stop):
         learnt = self.tokens.read(document, fresh, stop)[1]
