@@ -54,6 +54,11 @@ def when_started(checkpoint):
     return started if isinstance(started, float) else 0
 
 
+def provenance_of(folder):
+    """What a model's folder, or a checkpoint, tells of what it was made from, see same_run.py; {} where it does not."""
+    return (read_json(folder / RECORD) or {}).get("provenance") or read_json(folder / RESUME) or {}
+
+
 def step_of(checkpoint):
     return int(CHECKPOINT.fullmatch(Path(checkpoint).name).group(1))
 

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import (
-    RECORD,
     RESUME,
     WEIGHTS,
     lacks_states,
+    provenance_of,
     read_json,
     when_started,
     whole_checkpoints,
@@ -93,8 +93,7 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
 
 def base_has_changed(adapter, base):
     """Whether the files in the folder `base` are others than when `adapter` was trained on it, as far as it tells."""
-    told = read_json(adapter / RESUME) or (read_json(adapter.parent / RECORD) or {}).get("provenance") or {}
-    then = (told.get("model") or {}).get("hash")
+    then = ((provenance_of(adapter) or provenance_of(adapter.parent)).get("model") or {}).get("hash")
     return bool(then) and base.is_dir() and then != _identify(base)["hash"]
 
 

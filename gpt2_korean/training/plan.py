@@ -8,7 +8,7 @@ benchmarks/RESULTS.md.
 
 from pathlib import Path
 
-from gpt2_korean.checkpoints.complete import RECORD, RESUME, read_json
+from gpt2_korean.checkpoints.complete import RESUME, provenance_of, read_json
 from gpt2_korean.checkpoints.same_run import OWN
 from gpt2_korean.model.embeddings import NEW_EMBEDDINGS
 from gpt2_korean.model.gpt2 import is_gpt2
@@ -121,8 +121,7 @@ def settle_plan(start, blocks, learning, arguments, config, new_vocabulary, lora
 
 def _is_taught_here(source):
     """Whether a model's folder, or a checkpoint, says that its vocabulary is of an earlier run of train.py."""
-    of_model = (read_json(Path(source) / RECORD) or {}).get("provenance") or {}
-    return bool((of_model or read_json(Path(source) / RESUME) or {}).get("taught_here"))
+    return bool(provenance_of(Path(source)).get("taught_here"))
 
 
 def count_epochs(blocks, arguments):
