@@ -119,8 +119,11 @@ def _read_settings(asked, settings, most_length):
         if setting in LISTS:
             changed[setting] = _read_texts(name, value)
             continue
-        value = 0 if name == "top_k" and value == -1 else 1e-6 if name == "top_p" and value == 0 else value
-        if setting == "length" and _is_id(value):
+        if (name, value) == ("top_k", -1):  # no limit
+            value = 0
+        elif (name, value) == ("top_p", 0):  # the likeliest token alone
+            value = 1e-6
+        elif setting == "length" and _is_id(value):
             value = min(value, most_length)  # "at most", and many programs always send 2,048 or 4,096
         changed[setting] = _setting(name, value, SETTINGS, most_tokens=most_length)
     changed = replace(settings, **changed)
