@@ -92,6 +92,7 @@ def test_the_other_commands_of_readme_work_on_ones_own_text(clone, fork_script, 
     assert any(text.startswith("오늘은") for text in said.values())
 
 
+TALK = (("지영", "내일 뭐 해?"), ("민수", "집에 있을 거야"))
 PAGES_THAT_TRAIN = ("data", "evaluation", "lora", "recipes", "resuming")  # and write with what they have trained
 
 
@@ -106,6 +107,10 @@ def test_the_commands_of_the_documents_work_in_their_order(
         (tmp_path / name).write_text("\n\n".join(sample_texts[:60]), "utf-8")
     for name in ("대화.csv", "ChatbotData.csv"):
         shutil.copy(tmp_path / "data" / "dialogue.csv", name)
+    said = "".join(f"2026. 11. {day}. 오후 3:12, {name} : {text}\n" for day in range(1, 9) for name, text in TALK)
+    (tmp_path / "카톡.txt").write_text(
+        f"지영 님과 카카오톡 대화\n저장한 날짜 : 2026. 11. 9. 오후 3:12\n\n{said}", "utf-8"
+    )
     ran = [
         words[1:] for words in commands(ROOT / "docs" / f"{page}.md") if words[1:2] in (["train.py"], ["generate.py"])
     ]

@@ -23,6 +23,7 @@ TRAIN_NAMES = {
     "text_template": "template format prompt_template",
     "prompt_column": "question_column input_column",
     "answer_column": "response_column completion_column target_column",
+    "answer_as": "answer_by speaker kakaotalk",
     "line_by_line": "lines by_line",
     "train_on_prompt": "train_on_inputs train_on_input train_on_prompts",
     "block_size": "context context_length context_size context_window ctx ctx_size n_ctx n_positions seq_len "

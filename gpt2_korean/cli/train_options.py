@@ -22,6 +22,7 @@ class TextOptions:
     text_template: str | None
     prompt_column: str | None
     answer_column: str | None
+    answer_as: str | None
     encoding: str | None
     line_by_line: bool
     skip_bad_rows: bool

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gpt2_korean.messages import UsageError, UserError, say
 from gpt2_korean.text.cache import MOST_ROWS, cached_dataset, when_changed
 from gpt2_korean.text.corpus import CHANGES, MOST_CHARACTERS
-from gpt2_korean.text.files import check_first_row, read_documents, row_renderer
+from gpt2_korean.text.files import check_first_row, is_kakaotalk, read_documents, row_renderer
 from gpt2_korean.text.folders import find_files, leave_out, name_some
 from gpt2_korean.text.hub import read_hub_dataset
 from gpt2_korean.text.normalise import NO_TEXT, describe_changes, document_features, document_row
@@ -43,12 +43,17 @@ def find_texts(options):
         train = leave_out(held_out, train)
     every = [*(train or ()), *(held_out or ())]
     _check_columns(options, {file_format(file) for file in every})
+    if options.answer_as is not None and not any(is_kakaotalk(file, options.encoding) for file in every):
+        raise UsageError(
+            f"--answer_as={options.answer_as}: 카카오톡에서 내보낸 .txt가 아닙니다. 이 플래그를 빼거나, 카카오톡의 "
+            "‘대화 내보내기’로 받은 .txt를 그대로 주세요."
+        )
     render = row_renderer(**_columns(options))
     for files in filter(None, (train, held_out)):
         if not any(file.stat().st_size for file in files):
             raise UserError(f"{name_some(files)}: {NO_TEXT}")
     for file in every[:LOOKED_AT]:
-        check_first_row(file, options.encoding, render, options.skip_bad_rows)
+        check_first_row(file, options.encoding, render, options.skip_bad_rows, options.answer_as)
     return Texts(train, held_out)
 
 
@@ -84,8 +89,8 @@ def read_texts(files, options, evaluates, seed):
 
 def _reading_options(options):
     """What read_corpus takes of TextOptions."""
-    lines = {"line_by_line": options.line_by_line, "skip_bad_rows": options.skip_bad_rows}
-    return {"encoding": options.encoding, **lines, **_columns(options)}
+    names = ("encoding", "line_by_line", "skip_bad_rows", "answer_as")
+    return {name: getattr(options, name) for name in names} | _columns(options)
 
 
 def _columns(options):
@@ -98,8 +103,8 @@ def _columns(options):
     }
 
 
-def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False, **columns):
-    """The documents of `files` as a datasets.Dataset. columns: what row_renderer takes.
+def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False, answer_as=None, **columns):
+    """The documents of `files` as a datasets.Dataset. columns: what row_renderer takes; the others: see read_documents.
 
     Columns: text and its length, turns (of a conversation; else an empty list), form (what was recognised as one; else
     empty), characters (how many of the text are learnt, of a conversation the answers'), file (index into `files`),
@@ -109,13 +114,14 @@ def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False
     for a file that cannot be read and where all files are blank.
     """
     stamps = [(str(file.resolve()), *when_changed(file)) for file in files]
-    settings = {"encoding": encoding, "line_by_line": line_by_line, "skip_bad_rows": skip_bad_rows, "columns": columns}
+    lines = {"line_by_line": line_by_line, "skip_bad_rows": skip_bad_rows, "answer_as": answer_as}
+    settings = {"encoding": encoding, **lines, "columns": columns}
     features = document_features(file="int64", encoding="string", skipped="int64", blank="int64", doubt="string")
     arguments = {"files": files, "schema": features.arrow_schema, **settings}
     return cached_dataset(_normalised_documents, arguments, [stamps, settings], features)
 
 
-def _normalised_documents(files, schema, encoding, line_by_line, skip_bad_rows, columns):
+def _normalised_documents(files, schema, encoding, line_by_line, skip_bad_rows, answer_as, columns):
     """Yield Tables of the rows of read_corpus, in order."""
     import pyarrow
     from tqdm import tqdm
@@ -127,7 +133,7 @@ def _normalised_documents(files, schema, encoding, line_by_line, skip_bad_rows, 
         for index, file in enumerate(files):
             found = detect_encoding(file, encoding)
             place, doubts = {"file": index, "encoding": found or "parquet", **NONE_LEFT_OUT}, []
-            for raw in read_documents(file, found, line_by_line, render, skip_bad_rows, doubts.append):
+            for raw in read_documents(file, found, line_by_line, render, skip_bad_rows, doubts.append, answer_as):
                 if isinstance(raw, BrokenConversation):
                     left_out["broken"] += 1
                     if left_out["broken"] <= MOST_NAMED:

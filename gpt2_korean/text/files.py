@@ -8,10 +8,11 @@ import re
 from itertools import chain, islice
 from unicodedata import normalize
 
-from gpt2_korean.messages import UserError, warn
+from gpt2_korean.messages import UsageError, UserError, warn
+from gpt2_korean.text import kakaotalk
 from gpt2_korean.text.opening import Undecodable, file_format, guess_encoding, open_lines
 from gpt2_korean.text.rows import BEGINNING, cell_text, read_rows
-from gpt2_korean.text.turns import BrokenConversation, turns_reader
+from gpt2_korean.text.turns import BrokenConversation, conversation, turns_reader
 
 COLUMN = re.compile(r"\{([^{}]+)\}")  # a column's name in a --text_template
 
@@ -21,19 +22,19 @@ LONGEST_DOCUMENT = 100_000
 TABLE_LINES = 20  # lines of a .txt, which may be a table
 
 
-def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_rows=False, tell=warn):
+def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_rows=False, tell=warn, answer_as=None):
     """Yield the raw documents of one file, None for each row that was skipped.
 
     `encoding` is what `detect_encoding` found (None for parquet); `render(row)` makes a document of a row (dict) of
     any format but .txt and raises what row_renderer says, of which a BrokenConversation is yielded, with its place.
-    tell: see delimited_rows.
+    tell: see delimited_rows. answer_as: see kakaotalk.split_conversations.
 
     Raises UserError that names the file and the line.
     """
     if path.stat().st_size == 0:
         return  # also as an archive or Parquet, which has more than nothing in it otherwise
     if file_format(path) == ".txt":
-        yield from _text_documents(path, encoding, line_by_line, tell)
+        yield from _text_documents(path, encoding, line_by_line, tell, answer_as)
         return
     is_there = False  # the column, in a row before: then one without it is a bad row
     for where, row in read_rows(path, encoding, skip_bad_rows, tell):
@@ -51,13 +52,14 @@ def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_row
             raise no_text(f"{path}: {where}", *error.args) from None
 
 
-def check_first_row(path, encoding, render, skip_bad_rows=False):
-    """Raise the UserError of the first row of a table, without reading the others as far as its format allows.
+def check_first_row(path, encoding, render, skip_bad_rows=False, answer_as=None):
+    """Raise the UserError of the first row of a table, without reading the others as far as its format allows; of a
+    .txt that KakaoTalk exported, where `answer_as` is nobody in it.
 
     encoding: what the user said of it, or None.
     """
     kind = file_format(path)
-    if kind == ".txt":
+    if kind == ".txt" and not is_kakaotalk(path, encoding):
         return
     found = None if kind == ".parquet" else guess_encoding(path, encoding)
     try:
@@ -65,9 +67,21 @@ def check_first_row(path, encoding, render, skip_bad_rows=False):
             with open_lines(path, found) as lines:
                 if kind == ".json" or lines.read(BEGINNING).lstrip().startswith("["):
                     return  # one value, perhaps, which is read whole or not at all
-        next(read_documents(path, found, render=render, skip_bad_rows=skip_bad_rows), None)
+        documents = read_documents(path, found, False, render, skip_bad_rows, lambda doubt: None, answer_as)
+        next(documents, None)  # what is doubtful is told once all is read
     except Undecodable:
         pass  # another encoding, which reading all of it will tell
+
+
+def is_kakaotalk(path, encoding):
+    """Whether a file is a .txt that KakaoTalk exported, by its beginning. encoding: what a user said of it, or None."""
+    if file_format(path) != ".txt":
+        return False
+    try:
+        with open_lines(path, guess_encoding(path, encoding)) as lines:
+            return kakaotalk.is_export(list(islice(lines, kakaotalk.HEADER_LINES)))
+    except Undecodable:
+        return False
 
 
 def missing_column(where, column, columns):
@@ -78,11 +92,16 @@ def missing_column(where, column, columns):
     )
 
 
-def _text_documents(path, encoding, line_by_line, tell):
+def _text_documents(path, encoding, line_by_line, tell, answer_as):
     document, size = [], 0
     with open_lines(path, encoding) as lines:
         beginning = list(islice(lines := iter(lines), TABLE_LINES))
         lines = chain(beginning, lines)
+        if kakaotalk.is_export(beginning):
+            lines = list(lines)
+            if messages := kakaotalk.read_messages(lines):
+                yield from _talk(path, messages, answer_as, tell)
+                return
         table = _table_format(beginning)
         if table:
             tell(
@@ -102,6 +121,22 @@ def _text_documents(path, encoding, line_by_line, tell):
                 document, size = [], 0
     if document:
         yield "".join(document).rstrip("\r\n")
+
+
+def _talk(path, messages, answer_as, tell):
+    """Yield the conversations in the messages of a KakaoTalk export."""
+    with_words = [message for message in messages if kakaotalk.has_words(message)]
+    try:
+        conversations, alone = kakaotalk.split_conversations(with_words, answer_as)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    if alone or len(with_words) < len(messages):
+        tell(
+            f"{path}: 글이 아닌 것(사진, 이모티콘, 링크, 알림 등) {len(messages) - len(with_words):,}개와 앞에 질문이 "
+            f"없거나 뒤에 답이 없는 말 {alone:,}개를 뺍니다."
+        )
+    for said in conversations:
+        yield conversation(said, f"카카오톡 → {answer_as}")
 
 
 def _table_format(lines):

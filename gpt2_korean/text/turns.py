@@ -65,7 +65,7 @@ def turns_reader(prompt_column=None, answer_column=None):
             return cell_text(row, "text")
         said = _said(row, form)
         if any(raw.strip() for _, raw in said):
-            return _conversation(said, str(form))
+            return conversation(said, str(form))
         return cell_text(row, "text") if "text" in row else ""
 
     return read
@@ -158,7 +158,11 @@ def _content(value):
         raise BrokenConversation("글이 아닌 내용") from None
 
 
-def _conversation(said, form):
+def conversation(said, form):
+    """The row of a conversation in which the `(role, raw content)` of `said` follow each other.
+
+    form: what it was recognised by. Raises BrokenConversation.
+    """
     turns, counts = [], {"composed": 0, "line_ends": 0, "controls": 0}
     for role, raw in said:
         content, composed, line_ends, controls = normalise(raw)

@@ -103,7 +103,7 @@ def test_the_counts_are_those_of_the_file_and_of_the_split_that_training_makes(r
     code, out, err = run_main(*words, "--validation_split_percentage=30", "--seed=7", "--block_size=24")
     assert code == 0, err
     options = dict.fromkeys(("dataset_name", "text_column_name", "text_template", "prompt_column"))
-    options |= dict.fromkeys(("answer_column", "encoding", "line_by_line"))
+    options |= dict.fromkeys(("answer_column", "answer_as", "encoding", "line_by_line"))
     options |= {"skip_bad_rows": False, "validation_split_percentage": 30, "dataset_path": str(mixed)}
     texts = read_texts(Texts([mixed]), type("Options", (), options), True, 7)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)

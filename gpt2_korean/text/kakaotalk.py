@@ -1,0 +1,108 @@
+"""What KakaoTalk exports of a room → conversations, in which one of those who speak answers the others.
+
+Knows the .txt of its apps for Windows, Android and iOS in Korean. Knows nothing of files or tokens.
+"""
+
+import re
+from collections import Counter
+from datetime import datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
+from unicodedata import normalize
+
+from gpt2_korean.messages import UsageError
+from gpt2_korean.text.normalise import VISIBLE
+
+HEADER = re.compile(r"\s*저장한 날짜 ?: ")  # below the name of the room
+HEADER_LINES = 5
+DAY = r"(\d{4})(?:년|\.) (\d{1,2})(?:월|\.) (\d{1,2})(?:일|\.)"
+TIME = r"(?:(오전|오후) )?(\d{1,2}):(\d{2})"
+NEW_DAY = re.compile(rf"\s*-+ {DAY} .요일 -+\s*")  # of Windows, whose messages tell no day
+NEW_DAY_ON_PHONE = re.compile(rf"\s*{DAY} (?:{TIME}|.요일)\s*")
+ON_PHONE = re.compile(rf"{DAY} {TIME}, (?:(.+?) : )?(.*)", re.DOTALL)  # without a name a notice
+ON_WINDOWS = re.compile(rf"\[(.+?)\] \[{TIME}\] ?(.*)", re.DOTALL)
+NOTICE = re.compile(r"(.+님이 (들어왔습니다|나갔습니다|.+님을 (초대했습니다|내보냈습니다))|채팅방 관리자가 .+)\.?\s*")
+# What stands for a picture, a call and the like; and an address alone.
+NO_WORDS = re.compile(
+    r"\(?(사진|사진 \d+장|동영상|이모티콘|음성메시지|(삭제된 메시지입|메시지가 삭제되었습)니다\.?)\)?|"
+    r"(파일|지도|연락처|투표|샵검색): ?.*|(보이스톡|페이스톡|그룹콜|라이브톡) .*|[0-9a-f]{32,}\.\w+|https?://\S+"
+)
+SILENCE = timedelta(hours=3)  # people speak of something else after it
+MOST_NAMED = 10
+
+
+def is_export(beginning):
+    """Whether a text with these first lines is one that KakaoTalk wrote."""
+    return any(HEADER.match(line) for line in beginning[:HEADER_LINES])
+
+
+def read_messages(lines):
+    """The `(time, name, text)` of each message, in order; the name of a notice is None."""
+    day, messages = None, []
+    for line in lines:
+        if new_day := NEW_DAY.fullmatch(line):
+            day = new_day.groups()
+        elif message := _message(line, day):
+            messages.append(message)
+        elif messages and NOTICE.fullmatch(line):  # Windows gives it no time
+            messages.append([messages[-1][0], None, [line]])
+        elif messages and (day or not NEW_DAY_ON_PHONE.fullmatch(line)):
+            messages[-1][2].append(line)
+    return [(time, name, "".join(text).strip()) for time, name, text in messages]
+
+
+def _message(line, day):
+    """The `[time, name, lines]` that a line begins, None where it goes on with one or tells no time that there is."""
+    on_phone, on_windows = ON_PHONE.match(line), ON_WINDOWS.match(line)
+    if on_phone:
+        *day, half, hour, minute, name, text = on_phone.groups()
+    elif on_windows and day:
+        name, half, hour, minute, text = on_windows.groups()
+    else:
+        return None
+    hour = int(hour) % 12 + 12 * (half == "오후") if half else int(hour)
+    try:
+        return [datetime(*map(int, day), hour, int(minute)), name and normalize("NFC", name), [text]]
+    except ValueError:
+        return None
+
+
+def has_words(message):
+    """Whether a message is something that somebody wrote."""
+    _, name, text = message
+    return bool(name is not None and VISIBLE.search(text) and not NO_WORDS.fullmatch(text))
+
+
+def split_conversations(messages, answer_as):
+    """The conversations in `messages`, lists of `(role, text)`, and how many messages are in none: those before the
+    first question of a conversation and behind its last answer.
+
+    answer_as: the name of the one whose messages are the answers. What one side writes in a row is one turn.
+    Raises UsageError where nobody has that name.
+    """
+    answer_as = answer_as and normalize("NFC", answer_as)
+    people = Counter(name for _, name, _ in messages)
+    if answer_as not in people:
+        given = "" if answer_as is None else f"={answer_as}"
+        named = ", ".join(f"{name} {count:,}개" for name, count in people.most_common(MOST_NAMED))
+        raise UsageError(
+            f"--answer_as{given}: 카카오톡 대화에서 누구의 말을 답으로 배울지 이름을 주세요. "
+            f"말한 사람과 말의 수: {named}"
+        )
+    talks, last = [], None
+    for time, name, text in messages:
+        if last is None or time - last >= SILENCE:
+            talks.append([])
+        talks[-1].append(("assistant" if name == answer_as else "user", text))
+        last = time
+    conversations, kept = [], 0
+    for talk in talks:
+        turns = [(role, [text for _, text in said]) for role, said in groupby(talk, itemgetter(0))]
+        if turns[0][0] == "assistant":
+            del turns[0]
+        if turns and turns[-1][0] == "user":
+            del turns[-1]
+        if turns:
+            conversations.append([(role, "\n".join(texts)) for role, texts in turns])
+            kept += sum(len(texts) for _, texts in turns)
+    return conversations, len(messages) - kept

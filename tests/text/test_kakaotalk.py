@@ -1,0 +1,190 @@
+"""A chat that KakaoTalk exported is learnt as the conversations that it is, and what is left out of it is counted."""
+
+import re
+from datetime import datetime, timedelta
+from itertools import groupby
+from unicodedata import normalize
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2_korean.messages import UsageError
+from gpt2_korean.text import documents as corpus
+from gpt2_korean.text.kakaotalk import has_words, is_export, read_messages, split_conversations
+
+NAMES = ["민수", "지영 (회사)", "[팀장] 박", "a:b"]
+LINES = st.text(st.sampled_from("가나다 ㅋ?!,:[]()1오전후"), min_size=1, max_size=12).map(str.strip).filter(bool)
+TEXTS = st.lists(LINES, min_size=1, max_size=3).map("\n".join)
+MESSAGES = st.lists(st.tuples(st.integers(0, 400), st.sampled_from(NAMES), TEXTS), min_size=1, max_size=12)
+BEGINNING = datetime(2026, 10, 31, 20, 0)
+
+
+def with_times(messages):
+    time = BEGINNING
+    for minutes, name, text in messages:
+        time += timedelta(minutes=minutes)
+        yield time, name, text
+
+
+def clock(time, in_halves):
+    half = f"{'오전' if time.hour < 12 else '오후'} {(time.hour - 1) % 12 + 1}" if in_halves else f"{time.hour}"
+    return f"{half}:{time.minute:02}"
+
+
+def weekday(day):
+    return f"{'월화수목금토일'[day.weekday()]}요일"
+
+
+def windows(messages, in_halves):
+    yield "지영 님과 카카오톡 대화\n저장한 날짜 : 2026-11-01 15:12:33\n\n"
+    for day, said in groupby(messages, lambda message: message[0].date()):
+        yield f"--------------- {day.year}년 {day.month}월 {day.day}일 {weekday(day)} ---------------\n"
+        for time, name, text in said:
+            yield f"[{name}] [{clock(time, in_halves)}] {text}\n"
+
+
+def android(messages, in_halves):
+    yield "우리 반 3 카카오톡 대화\n저장한 날짜 : 2026년 11월 1일 오후 3:12\n\n\n"
+    for day, said in groupby(messages, lambda message: message[0].date()):
+        yield f"{day.year}년 {day.month}월 {day.day}일 {clock(BEGINNING, in_halves)}\n"
+        for time, name, text in said:
+            yield f"{day.year}년 {day.month}월 {day.day}일 {clock(time, in_halves)}, {name} : {text}\n"
+
+
+def ios(messages, in_halves):
+    yield "지영 님과 카카오톡 대화\r\n저장한 날짜 : 2026. 11. 1. 오후 3:12\r\n\r\n\r\n"
+    for day, said in groupby(messages, lambda message: message[0].date()):
+        yield f"{day.year}년 {day.month}월 {day.day}일 {weekday(day)}\r\n"
+        for time, name, text in said:
+            yield f"{day.year}. {day.month}. {day.day}. {clock(time, in_halves)}, {name} : {text}\r\n"
+
+
+@given(MESSAGES, st.sampled_from([windows, android, ios]), st.booleans())
+def test_every_message_is_read_whole_with_its_time_and_name(messages, write, in_halves):
+    messages = list(with_times(messages))
+    lines = "".join(write(messages, in_halves)).splitlines(keepends=True)
+    assert is_export(lines)
+    assert read_messages(lines) == messages
+
+
+@given(MESSAGES, st.sampled_from(NAMES))
+def test_no_message_between_a_question_and_its_answer_is_lost(messages, answer_as):
+    messages = list(with_times(messages))
+    if answer_as not in {name for _, name, _ in messages}:
+        with pytest.raises(UsageError, match=re.escape(f"--answer_as={answer_as}")):
+            split_conversations(messages, answer_as)
+        return
+    conversations, alone = split_conversations(messages, answer_as)
+    # One message at a time: whether somebody else wrote at or before it, and the one at or behind it, of one talk.
+    talks = []
+    for number, message in enumerate(messages):
+        if number == 0 or (message[0] - messages[number - 1][0]).total_seconds() >= 3 * 60 * 60:
+            talks.append([])
+        talks[-1].append(message)
+    kept = [
+        [
+            text
+            for number, (_, _, text) in enumerate(talk)
+            if any(name != answer_as for _, name, _ in talk[: number + 1])
+            and any(name == answer_as for _, name, _ in talk[number:])
+        ]
+        for talk in talks
+    ]
+    assert ["\n".join(text for _, text in said) for said in conversations] == [
+        "\n".join(texts) for texts in kept if texts
+    ]
+    assert alone == len(messages) - sum(map(len, kept))
+    for said in conversations:
+        roles = [role for role, _ in said]
+        assert roles == ["user", "assistant"] * (len(roles) // 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "사진",
+        "사진 3장",
+        "(이모티콘)",
+        "동영상",
+        "삭제된 메시지입니다.",
+        "파일: 계획.hwp",
+        "보이스톡 해요",
+        "https://a.kr/b?c=1",
+        "\u3164",
+    ],
+)
+def test_what_stands_for_no_text_is_none(text):
+    assert not has_words((BEGINNING, "민수", text))
+    assert has_words((BEGINNING, "민수", f"{text} 봤어?\n응"))
+
+
+def test_a_notice_is_nobodys_message():
+    lines = "".join(windows(list(with_times([(0, "민수", "안녕")])), True)).splitlines(keepends=True)
+    for told in (
+        "지영님이 나갔습니다.",
+        "지영님이 철수님을 초대했습니다.",
+        "2026년 10월 31일 오후 9:00, 지영님이 나갔습니다.",
+    ):
+        messages = read_messages([*lines, told, "\n"])
+        assert messages[:1] == read_messages(lines) and [has_words(each) for each in messages] == [True, False]
+
+
+def test_a_day_in_somebodys_words_is_no_new_day():
+    said = "".join(
+        windows(list(with_times([(0, "민수", "언제?\n2026년 12월 1일 화요일\n어때"), (1, "지영", "응")])), True)
+    )
+    messages = read_messages(said.splitlines(keepends=True))
+    assert [text for _, _, text in messages] == ["언제?\n2026년 12월 1일 화요일\n어때", "응"]
+    assert messages[1][0] - messages[0][0] == timedelta(minutes=1)
+
+
+def write_export(path, extra=()):
+    said = [(0, "지영", "자?"), (1, "지영", "사진"), (1, "민수", "아직\n안 자"), *extra, (0, "지영", "ㅇㅋ")]
+    path.write_text("".join(android(list(with_times(said)), True)), "utf-8-sig")
+    return path
+
+
+def test_an_export_is_learnt_as_conversations_and_what_is_left_out_is_told(run_main, tmp_path, tiny_model_folder):
+    path = write_export(tmp_path / "톡.txt")
+    words = [f"--dataset_path={path}", f"--model_type={tiny_model_folder}", "--show_data=3"]
+    code, out, err = run_main("train.py", *words, f"--answer_as={normalize('NFD', '민수')}")  # as a Mac may give it
+    assert code == 0 and "대화 1개 (카카오톡 → 민수)" in normalize("NFC", err), err
+    assert err.count("알림 등) 1개와 앞에 질문이 없거나 뒤에 답이 없는 말 1개를 뺍니다") == 1
+    for said in ("자?", "아직\n안 자"):
+        assert said in out
+    for left_out in ("2026", "지영", "민수", "사진", "ㅇㅋ"):
+        assert left_out not in out
+
+
+@pytest.mark.parametrize("given", [[], ["--answer_as=민"]])
+def test_an_export_asks_whose_messages_are_the_answers(run_main, tmp_path, tiny_model_folder, given):
+    path = write_export(tmp_path / "톡.txt")
+    code, out, err = run_main(
+        "train.py", f"--dataset_path={path}", f"--model_type={tiny_model_folder}", "--show_data=3", *given
+    )
+    assert code == 2 and not out and "--answer_as" in err and "지영 2개, 민수 1개" in err, err
+
+
+def test_a_name_is_refused_where_nothing_was_exported(run_main, tmp_path, tiny_model_folder):
+    (tmp_path / "a.txt").write_text("저장한 날짜를 모르는 글", "utf-8")
+    code, _, err = run_main(
+        "train.py",
+        f"--dataset_path={tmp_path}",
+        f"--model_type={tiny_model_folder}",
+        "--show_data=3",
+        "--answer_as=민수",
+    )
+    assert code == 2 and "--answer_as=민수" in err, err
+
+
+def test_a_text_that_only_begins_like_an_export_is_a_text(tmp_path):
+    path = tmp_path / "글.txt"
+    path.write_text("일기\n저장한 날짜 : 어제\n\n오늘은 [비가] [왔다]\n", "utf-8")
+    assert corpus.read_corpus([path])["text"] == ["일기\n저장한 날짜 : 어제", "오늘은 [비가] [왔다]"]
+
+
+def test_another_name_makes_other_conversations_of_the_same_file(tmp_path):
+    path = write_export(tmp_path / "톡.txt", [(1, "지영", "나도"), (1, "민수", "응")])
+    learnt = {name: corpus.read_corpus([path], answer_as=name)["characters"] for name in ("민수", "지영")}
+    assert learnt == {"민수": [len("아직\n안 자") + len("응")], "지영": [len("나도") + len("ㅇㅋ")]}
