@@ -154,7 +154,13 @@ def test_a_text_is_shown_as_it_comes_and_recorded_as_one_that_was_written_alone(
             self.shown.append(bytes(content))
             return len(content)
 
-    words = [f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--length=20", "--prompt=가"]
+    words = [
+        f"--model_name_or_path={tiny_model_folder}",
+        "--device=cpu",
+        "--length=20",
+        "--min_length=20",
+        "--prompt=가",
+    ]
     for is_terminal, more in ((True, []), (False, ["--stream"])):
         screen = Screen(is_terminal)
         monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(screen), "utf-8"))
