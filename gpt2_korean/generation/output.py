@@ -61,12 +61,17 @@ def _ends_in_line_end(path):
 def put_out(out, prompt, pieces, settings, heading="", written=""):
     """Print a text as its pieces come, and record it if that is wanted; returns it and whether anybody wants more.
 
-    written: what was shown of the text before, behind its prompt.
+    written: what was shown of the text before, behind its prompt. White space that an answer begins with is not shown.
+    A text that is recorded is finished even when its reader has left (`| head -1`).
     """
-    opening = heading if out.alone or written else heading + prompt
-    text, reading = print_text(
-        pieces, opening, to_end=bool(out.file), strip=out.alone and not written, at_once=out.batch_size == 1
-    )
+    at_once, strip = out.batch_size == 1, out.alone and not written
+    text, reading = "", print_piece(heading if out.alone or written else heading + prompt, at_once)
+    for piece in pieces:
+        reading = reading and print_piece(piece.lstrip() if strip and not text.strip() else piece, at_once)
+        text += piece
+        if not (reading or out.file):
+            break
+    reading = reading and print_piece("\n")
     record_text(out, prompt, text, settings, written)
     return text, reading or bool(out.file)
 
@@ -92,21 +97,6 @@ def describe_empty(empty, texts, settings, flag="--min_length="):
     what = f"글 {texts}편 가운데 {empty}편을 모델이" if texts > 1 else "모델이 글을"
     stop = " (멈출 글(stop)이 바로 나온 것일 수도 있습니다)" if settings.stop else ""
     return f"{what} 바로 끝냈습니다. 더 길게 쓰려면: {flag}{least}{stop}"
-
-
-def print_text(pieces, opening="", to_end=False, strip=False, at_once=True):
-    """Print `opening` and the pieces of a text as they come; returns `(text, whether anybody still reads)`.
-
-    With `to_end` the text is finished even when its reader has left (`| head -1`). With `strip` the
-    white space that it begins with is not shown. at_once: whether each piece is shown as it comes, or the text whole.
-    """
-    text, reading = "", print_piece(opening, at_once)
-    for piece in pieces:
-        reading = reading and print_piece(piece.lstrip() if strip and not text.strip() else piece, at_once)
-        text += piece
-        if not (reading or to_end):
-            return text, False
-    return text, reading and print_piece("\n")
 
 
 def print_piece(text, at_once=True):
