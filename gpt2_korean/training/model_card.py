@@ -52,25 +52,12 @@ def model_card(name, record, hub_name=None, talks=False):
 
     hub_name: what the Hub calls it, None where it is not pushed there. talks: whether it is a chat model.
     """
-    from huggingface_hub import ModelCardData
-
-    base, base_license = publishable(_base_and_license(record.options["model_type"]))
-    chosen = record.options.get("license")
     data_set = record.options.get("dataset_name")
     data_set = [data_set] if data_set and not Path(data_set).exists() else None
-    metadata = ModelCardData(
-        language="ko",
-        license=chosen or base_license,
-        base_model=base,
-        datasets=data_set,
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        tags=["gpt2-korean"],
-    )
     korean, english = ABOUT_CHAT if talks else ABOUT
     prompt = '[{"role": "user", "content": "안녕하세요"}]' if talks else '"오늘은"'
     parts = [
-        f"---\n{metadata.to_yaml()}\n---",
+        _metadata(record, datasets=data_set, library_name="transformers", tags=["gpt2-korean"]),
         CARD_MARK,
         f"# {hub_name or name}",
         korean,
@@ -83,7 +70,7 @@ def model_card(name, record, hub_name=None, talks=False):
         _code(f"python {shlex.join(publishable(record.command))}", "bash"),
         f"자세한 것은 `{RECORD}`에 있습니다.",
         "## 라이선스",
-        _about_license(chosen, base_license, publishable(record.provenance)["model"]["name"]),
+        _about_license(record),
         "## 주의",
         "학습한 글을 흉내 낼 뿐이므로 쓴 내용이 사실이 아닐 수 있고, 그 글의 편향이나 글에 든 개인정보가 드러날 수 "
         "있습니다.",
@@ -96,21 +83,10 @@ def adapter_card(name, record, has_vocabulary):
 
     has_vocabulary: whether embeddings are part of it, those of a vocabulary that its base does not have.
     """
-    from huggingface_hub import ModelCardData
-
-    base, license_name = publishable(_base_and_license(record.options["model_type"]))
-    metadata = ModelCardData(
-        language="ko",
-        license=record.options.get("license") or license_name,
-        base_model=base,
-        library_name="peft",
-        pipeline_tag="text-generation",
-        tags=["gpt2-korean", "lora"],
-    )
     made_from = publishable(record.provenance)["model"]["name"]
     merged = f"{ADAPTER}/를 담은 폴더에는 합친 모델이 있어 peft 없이 열립니다."
     parts = [
-        f"---\n{metadata.to_yaml()}\n---",
+        _metadata(record, library_name="peft", tags=["gpt2-korean", "lora"]),
         CARD_MARK,
         f"# {name}: LoRA",
         f"{made_from}에 얹는 peft의 LoRA 어댑터입니다. {merged}",
@@ -120,6 +96,15 @@ def adapter_card(name, record, has_vocabulary):
         VOCABULARY_TOLD if has_vocabulary else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _metadata(record, **own):
+    from huggingface_hub import ModelCardData
+
+    base, base_license = publishable(_base_and_license(record.options["model_type"]))
+    license_name = record.options.get("license") or base_license
+    common = {"language": "ko", "license": license_name, "base_model": base, "pipeline_tag": "text-generation"}
+    return f"---\n{ModelCardData(**common, **own).to_yaml()}\n---"
 
 
 def _loading_adapter(name, has_vocabulary):
@@ -192,9 +177,11 @@ def _code(text, language):
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def _about_license(chosen, base_license, base):
+def _about_license(record):
+    chosen, base = record.options.get("license"), publishable(record.provenance)["model"]["name"]
     if chosen:
         return f"`{chosen}`"
+    _, base_license = publishable(_base_and_license(record.options["model_type"]))
     told = "정하지 않았습니다." if base_license == UNKNOWN else f"`{base_license}` (시작한 모델 {base}의 것)."
     return (
         f"{told} 시작한 모델과 학습한 글의 라이선스를 확인하고 train.py에 `--license=apache-2.0`처럼 주거나, "

@@ -7,7 +7,7 @@ from conftest import signal_self
 from huggingface_hub import ModelCard
 
 from gpt2_korean.cli.licenses import LICENSES
-from gpt2_korean.training.model_card import model_card, write_card
+from gpt2_korean.training.model_card import model_card
 from gpt2_korean.training.record import Record, name_of_text
 
 pytestmark = pytest.mark.usefixtures("brief_texts")
@@ -29,10 +29,12 @@ def record_of(**changes):
 def test_the_hub_reads_what_the_flags_say(license_name):
     card = ModelCard(model_card("x", record_of(options={"license": license_name})))
     assert card.data.license == (license_name or "mit")  # of the model that it began with
+    assert card.data.base_model == "gpt2-medium"
     assert ("--license=" in card.text) == (license_name is None)
     assert card.data.datasets is None
     card = ModelCard(model_card("x", record_of(options={"dataset_name": "someone/texts", "dataset_path": None})))
     assert card.data.datasets == ["someone/texts"] and "someone/texts" in card.text
+    assert ModelCard(model_card("x", record_of(options={"model_type": "scratch-mini"}))).data.base_model is None
 
 
 def test_it_tells_the_text_by_name_and_characters_and_which_step_the_model_is_of():
@@ -80,12 +82,6 @@ def test_it_is_loaded_by_the_name_that_the_hub_has():
     text = model_card("폴더", record_of(), "gildong/my-model")
     assert 'model = "gildong/my-model"\n' in text and "# gildong/my-model" in text
     assert 'model = "폴더"  # ' in model_card("폴더", record_of())
-
-
-def test_a_readme_of_a_users_own_stays(tmp_path):
-    (tmp_path / "README.md").write_text("내가 쓴 소개", "utf-8")
-    write_card(tmp_path, record_of())
-    assert (tmp_path / "README.md").read_text("utf-8") == "내가 쓴 소개"
 
 
 def test_a_run_that_went_on_has_the_card_of_one_that_never_stopped(

@@ -7,8 +7,7 @@ import torch
 from conftest import signal_self
 from huggingface_hub import ModelCard
 
-from gpt2_korean.training.model_card import model_card
-from gpt2_korean.training.record import Record, publishable
+from gpt2_korean.training.record import publishable
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz"
 
@@ -86,24 +85,6 @@ def test_a_hub_token_is_saved_nowhere(run, tmp_path, run_main, monkeypatch):
     everything = [path for folder in ("out", "logs") for path in (tmp_path / folder).rglob("*") if path.is_file()]
     assert any(path.name == "training_args.bin" for path in everything)
     assert not [path for path in everything if SECRET.encode() in path.read_bytes()]
-
-
-def test_the_card_names_the_base_model_and_its_license():
-    provenance = {
-        "model": {"name": "gpt2-medium"}, "corpus": {"tokens": 9}, "vocabulary": {"tokens": 8}, "block_size": 7,
-    }  # fmt: skip
-    record = Record(
-        ["train.py"],
-        {"model_type": "gpt2-medium", "dataset_path": "글.txt"},
-        device="cpu",
-        seed=1,
-        provenance=provenance,
-        steps={"done": 3},
-    )
-    card = ModelCard(model_card("x", record))
-    assert (card.data.base_model, card.data.license) == ("gpt2-medium", "mit")
-    record.options["model_type"] = "scratch-mini"
-    assert ModelCard(model_card("x", record)).data.base_model is None
 
 
 def test_no_secret_name_or_home_is_published(run, tmp_path, run_main, monkeypatch):
