@@ -43,13 +43,14 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
     Raises UserError that names what checkpoint and command line do not share. What the command line leaves
     open is the checkpoint's own, and a checkpoint that says nothing of itself (Trainer's) is taken as it is.
     """
+    words = str(vocabulary_of(tokenizer)).encode()
     now = {
         "started": time.time(),
         "model": _identify(model.model_type),
         "tokenizer": model.tokenizer and _identify(model.tokenizer),
         "vocab_size": model.vocab_size,
         **own,
-        "vocabulary": {"tokens": len(tokenizer), "hash": _hash(str(vocabulary_of(tokenizer)).encode())},
+        "vocabulary": {"tokens": len(tokenizer), "hash": hashlib.sha256(words).hexdigest()},
         "block_size": blocks.size,
         "packing": blocks.packing,
         "train_on_prompt": blocks.all_learnt,
@@ -240,7 +241,3 @@ def _identify(name):
             with path.open("rb") as file:
                 digest.update(f"{path.name} {path.stat().st_size}".encode() + file.read(FILE_BEGINNING))
     return {"name": folder.resolve().name, "hash": digest.hexdigest()}
-
-
-def _hash(content):
-    return hashlib.sha256(content).hexdigest()

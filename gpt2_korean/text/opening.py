@@ -114,8 +114,8 @@ def _byte_order(encoding, head):
     mark, marked = MARKED.get(encoding, (None, None))
     if mark and head.startswith(mark):
         return marked
-    marks = {"utf-16": ("BOM_UTF16_LE", "BOM_UTF16_BE"), "utf-32": ("BOM_UTF32_LE", "BOM_UTF32_BE")}
-    if encoding not in marks or head.startswith(tuple(getattr(codecs, mark) for mark in marks[encoding])):
+    marks = {"utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)}
+    if encoding not in marks or head.startswith(marks[encoding]):
         return encoding
 
     def letters(name):
