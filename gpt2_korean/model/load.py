@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gpt2_korean.messages import UsageError, UserError, say, warn
 from gpt2_korean.model import lora
-from gpt2_korean.model.files import check_files, check_numbers, count_bytes, still_there, unfitting, unloadable
+from gpt2_korean.model.files import check_numbers, count_bytes, still_there, unfitting, unloadable
 from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 from gpt2_korean.model.hub import newest_commit
@@ -175,7 +175,6 @@ def load_adapted(folder, flag, trust_remote_code=False):
 
     from gpt2_korean.checkpoints.same_run import base_has_changed
 
-    check_files(folder, flag)
     config = PeftConfig.from_pretrained(folder)
     if config.is_prompt_learning or config.is_adaption_prompt:
         raise UserError(
