@@ -107,17 +107,23 @@ def save_tiny_gpt2(folder, tokenizer, **changes):
     return folder
 
 
-def save_kogpt2(folder, texts):
-    """A GPT-2 folder as skt/kogpt2-base-v2's: words marked by ▁, </s> as the end, no tokenizer_config.json."""
+def words_of_kogpt2(texts, unknown="<unk>", also=()):
+    """As skt/kogpt2-base-v2's, of tokenizers: words marked by ▁, `unknown` for what it lacks, `also` special."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer = Tokenizer(models.BPE(unk_token=unknown))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    special = ["<s>", "</s>", "<pad>", "<unk>"]
+    special = ["<s>", "</s>", "<pad>", "<unk>", *also]
     tokenizer.train_from_iterator(
-        [*texts, "< | > / a d e i k m n o p r s t u x y"],
+        [*texts, "< | > / a d e f i k m n o p r s t u x y"],
         trainers.BpeTrainer(vocab_size=2000, special_tokens=special, show_progress=False),
     )
+    return tokenizer
+
+
+def save_kogpt2(folder, texts):
+    """A GPT-2 folder with words_of_kogpt2: </s> as the end, no tokenizer_config.json."""
+    tokenizer = words_of_kogpt2(texts)
     tiny_gpt2(tokenizer.get_vocab_size(), bos_token_id=0, eos_token_id=1, pad_token_id=2).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
 

@@ -1,9 +1,9 @@
 """A conversation's ids and mask are those of apply_chat_template, token for token; people's words never give a mark."""
 
 import pytest
-from conftest import tiny_gpt2
+from conftest import tiny_gpt2, words_of_kogpt2
 from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from gpt2_korean.messages import UserError
@@ -49,22 +49,12 @@ def conversation(rng, sample_texts):
     return draw
 
 
-def words_tokenizer(sample_texts):
-    words = Tokenizer(models.BPE(unk_token="<unk>"))
-    words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    special = ["<s>", "</s>", "<pad>", "<unk>"]
-    trainer = trainers.BpeTrainer(vocab_size=2000, special_tokens=special, show_progress=False)
-    words.train_from_iterator([*sample_texts, "< | > / a d e i k m n p r s t u y"], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
-    )
-
-
 @pytest.fixture(params=["marks learnt", "marks added", "words"])
 def tokenizer(request, sample_texts):
     """Prepared for conversations: a vocabulary learnt from them, a model's own, and one as KoGPT2's."""
     if request.param == "words":
-        tokenizer = words_tokenizer(sample_texts)
+        named = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=words_of_kogpt2(sample_texts), **named)
     else:
         marks = list(MARKS.values()) if request.param == "marks learnt" else []
         tokenizer = train_tokenizer(sample_texts[:40], 640, 32, marks)

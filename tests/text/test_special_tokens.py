@@ -1,7 +1,7 @@
 """The name of a special token in a person's text is text; only the program itself ends a document."""
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from conftest import words_of_kogpt2
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from gpt2_korean.text.blocks import pack
@@ -20,10 +20,7 @@ def tokenizer(request, byte_tokenizer, sample_texts):
         return byte_tokenizer
     if request.param == "Python":
         return ByT5Tokenizer()
-    words = Tokenizer(models.BPE(unk_token="<unk>"))
-    words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    trainer = trainers.BpeTrainer(vocab_size=2000, special_tokens=SPECIAL, show_progress=False)
-    words.train_from_iterator([*sample_texts, "< | > s / p a d u n k e n d o f t x"], trainer)
+    words = words_of_kogpt2(sample_texts, also=SPECIAL[-1:])
     return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
 
 

@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 
 import pytest
+from conftest import words_of_kogpt2
 from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from gpt2_korean.text.blocks import pack, pack_texts
@@ -18,10 +18,7 @@ SEEDS = SimpleNamespace(seed=0, data_seed=None, train_sampling_strategy="random"
 
 def words_of(texts, unknown="<unk>", **named):
     """A tokenizer as KoGPT2's, in whose tokenizer.json `unknown` stands for what it lacks."""
-    words = Tokenizer(models.BPE(unk_token=unknown))
-    words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    special = ["<s>", "</s>", "<pad>", "<unk>"]
-    words.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=2000, special_tokens=special, show_progress=False))
+    words = words_of_kogpt2(texts, unknown)
     return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="<pad>", **named)
 
 

@@ -7,9 +7,8 @@ from itertools import cycle, islice
 
 import pytest
 import torch
-from conftest import save_tiny_gpt2, tiny_gpt2
+from conftest import save_kogpt2, save_tiny_gpt2
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt2_korean.generation.load import read_model
@@ -57,17 +56,12 @@ def new_words(tmp_path, _, english, monkeypatch):
     return [f"--model_type={base}", "--tokenizer=korean", "--vocab_size=384"]
 
 
-def words_of_kogpt2(tmp_path, tokenizer, *_):
-    words = Tokenizer(models.BPE(unk_token="<unk>"))
-    words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<s>", "</s>", "<pad>", "<unk>"], show_progress=False)
-    words.train_from_iterator([*tokenizer.get_vocab(), "< | > s y t e m u r a i n 가 나 다"], trainer)
-    tiny_gpt2(words.get_vocab_size(), bos_token_id=0, eos_token_id=1, pad_token_id=2).save_pretrained(tmp_path / "base")
-    words.save(str(tmp_path / "base" / "tokenizer.json"))
+def kogpt2_words(tmp_path, tokenizer, *_):
+    save_kogpt2(tmp_path / "base", [*tokenizer.get_vocab(), "가 나 다"])
     return [f"--model_type={tmp_path / 'base'}"]
 
 
-RUNS = [(own_words, []), (own_words, ["--lora_rank=4"]), (new_words, ["--lora_rank=4"]), (words_of_kogpt2, [])]
+RUNS = [(own_words, []), (own_words, ["--lora_rank=4"]), (new_words, ["--lora_rank=4"]), (kogpt2_words, [])]
 
 
 @pytest.mark.parametrize("start, adapter", RUNS, ids=["own", "own, LoRA", "new, LoRA", "KoGPT2's"])
