@@ -203,30 +203,6 @@ def test_an_output_dir_that_cannot_be_made_is_named(run_main, tiny_model_folder)
     assert code in (1, 2) and "/proc" in err[err.index("오류:") :]
 
 
-@pytest.mark.parametrize("named", ["folder without config", "truncated"])
-def test_a_model_that_cannot_be_loaded_is_named(named, tmp_path, tiny_model_folder, run_main):
-    import shutil
-
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_model_folder, folder)
-    if named == "truncated":
-        (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
-    else:
-        (folder / "config.json").unlink()
-    code, out, err = run_main("generate.py", f"--model_name_or_path={folder}")
-    assert (code, out) == (1, "")
-    assert str(folder) in err and "Traceback" not in err
-
-
-def test_a_wrong_flag_is_refused_in_less_than_a_second(run_script):
-    """No figure of time is asserted: it is quick because neither library is loaded."""
-    for script in ("train.py", "generate.py"):
-        finished = run_script("-X", "importtime", script, "--lenght=3")
-        assert finished.returncode == 2
-        imported = {line.rsplit("|", 1)[-1].strip() for line in finished.stderr.splitlines() if "|" in line}
-        assert not imported & {"torch", "transformers", "datasets"}
-
-
 def test_a_table_whose_first_row_is_wrong_is_refused_before_torch_is_imported(run_script, tmp_path):
     import pyarrow
     import pyarrow.parquet
@@ -252,6 +228,8 @@ def test_what_stands_on_the_command_line_is_refused_before_torch_is_imported(run
         ([*train, text, "--tokenizer=./없음"], 2, "--tokenizer=./없음"),
         ([*train, f"--dataset_path={tmp_path / '빈.txt'}"], 1, "글이 없습니다"),
         ([*train, "--dataset_path=data/korean_text.txt"], 2, "혹시 data/korean_texts.txt인가요?"),
+        (["train.py", "--lenght=3"], 2, "--lenght"),
+        (["generate.py", "--lenght=3"], 2, "--lenght"),
         (["train.py"], 2, "사용법:"),
         (["generate.py"], 2, "사용법:"),
     ):

@@ -42,14 +42,6 @@ def test_a_scratch_size_needs_no_download_and_loads_anywhere(tmp_path, sample_te
     assert loaded.model_max_length == model.config.n_positions
 
 
-def test_every_string_round_trips_through_a_trained_tokenizer(byte_tokenizer, rng):
-    for _ in range(300):
-        points = [rng.choice([rng.randrange(0xD800), rng.randrange(0xE000, 0x110000)]) for _ in range(20)]
-        text = "".join(map(chr, points))
-        ids = byte_tokenizer(text)["input_ids"]
-        assert byte_tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
-
-
 def test_gpt2s_own_files_load_with_end_and_padding_in_agreement(tmp_path, byte_tokenizer):
     """As OpenAI published it: vocab.json and merges.txt, no padding token, no tokenizer.json."""
     backend = json.loads(byte_tokenizer.backend_tokenizer.to_str())["model"]

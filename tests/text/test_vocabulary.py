@@ -59,12 +59,6 @@ def test_of_a_large_corpus_a_sample_is_learnt_whose_size_is_told(documents, monk
     assert shown[1] == f"{sum(map(len, texts)):,}"
 
 
-def test_a_vocabulary_is_of_whole_tiles_however_small_the_corpus(sample_texts):
-    for size in (384, 1024, 32_000):
-        learnt = vocabulary.train_tokenizer(sample_texts[:30], size, 32)
-        assert len(learnt) % 128 == 0 and len(learnt) <= size
-
-
 def test_every_string_of_unicode_comes_back_whole(documents, rng):
     learnt = vocabulary.learn_tokenizer(documents, 1024, 32)
     planes = [range(0x20), range(0x20, 0x7F), range(0x80, 0x800), range(0xAC00, 0xD7A4), range(0x1100, 0x1200)]
