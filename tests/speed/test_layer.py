@@ -8,7 +8,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_gpt2
+from conftest import NO_DROPOUT, tiny_gpt2
 
 from gpt2_korean import device
 from gpt2_korean.speed import loss
@@ -20,8 +20,6 @@ if GPU.type not in ("cuda", "xpu"):
     GPU = torch.device("cpu")
 
 from gpt2_korean.speed import layer  # noqa: E402
-
-NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
 @pytest.fixture(autouse=True)
