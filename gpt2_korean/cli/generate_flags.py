@@ -90,6 +90,10 @@ def generate_parser(most_tokens=MOST_TOKENS):
     add_flag(sampling, "--repetition_penalty", number(0.001, 1000), penalty_help, 1.0)
     add_flag(sampling, "--repetition_window", integer(0), "최근 N개의 토큰에만 반복 페널티를 줍니다. 0이면 모두", 0)
     add_switch(sampling, "--penalize_prompt", "앞글에 나온 토큰에도 반복 페널티를 줍니다 (기본값: true)", default=True)
+    frequency_help = "새로 쓴 글에 나온 토큰의 점수에서 나온 횟수마다 빼는 값. 0이면 빼지 않습니다"
+    add_flag(sampling, "--frequency_penalty", number(-2, 2), frequency_help, 0.0)
+    presence_help = "새로 쓴 글에 한 번이라도 나온 토큰의 점수에서 빼는 값. 0이면 빼지 않습니다"
+    add_flag(sampling, "--presence_penalty", number(-2, 2), presence_help, 0.0)
     dry_help = "DRY: 앞에 나온 구절을 길게 반복할수록 점수를 더 낮추는 정도. 흔히 0.8, 0이면 쓰지 않습니다"
     add_flag(sampling, "--dry_multiplier", number(0), dry_help, 0.0)
     base_help = "DRY: 반복이 한 토큰 길어질 때마다 점수를 몇 배로 더 낮출지"

@@ -59,6 +59,8 @@ class Settings:
     repetition_penalty: float
     repetition_window: int
     penalize_prompt: bool
+    frequency_penalty: float
+    presence_penalty: float
     dry_multiplier: float
     dry_base: float
     dry_allowed_length: int

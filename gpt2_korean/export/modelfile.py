@@ -28,6 +28,8 @@ def modelfile(name, turns, settings, context, seed=None, system=None, marks=()):
         "top_p": settings.top_p,
         "min_p": settings.min_p,
         "repeat_penalty": settings.repetition_penalty,
+        "frequency_penalty": settings.frequency_penalty,
+        "presence_penalty": settings.presence_penalty,
         "repeat_last_n": settings.repetition_window or -1,
         "num_ctx": context,
         "num_predict": settings.length,

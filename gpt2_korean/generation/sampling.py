@@ -1,7 +1,7 @@
 """Logits → next token: pure tensor functions over [batch, vocab]; no model, no text.
 
-Each function gives what the transformers processor of the same meaning gives; `penalize_and_ban` and then `candidates`
-apply them in the order of transformers' generate(). What is ruled out becomes -inf.
+Each function gives what the transformers processor of the same meaning gives, if there is one; `penalize_and_ban` and
+then `candidates` apply them in the order of transformers' generate(). What is ruled out becomes -inf.
 
 `history`, int64 [batch, width], holds each row's tokens so far, the newest last and -1 before the first:
 of a fixed width, so that a captured step can run over it.
@@ -21,9 +21,9 @@ TIES = 64  # that a device keeps beyond the k: in bfloat16 some four equal the 5
 class Sampling:
     """How the next token is drawn; the defaults draw from the model's own distribution.
 
-    temperature 0 is greedy; top_k 0, top_p 1, min_p 0, typical_p 1, repetition_penalty 1, dry_multiplier 0,
-    no_repeat_ngram_size 0 and min_length 0 (in new tokens) are off; repetition_window and dry_penalty_last_n 0 are no
-    limit.
+    temperature 0 is greedy; top_k 0, top_p 1, min_p 0, typical_p 1, repetition_penalty 1, frequency_penalty 0,
+    presence_penalty 0, dry_multiplier 0, no_repeat_ngram_size 0 and min_length 0 (in new tokens) are off;
+    repetition_window and dry_penalty_last_n 0 are no limit.
     """
 
     temperature: float = 1.0
@@ -34,6 +34,8 @@ class Sampling:
     repetition_penalty: float = 1.0
     repetition_window: int = 0
     penalize_prompt: bool = True
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
     dry_multiplier: float = 0.0
     dry_base: float = 1.75
     dry_allowed_length: int = 2
@@ -58,6 +60,18 @@ def penalize_repetition(logits, history, penalty, new=None):
     penalties = torch.where(counts[:, newest:], penalty, 1.0)
     scores = logits.gather(1, ids)
     return logits.scatter(1, ids, torch.where(scores < 0, scores * penalties, scores / penalties))
+
+
+def penalize_frequency(logits, history, written, frequency, presence):
+    """Subtract from the logit of each token `frequency` for each time that it stands among the newest `written` tokens
+    (int64 []) of `history`, and `presence` if it stands there at all.
+
+    As OpenAI's API has them; transformers has neither.
+    """
+    age = torch.arange(history.shape[1] - 1, -1, -1, device=history.device)
+    counts = ((history >= 0) & (age < written)).to(logits.dtype)
+    counts = torch.zeros_like(logits).scatter_add_(1, history.clamp(min=0), counts)
+    return logits - frequency * counts - presence * (counts > 0)
 
 
 def ban_repeated_ngrams(logits, history, size):
@@ -139,6 +153,8 @@ def penalize_and_ban(logits, history, written, sampling, eos_token_id, breakers=
         counted = history[:, -sampling.repetition_window :]  # -0: all
         new = None if sampling.penalize_prompt else written
         scores = penalize_repetition(scores, counted, sampling.repetition_penalty, new)
+    if sampling.frequency_penalty or sampling.presence_penalty:
+        scores = penalize_frequency(scores, history, written, sampling.frequency_penalty, sampling.presence_penalty)
     if sampling.dry_multiplier > 0:
         scores = penalize_continued_repeats(
             scores, history, breakers, sampling.dry_multiplier, sampling.dry_base, sampling.dry_allowed_length,

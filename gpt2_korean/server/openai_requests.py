@@ -30,7 +30,7 @@ PASSED_OVER = {
 }
 # What is not done here, and the values by which it is not asked for.
 OFF = {
-    **dict.fromkeys(("presence_penalty", "frequency_penalty", "dynatemp_range", "xtc_probability"), (0,)),
+    **dict.fromkeys(("dynatemp_range", "xtc_probability"), (0,)),
     **dict.fromkeys(("tool_choice", "function_call"), ("none", "auto")),
     "reasoning_effort": ("none",),
     **dict.fromkeys(("store", "ignore_eos", "use_beam_search"), (False,)),

@@ -186,7 +186,8 @@ def test_sampling_starts_as_the_page_does_or_as_the_flags_say():
     parameters = dict(commands(modelfile("m.gguf", None, settings, 256)))
     assert parameters == {
         "FROM": "./m.gguf", "TEMPLATE": "{{ .Prompt }}", "temperature": "0.7", "top_k": "50", "top_p": "0.95",
-        "min_p": "0.0", "repeat_penalty": "1.2", "repeat_last_n": "-1", "num_ctx": "256", "num_predict": "100",
+        "min_p": "0.0", "repeat_penalty": "1.2", "frequency_penalty": "0.0", "presence_penalty": "0.0",
+        "repeat_last_n": "-1", "num_ctx": "256", "num_predict": "100",
     }  # fmt: skip
     settings = options("--temperature=0", "--top_k=0", "--length=7", "--repetition_window=9").settings
     parameters = dict(commands(modelfile("m.gguf", None, settings, 256, seed=5)))

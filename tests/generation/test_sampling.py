@@ -1,5 +1,7 @@
 """Sampling is transformers': the same scores on any logits, and draws from just that distribution."""
 
+from collections import Counter
+
 import pytest
 import torch
 from conftest import tiny_gpt2
@@ -103,6 +105,23 @@ def test_scores_equal_the_librarys_for_random_settings(rng):
         ids = torch.randint(rng.choice([5, 30]), (batch, rng.randint(1, 30)))
         prompt_length = rng.randint(1, ids.shape[1])
         assert_same_scores(logits, ids, random_sampling(rng), prompt_length, unwritten=rng.choice([0, 7]))
+
+
+def test_frequency_and_presence_are_penalised_as_openai_says(rng):
+    """Each token's score less its count in the new text times the one, less the other if that is above 0."""
+    for seed in range(100):
+        torch.manual_seed(seed)
+        logits = torch.randn(rng.randint(1, 3), 30)
+        ids = torch.randint(30, (len(logits), rng.randint(1, 40)))
+        written, empty = rng.randint(0, ids.shape[1]), rng.choice([0, 5])
+        sampling = Sampling(frequency_penalty=rng.uniform(-2, 2), presence_penalty=rng.choice([0, rng.uniform(-2, 2)]))
+        expected = logits.tolist()
+        for row, tokens in zip(expected, ids.tolist(), strict=True):
+            for token, count in Counter(tokens[len(tokens) - written :]).items():
+                row[token] -= count * sampling.frequency_penalty + sampling.presence_penalty
+        history = torch.cat([ids.new_full((len(ids), empty), -1), ids], 1)
+        ours = penalize_and_ban(logits, history, torch.tensor(written), sampling, EOS)
+        torch.testing.assert_close(ours, torch.tensor(expected), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("sampling", EDGES, ids=str)

@@ -46,10 +46,10 @@ def loaded(model_folder):
     return read_model(model_folder, torch.device("cpu"), torch.float32)
 
 
-def greedy(loaded, text, length=12):
+def greedy(loaded, text, length=12, **penalties):
     """The ids that the model itself writes, and the text that they are."""
-    ids = loaded.tokenizer.encode(text).ids
-    new = generate_ids(loaded.decoder, [ids], length, Sampling(temperature=0), loaded.eos_token_id, loaded.utf8)[0]
+    ids, sampling = loaded.tokenizer.encode(text).ids, Sampling(temperature=0, **penalties)
+    new = generate_ids(loaded.decoder, [ids], length, sampling, loaded.eos_token_id, loaded.utf8)[0]
     return new, loaded.tokenizer.decode(new)
 
 
@@ -282,8 +282,8 @@ def test_an_answer_by_a_template_may_end_by_itself(open_page, silent_model_folde
         ({"stop": ["가"] * 17}, "stop"),
         ({"seed": "하나"}, "seed"),
         ({"logprobs": 21}, "logprobs"),
-        ({"presence_penalty": 0.5}, "presence_penalty"),
-        ({"frequency_penalty": -1}, "frequency_penalty"),
+        ({"presence_penalty": 2.5}, "presence_penalty"),
+        ({"frequency_penalty": "많이"}, "frequency_penalty"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"best_of": 3}, "best_of"),
         ({"suffix": "끝"}, "suffix"),
@@ -319,6 +319,13 @@ def test_who_asks_for_more_tokens_than_a_text_may_have_is_given_as_many(name, as
 def test_a_top_p_of_0_writes_what_is_likeliest(client, model, loaded):
     asked = {"model": model, "prompt": "가", **GREEDY, "temperature": 1, "top_p": 0}
     assert client.completions.create(**asked).choices[0].text == greedy(loaded, "가")[1]
+
+
+def test_the_apis_own_penalties_are_those_of_the_flags(client, model, loaded):
+    asked = {"model": model, "prompt": "가", **GREEDY, "max_tokens": 20}
+    penalties = {"frequency_penalty": 1.5, "presence_penalty": 0.5}
+    text = client.completions.create(**asked, **penalties).choices[0].text
+    assert text == greedy(loaded, "가", length=20, **penalties)[1] != client.completions.create(**asked).choices[0].text
 
 
 @pytest.mark.parametrize(
