@@ -21,11 +21,15 @@ NEW_DAY = re.compile(rf"\s*-+ {DAY} .요일 -+\s*")  # of Windows, whose message
 NEW_DAY_ON_PHONE = re.compile(rf"\s*{DAY} (?:{TIME}|.요일)\s*")
 ON_PHONE = re.compile(rf"{DAY} {TIME}, (?:(.+?) : )?(.*)", re.DOTALL)  # without a name a notice
 ON_WINDOWS = re.compile(rf"\[(.+?)\] \[{TIME}\] ?(.*)", re.DOTALL)
-NOTICE = re.compile(r"(.+님이 (들어왔습니다|나갔습니다|.+님을 (초대했습니다|내보냈습니다))|채팅방 관리자가 .+)\.?\s*")
+NOTICE = re.compile(
+    r"(.+님이 (들어왔습니다(\.운영정책.*)?|나갔습니다|.+님을 초대했습니다)|.+님을 내보냈습니다|"
+    r"채팅방 관리자가 .+)\.?\s*"
+)
 # What stands for a picture, a call and the like; and an address alone.
 NO_WORDS = re.compile(
     r"\(?(사진|사진 \d+장|동영상|이모티콘|음성메시지|(삭제된 메시지입|메시지가 삭제되었습)니다\.?)\)?|"
-    r"(파일|지도|연락처|투표|샵검색): ?.*|(보이스톡|페이스톡|그룹콜|라이브톡) .*|[0-9a-f]{32,}\.\w+|https?://\S+"
+    r"(파일|지도|연락처|투표|샵검색): ?.*|(보이스톡|페이스톡|그룹콜|라이브톡) (해요|종료|취소|부재중|\d).*|"
+    r"[0-9a-f]{32,}\.\w+|https?://\S+"
 )
 SILENCE = timedelta(hours=3)  # people speak of something else after it
 MOST_NAMED = 10

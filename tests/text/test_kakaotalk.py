@@ -123,6 +123,8 @@ def test_a_notice_is_nobodys_message():
     lines = "".join(windows(list(with_times([(0, "민수", "안녕")])), True)).splitlines(keepends=True)
     for told in (
         "지영님이 나갔습니다.",
+        "지영님이 들어왔습니다.운영정책을 위반한 메시지로 신고 접수 시 이용에 제한이 있을 수 있습니다.",
+        "지영님을 내보냈습니다.",
         "지영님이 철수님을 초대했습니다.",
         "2026년 10월 31일 오후 9:00, 지영님이 나갔습니다.",
     ):
