@@ -12,6 +12,7 @@ from itertools import chain
 from gpt2_korean.messages import UserError, warn
 from gpt2_korean.text.opening import open_lines
 
+EXCEL_DELIMITER = re.compile(r'"?sep=([,;\t])"?[\r\n]*')  # a line before the header, which tells Excel
 LONGEST_FIELD = 1 << 27  # characters; csv's own limit of 131,072 is less than a novel
 
 
@@ -25,10 +26,12 @@ def delimited_rows(path, encoding, delimiter, skip_bad_rows=False, tell=warn):
     csv.field_size_limit(LONGEST_FIELD)
     wrong, first_wrong, doubtful, first_doubtful = 0, None, 0, None
     with open_lines(path, encoding) as lines:
-        header = next(lines := iter(lines), "")
+        before, header = [], next(lines := iter(lines), "")
+        if told := EXCEL_DELIMITER.fullmatch(header):
+            before, header, delimiter = ["\n"], next(lines, ""), told[1]  # the places are those in the file
         # Spreadsheets save tabs or semicolons as .csv too; a header of one name has neither.
         delimiter = next((each for each in (delimiter, *"\t;,") if each in header), delimiter)
-        records = _records(chain([header], lines), delimiter)
+        records = _records(chain(before, [header], lines), delimiter)
         columns = next(records, (1, [], False))[1]
         check_names(path, [name for name in columns if name], "첫 줄의 이름을 서로 다르게 고치세요")
         for number, fields, rows_alone in records:

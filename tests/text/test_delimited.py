@@ -40,6 +40,17 @@ def test_what_rfc_4180_allows_reads_as_csv_reads_it(tmp_path, rng, suffix, delim
         ], file.getvalue()
 
 
+@pytest.mark.parametrize("first", ["sep=;\r\n", '"sep=;"\n'])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_the_line_by_which_excel_knows_the_delimiter_is_no_header(tmp_path, first, name):
+    path = tmp_path / name
+    path.write_text(f'{first}번호;본문\n1;"가;나"\n2;다,라\n', "utf-8", newline="")
+    assert rows_of(path, "{번호}{본문}") == ["1가;나", "2다,라"]
+    path.write_text(f"{first}본문;번호\n가;1;2\n", "utf-8", newline="")
+    with pytest.raises(UserError, match="3번째 줄의 칸은 3개인데 열은 2개"):
+        rows_of(path, "{본문}")
+
+
 def stray_quotes(rng):
     return rng.choice(['"{}', '"{}', '{}"{}', '"{}"{}', '{}"', '""{}', "{}"])
 
