@@ -24,6 +24,7 @@ PAIRS = (
         ("completion", "response", "output", "answer", "답변", "답", "대답"),
     ),
     (("q",), ("a",)),
+    (("user", "human"), ("assistant",)),
 )
 ADDED = ("input", "context")  # stand after an instruction
 SYSTEM = ("system", "system_prompt")
@@ -104,8 +105,10 @@ def _said(row, form):
     if form.answer is None:
         said = _turns(_parsed(row[form.asked[0]]), "user")
     else:
-        said = [turn for column in form.asked for turn in _turns(row[column], "user")]
-        said += _turns(row[form.answer], "assistant")
+        said = _turns(row[form.answer], "assistant")
+        # Preference data may have the whole conversation beside its question (chosen, rejected): that is asked once.
+        if not said or said[0][0] == "assistant":
+            said = [turn for column in form.asked for turn in _turns(row[column], "user")] + said
     if form.system is not None and said[:1] and said[0][0] != "system":
         said = _turns(row[form.system], "system") + said
     return said

@@ -67,6 +67,7 @@ LAYOUTS = {
     "qa": as_columns("Q", "A"),
     "korean": as_columns("질문", "답변"),
     "short": as_columns("질문", "답"),
+    "human": as_columns("human", "assistant"),
     "instruction": as_columns("instruction", "response"),
     "system": as_columns("system", "question", "response"),
 }
@@ -279,6 +280,15 @@ def test_a_turn_that_stands_without_a_list_is_a_turn():
     for cell in (user(), {"content": "가"}):
         with pytest.raises(BrokenConversation):
             turns_reader()({"messages": cell})
+
+
+def test_a_question_that_stands_before_the_whole_conversation_is_asked_once():
+    read = turns_reader("prompt", "chosen")
+    for asked in ("가", [user()]):
+        assert read({"prompt": asked, "chosen": [user(), assistant()]})["turns"] == [user(), assistant()]
+        assert read({"prompt": asked, "chosen": [assistant()]})["turns"] == [user(), assistant()]
+    row = {"prompt": "가", "chosen": [SYSTEM, user(), assistant()], "system": "라"}
+    assert read(row)["turns"] == [SYSTEM, user(), assistant()]
 
 
 def test_a_system_column_that_is_given_as_another_is_not_said_twice():
