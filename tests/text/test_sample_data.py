@@ -72,12 +72,20 @@ def test_every_command_of_the_demo_and_those_that_it_names_are_accepted(monkeypa
         scripts[words[1]](words[2:])
 
 
-def test_the_program_that_takes_texts_out_of_nested_json_does_so(tmp_path, monkeypatch):
-    paragraphs = [{"id": "1.1", "form": "첫 문단"}, {"id": "1.2", "form": "둘째 문단"}]
-    corpus = {"id": "1", "document": [{"metadata": {"title": "제목"}, "paragraph": paragraphs}, {"utterance": []}]}
+NESTED = {
+    '"document", ["form"]': {"document": [{"paragraph": [{"id": "1", "form": "첫째"}, {"form": "둘째"}]}, {}]},
+    '"documents", ["sentence"]': {"documents": [{"text": [[{"sentence": "첫째"}], [{"sentence": "둘째"}]]}, {}]},
+    '"", ["HS01", "SS01"]': [{"id": "1", "talk": {"content": {"HS01": "첫째", "SS01": "둘째", "HS02": ""}}}, {}],
+    '"data", ["article"]': {"data": [{"id": "1", "article": ["첫째", "둘째"]}, {"article": None}]},
+}
+
+
+@pytest.mark.parametrize("names", NESTED)
+def test_the_program_that_takes_texts_out_of_nested_json_does_so(tmp_path, monkeypatch, names):
     (tmp_path / "받은 폴더").mkdir()
-    (tmp_path / "받은 폴더" / "NWRW1.json").write_text(json.dumps(corpus), "utf-8")
+    (tmp_path / "받은 폴더" / "NWRW1.json").write_text(json.dumps(NESTED[names]), "utf-8-sig")
     monkeypatch.chdir(tmp_path)
-    exec(re.search("```python\n(.*?)```", (ROOT / "data/README.md").read_text("utf-8"), re.DOTALL)[1], {})
+    program = re.search("```python\n(.*?)```", (ROOT / "data/README.md").read_text("utf-8"), re.DOTALL)[1]
+    exec(program.replace('"document", ["form"]', names), {})
     rows = (tmp_path / "글.jsonl").read_text("utf-8").splitlines()
-    assert list(map(json.loads, rows)) == [{"text": "첫 문단\n둘째 문단"}, {"text": ""}]
+    assert list(map(json.loads, rows)) == [{"text": "첫째\n둘째"}, {"text": ""}]
