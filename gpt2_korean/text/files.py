@@ -5,6 +5,7 @@ which file, line or byte is wrong.
 """
 
 import re
+import shlex
 from itertools import chain, islice
 from unicodedata import normalize
 
@@ -19,6 +20,8 @@ COLUMN = re.compile(r"\{([^{}]+)\}")  # a column's name in a --text_template
 # A .txt without a single blank line is one document, and one of gigabytes would not fit anywhere: it is
 # cut at a line's end. About a hundred blocks of 1,024 tokens, so that a cut is no loss to the training.
 LONGEST_DOCUMENT = 100_000
+HANGUL = re.compile("[가-힣]")
+TAKE_OUT = "data/README.md의 짧은 프로그램으로 꺼내거나,"
 TABLE_LINES = 20  # lines of a .txt, which may be a table
 
 
@@ -84,12 +87,21 @@ def is_kakaotalk(path, encoding):
         return False
 
 
-def missing_column(where, column, columns):
-    """The UserError for a column that is not among `columns`."""
-    return UserError(
-        f"{where}: '{column}' 열이 없습니다. 있는 열: {', '.join(map(str, columns))}\n"
-        "글의 열은 --text_column_name이나 --text_template, 대화의 열은 --prompt_column과 --answer_column으로 고르세요."
-    )
+def missing_column(where, column, row):
+    """The UserError for a column that is not in a `row`, whose cells (None where not known) tell the likeliest one."""
+    cells = {name: str(cell) for name, cell in row.items() if cell is not None}
+    # Markup has as many syllables as the text in it, but is longer.
+    hangul = {name: (len(HANGUL.findall(cell)), -len(cell)) for name, cell in cells.items() if HANGUL.search(cell)}
+    likeliest = max(hangul, key=hangul.get, default=None)
+    if isinstance(row.get(likeliest), (list, dict)):
+        way_on = (
+            f"글이 '{likeliest}' 안에 여러 겹으로 들어 있습니다. {TAKE_OUT} 다른 열을 --text_column_name으로 고르세요."
+        )
+    else:
+        name = likeliest if re.fullmatch(r"[\w.-]*", likeliest or "") else shlex.quote(likeliest)
+        chosen = f"={name}처럼 고르거나 --text_template으로 엮고" if likeliest else "이나 --text_template으로"
+        way_on = f"글이라면 --text_column_name{chosen}, 대화라면 --prompt_column과 --answer_column으로 고르세요."
+    return UserError(f"{where}: '{column}' 열이 없습니다. 있는 열: {', '.join(map(str, row))}\n{way_on}")
 
 
 def _text_documents(path, encoding, line_by_line, tell, answer_as):
@@ -154,7 +166,7 @@ def no_text(where, column, value):
     kind = {list: "목록([...])", dict: "객체({...})"}.get(type(value), "바이트")
     return UserError(
         f"{where}: '{column}' 열의 값은 글이 아니라 {kind}입니다.\n"
-        "--text_column_name 또는 --text_template으로 글이 든 열을 고르거나, 그 안의 글을 열로 꺼내 다시 저장하세요."
+        f"그 안의 글을 {TAKE_OUT} --text_column_name 또는 --text_template으로 글이 든 열을 고르세요."
     )
 
 

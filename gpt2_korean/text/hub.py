@@ -51,7 +51,7 @@ def read_hub_dataset(name, config=None, *, streaming=False, **columns):
     try:
         render(dict.fromkeys(names))
     except KeyError as error:
-        raise missing_column(where, error.args[0], names) from None
+        raise missing_column(where, error.args[0], dict.fromkeys(names)) from None
     # By what it is given datasets knows what it has in its cache, but not by the code of other files.
     code = {"code": hash_code()}
     documents = rows.map(

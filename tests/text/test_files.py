@@ -12,7 +12,7 @@ import pytest
 from gpt2_korean.messages import UserError
 from gpt2_korean.text import opening
 from gpt2_korean.text.documents import describe_files, read_corpus
-from gpt2_korean.text.files import column_renderer, read_documents
+from gpt2_korean.text.files import column_renderer, missing_column, read_documents
 from gpt2_korean.text.opening import detect_encoding
 from gpt2_korean.text.rows import BEGINNING
 
@@ -87,6 +87,21 @@ def test_a_wrong_column_names_those_that_exist(tmp_path, name):
         list(read_documents(path, detect_encoding(path), render=column_renderer("text")))
     for word in (name, "'text'", "Q, A", "--text_column_name"):
         assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ({"id": "ynat-v1_train_00000", "label": "정치", "본문": "오늘은 날씨가 좋다"}, "--text_column_name=본문처럼"),
+        ({"html": "<p>오늘은</p>", "context": "오늘은", "url": "https://a"}, "--text_column_name=context처럼"),
+        ({"1. 좋았던 점": "오늘은", "점수": 5}, "--text_column_name='1. 좋았던 점'처럼"),
+        ({"title": "제목", "paragraphs": [{"context": "오늘은 날씨가 좋다"}]}, "'paragraphs' 안에"),
+        ({"id": 1, "messages": None, "url": "https://a"}, "--text_column_name이나 --text_template으로"),
+        ({}, "--text_column_name이나"),
+    ],
+)
+def test_of_a_missing_column_the_likeliest_one_there_is_named(row, named):
+    assert named in str(missing_column("a.json", "text", row)).splitlines()[1]
 
 
 @pytest.mark.parametrize(
