@@ -62,7 +62,7 @@ def _check_columns(options, formats):
     flags = ("text_column_name", "text_template", "prompt_column")
     flag = next((name for name in flags if getattr(options, name) is not None), None)
     if flag and formats == {".txt"}:
-        way_on = "이 플래그를 빼거나 열이 있는 파일(.csv, .jsonl 등)을 주세요"
+        way_on = "표라면 이름의 .txt를 .tsv나 .csv, .jsonl로 바꾸고, 글이라면 이 플래그를 빼세요"
         raise UsageError(f"--{flag}: .txt에는 열이 없습니다. {way_on}.")
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from gpt2_korean.messages import UsageError, say, warn
 from gpt2_korean.text.opening import FORMATS, file_format
 
-READABLE = f"가능한 형식: {' '.join(FORMATS)} (.gz .xz). 다른 압축 파일(.zip 등)은 먼저 풀어 주세요."
+READABLE = (
+    f"가능한 형식: {' '.join(FORMATS)} (.gz .xz).\n"
+    "다른 압축 파일(.zip 등)은 풀고, 문서(.hwp, .xlsx 등)는 .txt나 .csv로 저장하고, 이름만 다른 글에는 .txt를 붙이세요."
+)
 ANY_DEPTH = "**"
 # As checkpoints/ has them, which this folder may not import.
 MODEL_FILES = {"_lock", "trainer_state.json", "model.safetensors", "adapter_model.safetensors"}
