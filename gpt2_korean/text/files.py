@@ -9,7 +9,7 @@ import shlex
 from itertools import chain, islice
 from unicodedata import normalize
 
-from gpt2_korean.messages import UsageError, UserError, warn
+from gpt2_korean.messages import UsageError, UserError, particle, warn
 from gpt2_korean.text import kakaotalk
 from gpt2_korean.text.opening import Undecodable, file_format, guess_encoding, open_lines
 from gpt2_korean.text.rows import BEGINNING, cell_text, read_rows
@@ -22,7 +22,10 @@ COLUMN = re.compile(r"\{([^{}]+)\}")  # a column's name in a --text_template
 LONGEST_DOCUMENT = 100_000
 HANGUL = re.compile("[가-힣]")
 TAKE_OUT = "data/README.md의 짧은 프로그램으로 꺼내거나,"
-TABLE_LINES = 20  # lines of a .txt, which may be a table
+FIRST_LINES = 20  # lines of a .txt, which may be none
+JSON = re.compile(r'[\s\[]*\{\s*"[^"]{1,50}"\s*:')
+TAGGED = re.compile(r"\s*<(\?xml|!doctype|html|sami|doc id=)", re.IGNORECASE)
+SUBTITLE = re.compile(r"^[\d:]+[.,]\d+ --> ", re.MULTILINE)
 
 
 def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_rows=False, tell=warn, answer_as=None):
@@ -107,19 +110,16 @@ def missing_column(where, column, row):
 def _text_documents(path, encoding, line_by_line, tell, answer_as):
     document, size = [], 0
     with open_lines(path, encoding) as lines:
-        beginning = list(islice(lines := iter(lines), TABLE_LINES))
+        beginning = list(islice(lines := iter(lines), FIRST_LINES))
         lines = chain(beginning, lines)
         if kakaotalk.is_export(beginning):
             lines = list(lines)
             if messages := kakaotalk.read_messages(lines):
                 yield from _talk(path, messages, answer_as, tell)
                 return
-        table = _table_format(beginning)
-        if table:
-            tell(
-                f"{path}: 글이 아니라 표로 보입니다. 표라면 이름을 {table}로 바꾸고, 글의 열이 text가 아니면 "
-                "--text_column_name으로 고르세요."
-            )
+        doubt = _doubt(beginning)
+        if doubt:
+            tell(f"{path}: 글이 아니라 {doubt}")
         if line_by_line:
             yield from (line.rstrip("\r\n") for line in lines if not line.isspace())
             return
@@ -151,8 +151,24 @@ def _talk(path, messages, answer_as, tell):
         yield conversation(said, f"카카오톡 → {answer_as}")
 
 
+def _doubt(lines):
+    """What a .txt with these first `lines` seems to be, as public corpora and subtitles come, and what to do; None for
+    a text."""
+    beginning = "".join(line[:LONGEST_DOCUMENT] for line in lines)
+    table = _table_format(lines) or (".json" if JSON.match(beginning) else None)
+    if table:
+        called = particle(table, "으로/로")
+        choose = "글의 열이 text가 아니면 --text_column_name으로 고르세요"
+        return f"표로 보입니다. 표라면 이름을 {called} 바꾸고, {choose}."
+    if TAGGED.match(beginning):
+        return "HTML이나 XML로 보입니다. 이대로는 태그까지 배우니, 태그를 지우고 글만 남기세요."
+    if SUBTITLE.search(beginning):
+        return "자막으로 보입니다. 이대로는 번호와 시각까지 배우니, 그것을 지우고 글만 남기세요."
+    return None
+
+
 def _table_format(lines):
-    """The format of a .txt whose first `lines` are a table's, as public corpora come; None where they are none."""
+    """The format of a table of a row a line, if its first `lines` are these; None where they are none."""
     if len(lines) < 3:
         return None
     if all(line.startswith("{") and line.rstrip().endswith("}") for line in lines):

@@ -287,6 +287,28 @@ def test_a_txt_that_is_a_table_is_told_with_what_to_call_it(tmp_path):
         assert (f"이름을 {called}" in told) if called else ("표" not in told)
 
 
+@pytest.mark.parametrize(
+    ("text", "called"),
+    [
+        ('[\n {\n  "text": "글"\n }\n]', "이름을 .json으로"),
+        ('{"version": "1", "data": [{"title": "글"}]}', "이름을 .json으로"),
+        ('<?xml version="1.0" encoding="UTF-16"?>\n<tei.2>\n<p>글</p>', "HTML이나 XML"),
+        ("\n<!DOCTYPE html>\n<html><p>글</p></html>", "HTML이나 XML"),
+        ("<SAMI>\n<BODY>\n<SYNC Start=0><P Class=KRCC>\n글", "HTML이나 XML"),
+        ('<doc id="5" url="https://ko.wikipedia.org" title="글">\n글\n</doc>', "HTML이나 XML"),
+        ("1\n00:00:01,000 --> 00:00:02,500\n글\n", "자막"),
+        ("WEBVTT\n\n00:01.000 --> 00:02.500\n글\n", "자막"),
+        ('[앵커] "글"이라고 합니다.\n<글>: --> 글\n{글}', None),
+        ('["글": 하나]' * 20, None),
+    ],
+)
+def test_a_txt_that_would_be_learnt_with_its_marks_is_told_as_what_it_is(tmp_path, text, called):
+    (tmp_path / "a.txt").write_text(text, "utf-8")
+    files = [tmp_path / "a.txt"]
+    told = corpus.describe_files(corpus.read_corpus(files), files)
+    assert ("글이 아니라" in told and called in told) if called else ("글이 아니라" not in told)
+
+
 def test_where_every_row_is_skipped_that_is_the_reason(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "가"},\n{"text": "나"},\n', "utf-8")

@@ -41,6 +41,14 @@ def test_files_of_other_formats_are_counted_and_a_link_to_nothing_is_refused(tmp
         find_files(str(tmp_path / "link.txt"))
 
 
+@pytest.mark.parametrize("name", ["글.hwp", "wiki_00", "글.zip"])
+def test_what_to_do_with_a_file_that_is_none_of_the_formats_is_told(tmp_path, name):
+    write(tmp_path, name)
+    for pattern in (tmp_path, tmp_path / name, tmp_path / "*"):
+        with pytest.raises(UsageError, match=r"\.parquet(.|\n)*\.zip(.|\n)*\.hwp(.|\n)*이름만 다른 글에는 \.txt를"):
+            find_files(str(pattern))
+
+
 def test_an_address_on_the_internet_is_called_so():
     with pytest.raises(UsageError, match="인터넷 주소"):
         find_files("https://huggingface.co/datasets/wikimedia/wikipedia")
