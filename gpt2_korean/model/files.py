@@ -11,7 +11,6 @@ from pathlib import Path
 from gpt2_korean.checkpoints.complete import (
     FIRST,
     WEIGHTS,
-    first_bytes,
     has_weights,
     missing_weights,
     read_json,
@@ -20,8 +19,8 @@ from gpt2_korean.checkpoints.complete import (
 )
 from gpt2_korean.messages import UserError, is_out_of_memory, particle
 from gpt2_korean.model.gpt2 import SIZES, is_gpt2, weight_shapes
+from gpt2_korean.text.opening import check_fetched
 
-POINTER = b"version https://git-lfs"  # what stands for a large file where git-lfs has not fetched it
 OTHERS_WEIGHTS = ("tf_model*.h5", "flax_model*.msgpack", "*.ckpt*", "*.onnx", "*.gguf")
 # Keys of transformers' configs, of whatever architecture, that can be nothing but a number of things that are there.
 COUNTS = {*SIZES, "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"}
@@ -35,11 +34,7 @@ def check_files(folder, flag):
     """Raise UserError for a `folder` whose files are not what they are called, or whose config.json cannot be true."""
     folder = Path(folder)
     for path in sorted([*weights_read(folder), *folder.glob("*.json"), *folder.glob("*.txt")]):
-        if first_bytes(path, len(POINTER)) == POINTER:
-            raise UserError(
-                f"{flag}={folder}: {particle(path.name, '은/는')} git-lfs의 자리표시일 뿐 내용이 없습니다. "
-                "그 저장소에서 git lfs pull로 받으세요."
-            )
+        check_fetched(path, f"{flag}={folder}: {path.name}")
     others = sorted(path.name for pattern in OTHERS_WEIGHTS for path in folder.glob(pattern))
     if others and not has_weights(folder):
         raise UserError(

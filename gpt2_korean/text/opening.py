@@ -9,6 +9,7 @@ import io
 import lzma
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from gpt2_korean.messages import UsageError, UserError, os_reason, particle
@@ -23,6 +24,7 @@ MARKED = {  # what reads a file that begins with the mark which this codec takes
     "utf-32-le": (codecs.BOM_UTF32_LE, "utf-32"),
     "utf-32-be": (codecs.BOM_UTF32_BE, "utf-32"),
 }
+POINTER = b"version https://git-lfs"
 CHUNK = 1 << 20
 MOST_NULS = 0.01  # of the characters of a text
 LONGEST_LINE = 1 << 26  # characters; a few MB of an archive can hold a line that no memory does
@@ -38,6 +40,14 @@ def file_format(path):
     if suffixes and suffixes[-1] in OPENERS:
         suffixes.pop()
     return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else None
+
+
+def check_fetched(path, where):
+    """Raise UserError that begins with `where` if a file is but what stands for it where git-lfs has not fetched it."""
+    with suppress(OSError), open(path, "rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            words = "git-lfs의 자리표시일 뿐 내용이 없습니다. 그 저장소에서 git lfs pull로 받으세요."
+            raise UserError(f"{where}: {words}")
 
 
 def detect_encoding(path, forced=None, way_on="--encoding으로 문자 인코딩을 알려 주세요"):

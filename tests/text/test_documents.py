@@ -8,6 +8,7 @@ import datasets
 import pyarrow.parquet
 import pytest
 
+from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import UserError
 from gpt2_korean.text import documents as corpus
 from gpt2_korean.text import hub
@@ -307,6 +308,16 @@ def test_a_txt_that_would_be_learnt_with_its_marks_is_told_as_what_it_is(tmp_pat
     files = [tmp_path / "a.txt"]
     told = corpus.describe_files(corpus.read_corpus(files), files)
     assert ("글이 아니라" in told and called in told) if called else ("글이 아니라" not in told)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv.gz", "a.parquet"])
+def test_a_file_that_git_lfs_has_not_fetched_is_refused_with_how_to_fetch_it(tmp_path, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    (tmp_path / "b.txt").write_text("글", "utf-8")
+    for flag in ("dataset_path", "validation_file"):
+        options = parse_train_options([f"--{flag}={tmp_path}", "--do_eval", "--model_type=gpt2"]).text
+        with pytest.raises(UserError, match=rf"{name}: git-lfs의 자리표시일 뿐(.|\n)*git lfs pull"):
+            corpus.find_texts(options)
 
 
 def test_where_every_row_is_skipped_that_is_the_reason(tmp_path):
