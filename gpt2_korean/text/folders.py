@@ -16,6 +16,8 @@ READABLE = (
     "다른 압축 파일(.zip 등)은 풀고, 문서(.hwp, .xlsx 등)는 .txt나 .csv로 저장하고, 이름만 다른 글에는 .txt를 붙이세요."
 )
 ANY_DEPTH = "**"
+# What datasets writes beside texts, which also lie in repositories of the Hub.
+ABOUT_DATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"}
 # As checkpoints/ has them, which this folder may not import.
 MODEL_FILES = {"_lock", "trainer_state.json", "model.safetensors", "adapter_model.safetensors"}
 MODEL_FILES |= {"model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"}
@@ -24,8 +26,8 @@ MODEL_FILES |= {"model.safetensors.index.json", "pytorch_model.bin", "pytorch_mo
 def find_files(pattern, flag="--dataset_path"):
     """The readable files behind a path, a folder (searched deeply) or a glob, sorted; says how many were left out.
 
-    Left out are hidden files (but for one that is named), folders of models and other ways to a file that is found
-    already.
+    Left out are hidden files (but for one that is named), folders of models, what is said about a data set and other
+    ways to a file that is found already.
     Raises UsageError that names `flag` where there is nothing to read.
     """
     root, rest = _existing_part(pattern)
@@ -40,9 +42,11 @@ def find_files(pattern, flag="--dataset_path"):
         )
     if not root.is_dir() or (rest and not any(set("*?[") & set(part) for part in rest)):
         raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. {suggest_path(pattern)}")
-    files, hidden, broken, others, models = [], [], [], [], []
+    files, hidden, broken, others, models, about = [], [], [], [], [], []
     for path, is_hidden in _walk(root, rest or [ANY_DEPTH, "*"]):
-        if file_format(path) and not path.is_dir():
+        if path.name in ABOUT_DATA:
+            about.append(path)
+        elif file_format(path) and not path.is_dir():
             (hidden if is_hidden else files if path.is_file() else broken).append(path)
         elif not is_hidden:
             (models if path.is_dir() else others).append(path)
@@ -51,6 +55,7 @@ def find_files(pattern, flag="--dataset_path"):
         once.setdefault(os.path.realpath(path), path)
     for paths, words in (
         (others, "읽을 수 없는 형식의 파일 {}개를 뺐습니다: {}"),
+        (about, "데이터 세트를 설명하는 파일 {}개를 뺐습니다: {}"),
         (hidden, "숨은 파일 {}개를 뺐습니다: {}"),
         (models, "모델의 폴더 {}개를 뺐습니다: {}"),
         (broken, "읽을 수 없는 링크나 특수 파일 {}개를 뺐습니다: {}"),

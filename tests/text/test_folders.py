@@ -79,6 +79,15 @@ def test_what_a_run_leaves_in_a_folder_of_texts_is_no_text(tmp_path, capsys):
     ]
 
 
+def test_what_a_repository_of_the_hub_says_about_its_texts_is_no_text(tmp_path, capsys):
+    write(tmp_path, "data/train-00000-of-00001.parquet", "dataset_infos.json", "README.md", ".gitattributes")
+    write(tmp_path, "saved/dataset_dict.json", "saved/train/dataset_info.json", "saved/train/state.json")
+    for pattern in (tmp_path, tmp_path / "**/*"):
+        assert [path.name for path in find_files(str(pattern))] == ["train-00000-of-00001.parquet"]
+        assert "데이터 세트를 설명하는 파일 4개를 뺐습니다" in capsys.readouterr().err
+    assert find_files(str(tmp_path / "dataset_infos.json")) == [tmp_path / "dataset_infos.json"]
+
+
 def test_hidden_files_are_left_out_and_counted_unless_they_are_named(tmp_path, capsys):
     write(tmp_path, "a.txt", ".b.txt", ".ipynb_checkpoints/a.txt", "__MACOSX/._a.txt", "c/.git/d.txt", ".gitignore")
     for pattern in (tmp_path, tmp_path / "**/*.txt"):
