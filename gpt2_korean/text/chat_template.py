@@ -100,7 +100,8 @@ def encode_conversations(conversations, tokenizer, opens_answer=False):
 
     ids: as the tokenizer's template writes them, but for the begin token that is an end of text: it stands in front
         of every document. opens_answer: whether they end where an answer begins.
-    learnt: a bool for each, True for the answers and the token that ends each.
+    learnt: a bool for each, True for the answers and the token that ends each; None for answers of weight 0, which are
+        not learnt where all else is.
     tokenizer: of transformers with a chat template, or of tokenizers with ours (see has_our_template).
 
     Raises UserError for a tokenizer without a template, or with one that cannot write a conversation, or does not tell
@@ -125,7 +126,7 @@ def encode_conversations(conversations, tokenizer, opens_answer=False):
             answers = turn["role"] == "assistant"
             own = [*next(contents), end] if answers else next(contents)
             ids += [marks[turn["role"]], *own]
-            learnt += [False, *[answers] * len(own)]
+            learnt += [False, *[answers and learns(turn)] * len(own)]
         if opens_answer:
             ids, learnt = [*ids, marks["assistant"]], [*learnt, False]
         encoded.append((ids, learnt))
@@ -152,25 +153,31 @@ def encode_texts(texts, tokenizer, whole=False):
     return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=whole)]
 
 
+def learns(turn):
+    """True for a turn to learn, None for one of weight 0."""
+    return turn.get("weight") != 0 or None
+
+
 def _encode_by_template(turns, tokenizer, opens_answer):
     """`(ids, learnt)` of one conversation by a template of another maker, for a tokenizer of transformers."""
-    render, learnt = partial(_render, tokenizer), None
+    render, unmarked = partial(_render, tokenizer), [at for at, turn in enumerate(turns) if turn["role"] == "assistant"]
     ids = render(turns, opens_answer)
+    learnt = [False] * len(ids)
     if re.search(r"{%-?\s*generation\b", tokenizer.chat_template):
         marked = render(turns, opens_answer, return_assistant_tokens_mask=True, return_dict=True)
         if marked["input_ids"] == ids:  # else a text has the name of a special token
             learnt = list(map(bool, marked["assistant_masks"]))
-    if learnt is None:
-        learnt, whole = [False] * len(ids), render(turns, opens_answer, tokenize=False)
-        for index in (index for index, turn in enumerate(turns) if turn["role"] == "assistant"):
-            around = ((turns[:index], True), (turns[: index + 1], False))
-            if not all(whole.startswith(render(*part, tokenize=False).rstrip()) for part in around):
-                raise UserError(
-                    "모델의 대화 양식(chat_template)이 앞의 차례를 뒤에서 다르게 적어 답의 토큰을 가릴 수 없습니다. "
-                    "묻고 답하기 한 번씩인 대화로 나누거나, {% generation %} 표시가 있는 양식을 쓰세요."
-                )
-            start, end = (_common_length(ids, render(*part)) for part in around)
-            learnt[start:end] = [True] * (end - start)
+            unmarked = [index for index in unmarked if not learns(turns[index])]
+    whole = render(turns, opens_answer, tokenize=False) if unmarked else ""
+    for index in unmarked:
+        around = ((turns[:index], True), (turns[: index + 1], False))
+        if not all(whole.startswith(render(*part, tokenize=False).rstrip()) for part in around):
+            raise UserError(
+                "모델의 대화 양식(chat_template)이 앞의 차례를 뒤에서 다르게 적어 답의 토큰을 가릴 수 없습니다. "
+                "묻고 답하기 한 번씩인 대화로 나누거나, {% generation %} 표시가 있는 양식을 쓰세요."
+            )
+        start, end = (_common_length(ids, render(*part)) for part in around)
+        learnt[start:end] = [learns(turns[index])] * (end - start)
     begins = bool(ids) and ids[0] == tokenizer.bos_token_id == tokenizer.eos_token_id
     return ids[begins:], learnt[begins:]
 

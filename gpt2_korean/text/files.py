@@ -149,7 +149,7 @@ def _talk(path, messages, answer_as, tell):
             f"없거나 뒤에 답이 없는 말 {alone:,}개를 뺍니다."
         )
     for said in conversations:
-        yield conversation(said, f"카카오톡 → {answer_as}")
+        yield conversation([(role, text, 1) for role, text in said], f"카카오톡 → {answer_as}")
 
 
 def _doubt(lines):

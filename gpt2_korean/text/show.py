@@ -12,7 +12,7 @@ import numpy as np
 
 from gpt2_korean.messages import takes_colour
 from gpt2_korean.text.blocks import IGNORED, assemble
-from gpt2_korean.text.chat_template import MARKS, hold_conversations
+from gpt2_korean.text.chat_template import MARKS, hold_conversations, learns
 from gpt2_korean.text.corpus import arrow_column, count_characters
 from gpt2_korean.text.packing import choose_size
 from gpt2_korean.text.tokens import Buffer, token_rows, tokenise
@@ -88,9 +88,9 @@ def _pieces_of_row(row, all_learnt):
         return row["length"], [(END_OF_TEXT, False), (row["text"] + END_OF_TEXT, True)]
     pieces = [(END_OF_TEXT, False)]
     for turn in row["turns"]:
-        answers = turn["role"] == "assistant"
+        answers, learnt = turn["role"] == "assistant", bool(learns(turn))
         pieces.append((MARKS[turn["role"]], all_learnt))
-        pieces.append((turn["content"] + END_OF_TEXT * answers, all_learnt or answers))
+        pieces.append((turn["content"] + END_OF_TEXT * answers, (all_learnt or answers) and learnt))
     return row["length"], [
         ("".join(text for text, _ in run), learnt) for learnt, run in groupby(pieces, key=itemgetter(1))
     ]

@@ -165,7 +165,11 @@ def _encode(texts, conversations, tokenizer, all_learnt):
         ids, learnt = next(whole) if turns else (next(plain), None)
         if not turns or ids[-1] != end:
             ids, learnt = [*ids, end], learnt and [*learnt, True]
-        encoded.append((ids, None if all_learnt else learnt))
+        if learnt and None in learnt:
+            learnt = [flag is not None if all_learnt else bool(flag) for flag in learnt]
+        elif all_learnt:
+            learnt = None
+        encoded.append((ids, learnt))
     lengths = np.array([len(ids) for ids, _ in encoded], np.int32)
     ids = np.fromiter(chain.from_iterable(ids for ids, _ in encoded), np.int32, lengths.sum())
     if all(flags is None for _, flags in encoded):

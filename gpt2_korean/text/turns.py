@@ -65,7 +65,7 @@ def turns_reader(prompt_column=None, answer_column=None):
         if form is None or ("text" in row and not _filled(form, row)):
             return cell_text(row, "text")
         said = _said(row, form)
-        if any(raw.strip() for _, raw in said):
+        if any(raw.strip() for _, raw, _ in said):
             return conversation(said, str(form))
         return cell_text(row, "text") if "text" in row else ""
 
@@ -101,7 +101,7 @@ def _filled(form, row):
 
 
 def _said(row, form):
-    """The `(role, raw content)` of each turn."""
+    """The `(role, raw content, weight)` of each turn."""
     if form.answer is None:
         said = _turns(_parsed(row[form.asked[0]]), "user")
     else:
@@ -135,7 +135,7 @@ def _turns(value, role):
     if isinstance(value, list):
         return [_turn(each) for each in value]
     content = _content(value)
-    return [(role, content)] if content.strip() else []
+    return [(role, content, 1)] if content.strip() else []
 
 
 def _turn(message):
@@ -146,7 +146,8 @@ def _turn(message):
     if role is None:
         raise BrokenConversation("역할이 없음" if name is None else f"모르는 역할 {str(name)[:20]!r}")
     contents = (message.get(key) for key in ("content", "value", "text"))
-    return role, _content(next((content for content in contents if content is not None), None))
+    weight = int(message.get("weight") != 0)  # as OpenAI's data mark an answer that is read but not learnt
+    return role, _content(next((content for content in contents if content is not None), None)), weight
 
 
 def _content(value):
@@ -162,12 +163,13 @@ def _content(value):
 
 
 def conversation(said, form):
-    """The row of a conversation in which the `(role, raw content)` of `said` follow each other.
+    """The row of a conversation in which the `(role, raw content, weight)` of `said` follow each other.
 
-    form: what it was recognised by. Raises BrokenConversation.
+    weight: 0 of an answer that is read and not learnt, else 1. form: what it was recognised by. Raises
+    BrokenConversation.
     """
     turns, counts = [], {"composed": 0, "line_ends": 0, "controls": 0}
-    for role, raw in said:
+    for role, raw, weight in said:
         content, composed, line_ends, controls = normalise(raw)
         content = content.strip() if VISIBLE.search(content) else ""
         before = turns[-1]["role"] if turns else None
@@ -180,7 +182,7 @@ def conversation(said, form):
         if role == before:  # people write twice, too, before they are answered
             turns[-1]["content"] += f"\n{content}" if content else ""
         elif content:
-            turns.append({"role": role, "content": content})
+            turns.append({"role": role, "content": content, "weight": weight})
         counts["composed"] |= int(composed)
         counts["line_ends"] += line_ends
         counts["controls"] += controls
@@ -189,7 +191,9 @@ def conversation(said, form):
     if all(turn["role"] != "user" for turn in turns):
         raise BrokenConversation("질문이 없음")
     text = "\n".join(turn["content"] for turn in turns)
-    answers = sum(len(turn["content"]) for turn in turns if turn["role"] == "assistant")
+    answers = sum(len(turn["content"]) for turn in turns if turn["role"] == "assistant" and turn["weight"])
+    if not answers:
+        raise BrokenConversation("답의 weight가 모두 0")
     return {"text": text, "length": len(text), "characters": answers, **counts, "turns": turns, "form": form}
 
 

@@ -1,5 +1,7 @@
 """A conversation's ids and mask are those of apply_chat_template, token for token; people's words never give a mark."""
 
+from itertools import groupby
+
 import pytest
 from conftest import tiny_gpt2, words_of_kogpt2
 from datasets import Dataset
@@ -169,6 +171,32 @@ def test_conversations_are_tokenised_anew_by_another_template_of_the_same_vocabu
         for number, (ids, learnt) in enumerate(encode_conversations(turns, foreign)):
             found, flags = tokens.read(number, 0, len(ids))
             assert (found.tolist(), flags.tolist()) == (ids, learnt)
+
+
+def test_an_answer_of_weight_0_is_read_as_any_other_and_never_learnt(tokenizer, conversation, rng):
+    check_weights(tokenizer, conversation, rng)
+
+
+def test_an_answer_of_weight_0_is_not_learnt_in_a_template_of_another_maker(foreign, conversation, rng):
+    check_weights(foreign, conversation, rng)
+
+
+def check_weights(tokenizer, conversation, rng):
+    for _ in range(20):
+        turns = conversation()
+        weighed = [{**turn, "weight": rng.randrange(2)} for turn in turns if turn["role"] == "assistant"]
+        weights, answers = [turn["weight"] for turn in weighed], iter(weighed)
+        weighed = [next(answers) if turn["role"] == "assistant" else {**turn, "weight": 1} for turn in turns]
+        documents = Dataset.from_list([{"text": "글", "length": 1, "turns": weighed}])
+        ids, learnt = encode_turns(turns, tokenizer)
+        runs = [list(run) for _, run in groupby(learnt)]  # what is read and an answer by turns
+        pairs = zip(runs[::2], runs[1::2], weights, strict=False)
+        expected = [flag for read, own, weight in pairs for flag in [None] * len(read) + [weight] * len(own)]
+        for all_learnt in (False, True):
+            own, flags = tokenise(documents, tokenizer, all_learnt).read(0, 0, len(ids))
+            flags = [1] * len(own) if flags is None else flags.tolist()
+            assert own.tolist() == ids and (all_learnt or sum(flags) == sum(filter(None, expected)))
+            assert all(weight in (None, flag) for flag, weight in zip(flags, expected, strict=False))
 
 
 def test_names_of_its_special_tokens_are_text_in_a_template_of_another_maker(foreign):

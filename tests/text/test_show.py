@@ -32,6 +32,7 @@ def mixed(tmp_path, rng, sample_texts):
         said = [" ".join(rng.sample(words, rng.randint(1, 4))) for _ in range(rng.choice([2, 2, 4]))]
         roles = ["user", "assistant"] * 2
         turns = [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
+        turns[1]["weight"] = int(len(said) == 2)  # of several answers the first is not to be learnt
         rows.append({"messages": turns} if rng.random() < 0.7 else {"text": " ".join(said)})
     rows += rng.choices(rows, k=25) + [{"messages": [{"role": "user", "content": "답이 없음"}]}] * 3
     rng.shuffle(rows)
@@ -72,6 +73,19 @@ def test_what_is_shown_as_learnt_is_what_the_labels_of_the_blocks_are(run_main, 
     assert len(shown) == len(documents) == 85
     learnt = [re.findall("⟦(.*?)⟧", text, re.DOTALL) for text in shown]
     assert [*zip(learnt, (re.sub("[⟦⟧]", "", text).rstrip("\n") for text in shown), strict=True)] == expected
+
+
+@pytest.mark.parametrize("words", [[], ["--train_on_prompt"]])
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_of_weight_0_is_shown_as_read_only(run_main, tmp_path, tiny_model_folder, known, words):
+    said = [("user", "가"), ("assistant", "나"), ("user", "다"), ("assistant", "라")]
+    turns = [{"role": role, "content": content, "weight": int(content != "나")} for role, content in said]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": turns}), "utf-8")
+    words = [*words, f"--dataset_path={tmp_path}", f"--model_type={tiny_model_folder if known else 'gpt2'}"]
+    code, out, err = run_main("train.py", "--show_data=1", *words)
+    assert code == 0, err
+    learnt = "".join(re.findall("⟦(.*?)⟧", out.split("── 1 ·")[1]))
+    assert "라" in learnt and "나" not in learnt and ("다" in learnt) == (len(words) == 3)
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -97,7 +97,7 @@ def written(text):
 
 
 def expected(conversations):
-    return [[{**turn, "content": written(turn["content"])} for turn in turns] for turns in conversations]
+    return [[{**turn, "content": written(turn["content"]), "weight": 1} for turn in turns] for turns in conversations]
 
 
 def conversations_for(layout, rng, number=20):
@@ -172,14 +172,14 @@ def test_a_text_beside_nothing_else_is_a_plain_document_and_may_stand_among_conv
 
 
 def user(content="가"):
-    return {"role": "user", "content": content}
+    return {"role": "user", "content": content, "weight": 1}
 
 
-def assistant(content="나"):
-    return {"role": "assistant", "content": content}
+def assistant(content="나", weight=1):
+    return {"role": "assistant", "content": content, "weight": weight}
 
 
-SYSTEM = {"role": "system", "content": "다"}
+SYSTEM = {"role": "system", "content": "다", "weight": 1}
 BROKEN = {
     "끝에 답이 없음": [[user()], [user(), assistant(), user()], [SYSTEM, user()], [{**SYSTEM, "content": "\0"}]],
     "모르는 역할": [[{"role": "tool", "content": "가"}, assistant()], [{"from": "세모", "value": "가"}, assistant()]],
@@ -194,6 +194,10 @@ BROKEN = {
     "이어지는 두 답": [[user(), assistant(), assistant()]],
     "처음이 아닌 system": [[user(), SYSTEM, assistant()]],
     "질문이 없음": [[assistant()], [SYSTEM, assistant()]],
+    "답의 weight가 모두 0": [
+        [user(), assistant(weight=0)],
+        [user(), assistant(weight=0), user(), assistant(weight=False)],
+    ],
     "role과 content가 없음": [["가", "나"], [["가", "나"]]],
     "글이 아닌 내용": [
         [user([{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "가"}]), assistant()],
@@ -289,6 +293,14 @@ def test_a_question_that_stands_before_the_whole_conversation_is_asked_once():
         assert read({"prompt": asked, "chosen": [assistant()]})["turns"] == [user(), assistant()]
     row = {"prompt": "가", "chosen": [SYSTEM, user(), assistant()], "system": "라"}
     assert read(row)["turns"] == [SYSTEM, user(), assistant()]
+
+
+def test_answers_of_weight_0_are_not_counted_among_what_is_learnt():
+    turns = [user(), assistant("나나", weight=0), user("다"), assistant("라라라")]
+    row = turns_reader()({"messages": turns})
+    assert row["turns"] == turns and (row["length"], row["characters"]) == (len("가\n나나\n다\n라라라"), 3)
+    for weight in (1, 1.0, None, True):
+        assert turns_reader()({"messages": [user(), assistant(weight=weight)]})["turns"] == [user(), assistant()]
 
 
 def test_a_system_column_that_is_given_as_another_is_not_said_twice():
