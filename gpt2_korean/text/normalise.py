@@ -17,7 +17,7 @@ EITHER = re.compile(f"[{LINE_ENDS}{CONTROLS}]")
 VISIBLE = re.compile(r"[^\s\u200b-\u200d\u2060\u3164]")
 
 NO_TEXT = "글이 없습니다. 비었거나 빈칸뿐입니다."
-COUNTS = ("length", "characters", "composed", "line_ends", "controls")  # of a row
+COUNTS = ("length", "characters", "unlearnt", "composed", "line_ends", "controls")  # of a row
 EMPTY = {"text": "", **dict.fromkeys(COUNTS, 0), "turns": [], "form": ""}
 
 

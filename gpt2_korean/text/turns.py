@@ -55,8 +55,8 @@ def turns_reader(prompt_column=None, answer_column=None):
     """`read(row)` → a conversation as a row of the corpus (dict), or the text (str) of a plain document.
 
     The two columns, if given, are taken in place of those that would be recognised. `length` counts all turns, and
-    one for each that follows another; `characters` the answers alone. `read` raises BrokenConversation, KeyError for a
-    column that is not there, and for a plain document what cell_text does.
+    one for each that follows another; `characters` the answers that are learnt; `unlearnt` turns of weight 0. `read`
+    raises BrokenConversation, KeyError for a column that is not there, and for a plain document what cell_text does.
     """
 
     def read(row):
@@ -191,10 +191,12 @@ def conversation(said, form):
     if all(turn["role"] != "user" for turn in turns):
         raise BrokenConversation("질문이 없음")
     text = "\n".join(turn["content"] for turn in turns)
+    unlearnt = sum(len(turn["content"]) for turn in turns if not turn["weight"])
     answers = sum(len(turn["content"]) for turn in turns if turn["role"] == "assistant" and turn["weight"])
     if not answers:
         raise BrokenConversation("답의 weight가 모두 0")
-    return {"text": text, "length": len(text), "characters": answers, **counts, "turns": turns, "form": form}
+    counts |= {"length": len(text), "characters": answers, "unlearnt": unlearnt}
+    return {"text": text, **counts, "turns": turns, "form": form}
 
 
 def describe_conversations(table):

@@ -10,10 +10,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from conftest import ROOT
+from datasets import Dataset
 
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import UsageError, UserError
 from gpt2_korean.text import documents as corpus
+from gpt2_korean.text.blocks import count_learnt
 from gpt2_korean.text.corpus import count_characters, document_batches
 from gpt2_korean.text.turns import BrokenConversation, turns_reader
 
@@ -298,7 +300,9 @@ def test_a_question_that_stands_before_the_whole_conversation_is_asked_once():
 def test_answers_of_weight_0_are_not_counted_among_what_is_learnt():
     turns = [user(), assistant("나나", weight=0), user("다"), assistant("라라라")]
     row = turns_reader()({"messages": turns})
-    assert row["turns"] == turns and (row["length"], row["characters"]) == (len("가\n나나\n다\n라라라"), 3)
+    assert row["turns"] == turns and (row["length"], row["characters"], row["unlearnt"]) == (10, 3, 2)
+    documents = Dataset.from_list([row, row])
+    assert (count_learnt(documents), count_learnt(documents, all_learnt=True)) == (2 * 3, 2 * (10 - 2))
     for weight in (1, 1.0, None, True):
         assert turns_reader()({"messages": [user(), assistant(weight=weight)]})["turns"] == [user(), assistant()]
 
