@@ -27,6 +27,8 @@ HANG_UP = getattr(signal, "SIGHUP", None)
 TIME_IS_UP = "--max_hours의 시간이 다 되어"
 # Native code (learning a vocabulary takes a minute) lets no Python handler run before it returns.
 PATIENCE_SECONDS = 2
+# A notebook's stop button and torchrun send what the whole group has got once more, some milliseconds later.
+ONE_PRESS_SECONDS = 1
 
 
 class StopRequest:
@@ -36,15 +38,17 @@ class StopRequest:
         self.reason = None
         self.nothing_to_save = True
         self._process = os.getpid()
-        self._interrupted = False
+        self._interrupted = None  # when
 
     def receive(self, number, _frame):
         if os.getpid() != self._process:
             return  # a worker that was forked from us: it stops when we do
         if number == signal.SIGINT:
-            if self._interrupted:
+            before, self._interrupted = self._interrupted, time.monotonic()
+            if before is not None and self._interrupted - before < ONE_PRESS_SECONDS:
+                return
+            if before is not None:
                 os._exit(130)
-            self._interrupted = True
         self.reason = self.reason or WORDS[number]
         if self.nothing_to_save:
             self.nothing_to_save = False  # a second signal must not disturb the way out

@@ -59,8 +59,8 @@ def test_what_ends_a_run_while_native_code_runs_is_honoured_too(number):
 
 def test_a_second_ctrl_c_leaves_at_once():
     process = start_python(
-        "import time\nfrom gpt2_korean.training.stopping import stop_requests\n"
-        "with stop_requests() as stop:\n    stop.hold_back()\n    print('ready', flush=True)\n"
+        "import time\nfrom gpt2_korean.training import stopping\nstopping.ONE_PRESS_SECONDS = 0\n"
+        "with stopping.stop_requests() as stop:\n    stop.hold_back()\n    print('ready', flush=True)\n"
         "    while stop.reason is None: time.sleep(0.01)\n    print('asked', flush=True)\n    time.sleep(60)\n"
     )
     process.send_signal(signal.SIGINT)
@@ -68,6 +68,21 @@ def test_a_second_ctrl_c_leaves_at_once():
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "Ctrl-C를 한 번 더" in err
+
+
+def test_a_ctrl_c_that_comes_twice_is_one():
+    """A notebook interrupts all of its group and then its command once more; so does torchrun."""
+    process = start_python(
+        "import time\nfrom gpt2_korean.training.stopping import stop_requests\n"
+        "with stop_requests() as stop:\n    stop.hold_back()\n    print('ready', flush=True)\n"
+        "    while stop.reason is None: time.sleep(0.01)\n    print('asked', flush=True)\n    time.sleep(0.3)\n"
+        "print('saved', flush=True)\n"
+    )
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "asked\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, "saved\n") and len(err.strip().splitlines()) == 1
 
 
 WAIT_AND_SPEAK = """
