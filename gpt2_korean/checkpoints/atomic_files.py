@@ -53,7 +53,7 @@ def sync(folder):
             path = Path(root) / name
             mode = stat.S_IMODE(path.stat().st_mode)
             if 0o666 & ~umask & ~mode:  # safetensors gives its files to their owner alone
-                with contextlib.suppress(PermissionError):  # some file systems have one mode for all
+                with contextlib.suppress(OSError):  # some file systems have one mode for all
                     path.chmod(mode | 0o666 & ~umask)
             _sync_path(path)
         _sync_path(root)
@@ -118,10 +118,10 @@ def patiently(change, *paths):
 
 
 def _sync_path(path):
-    if WINDOWS and os.path.isdir(path):
-        return  # no folder is opened there, and no file synced that is open to be read alone
-    descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # No folder is opened on Windows, nor synced on many a network's drive, which refuses it in words of its own each.
+    with contextlib.suppress(OSError) if os.path.isdir(path) else contextlib.nullcontext():
+        descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)  # there none that is open to be read alone
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -76,8 +76,10 @@ def _lock(output_dir):
         except OSError:
             warn(f"{output_dir}: 잠금이 없는 파일 시스템입니다. 같은 --output_dir로 두 작업을 함께 돌리지 마세요.")
         with contextlib.suppress(FileNotFoundError):
-            # A run that was just ending may have removed the file between our opening and locking it.
-            if fcntl is None or os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            # A run that was just ending may have removed the file between our opening and locking it. Not for so long:
+            # then the file system has a new number for a file each time.
+            same = fcntl is None or os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+            if same or time.monotonic() > deadline:
                 break
         file.close()
     holder = {"job": _job_number(), "process": os.getpid(), "start": time.strftime("%Y-%m-%d %H:%M")}

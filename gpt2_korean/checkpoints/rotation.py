@@ -1,5 +1,6 @@
 """What becomes of the checkpoints and models that stand in an output folder when a newer one comes."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -21,6 +22,8 @@ from gpt2_korean.checkpoints.complete import (
 )
 from gpt2_korean.messages import is_in_use, warn
 
+# How file systems refuse to rename a folder: a mounted bucket (gcsfuse), an image's layer below a container's.
+NO_RENAME = (errno.EMFILE, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV)
 REPLACES = "replaces_earlier_run"  # in a checkpoint: what an earlier run left beside it is still to be removed
 ESSENTIAL = (STATE, "config.json", "adapter_config.json")  # without them a folder is not whole, no model, no adapter
 
@@ -69,10 +72,14 @@ def publish(folder, target, replaced=True):
     """Make the synced `folder` visible as `target`; what a run wrote there before is removed, if it is `replaced`."""
     if replaced or target.is_symlink():
         remove_checkpoint(target)
-    if target.exists():  # this very step, saved once more, or a folder that holds files of the user's
-        atomic_files.replace_files(folder, target, _publication_order)
-    else:
-        atomic_files.rename_into_place(folder, target)
+    if not target.exists():  # else it is this very step, saved once more, or a folder that holds files of the user's
+        try:
+            return atomic_files.rename_into_place(folder, target)
+        except OSError as error:
+            if error.errno not in NO_RENAME:
+                raise
+        target.mkdir()
+    atomic_files.replace_files(folder, target, _publication_order)
 
 
 def publish_model(folder, output_dir):
@@ -131,7 +138,12 @@ def remove_checkpoint(folder):
     elif folder.is_dir() and all(map(_is_run_file, folder.iterdir())):
         removed = atomic_files.staging_area(folder.parent) / f"removed-{folder.name}"
         shutil.rmtree(removed, ignore_errors=True)
-        atomic_files.move(folder, removed, os.rename)
+        try:
+            atomic_files.move(folder, removed, os.rename)
+        except OSError as error:
+            if error.errno not in NO_RENAME:
+                raise
+            remove_run_files(removed := folder)  # the marks of a whole one first
         shutil.rmtree(removed, ignore_errors=True)  # what is left of it goes at the next start
         atomic_files.tidy_staging_area(folder.parent)
     else:

@@ -83,6 +83,50 @@ def test_a_full_disk_is_told_with_the_file_and_nothing_is_left_beside(tmp_path, 
     assert failure.value.filename == str(tmp_path / "run.json") and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.ENOTSUP])
+def test_a_drive_that_syncs_no_folder_and_knows_no_modes_keeps_what_is_written(tmp_path, monkeypatch, number):
+    """As SMB, WSL's drives and mounted buckets: what they refuse is no reason to lose a checkpoint."""
+    sync = os.fsync
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    def sync_files(descriptor):
+        return refuse() if stat.S_ISDIR(os.fstat(descriptor).st_mode) else sync(descriptor)
+
+    (tmp_path / "made").mkdir()
+    save_file({"x": torch.ones(2)}, tmp_path / "made" / "model.safetensors")
+    monkeypatch.setattr(os, "fsync", sync_files)
+    monkeypatch.setattr(type(tmp_path), "chmod", refuse)
+    atomic_files.sync(tmp_path / "made")
+    atomic_files.rename_into_place(tmp_path / "made", tmp_path / "checkpoint-1")
+    atomic_files.write_file(tmp_path / "run.json", "{}")
+    assert (tmp_path / "run.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSYS, errno.EXDEV])
+def test_where_no_folder_is_renamed_a_checkpoint_comes_and_goes_file_by_file(tmp_path, monkeypatch, number):
+    """As in a mounted bucket (gcsfuse) and in the layers of an image: the mark of a whole one comes last."""
+    rename, moved, move = os.rename, [], atomic_files.move
+
+    def rename_files(source, target):
+        if os.path.isdir(source):
+            raise OSError(number, os.strerror(number))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", rename_files)
+    made, target = tmp_path / "_unfinished" / "checkpoint-1", tmp_path / "checkpoint-1"
+    made.mkdir(parents=True)
+    names = ["trainer_state.json", "config.json", "optimizer.pt", "model.safetensors"]
+    for name in names:
+        (made / name).write_text(name)
+    monkeypatch.setattr(atomic_files, "move", lambda path, *others: moved.append(path.name) or move(path, *others))
+    rotation.publish_checkpoint(made, target, saved_before=False)
+    assert sorted(path.name for path in target.iterdir()) == sorted(names) and moved[-1] == "trainer_state.json"
+    rotation.remove_checkpoint(target)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("mine", [None, "메모.txt"])
 def test_an_adapter_is_replaced_as_a_whole_and_what_is_not_a_runs_stays(tmp_path, mine):
     old, new = tmp_path / "adapter", tmp_path / "_unfinished" / "model"

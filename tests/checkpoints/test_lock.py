@@ -1,5 +1,8 @@
 """One run at a time in an output folder."""
 
+import os
+import time
+
 import pytest
 from conftest import start_python
 
@@ -48,6 +51,19 @@ def test_a_run_that_was_killed_just_now_is_waited_for(tmp_path):
     with own_output_dir(tmp_path / "out"):
         assert (tmp_path / "out" / "_lock").exists()
     assert holder.wait() == 0
+
+
+def test_a_drive_that_gives_a_file_a_new_number_each_time_holds_up_no_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.05)
+    end = time.monotonic() + 10
+
+    def are_other_files(*_):
+        assert time.monotonic() < end
+        return False
+
+    monkeypatch.setattr(os.path, "samestat", are_other_files)
+    with own_output_dir(tmp_path / "out"):
+        assert (tmp_path / "out" / "_lock").exists()
 
 
 def test_a_full_disk_is_told_with_the_folder(tmp_path):
