@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,6 +38,8 @@ from gpt2_korean.messages import (
 KEY = re.compile(r"\bwandb_v\d_\w+|\b[0-9a-f]{40}\b")  # of wandb; a commit may look like one
 # A few of requirements.txt, by which one knows a Python that has none of it, and the last to be added: an older one's.
 REQUIRED = ("torch", "transformers", "datasets", "safetensors", "tiktoken")
+# What transformers and tensorboard import where it is there: often built for another torch, as on Colab, and raises.
+OF_NO_USE = ("torchvision", "torchaudio", "tensorflow")
 
 
 def run_script(main):
@@ -50,7 +53,11 @@ def run_script(main):
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         # Text that an ASCII or CP949 terminal cannot show is escaped, never a crash.
-        stream.reconfigure(errors="backslashreplace")
+        if hasattr(stream, "reconfigure"):  # a notebook's own, within %run, has no encoding
+            stream.reconfigure(errors="backslashreplace")
+    for name in OF_NO_USE:
+        sys.modules.setdefault(name, None)
+    warnings.filterwarnings("ignore", "flock not supported")  # filelock's, of a cache there: it makes do with a file
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):  # Windows has the first two
         if hasattr(signal, name):  # called last: Python's own end, which takes a while, would die of it
             atexit.register(signal.signal, getattr(signal, name), signal.SIG_IGN)

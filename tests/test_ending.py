@@ -1,6 +1,7 @@
 """However a run ends, a user reads a line or two, and the rest stands in a file without anybody's secrets."""
 
 import ast
+import io
 import os
 import re
 import runpy
@@ -211,6 +212,30 @@ sys.exit(run_script(lambda: 75))
 """
     finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)
     assert (finished.returncode, finished.stderr) == (75, b"")
+
+
+def test_a_torchvision_of_another_torch_stands_in_no_ones_way(tmp_path):
+    """As where pip has put another torch beside it: transformers would import it, which raises."""
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    script = """
+import sys
+from gpt2_korean.ending import run_script
+
+def main():
+    from transformers.utils.import_utils import is_torchvision_available
+    return 75 if not is_torchvision_available() else 0
+
+sys.exit(run_script(main))
+"""
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, env=env, check=False)
+    assert (finished.returncode, finished.stderr) == (75, b"")
+
+
+def test_a_notebooks_own_streams_are_taken_as_they_are(monkeypatch):
+    """As within %run."""
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert ending.run_script(lambda: 75) == 75
 
 
 def test_utf8_is_read_whatever_the_locale(tmp_path):

@@ -15,6 +15,7 @@ held out, training stands in bits of its own.
 
 import logging
 import math
+import os
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -133,6 +134,8 @@ def draw(curve):
     """The picture of a curve that is worth drawing, as the bytes of a PNG."""
     # It warns, in English, of a home where it cannot keep its list of fonts.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    # A notebook has every program it starts draw by a package that may be in another environment: no backend then.
+    os.environ.pop("MPLBACKEND", None)
     # matplotlib's object interface alone: pyplot keeps figures and chooses a display for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

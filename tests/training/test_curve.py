@@ -27,7 +27,8 @@ def drawn(monkeypatch):
     return curves
 
 
-def test_a_home_that_cannot_be_written_is_not_told_of_in_english(tmp_path):
+@pytest.mark.parametrize("other", [{}, {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}], ids=len)
+def test_a_home_that_cannot_be_written_is_not_told_of_in_english_and_a_notebook_draws(tmp_path, other):
     (tmp_path / "file").touch()
     code = """
 from gpt2_korean.training.curve import Corpus, curve_of, draw
@@ -35,7 +36,7 @@ log = [{"step": step, "epoch": step, "loss": 1.0, "learning_rate": 1.0} for step
 assert draw(curve_of(log, Corpus(9, 9, 5)))
 """
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "file"), "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
-    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", code], env=env | other, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
 
 
