@@ -176,6 +176,14 @@ def os_reason(error):
         errno.ENOTDIR: "폴더가 아니라 파일입니다",
         errno.ENAMETOOLONG: "이름이 너무 깁니다. 더 짧은 이름을 주세요",
     }
+    reasons |= dict.fromkeys(
+        (errno.EIO, errno.ENOTCONN, errno.ESTALE),
+        "디스크나 네트워크 드라이브를 읽거나 쓸 수 없습니다. 연결(마운트)을 확인하고 다시 실행하세요",
+    )
+    reasons |= dict.fromkeys(
+        (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS),
+        "이 파일 시스템에서는 할 수 없는 일(잠금 등)입니다. 다른 디스크의 폴더를 주세요",
+    )
     reason = reasons.get(error.errno, first_line(error.strerror or error))
     if is_in_use(error):
         may_be = "권한이 없거나 " if error.winerror == IN_USE[0] else ""
