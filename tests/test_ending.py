@@ -5,6 +5,7 @@ import io
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,12 @@ from gpt2_korean import ending
 from gpt2_korean.messages import Stopped, UserError
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard_again():
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
@@ -236,6 +243,24 @@ def test_a_notebooks_own_streams_are_taken_as_they_are(monkeypatch):
     """As within %run."""
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert ending.run_script(lambda: 75) == 75
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
+def test_a_ctrl_c_that_comes_once_more_on_the_way_out_says_nothing():
+    """As a notebook's stop button sends it."""
+    script = """
+import os, signal, sys
+from gpt2_korean.ending import run_script
+
+def main():
+    os.kill(os.getpid(), signal.SIGINT)
+
+code = run_script(main)
+os.kill(os.getpid(), signal.SIGINT)
+sys.exit(code)
+"""
+    finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert finished.returncode == 1 and len(finished.stderr.decode("utf-8").splitlines()) == 1
 
 
 def test_utf8_is_read_whatever_the_locale(tmp_path):
