@@ -7,6 +7,7 @@ imported beside another it ends the whole program, so its version is looked up b
 import contextlib
 import importlib
 import os
+import re
 import shutil
 import sys
 from importlib import metadata
@@ -21,6 +22,7 @@ AUTO_ORDER = ("xpu", "cuda", "mps", "cpu")
 NAMES = {"xpu": "Intel GPU(XPU)", "cuda": "NVIDIA GPU(CUDA)", "mps": "Apple GPU(MPS)"}
 VENDORS = {"0x8086": "xpu", "0x10de": "cuda"}  # of PCI
 GUIDE = "docs/devices.md"
+OLDER_GPUS = "https://download.pytorch.org/whl/cu126"  # PyTorch's build for those before Turing, and older drivers
 ROOT = Path("/")
 IPEX = "intel_extension_for_pytorch"
 
@@ -29,11 +31,20 @@ def available_devices():
     """The device types of this machine, best first; "cpu" is always the last."""
     present = {
         "xpu": hasattr(torch, "xpu") and torch.xpu.is_available(),
-        "cuda": torch.cuda.is_available(),
+        "cuda": torch.cuda.is_available() and has_kernels(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     return [name for name in AUTO_ORDER if present[name]]
+
+
+def has_kernels():
+    """Whether the installed PyTorch was built for the model of the NVIDIA GPU that it found."""
+    built = re.findall(r"(sm|compute)_(\d+)(\d)", " ".join(torch.cuda.get_arch_list()))  # none of AMD's
+    own = torch.cuda.get_device_capability()
+    return not built or any(
+        (int(major), int(minor)) <= own and (kind == "compute" or int(major) == own[0]) for kind, major, minor in built
+    )
 
 
 def choose_device(name):
@@ -80,6 +91,11 @@ def _why_absent(name):
     if (name == "mps") != (sys.platform == "darwin"):
         here = "macOS에만" if name == "mps" else "Linux와 Windows에만"
         return f"{particle(NAMES[name], '은/는')} {here} 있습니다. --device를 빼면 있는 것을 고릅니다({GUIDE})."
+    if name == "cuda" and torch.cuda.is_available():
+        own = torch.cuda.get_device_capability()
+        gpu = f"{torch.cuda.get_device_name()}(계산 능력 {own[0]}.{own[1]})"
+        way_on = f"{_pip()} --index-url {OLDER_GPUS}" if own < (7, 5) else _how_to_install(name)
+        return f"설치된 PyTorch({torch.__version__})는 {gpu}용이 아닙니다. 설치: {way_on} ({GUIDE})"
     if is_built_for(name):
         driver = {"xpu": "Intel GPU의 드라이버", "cuda": "NVIDIA 드라이버(nvidia-smi)", "mps": "macOS의 버전"}[name]
         return (
@@ -93,6 +109,10 @@ def _how_to_install(name):
         return "pip install -r requirements-xpu.txt"  # which knows where the wheels are
     if sys.platform == "win32":  # where pip by itself finds the build for CPUs
         return "docs/windows.md의 ‘설치’를 보세요"
+    return _pip()
+
+
+def _pip():
     return f"pip install --force-reinstall torch=={torch.__version__.split('+')[0]}"
 
 

@@ -20,6 +20,8 @@ def present(monkeypatch):
     def set_present(*names):
         monkeypatch.setattr(torch.xpu, "is_available", lambda: "xpu" in names)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in names)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_86", "sm_120", "compute_120"])
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in names)
 
     return set_present
@@ -84,6 +86,25 @@ def test_nobody_is_told_to_install_what_his_system_does_not_have(present, built_
     with pytest.raises(UsageError, match=way) as refusal:
         device.choose_device(name)
     assert "pip install" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "there"), [((6, 0), False), ((7, 0), False), ((7, 5), True), ((9, 0), False), ((13, 0), True)]
+)
+def test_a_gpu_that_torch_has_no_kernels_for_is_passed_over_with_the_build_that_has(
+    present, system, number, there, monkeypatch, capsys
+):
+    present("cuda")
+    add_program(system)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: number)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P100-PCIE-16GB")
+    assert device.choose_device("auto").type == ("cuda" if there else "cpu")
+    warning = capsys.readouterr().err
+    assert warning.count("주의:") == len(warning.splitlines()) // 2 == (not there)
+    if not there:
+        assert "Tesla P100-PCIE-16GB" in warning and ("whl/cu126" in warning) == (number < (7, 5))
+        with pytest.raises(UsageError, match=r"--device=cuda.*\n.*pip install"):
+            device.choose_device("cuda")
 
 
 @pytest.fixture
