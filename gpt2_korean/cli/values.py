@@ -1,12 +1,15 @@
 """What flags take: types for argparse, each of which refuses in Korean what it is not given. Knows no flag."""
 
 import argparse
+import contextlib
 import errno
 import os
 import re
+from pathlib import Path
 
 from gpt2_korean.cli.suggestions import suggest_value
 from gpt2_korean.messages import particle
+from gpt2_korean.text.folders import find_path
 
 # The bounds of numbers that have none of their own: far more than anybody means, far less than what overflows.
 MOST = 1_000_000_000
@@ -125,7 +128,7 @@ def file_path(word):
     word = path(word)
     if word.endswith(("/", os.sep)) or os.path.isdir(word):
         raise argparse.ArgumentTypeError(f"{particle(repr(word), '은/는')} 폴더입니다. 파일을 주세요.")
-    return word
+    return _as_it_is_there(word)
 
 
 def folder_path(word):
@@ -133,7 +136,16 @@ def folder_path(word):
     word = path(word)
     if os.path.isfile(word):
         raise argparse.ArgumentTypeError(f"{particle(repr(word), '은/는')} 파일입니다. 폴더를 주세요.")
-    return word
+    return _as_it_is_there(word)
+
+
+def _as_it_is_there(word):
+    """`word` in the letters of the path that is there: what macOS made has its Hangul apart, and would get a twin."""
+    found = Path(word)
+    if not word.isascii():
+        with contextlib.suppress(OSError):  # of a folder into which one may not look
+            found = find_path(word)
+    return word if found == Path(word) else str(found)
 
 
 def escaped_text(word):

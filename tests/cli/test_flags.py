@@ -259,6 +259,19 @@ def test_a_folder_for_a_file_and_a_file_for_a_folder_are_called_so(parse, name, 
             parse([*words, f"--config={tmp_path / 'run.yaml'}"])
 
 
+@pytest.mark.parametrize("name", ["output_dir", "logging_dir", "output_file"])
+@pytest.mark.parametrize(("made", "typed"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_what_is_written_goes_into_the_folder_that_is_there_however_its_hangul_is_composed(tmp_path, name, made, typed):
+    """As one that macOS made, seen on a network's drive: else a twin of it would be made beside it."""
+    (there := tmp_path / unicodedata.normalize(made, "내 드라이브")).mkdir()
+    word = f"--{name}={tmp_path / unicodedata.normalize(typed, '내 드라이브')}/new"
+    if name == "output_file":
+        found = parse_generate_options(["--model_name_or_path=x", word]).output.output_file
+    else:
+        found = parse_train_options([*TRAIN, word]).given[name]
+    assert found == str(there / "new")
+
+
 def test_two_hyphens_are_a_value_like_any_other():
     options = parse_generate_options(["--model_name_or_path=x", "--prompt=--", "--stop=--", "--stop=a"])
     assert (options.prompts.prompt, options.settings.stop) == (["--"], ["--", "a"])
