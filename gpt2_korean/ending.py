@@ -75,10 +75,11 @@ def run_script(main):
         say_error(error)
         return error.exit_code
     except Stopped as stopped:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a notebook sends it once more
         say(stopped)
         return stopped.exit_code
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a notebook sends it once more
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if sys.stderr.isatty():
             say("")  # behind the ^C that a terminal shows, in the middle of a text
         say_error("Ctrl-C로 멈췄습니다. 이미 저장된 체크포인트와 결과는 그대로 있습니다.")

@@ -345,6 +345,7 @@ def run_main(capsys):
     def run(script, *argv):
         main = {"train.py": train.main, "generate.py": generate.main}[script]
         code = run_script(lambda: main([str(word) for word in argv]))
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a run that ended by one is deaf to the next
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

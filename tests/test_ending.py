@@ -246,21 +246,23 @@ def test_a_notebooks_own_streams_are_taken_as_they_are(monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
-def test_a_ctrl_c_that_comes_once_more_on_the_way_out_says_nothing():
+@pytest.mark.parametrize(("error", "ends_in"), [("KeyboardInterrupt", 1), ("Stopped('x')", 75)])
+def test_a_ctrl_c_that_comes_once_more_on_the_way_out_says_nothing(error, ends_in):
     """As a notebook's stop button sends it."""
-    script = """
+    script = f"""
 import os, signal, sys
 from gpt2_korean.ending import run_script
+from gpt2_korean.messages import Stopped
 
 def main():
-    os.kill(os.getpid(), signal.SIGINT)
+    raise {error}
 
 code = run_script(main)
 os.kill(os.getpid(), signal.SIGINT)
 sys.exit(code)
 """
     finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)
-    assert finished.returncode == 1 and len(finished.stderr.decode("utf-8").splitlines()) == 1
+    assert finished.returncode == ends_in and len(finished.stderr.decode("utf-8").splitlines()) == 1
 
 
 def test_utf8_is_read_whatever_the_locale(tmp_path):
