@@ -6,13 +6,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback
-from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ProgressCallback
 
 from gpt2_korean.checkpoints.atomic_files import write_file
 from gpt2_korean.checkpoints.complete import CURVE
 from gpt2_korean.checkpoints.rotation import drop_old_checkpoints
-from gpt2_korean.messages import UserError, describe_os_error, is_in_use, os_reason, say, warn_of_failure
+from gpt2_korean.messages import is_in_use, say, warn_of_failure
 from gpt2_korean.training.curve import curve_of, draw, is_worth_drawing
 from gpt2_korean.training.record import write_record
 from gpt2_korean.training.report import shorten
@@ -139,34 +138,6 @@ class LogLines(TrainerCallback):
         # An evaluation alone, of no steps, has a table of its own.
         if len(known) > 1 and state.is_world_process_zero and state.max_steps:
             tqdm.write(f"[{state.global_step}/{state.max_steps}] " + " · ".join(known), file=sys.stderr)
-
-
-class Logs(TensorBoardCallback):
-    """TensorBoard's logs, without which a run goes on: where they can be written no more that is told, once."""
-
-    ended = False
-
-    def on_train_begin(self, *args, **kwargs):
-        self._try(super().on_train_begin, *args, **kwargs)
-
-    def on_log(self, *args, **kwargs):
-        self._try(super().on_log, *args, **kwargs)
-
-    def on_train_end(self, *args, **kwargs):
-        self._try(super().on_train_end, *args, **kwargs)
-
-    def _try(self, write, *args, **kwargs):
-        if self.ended:
-            return
-        try:
-            write(*args, **kwargs)
-        except OSError as error:
-            if error.filename:  # they have no place at all, which is found out before anything is learnt
-                way_on = "TensorBoard의 기록을 다른 곳에 두려면 --logging_dir에 그 폴더를 주세요."
-                raise UserError(f"{describe_os_error(error)}\n{way_on}") from error
-            self.ended = True
-            reason = os_reason(error).partition(". ")[0]  # without its way on, which is to begin again
-            warn_of_failure(error, f"{self.logging_dir}: {reason}. TensorBoard의 기록 없이 이어 갑니다.")
 
 
 class ProgressBar(ProgressCallback):

@@ -48,7 +48,7 @@ def training():
 
 @contextmanager
 def _logs_left():
-    """Leave what ends the thread that writes TensorBoard's logs to callbacks.Logs, which meets it again."""
+    """Leave what ends the thread that writes TensorBoard's logs to trackers.py, which meets it again."""
     show = threading.excepthook
     threading.excepthook = lambda thread: None if isinstance(thread.exc_value, OSError) else show(thread)
     try:

@@ -5,7 +5,6 @@ from pathlib import Path
 from zlib import crc32
 
 import torch
-from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import unwrap_peft_model
 
@@ -24,7 +23,6 @@ from gpt2_korean.training.callbacks import (
     KeepCheckpoints,
     KeepRecord,
     LogLines,
-    Logs,
     ProgressBar,
     StopEarly,
     WriteSamples,
@@ -35,6 +33,7 @@ from gpt2_korean.training.evaluation import evaluate
 from gpt2_korean.training.record import Record, has_ended, name_of_text, step_of_model
 from gpt2_korean.training.samples import own_prompts
 from gpt2_korean.training.stopping import leave_together
+from gpt2_korean.training.trackers import go_on_without_trackers
 from gpt2_korean.training.trainer import KoreanTrainer, NothingToTrain
 
 
@@ -71,8 +70,7 @@ def build_trainer(model, tokenizer, arguments, blocks, stop, record=None, output
     trainer.pop_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:  # absent where --disable_tqdm was given
         trainer.add_callback(ProgressBar(trainer))
-    if trainer.pop_callback(TensorBoardCallback) is not None:
-        trainer.add_callback(Logs())
+    go_on_without_trackers(trainer.callback_handler.callbacks, arguments.report_to)
     trainer.add_callback(LogLines())
     stop.hold_back()
     return trainer

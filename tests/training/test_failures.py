@@ -16,12 +16,10 @@ import datasets
 import pytest
 import torch
 from conftest import ROOT
-from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from gpt2_korean.checkpoints import complete
 from gpt2_korean.messages import UserError
 from gpt2_korean.training import failures
-from gpt2_korean.training.callbacks import Logs
 
 
 def make_loss_nan(trainer):
@@ -144,18 +142,6 @@ def test_a_run_goes_on_without_logs_that_can_be_written_no_more(
     told = [line for line in err.splitlines() if str(tmp_path / "logs") in line]
     assert code == 0 and len(told) == 1 and "TensorBoard" in told[0] and "Traceback" not in err, err
     assert complete.has_weights(tmp_path / "out")
-
-
-def test_a_disk_that_is_full_before_the_first_log_ends_no_run_either(tmp_path, capsys):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "no space")
-
-    logs, arguments = Logs(SimpleNamespace(add_text=full)), TrainingArguments(output_dir=tmp_path)
-    events = {"args": arguments, "state": TrainerState(), "control": TrainerControl()}
-    logs.on_train_begin(**events)
-    logs.on_log(**events, logs={"loss": 1.0})
-    logs.on_train_end(**events)
-    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_logs_that_have_no_place_are_told_with_their_flag(resumable_words, tmp_path, run_main):
