@@ -5,7 +5,7 @@ from functools import partial
 
 from gpt2_korean.checkpoints.lock import own_output_dir
 from gpt2_korean.cli.train_options import parse_train_options
-from gpt2_korean.ending import run_script, tracebacks_in
+from gpt2_korean.ending import run_script, stdout_for_results, tracebacks_in
 from gpt2_korean.messages import print_once, say, warn
 from gpt2_korean.model.find import check_block_size, find_start
 from gpt2_korean.model.gpt2 import context_length
@@ -22,8 +22,11 @@ def main(argv=None):
     with stop_requests(options.max_hours) as stop, tracebacks_in(options.output.logging_dir):
         if options.show_data is not None:
             return show(options)
-        learn(options, stop) if options.do_train else measure(options, stop)
-        leave_together()
+        with stdout_for_results():
+            table = learn(options, stop) if options.do_train else measure(options, stop)
+            leave_together()
+        if table:
+            print_once(table)
     return 0
 
 
@@ -94,12 +97,13 @@ def learn(options, stop):
         trainer.take_steps(**speed_up(model, arguments, options.machine, blocks, tokens))
         show_progress(trainer, blocks, prompts)
         learn_blocks(trainer, start, blocks, steps, options.learning)
-        if options.do_eval:
-            print_once(evaluation_table(evaluate(trainer)))
+        table = evaluation_table(evaluate(trainer)) if options.do_eval else None
+        if table:
             trainer.create_model_card()
         end = trainer.state.log_history, trainer.model_step(), options.output.output_dir
         talks = tokenizer.chat_template is not None
         say(describe_training(*end, talks, record.characters, trainer.averaged_steps))
+        return table
 
 
 def measure(options, stop):
@@ -130,7 +134,7 @@ def measure(options, stop):
     trainer.take_steps(**speed_up(model, arguments, options.machine, blocks))
     metrics = evaluate(trainer)
     measured = () if options.learning.no_measure_texts else measure_texts(trainer, texts.held_out)
-    print_once(evaluation_table(metrics, *measured))
+    return evaluation_table(metrics, *measured)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,21 @@ def tracebacks_in(folder):
         raise
 
 
+@contextlib.contextmanager
+def stdout_for_results():
+    """Have what libraries print in here go to stderr, and what processes of theirs print (wandb's outlives its run)."""
+    stdout = Lasting(sys.stdout)
+    stdout.flush()
+    results = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        stdout.flush()
+        os.dup2(results, 1)
+        os.close(results)
+
+
 def report(error):
     """Write the traceback of an error that nobody foresaw into a file; returns two lines: what broke, and where it is.
 

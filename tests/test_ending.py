@@ -274,3 +274,12 @@ def test_utf8_is_read_whatever_the_locale(tmp_path):
         [sys.executable, *words], cwd=ROOT, capture_output=True, env=environment, timeout=60, check=False
     )
     assert finished.returncode == 2 and "--model_name_or_path=./없음" in finished.stderr.decode("utf-8")
+
+
+def test_what_libraries_and_their_processes_print_does_not_stand_among_the_results():
+    script = (
+        "import subprocess\nfrom gpt2_korean.ending import stdout_for_results\n"
+        "with stdout_for_results():\n print('library')\n subprocess.run(['echo', 'process'])\nprint('result')"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == "result\n" and sorted(ended.stderr.split()) == ["library", "process"], ended
