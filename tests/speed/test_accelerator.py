@@ -40,7 +40,7 @@ def random_prompts(rng, number):
 
 @pytest.mark.parametrize("rows", [1, 7])
 def test_captured_steps_write_what_uncaptured_ones_do(model, kernels, rng, rows):
-    greedy = Sampling(temperature=0, repetition_penalty=1.2, no_repeat_ngram_size=3)
+    greedy = Sampling(temperature=0, repetition_penalty=1.2, frequency_penalty=0.3, no_repeat_ngram_size=3)
     capturing = [decoder(model, True, ours) for ours in (None, kernels)]
     for _ in range(3):  # the second time on as the first has recorded it
         prompts = random_prompts(rng, rows)
