@@ -118,6 +118,7 @@ def _text_documents(path, encoding, line_by_line, tell, answer_as):
             if messages := kakaotalk.read_messages(lines):
                 yield from _talk(path, messages, answer_as, tell)
                 return
+            tell(f"{path}: 카카오톡에서 내보낸 글로 보이지만 누구의 말인지 알아보지 못해 글 그대로 배웁니다.")
         doubt = _doubt(beginning)
         if doubt:
             tell(f"{path}: 글이 아니라 {doubt}")

@@ -15,20 +15,25 @@ from gpt2_korean.text.normalise import VISIBLE
 
 HEADER = re.compile(r"\s*저장한 날짜 ?: ")  # below the name of the room
 HEADER_LINES = 5
-DAY = r"(\d{4})(?:년|\.) (\d{1,2})(?:월|\.) (\d{1,2})(?:일|\.)"
+DAY = r"(\d{4})(?:년 |\. |-)(\d{1,2})(?:월 |\. |-)(\d{1,2})[일.]?"
 TIME = r"(?:(오전|오후) )?(\d{1,2}):(\d{2})"
 NEW_DAY = re.compile(rf"\s*-+ {DAY} .요일 -+\s*")  # of Windows, whose messages tell no day
 NEW_DAY_ON_PHONE = re.compile(rf"\s*{DAY} (?:{TIME}|.요일)\s*")
-ON_PHONE = re.compile(rf"{DAY} {TIME}, (?:(.+?) : )?(.*)", re.DOTALL)  # without a name a notice
+ON_PHONE = re.compile(rf"{DAY} {TIME}(?:, (?:(.+?) : )?|: )(.*)", re.DOTALL)  # without a name a notice
 ON_WINDOWS = re.compile(rf"\[(.+?)\] \[{TIME}\] ?(.*)", re.DOTALL)
 NOTICE = re.compile(
-    r"(.+님이 (들어왔습니다(\.운영정책.*)?|나갔습니다|.+님을 초대했습니다)|.+님을 내보냈습니다|"
-    r"채팅방 관리자가 .+)\.?\s*"
+    r"(.+님이 (들어왔습니다(\.운영정책.*)?|나갔습니다|부방장(이 되었|에서 해제되었)습니다|.+님을 초대했습니다)|"
+    r".+님을 내보냈습니다|채팅방 관리자가 .+|메시지가 삭제되었습니다)\.?\s*"
 )
-# What stands for a picture, a call and the like; and an address alone.
+# What stands for a picture, a call, money and the like; and an address alone.
 NO_WORDS = re.compile(
-    r"\(?(사진|사진 \d+장|동영상|이모티콘|음성메시지|(삭제된 메시지입|메시지가 삭제되었습)니다\.?)\)?|"
-    r"(파일|지도|연락처|투표|샵검색): ?.*|(보이스톡|페이스톡|그룹콜|라이브톡) (해요|종료|취소|부재중|\d).*|"
+    r"[(<]?(사진( \d+장)?|동영상( \d+개)?|이모티콘|음성 ?메시지)( 읽지 않음)?[)>]?|"
+    r"\(?(삭제된 메시지입|메시지가 삭제되었습)니다\.?\)?|"
+    r"(파일|지도|연락처|투표|샵검색) ?: ?.*|톡게시판 '[^']+': (?s:.*)|"
+    r"(보이스톡|페이스톡|그룹콜|라이브톡|보이스룸)(이 방금)? (해요|시작|종료|취소|부재중|\d).*|"
+    r"[\d,]+원(을 받으세요\.|을 (보냈|받았)어요\.? (송금|받은) .*| 받기 완료! .*)|"
+    r"송금봉투[가를] (도착했|받았)어요\. .*|"
+    r"정산(을 시작합니다!| 내용을 확인해주세요\.)(?s:.*)|선물(을|과 메시지를) 보냈습니다\.|"
     r"[0-9a-f]{32,}\.\w+|https?://\S+"
 )
 SILENCE = timedelta(hours=3)  # people speak of something else after it
@@ -36,8 +41,9 @@ MOST_NAMED = 10
 
 
 def is_export(beginning):
-    """Whether a text with these first lines is one that KakaoTalk wrote."""
-    return any(HEADER.match(line) for line in beginning[:HEADER_LINES])
+    """Whether a text with these first lines is one that KakaoTalk wrote, be its header cut off."""
+    first = beginning[:HEADER_LINES]
+    return any(HEADER.match(line) for line in first) or any(name for _, name, _ in read_messages(first))
 
 
 def read_messages(lines):

@@ -14,7 +14,7 @@ CONTROL_CHARACTER = re.compile(f"[{CONTROLS}]")
 EITHER = re.compile(f"[{LINE_ENDS}{CONTROLS}]")
 
 # Nothing is seen of the others: blogs have a zero-width space in each empty paragraph, chats a Hangul filler.
-VISIBLE = re.compile(r"[^\s\u200b-\u200d\u2060\u3164]")
+VISIBLE = re.compile(rf"[^\s{CONTROLS}\u200b-\u200d\u2060\u3164]")
 
 NO_TEXT = "글이 없습니다. 비었거나 빈칸뿐입니다."
 COUNTS = ("length", "characters", "unlearnt", "composed", "line_ends", "controls")  # of a row

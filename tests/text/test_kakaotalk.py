@@ -52,15 +52,19 @@ def android(messages, in_halves):
             yield f"{day.year}년 {day.month}월 {day.day}일 {clock(time, in_halves)}, {name} : {text}\n"
 
 
-def ios(messages, in_halves):
-    yield "지영 님과 카카오톡 대화\r\n저장한 날짜 : 2026. 11. 1. 오후 3:12\r\n\r\n\r\n"
+def ios(messages, in_halves, write_day="{0.year}. {0.month}. {0.day}."):
+    yield "Talk_2026.11.1 15:12-1.txt\r\n저장한 날짜 : 2026. 11. 1. 오후 3:12\r\n\r\n\r\n"
     for day, said in groupby(messages, lambda message: message[0].date()):
         yield f"{day.year}년 {day.month}월 {day.day}일 {weekday(day)}\r\n"
         for time, name, text in said:
-            yield f"{day.year}. {day.month}. {day.day}. {clock(time, in_halves)}, {name} : {text}\r\n"
+            yield f"{write_day.format(day)} {clock(time, in_halves)}, {name} : {text}\r\n"
 
 
-@given(MESSAGES, st.sampled_from([windows, android, ios]), st.booleans())
+def ios_where_dates_have_dashes(messages, in_halves):
+    yield from ios(messages, in_halves, "{0:%Y-%m-%d}")
+
+
+@given(MESSAGES, st.sampled_from([windows, android, ios, ios_where_dates_have_dashes]), st.booleans())
 def test_every_message_is_read_whole_with_its_time_and_name(messages, write, in_halves):
     messages = list(with_times(messages))
     lines = "".join(write(messages, in_halves)).splitlines(keepends=True)
@@ -108,10 +112,14 @@ def test_no_message_between_a_question_and_its_answer_is_lost(messages, answer_a
         "(이모티콘)",
         "동영상",
         "삭제된 메시지입니다.",
+        "<사진 읽지 않음>",
         "파일: 계획.hwp",
         "보이스톡 해요",
+        "라이브톡 시작",
+        "1,000원을 보냈어요. 송금 받기 전까지 보낸 분은 내역 상세화면에서 취소할 수 있어요.",
         "https://a.kr/b?c=1",
         "\u3164",
+        "\ufeff",
     ],
 )
 def test_what_stands_for_no_text_is_none(text):
@@ -126,10 +134,26 @@ def test_a_notice_is_nobodys_message():
         "지영님이 들어왔습니다.운영정책을 위반한 메시지로 신고 접수 시 이용에 제한이 있을 수 있습니다.",
         "지영님을 내보냈습니다.",
         "지영님이 철수님을 초대했습니다.",
+        "지영님이 부방장이 되었습니다.",
+        "메시지가 삭제되었습니다.",
+        "2026. 10. 31. 오후 9:00: 채팅방 관리자가 메시지를 가렸습니다.",
         "2026년 10월 31일 오후 9:00, 지영님이 나갔습니다.",
     ):
         messages = read_messages([*lines, told, "\n"])
         assert messages[:1] == read_messages(lines) and [has_words(each) for each in messages] == [True, False]
+
+
+def test_what_the_board_of_a_room_and_settling_up_write_is_no_text():
+    for text in ("톡게시판 '공지': 모임\n토요일 세 시", "정산 내용을 확인해주세요.\n\n- 정산금액 : 30,000원"):
+        assert not has_words((BEGINNING, "민수", text))
+
+
+@pytest.mark.parametrize("write", [windows, android, ios])
+def test_an_export_without_its_header_is_one(write):
+    lines = "".join(write(list(with_times([(0, "민수", "안녕")])), True)).splitlines(keepends=True)
+    header = next(number for number, line in enumerate(lines) if "10월 31일" in line)
+    assert is_export(lines[header:])
+    assert not is_export(["2026년 10월 31일 토요일\n", "오후 3:12, 민수 : 안녕\n"])
 
 
 def test_a_day_in_somebodys_words_is_no_new_day():
@@ -180,10 +204,12 @@ def test_a_name_is_refused_where_nothing_was_exported(run_main, tmp_path, tiny_m
     assert code == 2 and "--answer_as=민수" in err, err
 
 
-def test_a_text_that_only_begins_like_an_export_is_a_text(tmp_path):
+def test_a_text_that_only_begins_like_an_export_is_told_of_and_a_text(tmp_path):
     path = tmp_path / "글.txt"
     path.write_text("일기\n저장한 날짜 : 어제\n\n오늘은 [비가] [왔다]\n", "utf-8")
-    assert corpus.read_corpus([path])["text"] == ["일기\n저장한 날짜 : 어제", "오늘은 [비가] [왔다]"]
+    documents = corpus.read_corpus([path])
+    assert documents["text"] == ["일기\n저장한 날짜 : 어제", "오늘은 [비가] [왔다]"]
+    assert "알아보지 못해 글 그대로" in documents["doubt"][-1]
 
 
 def test_another_name_makes_other_conversations_of_the_same_file(tmp_path):
