@@ -15,6 +15,7 @@ from gpt2_korean.text.turns import ALL_BROKEN, MOST_NAMED, BrokenConversation, d
 
 NONE_LEFT_OUT = {"skipped": 0, "blank": 0, "broken": 0, "broken_at": "", "doubt": ""}
 NONE_FITS = "형식이 맞지 않는 행 {:,}개를 건너뛰니 남은 글이 없습니다. --skip_bad_rows를 빼면 까닭이 나옵니다."
+NONE_LEFT = "배울 것이 남지 않았습니다."
 LOOKED_AT = 1000  # files, before anything is read
 
 
@@ -157,6 +158,8 @@ def _normalised_documents(files, schema, encoding, line_by_line, skip_bad_rows, 
                 left_out["doubt"] = _with_line(left_out["doubt"], doubt)
         if not rows:
             broken_at = left_out["broken_at"].replace("\n", ", ")
+            if left_out["doubt"] and not (broken_at or left_out["skipped"]):
+                raise UserError(f"{NONE_LEFT}\n{left_out['doubt']}")
             reason = NONE_FITS.format(left_out["skipped"]) if left_out["skipped"] else NO_TEXT
             raise UserError(ALL_BROKEN.format(broken_at) if broken_at else f"{name_some(files)}: {reason}")
         progress.update(len(rows))

@@ -93,12 +93,12 @@ def split_conversations(messages, answer_as):
     answer_as = answer_as and normalize("NFC", answer_as)
     people = Counter(name for _, name, _ in messages)
     if answer_as not in people:
+        named = ", ".join(f"{name} {count:,}개" for name, count in people.most_common(MOST_NAMED)) or "없음"
+        asks = "카카오톡 대화에서 누구의 말을 답으로 배울지 이름을 주세요"
+        if answer_as is not None:
+            asks = "이 카카오톡 대화에 없는 이름입니다. 파일에 나온 대로 주거나 이 파일을 빼세요"
         given = "" if answer_as is None else f"={answer_as}"
-        named = ", ".join(f"{name} {count:,}개" for name, count in people.most_common(MOST_NAMED))
-        raise UsageError(
-            f"--answer_as{given}: 카카오톡 대화에서 누구의 말을 답으로 배울지 이름을 주세요. "
-            f"말한 사람과 말의 수: {named}"
-        )
+        raise UsageError(f"--answer_as{given}: {asks}. 말한 사람과 말의 수: {named}")
     talks, last = [], None
     for time, name, text in messages:
         if last is None or time - last >= SILENCE:

@@ -192,6 +192,14 @@ def test_an_export_asks_whose_messages_are_the_answers(run_main, tmp_path, tiny_
     assert code == 2 and not out and "--answer_as" in err and "지영 2개, 민수 1개" in err, err
 
 
+def test_where_nobody_answers_what_was_left_out_is_told(run_main, tmp_path, tiny_model_folder):
+    path = tmp_path / "톡.txt"
+    path.write_text("".join(android(list(with_times([(0, "민수", "자?"), (1, "민수", "자네")])), True)), "utf-8")
+    words = [f"--dataset_path={path}", f"--model_type={tiny_model_folder}", "--show_data=3", "--answer_as=민수"]
+    code, _, err = run_main("train.py", *words)
+    assert code == 1 and "배울 것이 남지" in err and "뒤에 답이 없는 말 2개" in err, err
+
+
 def test_a_name_is_refused_where_nothing_was_exported(run_main, tmp_path, tiny_model_folder):
     (tmp_path / "a.txt").write_text("저장한 날짜를 모르는 글", "utf-8")
     code, _, err = run_main(
