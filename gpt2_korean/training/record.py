@@ -1,6 +1,6 @@
 """run.json: what a training run was, in a form that can be published.
 
-It holds no host or user name, no token, and no path of a home directory.
+It holds no host or user name, no name of one whose messages were learnt, no token, and no path of a home directory.
 """
 
 import datetime
@@ -21,7 +21,8 @@ from gpt2_korean.messages import Stopped, UserError, hide_secrets
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "tokenizers", "safetensors")
 LOGGED = ("step", "epoch", "loss", "eval_loss", "eval_perplexity", "eval_bits_per_character")
-SECRET = re.compile(r"(--)?[\w-]*(token|secret|password|api[_-]key)")  # a flag or name whose value is one
+# A flag or name whose value is one, or names a person.
+SECRET = re.compile(r"(--)?([\w-]*(token|secret|password|api[_-]key)|answer[_-]as)")
 
 
 @dataclass

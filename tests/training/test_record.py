@@ -111,6 +111,8 @@ def test_no_secret_name_or_home_is_published(run, tmp_path, run_main, monkeypatc
     [
         ({"hub_token": "x", "tokens": 3, "tokenizer": "k"}, {"hub_token": "***", "tokens": 3, "tokenizer": "k"}),
         (["--hub-token", "x", "--seed", "3"], ["--hub-token", "***", "--seed", "3"]),
+        (["--answer_as", "민수", "--answer-as=민수"], ["--answer_as", "***", "--answer-as=***"]),
+        ({"answer_as": "민수", "answer_column": "답"}, {"answer_as": "***", "answer_column": "답"}),
         (["--hub_token=x", "--tokenizer=korean"], ["--hub_token=***", "--tokenizer=korean"]),
         ("https://me:pass@hub.example/x", "https://***@hub.example/x"),
         ("/Users/gildong/글.txt", "~/글.txt"),
