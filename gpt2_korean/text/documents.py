@@ -46,8 +46,8 @@ def find_texts(options):
     _check_columns(options, {file_format(file) for file in every})
     if options.answer_as is not None and not any(is_kakaotalk(file, options.encoding) for file in every):
         raise UsageError(
-            f"--answer_as={options.answer_as}: 카카오톡에서 내보낸 .txt가 아닙니다. 이 플래그를 빼거나, 카카오톡의 "
-            "‘대화 내용 내보내기’로 받은 .txt를 그대로 주세요."
+            f"--answer_as={options.answer_as}: 한국어 카카오톡에서 내보낸 .txt가 아닙니다. 이 플래그를 빼거나, "
+            "카카오톡의 ‘대화 내용 내보내기’로 받은 .txt를 그대로 주세요."
         )
     render = row_renderer(**_columns(options))
     for files in filter(None, (train, held_out)):

@@ -36,6 +36,7 @@ NO_WORDS = re.compile(
     r"정산(을 시작합니다!| 내용을 확인해주세요\.)(?s:.*)|선물(을|과 메시지를) 보냈습니다\.|"
     r"[0-9a-f]{32,}\.\w+|https?://\S+"
 )
+BOTS = {"오픈채팅봇", "방장봇"}  # KakaoTalk's own, which greet and remind
 SILENCE = timedelta(hours=3)  # people speak of something else after it
 MOST_NAMED = 10
 
@@ -80,7 +81,7 @@ def _message(line, day):
 def has_words(message):
     """Whether a message is something that somebody wrote."""
     _, name, text = message
-    return bool(name is not None and VISIBLE.search(text) and not NO_WORDS.fullmatch(text))
+    return bool(name is not None and name not in BOTS and VISIBLE.search(text) and not NO_WORDS.fullmatch(text))
 
 
 def split_conversations(messages, answer_as):

@@ -127,6 +127,10 @@ def test_what_stands_for_no_text_is_none(text):
     assert has_words((BEGINNING, "민수", f"{text} 봤어?\n응"))
 
 
+def test_a_bot_of_kakaotalk_is_nobody():
+    assert not has_words((BEGINNING, "오픈채팅봇", "어서 오세요"))
+
+
 def test_a_notice_is_nobodys_message():
     lines = "".join(windows(list(with_times([(0, "민수", "안녕")])), True)).splitlines(keepends=True)
     for told in (
