@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ProgressCallback
 
 from gpt2_korean.checkpoints.atomic_files import write_file
@@ -177,8 +178,11 @@ class WriteSamples(TrainerCallback):
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True), 1):
             panels[f"eval_sample_{number}"] = as_markdown(prompt, f"\n{text}" if talks else text)
             tqdm.write(f"  {shorten(f'{prompt} | {text}', 100)}", file=sys.stderr)
-        # Not Trainer.log, which would keep them in every checkpoint.
-        self.trainer.callback_handler.on_log(args, state, control, panels)
+        # Not Trainer.log, which would keep them in every checkpoint and tell every tracker: MLflow and others warn of
+        # each text at its full length.
+        for callback in self.trainer.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback):
+                callback.on_log(args, state, control, logs=panels)
 
 
 class DrawCurve(TrainerCallback):

@@ -42,6 +42,15 @@ def test_a_tracker_that_cannot_begin_is_refused_with_its_flag(resumable_words, t
     assert not (tmp_path / "out" / "run.json").exists()
 
 
+def test_trackers_are_told_numbers_and_no_texts(evaluated_words, run_main, track):
+    told = []
+    track(on_log=lambda *_, logs, **__: told.append(logs))
+    code, _, err = run_main(*evaluated_words, "--report_to=mlflow")
+    values = [value for logs in told for value in logs.values()]
+    assert code == 0 and any("eval_loss" in logs for logs in told), err
+    assert all(isinstance(value, int | float) for value in values), values
+
+
 def test_a_disk_that_is_full_before_the_first_log_ends_no_run_either(tmp_path, capsys):
     def full(*_):
         raise OSError(errno.ENOSPC, "no space")
