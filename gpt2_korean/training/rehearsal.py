@@ -56,7 +56,10 @@ def check_reports(arguments):
         for callback in get_reporting_integration_callbacks(arguments.report_to):
             callback()
     except Exception as error:
-        raise UsageError(f"--report_to={' '.join(arguments.report_to)}: 쓸 수 없습니다({describe(error)}).") from None
+        raise UsageError(
+            f"--report_to={' '.join(arguments.report_to)}: 쓸 수 없습니다({describe(error)}).\n패키지를 설치하거나 "
+            "tensorboard 또는 none을 주세요. 여러 곳은 --report_to tensorboard wandb처럼 빈칸으로 나눕니다."
+        ) from None
     if not arguments.push_to_hub:
         return
     name = arguments.hub_model_id or Path(arguments.output_dir).absolute().name
