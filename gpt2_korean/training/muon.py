@@ -155,7 +155,9 @@ def share(work, matrices):
     if len(own):
         done[: len(own)] = work(own)
     everything = done.new_empty(ranks * size, *matrices.shape[1:])
-    distributed.all_gather_into_tensor(everything, done)
+    # Its name since torch 2.13, which warns of the other; IPEX's torch knows that one alone.
+    gather = getattr(distributed, "all_gather_single", distributed.all_gather_into_tensor)
+    gather(everything, done)
     return everything[: len(matrices)]
 
 
