@@ -64,7 +64,7 @@ class SentenceStream:
         for index in new_ids:  # one by one, so that it does not matter how many come at once
             self.text += self.stream.push([index])
             self.tokens += 1
-            if self.tokens == self.length:
+            if self.tokens == self.length and not self.stream.ended:
                 self.at_length = len(self.text)
         ends = list(sentence_ends(self.text, whole=False))
         end = self._enough(ends)

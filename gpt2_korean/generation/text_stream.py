@@ -5,7 +5,8 @@ class TextStream:
     """The text that continues a prompt, as its tokens come.
 
     tokenizer: of transformers or of tokenizers; both decode ids.
-    stops: texts before the first of which the continuation ends. lead: what it may begin with and is not shown.
+    stops: texts before the first of which to come whole the continuation ends. lead: what it may begin with and is not
+        shown.
     """
 
     def __init__(self, tokenizer, prompt_ids, stops=(), lead=""):
@@ -52,10 +53,11 @@ class TextStream:
 
     def _before_stop(self, text):
         text = self.held + text
-        found = [place for place in map(text.find, self.stops) if place >= 0]
+        # The one that is whole first, however many ids come at once: one around it is not waited for.
+        found = [(place + len(stop), place) for stop in self.stops if (place := text.find(stop)) >= 0]
         if found:
             self.ended, self.held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         beginnings = ((stop, range(1, min(len(stop), len(text) + 1))) for stop in self.stops)
         sizes = (size for stop, those in beginnings for size in those if text.endswith(stop[:size]))
         safe = len(text) - max(sizes, default=0)

@@ -101,8 +101,9 @@ def count(tokenizer, text, part):
 
 def test_what_the_model_or_a_stop_text_ends_is_shown_whole(byte_tokenizer):
     text = "끝난 문장이다. 이름 모를 꽃"
-    for stops, whole in (((), text), (("모를",), "끝난 문장이다. 이름 ")):
-        assert "".join(pieces(byte_tokenizer, text, 900, 1800, endless(3), stops)) == whole
+    for stops, whole in (((), text), (("모를",), "끝난 문장이다. 이름 "), (("이름",), "끝난 문장이다. ")):
+        for length in range(count(byte_tokenizer, text, whole) + 5, 60):  # what comes at once may be more than it
+            assert "".join(pieces(byte_tokenizer, text, length, 2 * length, endless(99), stops)) == whole
 
 
 def test_it_does_not_matter_how_many_tokens_come_at_once_and_no_unfinished_sentence_is_shown(

@@ -55,11 +55,20 @@ def test_a_text_ends_before_its_first_stop(tokenizer, byte_tokenizer, sample_tex
         text = text[:80]
         starts = rng.sample(range(len(text)), rng.randint(1, 3))
         stops = ["없는 글", *(text[start : start + rng.randint(1, 4)] for start in starts)]
-        places = [place for place in map(text.find, stops) if place >= 0]
+        _, place = min((text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text)
         stream = TextStream(tokenizer, byte_tokenizer("가")["input_ids"], stops)
         shown = pieces(stream, cut(byte_tokenizer(text)["input_ids"], rng))
-        assert "".join(shown) == text[: min(places)]
+        assert "".join(shown) == text[:place]
         assert stream.ended
+
+
+def test_it_does_not_matter_how_many_tokens_come_at_once_where_a_stop_stands_in_another(byte_tokenizer):
+    for size in range(1, 30):
+        stream, ids = (
+            TextStream(byte_tokenizer, [1], ["는 아역들", "아역"]),
+            byte_tokenizer("나오는 아역들이")["input_ids"],
+        )
+        assert "".join(pieces(stream, [ids[at : at + size] for at in range(0, len(ids), size)])) == "나오는 "
 
 
 def test_what_only_began_like_a_stop_is_shown_after_all(byte_tokenizer):
