@@ -146,7 +146,8 @@ def _turn(message):
     if role is None:
         raise BrokenConversation("역할이 없음" if name is None else f"모르는 역할 {str(name)[:20]!r}")
     contents = (message.get(key) for key in ("content", "value", "text"))
-    weight = int(message.get("weight") != 0)  # as OpenAI's data mark an answer that is read but not learnt
+    # As OpenAI's data mark an answer that is read but not learnt; others' give questions 0 too, as none is an answer.
+    weight = int(role != "assistant" or message.get("weight") != 0)
     return role, _content(next((content for content in contents if content is not None), None)), weight
 
 

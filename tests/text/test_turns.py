@@ -305,6 +305,10 @@ def test_answers_of_weight_0_are_not_counted_among_what_is_learnt():
     assert (count_learnt(documents), count_learnt(documents, all_learnt=True)) == (2 * 3, 2 * (10 - 2))
     for weight in (1, 1.0, None, True):
         assert turns_reader()({"messages": [user(), assistant(weight=weight)]})["turns"] == [user(), assistant()]
+    # Others' data give every question 0, which is learnt where all turns are, and so has to be counted.
+    unweighed = [{**SYSTEM, "weight": 0}, {**user("다라"), "weight": 0}, assistant()]
+    row = turns_reader()({"messages": unweighed})
+    assert row["turns"] == [SYSTEM, user("다라"), assistant()] and row["unlearnt"] == 0
 
 
 def test_a_system_column_that_is_given_as_another_is_not_said_twice():
