@@ -240,8 +240,10 @@ class KoreanTrainer(Trainer):
                 self.model = self.model_wrapped = model = self.accelerator.prepare(model)
             else:
                 model = self.accelerator.prepare_model(model, evaluation_mode=True)
-        if not self.is_in_train and (self.args.fp16_full_eval or self.args.bf16_full_eval):
-            model = model.to(device=self.args.device, dtype=float16 if self.args.fp16_full_eval else bfloat16)
+        if self.train_dataset is None and (self.args.fp16_full_eval or self.args.bf16_full_eval):
+            # None that learns, which would be saved so. Autocast to one of the two takes no weights of the other.
+            is_float16 = self.args.fp16 or (self.args.fp16_full_eval and not self.args.bf16)
+            model = model.to(device=self.args.device, dtype=float16 if is_float16 else bfloat16)
         if callable(getattr(self.optimizer, "eval", None)):  # one whose weights in training are others
             self.optimizer.eval()
         return model

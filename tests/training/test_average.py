@@ -104,9 +104,9 @@ def test_of_an_adapter_what_is_trained_is_averaged_and_merged(words, tmp_path, r
     assert not torch.equal(*(weights["transformer.h.0.mlp.c_fc.weight"] for weights in (merged, base)))
 
 
-@pytest.mark.parametrize("rate", ["1e-2", "0.3"])
-def test_the_mean_is_measured_and_beside_the_best_model_the_better_one_stays(words, tmp_path, run_main, rate):
-    out = tmp_path / "out"
+@pytest.mark.parametrize(("rate", "others"), [("1e-2", ["--bf16_full_eval"]), ("0.3", [])])
+def test_the_mean_is_measured_and_beside_the_best_model_the_better_one_stays(words, tmp_path, run_main, rate, others):
+    words, out = [*words, *others], tmp_path / "out"
     words += [
         "--do_eval", "--validation_split_percentage=20", "--eval_steps=1", "--average_last=4", f"--learning_rate={rate}"
     ]  # fmt: skip

@@ -49,6 +49,18 @@ def test_evaluation_is_exact_whatever_the_batch(tiny_model_folder, tmp_path, sma
         assert [json.loads(last)[name] for name in names] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("flag", ["--bf16_full_eval", "--fp16_full_eval"])
+def test_a_model_that_is_only_measured_may_be_so_in_16_bits(
+    tiny_model_folder, small_corpus, sample_texts, run_main, flag
+):
+    code, out, err = run_main(
+        "train.py", "--do_eval", f"--validation_file={small_corpus}", f"--model_type={tiny_model_folder}", flag,
+        "--bf16", "--device=cpu", "--block_size=32", "--report_to=none", "--disable_tqdm", "--no_measure_texts",
+    )  # fmt: skip
+    bits, _ = independent_bits_per_character(tiny_model_folder, sample_texts[:12], 32)
+    assert code == 0 and json.loads(out.splitlines()[-1])["bits_per_character"] == pytest.approx(bits, rel=1e-2), err
+
+
 def test_the_last_state_is_saved_as_a_checkpoint_and_as_the_model(train_words, tmp_path, run_main):
     code, out, err = run_main(
         "train.py", *train_words, "--do_train", "--max_steps=5", "--save_steps=3", "--logging_steps=1"
