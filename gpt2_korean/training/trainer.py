@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import bfloat16, distributed, float16
 from torch.nn.utils import get_total_norm
 from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, speed_metrics
@@ -321,6 +322,11 @@ class KoreanTrainer(Trainer):
                 averages = kept.get("exp_avg", kept.get("momentum_buffer"))
                 if getattr(averages, "shape", weight.shape) != weight.shape:
                     raise ValueError("of other weights")  # PyTorch's fused step would read beyond its end
+        scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        if checkpoint is not None and isinstance(scheduler, LambdaLR):
+            # The next rate by the schedule of now: at the end of a run that was to be shorter it was 0.
+            scheduler.last_epoch -= 1
+            scheduler.step()
 
     def _load_rng_state(self, checkpoint):
         with failures.opening(checkpoint, "rng_state.pth"):

@@ -116,6 +116,14 @@ def test_a_run_goes_on_with_its_schedules_own_numbers(half, run_main):
     assert code == 0 and "[12/12]" in err and "다른 값으로" not in err, err
 
 
+def test_a_run_that_is_made_longer_goes_on_at_the_rates_of_the_longer_one(half, tmp_path, run_main):
+    code, _, err = run_main(*half, "--learning_rate=5e-5", "--max_steps=9", "--logging_steps=1")
+    log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    rates = [entry["learning_rate"] for entry in log if "loss" in entry and entry["step"] > 6]
+    assert code == 0 and "주의" not in err, err
+    assert rates == pytest.approx([5e-5 * left / 9 for left in (3, 2, 1)])
+
+
 def test_a_run_that_goes_on_saves_evaluates_and_logs_as_often_as_it_is_told_now(half, small_corpus, tmp_path, run_main):
     evaluated = ["--do_eval", f"--validation_file={small_corpus}", "--eval_steps=2"]
     code, _, err = run_main(*half, "--max_steps=12", "--save_steps=0.25", "--logging_steps=5", *evaluated)
