@@ -15,8 +15,9 @@ class Chat:
     """How a chat model is spoken to.
 
     encode: a conversation, a list of {"role", "content"} → the ids up to where its answer begins.
-    end: the id that ends an answer. answers: how many the longest conversation had that the model learnt from, None
-        where that is not known. lead: what an answer begins with and is not a part of it.
+    end: the id that ends an answer. answers: how many half of the conversations had that the model learnt from, so
+        that it hardly knows longer ones; None where that is not known. lead: what an answer begins with and is not a
+        part of it.
     """
 
     encode: object

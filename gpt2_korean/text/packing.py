@@ -30,12 +30,12 @@ class Plan:
 
 
 def choose_size(block_size, context):
-    """How many tokens a block has: those of --block_size, else of the model's context (None: it sets no limit), and
-    then LONGEST at most."""
-    longest = context or 1024
-    size = block_size or min(longest, LONGEST)
-    if size > longest:
-        raise UsageError(f"--block_size={size}: 모델의 문맥 길이 {longest}보다 길 수 없습니다.")
+    """How many tokens a block has: those of --block_size, else of the model's context, and then LONGEST at most.
+
+    context: None where it sets no limit; a block that nobody asked for then has 1,024."""
+    size = block_size or min(context or 1024, LONGEST)
+    if context and size > context:
+        raise UsageError(f"--block_size={size}: 모델의 문맥 길이 {context}보다 길 수 없습니다.")
     return size
 
 

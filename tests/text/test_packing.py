@@ -110,6 +110,7 @@ def test_some_documents_begin_at_any_position_and_none_where_the_one_before_it_e
         (None, None, 1024),
         (None, 32768, 2048),
         (4096, 32768, 4096),
+        (4096, None, 4096),
         (64, 1024, 64),
     ],
 )
