@@ -11,9 +11,9 @@ from operator import itemgetter
 import numpy as np
 
 from gpt2_korean.messages import takes_colour
-from gpt2_korean.text.blocks import IGNORED, assemble
+from gpt2_korean.text.blocks import IGNORED, assemble, count_learnt
 from gpt2_korean.text.chat_template import MARKS, hold_conversations, learns
-from gpt2_korean.text.corpus import arrow_column, count_characters
+from gpt2_korean.text.corpus import arrow_column
 from gpt2_korean.text.packing import choose_size
 from gpt2_korean.text.tokens import Buffer, token_rows, tokenise
 from gpt2_korean.text.vocabulary import END_OF_TEXT
@@ -56,7 +56,7 @@ def show_texts(texts, tokenizer, context, all_learnt, block_size, count):
         yield "스트리밍이라 미리 세지 않습니다."
         return
     yield from describe_documents("평가 글" if texts.train is None else "학습 글", documents)
-    yield from describe_lengths(documents, tokens, size)
+    yield from describe_lengths(documents, tokens, size, all_learnt)
     own, questions = hash_documents(documents)
     yield f"앞의 것과 똑같은 것: {len(own) - len(set(own)):,}개"
     if texts.train is not None and texts.held_out is not None:
@@ -113,12 +113,12 @@ def describe_documents(name, documents):
     yield f"{name}: {' · '.join(counts)}{left_out}"
 
 
-def describe_lengths(documents, tokens, size):
+def describe_lengths(documents, tokens, size, all_learnt):
     """Yield lines on the lengths of `documents`: of their Tokens, and how many do not fit a block of `size`; without
-    Tokens, in characters."""
+    Tokens, in characters. all_learnt: see show_texts."""
     if tokens is None:
         lengths = np.concatenate([each.to_numpy() for each in arrow_column(documents, "length")])
-        learnt, unit = count_characters(documents), "글자"
+        learnt, unit = count_learnt(documents, all_learnt), "글자"
     else:
         lengths, learnt, unit = tokens.lengths, tokens.targets, "토큰"
     middle, most, longest = np.quantile(lengths, [0.5, 0.95, 1], method="inverted_cdf").tolist()

@@ -86,6 +86,8 @@ def test_an_answer_of_weight_0_is_shown_as_read_only(run_main, tmp_path, tiny_mo
     assert code == 0, err
     learnt = "".join(re.findall("⟦(.*?)⟧", out.split("── 1 ·")[1]))
     assert "라" in learnt and "나" not in learnt and ("다" in learnt) == (len(words) == 3)
+    if not known:
+        assert f"배우는 것 {6 if len(words) == 3 else 1}글자" in out
 
 
 @pytest.mark.parametrize("known", [True, False])
