@@ -31,7 +31,9 @@ def cut_stretches(texts, count, length):
     """`count` stretches of `length` characters, evenly chosen from `texts` put together; None where there are fewer."""
     whole = "\n".join(texts)
     stretches = [whole[start : start + length] for start in range(0, len(whole) - length + 1, length)]
-    return stretches[:: len(stretches) // count][:count] if len(stretches) >= count else None
+    if len(stretches) < count:
+        return None
+    return [stretches[number * len(stretches) // count] for number in range(count)]
 
 
 def _ngrams(text, n):

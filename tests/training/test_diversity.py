@@ -43,6 +43,7 @@ def test_people_s_texts_are_cut_as_long_as_the_model_s_without_overlap(sample_te
     assert all(after - before >= 50 for before, after in itertools.pairwise(places))
     assert places[-1] > len(whole) * 0.9
     assert cut_stretches(["가" * 99], 2, 50) is None
+    assert cut_stretches(["가가나나다다라라마마바바사"], 4, 2) == ["가가", "나나", "라라", "마마"]
 
 
 @pytest.mark.parametrize("context", [32, 256])
