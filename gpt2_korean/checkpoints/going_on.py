@@ -107,8 +107,9 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
     on from is passed over, in a line.
 
     Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
-    is to become of it; a checkpoint of another folder says nothing of it. With "auto", `overwrite` decides only where
-    there is nothing to go on from. Warns where it begins anew what is not over.
+    is to become of it, and for one to be overwritten that may not be deleted; a checkpoint of another folder says
+    nothing of it. With "auto", `overwrite` decides only where there is nothing to go on from. Warns where it begins
+    anew what is not over.
     """
     output_dir, found = Path(output_dir), None
     checkpoints = list_checkpoints(output_dir)
@@ -152,6 +153,12 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
         elif found is not None:
             way = f"{found}에서 이어 간 결과로 바꾸려면 --overwrite_output_dir을 더하거나, 다른 --output_dir을 주세요."
         raise UsageError(f"--output_dir={output_dir}: 지난 학습의 결과가 있습니다({', '.join(held)}).\n{way}")
+    kept = next((path for path in checkpoints if not os.access(path, os.W_OK)), None)
+    if kept is not None:  # known now, and not when the new run has come to its first save
+        raise UsageError(
+            f"--output_dir={output_dir}: {particle(kept.name, '을/를')} 지울 권한이 없어 덮어쓸 수 없습니다. 권한을 "
+            "바꾸거나 다른 --output_dir을 주세요."
+        )
     if found is None and resume not in AUTO and not has_weights(output_dir):  # no run there has come to its end
         for newest in whole_checkpoints(output_dir)[-1:]:
             warn(

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -31,6 +32,15 @@ def test_an_earlier_run_is_refused_by_name_with_both_ways_on(tmp_path):
     for word in ("checkpoint-500", "checkpoint-1000", "--overwrite_output_dir", "--resume_from_checkpoint"):
         assert word in str(refusal.value)
     assert going_on.find_starting_point(tmp_path, overwrite=True, resume=None) is None
+
+
+def test_a_run_that_may_not_be_deleted_is_not_overwritten_but_gone_on_from(tmp_path, monkeypatch):
+    """As another's of one's group is: its first save would end the new run, and each start after that."""
+    checkpoint = make_checkpoint(tmp_path, 500)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != checkpoint or not mode & os.W_OK)
+    with pytest.raises(UsageError, match=r"--output_dir.*checkpoint-500.*권한"):
+        going_on.find_starting_point(tmp_path, overwrite=True, resume=None)
+    assert going_on.find_starting_point(tmp_path, overwrite=True, resume="auto") == checkpoint
 
 
 def test_who_begins_anew_what_is_not_over_is_told_how_to_go_on(tmp_path, capsys):
