@@ -19,7 +19,7 @@ from gpt2_korean.checkpoints.complete import (
 )
 from gpt2_korean.messages import UserError, is_out_of_memory, particle
 from gpt2_korean.model.gpt2 import SIZES, is_gpt2, weight_shapes
-from gpt2_korean.text.opening import check_fetched
+from gpt2_korean.text.opening import check_readable
 
 OTHERS_WEIGHTS = ("tf_model*.h5", "flax_model*.msgpack", "*.ckpt*", "*.onnx", "*.gguf")
 # Keys of transformers' configs, of whatever architecture, that can be nothing but a number of things that are there.
@@ -34,7 +34,7 @@ def check_files(folder, flag):
     """Raise UserError for a `folder` whose files are not what they are called, or whose config.json cannot be true."""
     folder = Path(folder)
     for path in sorted([*weights_read(folder), *folder.glob("*.json"), *folder.glob("*.txt")]):
-        check_fetched(path, f"{flag}={folder}: {path.name}")
+        check_readable(path, f"{flag}={folder}: {path.name}")
     others = sorted(path.name for pattern in OTHERS_WEIGHTS for path in folder.glob(pattern))
     if others and not has_weights(folder):
         raise UserError(

@@ -25,6 +25,7 @@ from gpt2_korean.model.files import check_files
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
 from gpt2_korean.model.lora import check_adapter
 from gpt2_korean.text.folders import find_path, suggest_path
+from gpt2_korean.text.opening import check_readable
 
 HUB = "https://huggingface.co/"
 
@@ -78,6 +79,7 @@ def find_model(name, flag="--model_name_or_path"):
     """
     path = find_path(name)
     if path.is_dir():
+        check_readable(path, f"{flag}={name}")
         if not _is_model(path):
             checkpoints = list_checkpoints(path)
             if len(checkpoints) == 1:

@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 from gpt2_korean.messages import UsageError, UserError, particle, warn
 from gpt2_korean.text import kakaotalk
-from gpt2_korean.text.opening import Undecodable, check_fetched, file_format, guess_encoding, open_lines
+from gpt2_korean.text.opening import Undecodable, check_readable, file_format, guess_encoding, open_lines
 from gpt2_korean.text.rows import BEGINNING, cell_text, read_rows
 from gpt2_korean.text.turns import BrokenConversation, conversation, turns_reader
 
@@ -59,12 +59,12 @@ def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_row
 
 
 def check_first_row(path, encoding, render, skip_bad_rows=False, answer_as=None):
-    """Raise the UserError of a file that git-lfs has not fetched, of the first row of a table, without reading the
+    """Raise the UserError of a file that is not to be read, of the first row of a table, without reading the
     others as far as its format allows, and of a .txt that KakaoTalk exported, where `answer_as` is nobody in it.
 
     encoding: what the user said of it, or None.
     """
-    check_fetched(path, str(path))
+    check_readable(path, str(path))
     kind = file_format(path)
     if kind == ".txt" and not is_kakaotalk(path, encoding):
         return

@@ -135,6 +135,16 @@ def test_a_folder_that_may_not_be_looked_into_is_not_what_was_meant(tmp_path, mo
         find_model(str(tmp_path / "model" / "demo"))
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", ""])
+def test_a_model_that_is_for_others_to_read_is_not_called_damaged(name, tiny_model_folder, monkeypatch):
+    """As that of another user, whose weights save_pretrained gives to their owner alone."""
+    closed = tiny_model_folder / name
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed)
+    with pytest.raises(UserError, match="읽을 권한") as refusal:
+        find_model(str(tiny_model_folder), "--model_type")
+    assert f"--model_type={tiny_model_folder}: {name}" in str(refusal.value)
+
+
 def test_a_missing_model_and_a_folder_of_runs_name_what_is_there(stopped_run, tmp_path):
     stopped = stopped_run(3, 20) / "checkpoint-20"
     for name in (tmp_path / "없음", tmp_path):  # whose only model is not its own
