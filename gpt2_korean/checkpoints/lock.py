@@ -60,9 +60,9 @@ def _lock(output_dir):
     path, deadline = output_dir / LOCK, time.monotonic() + PATIENCE_SECONDS
     while True:
         output_dir.mkdir(parents=True, exist_ok=True)  # anew, where the run before was the one that made it
-        file = patiently(partial(open, path, "a+", encoding="utf-8", opener=_open_no_link))
+        file = _open(path)
         try:
-            _hold(file)
+            _hold(file, alone=file.writable())
         except (BlockingIOError, PermissionError):
             if time.monotonic() < deadline:
                 file.close()
@@ -75,6 +75,10 @@ def _lock(output_dir):
             ) from None
         except OSError:
             warn(f"{output_dir}: 잠금이 없는 파일 시스템입니다. 같은 --output_dir로 두 작업을 함께 돌리지 마세요.")
+        if not file.writable():  # the run of that user was killed
+            path.unlink(missing_ok=True)
+            file.close()
+            continue
         with contextlib.suppress(FileNotFoundError):
             # A run that was just ending may have removed the file between our opening and locking it. Not for so long:
             # then the file system has a new number for a file each time.
@@ -135,6 +139,16 @@ def _first_save(output_dir, start):
         return steps if way == "no" else min(steps, math.ceil(every if every >= 1 else every * steps))
     except (KeyError, TypeError, ValueError):  # it has not begun
         return None
+
+
+def _open(path):
+    """The lock, made if need be; only to be read where it is another user's, as in the folder of a group."""
+    try:
+        return patiently(partial(open, path, "a+", encoding="utf-8", opener=_open_no_link))
+    except PermissionError:
+        if not path.exists():
+            raise
+        return open(path, encoding="utf-8", opener=_open_no_link)
 
 
 def _open_no_link(path, flags):

@@ -8,6 +8,7 @@ from conftest import start_python
 
 from gpt2_korean.checkpoints import lock
 from gpt2_korean.checkpoints.lock import own_output_dir
+from gpt2_korean.messages import UserError
 
 
 def test_two_runs_in_one_output_dir_are_told_apart_and_a_dead_one_holds_nothing(
@@ -27,6 +28,30 @@ def test_two_runs_in_one_output_dir_are_told_apart_and_a_dead_one_holds_nothing(
     assert run_main(*resumable_words)[0] == 0
     holder.wait()
     assert not list((tmp_path / "out").glob("_*"))
+
+
+def test_the_lock_of_another_user_is_heeded_while_its_run_lives_and_no_longer(tmp_path, monkeypatch):
+    """In the folder of a group it may be read and removed, and not be written to."""
+    holder = start_python(
+        "import time\nfrom gpt2_korean.checkpoints.lock import own_output_dir\n"
+        f"with own_output_dir({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    path, opens = tmp_path / "out" / "_lock", lock._open_no_link
+
+    def refuse(name, flags):
+        if flags & os.O_RDWR and path.exists() and f'"process": {holder.pid}' in path.read_text():
+            raise PermissionError(13, "Permission denied", name)
+        return opens(name, flags)
+
+    monkeypatch.setattr(lock, "_open_no_link", refuse)
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.2)
+    with pytest.raises(UserError, match=f"다른 학습.프로세스 {holder.pid}"), own_output_dir(tmp_path / "out"):
+        pass
+    holder.kill()
+    holder.wait()
+    with own_output_dir(tmp_path / "out"):
+        assert f'"process": {os.getpid()}' in path.read_text()
+    assert not path.exists()
 
 
 def test_a_lock_that_is_a_link_is_refused_by_name_and_empties_nothing(resumable_words, tmp_path, run_main):
