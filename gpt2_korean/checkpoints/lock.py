@@ -25,6 +25,7 @@ except ImportError:  # Windows
 LOCK = "_lock"
 FAR = 2**30  # where Windows' lock lies: who does not hold it can read nothing of what it is on
 PATIENCE_SECONDS = 5  # for a run that was killed just now: it takes time to give back its memory, and then the lock
+SHARED_SECONDS = 60  # for a network's drive, which tells another node for so long that a new folder is not there
 
 
 @contextlib.contextmanager
@@ -95,6 +96,14 @@ def _lock(output_dir):
         error.filename = str(output_dir)  # a full disk is told of without
         raise
     return file
+
+
+def is_held(output_dir):
+    """Whether the lock of several ranks' first one is seen here: not on a node that has a disk of its own."""
+    deadline = time.monotonic() + SHARED_SECONDS
+    while not (seen := (Path(output_dir) / LOCK).exists()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return seen
 
 
 def _hold(file, alone=True):

@@ -10,6 +10,7 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.checkpoints.complete import RESUME, STATE, read_json, trainer_state
 from gpt2_korean.checkpoints.going_on import is_inside
+from gpt2_korean.checkpoints.lock import is_held
 from gpt2_korean.checkpoints.rotation import remove_earlier_run
 from gpt2_korean.checkpoints.same_run import check_state
 from gpt2_korean.messages import Stopped, UserError, say
@@ -201,14 +202,20 @@ def complete(trainer, checkpoint):
 
 
 def _check_same_start(trainer, checkpoint):
-    """Raise UserError where the ranks found different checkpoints, as nodes do that do not share output_dir, or
-    different texts, from which they may have learnt different vocabularies too."""
+    """Raise UserError where the ranks do not share output_dir, as nodes with disks of their own, found different
+    checkpoints there, or different texts, from which they may have learnt different vocabularies too."""
     if trainer.args.world_size == 1:
         return
     step = -1 if checkpoint is None else trainer_state(checkpoint)["global_step"]
     learnt = crc32(repr([trainer.record.provenance[name] for name in ("vocabulary", "corpus")]).encode())
-    found = trainer.accelerator.gather(torch.tensor([[step, learnt]], device=trainer.args.device))
-    steps, learnt = found.T.tolist()
+    shared = is_held(trainer.args.output_dir)
+    found = trainer.accelerator.gather(torch.tensor([[shared, step, learnt]], device=trainer.args.device))
+    shared, steps, learnt = found.T.tolist()
+    if not all(shared):
+        raise UserError(
+            f"--output_dir={trainer.args.output_dir}: 노드마다 다른 디스크의 폴더입니다. 모든 노드가 함께 보는 폴더를 "
+            "주세요."
+        )
     if len(set(steps)) > 1:
         raise UserError(
             f"--output_dir={trainer.args.output_dir}: 프로세스마다 다른 체크포인트를 찾았습니다({steps}스텝).\n"

@@ -15,7 +15,7 @@ from torch import distributed
 from transformers import Trainer
 
 import train
-from gpt2_korean.checkpoints import atomic_files
+from gpt2_korean.checkpoints import atomic_files, lock
 from gpt2_korean.ending import run_script
 from gpt2_korean.speed import choose, graphs
 from gpt2_korean.text import vocabulary
@@ -186,6 +186,9 @@ if __name__ == "__main__":
         fail_to_save_the_random_numbers_of_the_second_rank()
     elif way == "other texts":
         sys.argv += ["--dataset_path=data/korean_texts.txt"] if os.environ["RANK"] == "1" else []
+    elif way == "other disk":
+        lock.SHARED_SECONDS = 0
+        sys.argv += [f"--output_dir={os.environ['TMPDIR']}/other disk"] if os.environ["RANK"] == "1" else []
     elif way in ("learnt", "learnt otherwise"):
         learn_a_vocabulary(differs=way == "learnt otherwise")
     else:

@@ -166,6 +166,14 @@ def test_ranks_with_different_texts_do_not_train(train_words, fork_script):
         assert finished.returncode == 1 and "글이나 어휘가 다릅니다" in finished.stderr, finished.stderr
 
 
+def test_nodes_without_a_common_disk_are_told_before_they_train(train_words, tmp_path, fork_script):
+    """Where they began, their first save failed, or what it left was nothing to go on from."""
+    for finished in fork_script(RANKS, "other disk", *train_words, "--do_train", "--max_steps=1", ranks=2):
+        assert finished.returncode == 1 and "--output_dir" in finished.stderr, finished.stderr
+        assert "모든 노드가 함께 보는 폴더" in finished.stderr and "[1/1]" not in finished.stderr, finished.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_ranks_with_different_vocabularies_do_not_train(learning_words, tmp_path, fork_script):
     for finished in fork_script(RANKS, "learnt otherwise", *learning_words, ranks=2):
         assert finished.returncode == 1 and "글이나 어휘가 다릅니다" in finished.stderr, finished.stderr
