@@ -105,8 +105,10 @@ def warn_of_failure(error, message):
 
 
 def is_of_lost_rank(error):
-    """Whether an error means that another of several ranks has ended: as gloo, torch's store and NCCL say it."""
-    return isinstance(error, RuntimeError) and bool(re.search("by peer|Broken pipe|remote process exited", str(error)))
+    """Whether an error means that another of several ranks has ended, or never came: as gloo, torch's store and NCCL
+    say it."""
+    said = "by peer|Broken pipe|remote process exited|wait timeout|Timed out (after|waiting)"
+    return isinstance(error, RuntimeError) and bool(re.search(said, str(error)))
 
 
 def is_out_of_memory(error):

@@ -1,6 +1,7 @@
 """What a user reads is told in whole words and right Korean, without anybody's secrets."""
 
 import unicodedata
+from datetime import timedelta
 
 import hypothesis.strategies as st
 import pytest
@@ -22,6 +23,16 @@ def test_a_failure_that_ends_nothing_shows_its_traceback_where_that_is_asked_for
     assert ("Traceback" in err and "test_messages.py" in err) == (debug == "1")
     assert len(err.splitlines()) == 1 or debug == "1"
     assert "hf_abc" not in err
+
+
+def test_a_rank_that_never_came_is_no_fault_of_ours():
+    """As of a node whose text is not there: half an hour later that is what the others meet."""
+    from torch.distributed import TCPStore
+
+    for ranks, wait in ((2, lambda store: None), (1, lambda store: store.get("of the other rank"))):
+        with pytest.raises(RuntimeError) as failure:
+            wait(TCPStore("127.0.0.1", 0, ranks, is_master=True, timeout=timedelta(seconds=0.2)))
+        assert messages.is_of_lost_rank(failure.value), failure.value
 
 
 def test_short_values_of_the_environment_hide_nothing(monkeypatch):
