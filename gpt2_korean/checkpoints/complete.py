@@ -179,16 +179,18 @@ def read_json(path, broken=lambda error: None):
 def check_output_dir(output_dir):
     """Raise UsageError where `output_dir` is no folder or cannot be written."""
     output_dir = Path(output_dir)
-    if output_dir.exists() and not output_dir.is_dir():
+    if os.path.exists(output_dir) and not output_dir.is_dir():  # a Path's own raises in a folder that is closed to us
         raise UsageError(f"--output_dir={output_dir}: 폴더가 아니라 파일입니다. 다른 경로를 주세요.")
-    lost = next((path for path in (output_dir, *output_dir.parents) if path.is_symlink() and not path.exists()), None)
+    tried = (output_dir, *output_dir.parents)
+    lost = next((path for path in tried if os.path.islink(path) and not os.path.exists(path)), None)
     if lost is not None:  # as a link to a disk that is not mounted
         raise UsageError(
             f"--output_dir={output_dir}: {particle(str(lost), '은/는')} 없는 곳({os.readlink(lost)})을 가리키는 "
             "링크입니다. 그 디스크를 연결하거나 다른 경로를 주세요."
         )
     # Of a drive that is not there nothing exists.
-    existing = next((path for path in (output_dir, *output_dir.absolute().parents) if path.exists()), output_dir)
+    tried = (output_dir, *output_dir.absolute().parents)
+    existing = next(filter(os.path.exists, tried), output_dir)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(
             f"--output_dir={output_dir}: {existing}에 쓸 수 없습니다. 권한을 확인하거나 다른 경로를 주세요."

@@ -130,6 +130,22 @@ def test_the_model_a_run_starts_from_is_never_overwritten(tmp_path, inside):
     complete.check_source_survives(str(tmp_path / "other"), tmp_path)
 
 
+def test_a_folder_within_anothers_closed_one_is_refused_with_its_flag(tmp_path, monkeypatch):
+    """As the home of another user: a Path there raises where it is asked whether it exists."""
+    closed, looks = tmp_path / "home", os.stat
+
+    def look(path, *args, **keywords):
+        if os.fspath(path).startswith(f"{closed}{os.sep}"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return looks(path, *args, **keywords)
+
+    closed.mkdir()
+    monkeypatch.setattr(os, "stat", look)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed)
+    with pytest.raises(UsageError, match=f"--output_dir.*{closed.name}에 쓸 수 없습니다"):
+        complete.check_output_dir(closed / "models" / "ko")
+
+
 def test_an_output_dir_that_is_a_file_is_refused(tmp_path):
     path = tmp_path / "file"
     path.write_text("내 것")
