@@ -121,7 +121,7 @@ def test_an_adapter_of_a_run_that_diverged_is_refused(tiny_model_folder, tmp_pat
 @pytest.mark.parametrize(
     "changes",
     [
-        {"r": 10**12}, {"r": 3}, {"r": "4"}, {"rank_pattern": {"c_attn": 10**12}}, {"peft_type": "NONE"},
+        {"r": 10**15}, {"r": 3}, {"r": "4"}, {"rank_pattern": {"c_attn": 10**15}}, {"peft_type": "NONE"},
         {"base_model_name_or_path": None}, {"base_model_name_or_path": 5}, {"base_model_name_or_path": "모델"},
         {"base_model_name_or_path": "itself"}, {"target_modules": 5}, {"lora_alpha": "x"}, None,
     ],
