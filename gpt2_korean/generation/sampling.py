@@ -49,10 +49,7 @@ def penalize_repetition(logits, history, penalty, new=None):
 
     Keskar et al. 2019, CTRL, section 4.1. With `new`, int64 [], only the newest `new` tokens count.
     """
-    counts = history >= 0
-    if new is not None:
-        age = torch.arange(history.shape[1] - 1, -1, -1, device=history.device)
-        counts = counts & (age < new)
+    counts = history >= 0 if new is None else _is_new(history, new)
     # What does not count stands for the newest token, which does if any does: all that is written to one
     # place is then the same, in whatever order the device writes it.
     newest = counts.shape[1] - 1
@@ -68,10 +65,15 @@ def penalize_frequency(logits, history, written, frequency, presence):
 
     As OpenAI's API has them; transformers has neither.
     """
-    age = torch.arange(history.shape[1] - 1, -1, -1, device=history.device)
-    counts = ((history >= 0) & (age < written)).to(logits.dtype)
+    counts = _is_new(history, written).to(logits.dtype)
     counts = torch.zeros_like(logits).scatter_add_(1, history.clamp(min=0), counts)
     return logits - frequency * counts - presence * (counts > 0)
+
+
+def _is_new(history, written):
+    """Which places of `history` hold one of the newest `written` tokens, bool [batch, width]."""
+    age = torch.arange(history.shape[1] - 1, -1, -1, device=history.device)
+    return (history >= 0) & (age < written)
 
 
 def ban_repeated_ngrams(logits, history, size):
