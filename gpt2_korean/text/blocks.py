@@ -226,8 +226,10 @@ def assemble(tokens, pieces, offsets, begin):
 
 def count_learnt(documents, all_learnt=False):
     """How many characters of `documents` are learnt; None of a stream, and where there are none."""
-    if documents is None or not all_learnt:
-        return None if documents is None else count_characters(documents)
+    if documents is None:
+        return None
+    if not all_learnt:
+        return count_characters(documents)
     every, unlearnt = (count_characters(documents, column) for column in ("length", "unlearnt"))
     return every and every - unlearnt
 
