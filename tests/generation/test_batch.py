@@ -184,7 +184,13 @@ def test_that_the_context_is_short_is_said_once(run_main, tiny_model_folder, fla
 
 def test_what_a_model_cannot_read_of_prompts_is_said_once(run_main, pipe, tmp_path, sample_texts):
     save_kogpt2(tmp_path / "model", sample_texts)
-    words = ["generate.py", f"--model_name_or_path={tmp_path / 'model'}", "--device=cpu", "--length=2"]
+    words = [
+        "generate.py",
+        f"--model_name_or_path={tmp_path / 'model'}",
+        "--device=cpu",
+        "--length=2",
+        "--min_length=2",
+    ]
     _, out, err = run_main(*words, "--prompt=오늘 😀", "--prompt=漢字 😀", "--num_return_sequences=2")
     assert "오늘 😀" in out and err.count("글자가 어휘에 없어 모델이 읽지 못합니다('😀' '漢' '字' 등)") == 1, err
     pipe("오늘", "오늘 😀", "")  # the last goes on

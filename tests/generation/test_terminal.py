@@ -116,7 +116,7 @@ def test_at_a_terminal_korean_is_edited_pasted_and_continued_and_keys_stay_out_o
 
 @needs_terminals
 def test_at_a_terminal_letters_that_are_not_utf_8_are_refused_and_not_left_out(terminal, tiny_model_folder):
-    session = terminal(tiny_model_folder, "--length=4")
+    session = terminal(tiny_model_folder, "--length=4", "--min_length=4")
     session.wait_for("앞글>")
     os.write(session.controller, "오늘은\r".encode("cp949"))
     assert "시드" not in session.wait_for("UTF-8로 바꾸세요")

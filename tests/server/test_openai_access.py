@@ -108,7 +108,7 @@ def test_a_wrong_key_is_none(guarded, header):
 
 
 def test_the_page_writes_with_a_key_and_shows_it_in_no_command(guarded, port):
-    answer = post(guarded, "/write", {"prompt": "가", "settings": {"length": "5"}}, **PAGE)
+    answer = post(guarded, "/write", {"prompt": "가", "settings": {"length": "5", "min_length": "5"}}, **PAGE)
     events = [json.loads(line) for line in answer.read().decode().splitlines()]
     assert written(events) and KEY not in str(events)
     options = parse_generate_options(["--model_name_or_path=x", "--serve", f"--api_key={KEY}"])

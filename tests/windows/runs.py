@@ -179,7 +179,14 @@ def test_a_prompt_is_piped_in_whichever_encoding_a_shell_has(run_main, learnt, m
 
 def test_the_page_is_served_until_ctrl_c(learnt):
     pytest.importorskip("uvicorn", reason="requirements-serve.txt is not installed")
-    words = [f"--model_name_or_path={learnt / 'whole'}", "--serve", "--port=0", "--device=cpu", "--length=3"]
+    words = [
+        f"--model_name_or_path={learnt / 'whole'}",
+        "--serve",
+        "--port=0",
+        "--device=cpu",
+        "--length=3",
+        "--min_length=3",
+    ]
     process = subprocess.Popen([sys.executable, "generate.py", *words], cwd=ROOT, stderr=subprocess.PIPE)
     try:
         lines = []
