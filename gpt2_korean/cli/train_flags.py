@@ -55,7 +55,7 @@ def train_parser():
     add_flag(
         data, "--answer_column", column, "답이 들어 있는 열 이름. A, 답변, completion 등을 알아봅니다 (기본값: 자동)"
     )
-    add_flag(data, "--answer_as", text, "카카오톡에서 내보낸 .txt에서, 말을 답으로 배울 사람의 이름")
+    add_flag(data, "--answer_as", text, "카카오톡에서 내보낸 대화에서, 말을 답으로 배울 사람의 이름")
     add_flag(data, "--encoding", text, "파일의 문자 인코딩. UTF-8, UTF-16(BOM), CP949 순으로 알아냅니다 (기본값: 자동)")
     add_switch(data, "--line_by_line", ".txt에서 빈 줄 대신 줄마다 문서 하나로 읽습니다")
     add_switch(

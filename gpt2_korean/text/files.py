@@ -43,13 +43,19 @@ def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_row
         yield from _text_documents(path, encoding, line_by_line, tell, answer_as)
         return
     is_there = False  # the column, in a row before: then one without it is a bad row
-    for where, row in read_rows(path, encoding, skip_bad_rows, tell):
+    rows = read_rows(path, encoding, skip_bad_rows, tell)
+    for where, row in rows:
         try:
             yield None if row is None else render(row)
             is_there = is_there or row is not None
         except BrokenConversation as error:
             yield BrokenConversation(f"{path} {where}({error})")
         except KeyError as error:
+            if not is_there and is_kakaotalk(path, encoding, tables=True):
+                table = [row, *(row for _, row in rows)]
+                yield from (None for row in table if row is None)
+                yield from _talk(path, kakaotalk.read_table(filter(None, table)), answer_as, tell)
+                return
             if not (is_there and skip_bad_rows):
                 skip = " 이런 행을 건너뛰려면 --skip_bad_rows를 주세요." if is_there else ""
                 raise UserError(f"{missing_column(f'{path}: {where}', error.args[0], row)}{skip}") from None
@@ -80,15 +86,20 @@ def check_first_row(path, encoding, render, skip_bad_rows=False, answer_as=None)
         pass  # another encoding, which reading all of it will tell
 
 
-def is_kakaotalk(path, encoding):
-    """Whether a file is a .txt that KakaoTalk exported, by its beginning. encoding: what a user said of it, or None."""
-    if file_format(path) != ".txt":
+def is_kakaotalk(path, encoding, tables=False):
+    """Whether a file is a .txt that KakaoTalk exported, by its beginning, or a table, if these count.
+
+    encoding: what a user said of it, or None.
+    """
+    kind = file_format(path)
+    if kind != ".txt" and not (tables and kind == ".csv"):
         return False
     try:
         with open_lines(path, guess_encoding(path, encoding)) as lines:
-            return kakaotalk.is_export(list(islice(lines, kakaotalk.HEADER_LINES)))
+            beginning = list(islice(lines, kakaotalk.HEADER_LINES))
     except Undecodable:
         return False
+    return kakaotalk.is_export(beginning) if kind == ".txt" else kakaotalk.is_table(beginning)
 
 
 def missing_column(where, column, row):

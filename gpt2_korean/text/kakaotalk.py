@@ -1,11 +1,13 @@
 """What KakaoTalk exports of a room → conversations, in which one of those who speak answers the others.
 
-Knows the .txt of its apps for Windows, Android and iOS in Korean. Knows nothing of files or tokens.
+Knows the .txt of its apps for Windows, Android and iOS in Korean, and the table of that for the Mac. Knows nothing of
+files or tokens.
 """
 
 import re
 from collections import Counter
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import date, datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
 from unicodedata import normalize
@@ -13,6 +15,7 @@ from unicodedata import normalize
 from gpt2_korean.messages import UsageError
 from gpt2_korean.text.normalise import VISIBLE
 
+COLUMNS = ["Date", "User", "Message"]  # of the Mac's table, in whatever language the app is
 HEADER = re.compile(r"\s*저장한 날짜 ?: ")  # below the name of the room
 HEADER_LINES = 5
 DAY = r"(\d{4})(?:년 |\. |-)(\d{1,2})(?:월 |\. |-)(\d{1,2})[일.]?"
@@ -21,6 +24,7 @@ NEW_DAY = re.compile(rf"\s*-+ {DAY} .요일 -+\s*")  # of Windows, whose message
 NEW_DAY_ON_PHONE = re.compile(rf"\s*{DAY} (?:{TIME}|.요일)\s*")
 ON_PHONE = re.compile(rf"{DAY} {TIME}(?:, (?:(.+?) : )?|: )(.*)", re.DOTALL)  # without a name a notice
 ON_WINDOWS = re.compile(rf"\[(.+?)\] \[{TIME}\] ?(.*)", re.DOTALL)
+CUT_ON_WINDOWS = re.compile(r"\[.+?\] \[오[전후] \d{1,2}:\d{2}\] ")  # an export may begin within a day
 NOTICE = re.compile(
     r"(.+님이 (들어왔습니다(\.운영정책.*)?|나갔습니다|부방장(이 되었|에서 해제되었)습니다|.+님을 초대했습니다)|"
     r".+님을 내보냈습니다|채팅방 관리자가 .+|메시지가 삭제되었습니다)\.?\s*"
@@ -44,12 +48,17 @@ MOST_NAMED = 10
 def is_export(beginning):
     """Whether a text with these first lines is one that KakaoTalk wrote, be its header cut off."""
     first = beginning[:HEADER_LINES]
-    return any(HEADER.match(line) for line in first) or any(name for _, name, _ in read_messages(first))
+    return any(map(HEADER.match, first)) or any(name for _, name, _ in read_messages(first))
+
+
+def is_table(beginning):
+    """Whether a .csv with these first lines is one that KakaoTalk for the Mac wrote."""
+    return bool(beginning) and beginning[0].strip().replace('"', "") == ",".join(COLUMNS)
 
 
 def read_messages(lines):
     """The `(time, name, text)` of each message, in order; the name of a notice is None."""
-    day, messages = None, []
+    day, messages = _day_of_the_first(lines), []
     for line in lines:
         if new_day := NEW_DAY.fullmatch(line):
             day = new_day.groups()
@@ -60,6 +69,28 @@ def read_messages(lines):
         elif messages and (day or not NEW_DAY_ON_PHONE.fullmatch(line)):
             messages[-1][2].append(line)
     return [(time, name, "".join(text).strip()) for time, name, text in messages]
+
+
+def read_table(rows):
+    """The `(time, name, text)` of each row (dict) of the Mac's table, as read_messages."""
+    messages, time = [], datetime.min
+    for row in rows:
+        when, name, text = (row[column] for column in COLUMNS)
+        with suppress(ValueError):  # it was said, whenever that was
+            time = datetime.fromisoformat(when.strip()).replace(tzinfo=None)
+        messages.append((time, None if NOTICE.fullmatch(text) else normalize("NFC", name), text.strip()))
+    return messages
+
+
+def _day_of_the_first(lines):
+    """The day of what Windows wrote before the first line that tells one, which is the next; None of phones."""
+    if any(map(ON_PHONE.match, lines)):
+        return None
+    if told := next(filter(None, map(NEW_DAY.fullmatch, lines)), None):
+        with suppress(ValueError, OverflowError):
+            day = date(*map(int, told.groups())) - timedelta(days=1)
+            return day.year, day.month, day.day
+    return (1, 1, 1) if any(map(CUT_ON_WINDOWS.match, lines)) else None
 
 
 def _message(line, day):

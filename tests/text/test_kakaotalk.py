@@ -1,5 +1,7 @@
 """A chat that KakaoTalk exported is learnt as the conversations that it is, and what is left out of it is counted."""
 
+import csv
+import io
 import re
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from gpt2_korean.messages import UsageError
 from gpt2_korean.text import documents as corpus
-from gpt2_korean.text.kakaotalk import has_words, is_export, read_messages, split_conversations
+from gpt2_korean.text.kakaotalk import has_words, is_export, read_messages, read_table, split_conversations
 
 NAMES = ["민수", "지영 (회사)", "[팀장] 박", "a:b"]
 LINES = st.text(st.sampled_from("가나다 ㅋ?!,:[]()1오전후"), min_size=1, max_size=12).map(str.strip).filter(bool)
@@ -160,6 +162,15 @@ def test_an_export_without_its_header_is_one(write):
     assert not is_export(["2026년 10월 31일 토요일\n", "오후 3:12, 민수 : 안녕\n"])
 
 
+@given(MESSAGES, st.booleans())
+def test_an_export_that_was_cut_within_a_day_keeps_what_stands_before_the_next(messages, in_halves):
+    messages = list(with_times([(0, "민수", "앞"), *messages, (24 * 60, "지영", "뒤")]))
+    lines = "".join(windows(messages, in_halves)).splitlines(keepends=True)
+    begin = next(number for number, line in enumerate(lines) if line.startswith("-----")) + 1
+    assert read_messages(lines[begin:]) == messages
+    assert is_export(lines[begin:]) or not in_halves
+
+
 def test_a_day_in_somebodys_words_is_no_new_day():
     said = "".join(
         windows(list(with_times([(0, "민수", "언제?\n2026년 12월 1일 화요일\n어때"), (1, "지영", "응")])), True)
@@ -167,6 +178,36 @@ def test_a_day_in_somebodys_words_is_no_new_day():
     messages = read_messages(said.splitlines(keepends=True))
     assert [text for _, _, text in messages] == ["언제?\n2026년 12월 1일 화요일\n어때", "응"]
     assert messages[1][0] - messages[0][0] == timedelta(minutes=1)
+
+
+@given(MESSAGES)
+def test_the_table_of_a_mac_is_read_as_the_text_of_the_others_is(messages):
+    messages = [*with_times([*messages, (0, "지영", "지영님이 나갔습니다.")])]
+    table = io.StringIO("".join(csv_lines(messages)), newline="")
+    assert read_table(csv.DictReader(table)) == [*messages[:-1], (messages[-1][0], None, messages[-1][2])]
+
+
+def csv_lines(messages):
+    yield "Date,User,Message\n"
+    for time, name, text in messages:
+        cells = (str(time), *(f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in (name, text)))
+        yield ",".join(cells) + "\n"
+
+
+def test_the_table_of_a_mac_is_learnt_as_conversations_unless_a_column_is_chosen(run_main, tmp_path, tiny_model_folder):
+    said = with_times([(0, "지영", "자?"), (1, "지영", "사진"), (1, "민수", 'ㅇㅇ "안" 자\n왜'), (0, "지영", "ㅇㅋ")])
+    path = tmp_path / "KakaoTalk_Chat_지영.csv"
+    path.write_text("".join(csv_lines(said)), "utf-8-sig")
+    words = [f"--dataset_path={path}", f"--model_type={tiny_model_folder}", "--show_data=3"]
+    code, out, err = run_main("train.py", *words, "--answer_as=민수")
+    assert code == 0 and 'ㅇㅇ "안" 자\n왜' in out and "사진" not in out and "2026" not in out, err
+    assert "대화 1개 (카카오톡 → 민수)" in err and "알림 등) 1개와 앞에 질문이 없거나 뒤에 답이 없는 말 1개를" in err
+    code, out, err = run_main("train.py", *words)
+    assert code == 2 and not out and "--answer_as" in err and "지영 2개, 민수 1개" in err, err
+    code, out, _ = run_main("train.py", *words, "--text_column_name=Message")
+    assert code == 0 and "사진" in out
+    code, out, err = run_main("train.py", *words, "--text_column_name=Message", "--answer_as=민수")
+    assert code == 2 and not out and "--answer_as=민수" in err, err
 
 
 def write_export(path, extra=()):
