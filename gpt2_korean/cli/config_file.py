@@ -94,6 +94,6 @@ def _read_yaml(content):
         return json.dumps(loader.construct_object(node, deep=True), ensure_ascii=False)
 
     return {
-        word(name): list(map(word, value.value)) if isinstance(value, yaml.SequenceNode) else word(value)
+        word(name) or name.value: list(map(word, value.value)) if isinstance(value, yaml.SequenceNode) else word(value)
         for name, value in config.value
     }

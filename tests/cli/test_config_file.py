@@ -65,6 +65,7 @@ def test_a_number_within_a_mapping_of_yaml_is_a_number(tmp_path, word, value):
         ("run.yaml", "lr_scheduler_kwargs: !!python/object:os.system {}", "1번째 줄"),
         ("run.yaml", "lr_scheduler_kwargs: &a {b: *a}", "run.yaml"),
         ("run.yaml", "? [1]\n: 2", "run.yaml"),
+        ("run.yaml", "~: 2", "이름입니다: ~"),
         ("run.yaml", "seed: " + "[" * 3000, "run.yaml"),
         ("run.yaml", "seed: \x01", "run.yaml"),
         ("run.json", '{"seed": 1,\n"a" 1}', "2번째 줄"),
