@@ -58,6 +58,7 @@ def run_script(main):
     for name in OF_NO_USE:
         sys.modules.setdefault(name, None)
     warnings.filterwarnings("ignore", "flock not supported")  # filelock's, of a cache there: it makes do with a file
+    warnings.filterwarnings("ignore", r"barrier\(\): using the device")  # torch's, of ranks: theirs is the right one
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):  # Windows has the first two
         if hasattr(signal, name):  # called last: Python's own end, which takes a while, would die of it
             atexit.register(signal.signal, getattr(signal, name), signal.SIG_IGN)
