@@ -167,8 +167,8 @@ def describe_os_error(error):
 def os_reason(error):
     """What an OSError means, in Korean, without its file."""
     reasons = {
-        errno.ENOSPC: "디스크에 남은 공간이 없습니다. 자리를 비우고 다시 실행하세요",
-        errno.EDQUOT: "디스크 할당량을 다 썼습니다. 자리를 비우고 다시 실행하세요",
+        errno.ENOSPC: "디스크에 남은 공간이 없습니다. 공간을 비우고 다시 실행하세요",
+        errno.EDQUOT: "디스크 할당량을 다 썼습니다. 공간을 비우고 다시 실행하세요",
         errno.EFBIG: "파일 크기 한도를 넘었습니다. 한도(ulimit -f)를 늘리고 다시 실행하세요",
         errno.EACCES: "권한이 없습니다. 파일과 폴더의 권한을 확인하세요",
         errno.EPERM: "권한이 없습니다. 파일과 폴더의 권한을 확인하세요",

@@ -122,7 +122,7 @@ def finished_as(path):
     except OSError as error:
         if error.errno is None:  # NumPy says no more than that it could not write all
             raise UserError(
-                f"--export={path}: 끝까지 쓰지 못했습니다. 디스크의 남은 자리와 할당량, 파일 크기 한도(ulimit -f)를 "
+                f"--export={path}: 끝까지 쓰지 못했습니다. 디스크의 남은 공간과 할당량, 파일 크기 한도(ulimit -f)를 "
                 "확인하세요."
             ) from None
         error.filename = error.filename or str(path)
@@ -136,7 +136,7 @@ def check_space(folder, size):
     free = shutil.disk_usage(folder).free
     if free < size + SPARE:
         raise UserError(
-            f"--export: 디스크에 {(size + SPARE) / 1e6:,.0f}MB가 필요한데 {free / 1e6:,.0f}MB만 남았습니다. 자리를 "
+            f"--export: 디스크에 {(size + SPARE) / 1e6:,.0f}MB가 필요한데 {free / 1e6:,.0f}MB만 남았습니다. 공간을 "
             "비우거나, 다른 디스크의 경로나 --export_type=q8_0을 주세요."
         )
 
