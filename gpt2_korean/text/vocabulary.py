@@ -9,7 +9,7 @@ import ctypes
 import hashlib
 from pathlib import Path
 
-from gpt2_korean.messages import UserError, particle, say, warn
+from gpt2_korean.messages import UserError, say, warn
 from gpt2_korean.text import bpe
 from gpt2_korean.text.cache import keep, kept_beside, one_makes
 from gpt2_korean.text.chat_template import MARKS, encode_texts, hold_conversations, keep_one_template
@@ -101,7 +101,7 @@ def learn_tokenizer(documents, vocab_size, context_length):
     if kept is not None and kept.exists():
         return wrap(context_length, tokenizer_file=str(kept))
     step = sampling_step(documents, SAMPLED_CHARACTERS)
-    part = f" 가운데 고르게 뽑은 {particle(f'1/{step}', '으로/로')}" if step and step > 1 else "로"
+    part = f" 가운데 고르게 뽑은 1/{step}로" if step and step > 1 else "로"
     beginning = "글의 앞부분으로" if step is None else f"글 {count_characters(documents, 'length'):,}자{part}"
     say(f"{beginning} 어휘를 배웁니다.")
     with one_makes(kept):  # the process that reads ahead may be learning it

@@ -53,7 +53,7 @@ def test_of_a_large_corpus_a_sample_is_learnt_whose_size_is_told(documents, monk
     )
     vocabulary.learn_tokenizer(documents.select(range(0, len(documents), 2)), 2048, 32)
     taken = sum(map(len, learnt_from))
-    shown = re.search(r"글 ([\d,]+)자 가운데 고르게 뽑은 1/(\d+)", capsys.readouterr().err)
+    shown = re.search(r"글 ([\d,]+)자 가운데 고르게 뽑은 1/(\d+)로 어휘를", capsys.readouterr().err)
     texts, step = documents["text"][::2], int(shown[2])
     assert learnt_from == texts[::step] and 5_000 < taken < 21_000
     assert shown[1] == f"{sum(map(len, texts)):,}"
