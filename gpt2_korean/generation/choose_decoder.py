@@ -9,7 +9,7 @@ from gpt2_korean.device import computes_bfloat16, has_graphs
 from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.kept import keep, read_kept
 from gpt2_korean.generation.weights import named, quantize_weights, read_weights
-from gpt2_korean.messages import UsageError, say, warn_of_failure
+from gpt2_korean.messages import UsageError, particle, say, warn_of_failure
 from gpt2_korean.model.gpt2 import kernel_sizes
 from gpt2_korean.speed import linear
 
@@ -28,7 +28,7 @@ def has_openvino(asked):
         return asked is not None  # the command line has found one, of which nothing tells the version
     if version.startswith(OPENVINO):
         return True
-    other = f"설치된 OpenVINO {version}은 여기에서 쓰는 판({OPENVINO})이 아닙니다"
+    other = f"설치된 OpenVINO {particle(version, '은/는')} 여기에서 쓰는 버전({OPENVINO})이 아닙니다"
     if asked:
         raise UsageError(f"{asked}: {other}: pip install -r requirements-openvino.txt")
     say(f"{other}. PyTorch로 계산합니다. OpenVINO를 쓰려면: pip install -r requirements-openvino.txt")
@@ -46,7 +46,7 @@ def quantized_decoder(folder, config, dtype, quantize, reading):
     bfloat16 = dtype == torch.bfloat16
     kept = reading.result() if reading else read_kept(folder, quantize, bfloat16)
     if kept is None:
-        say(f"가중치를 {quantize}로 줄이는 중입니다. 다음부터는 간직해 둔 것을 씁니다.")
+        say(f"가중치를 {quantize}로 줄이는 중입니다. 다음부터는 저장해 둔 것을 씁니다.")
         tensors = quantize_weights(read_weights(folder, config), config, quantize)
         graph = build_graph(config, tensors)
         keep(graph, folder, quantize)

@@ -79,7 +79,7 @@ def keep(graph, folder, quantize):
             with unfinished.open("ab") as file:
                 file.write(description.read_bytes() + f"{stamp}{weights:{NUMBER}}".encode())
 
-    keep_file(path, write, "줄인 가중치를 간직하지 못해 다음에 다시 줄입니다")
+    keep_file(path, write, "줄인 가중치를 저장하지 못해 다음에 다시 줄입니다")
 
 
 def _place(folder, quantize):

@@ -112,7 +112,7 @@ def one_makes(path):
 def keep(path, content):
     """Write bytes to a path of kept_beside, whole or not at all; without a path nothing is written."""
     if path is not None:
-        keep_file(path, lambda file: file.write_bytes(content), "만든 것을 간직하지 못해 다음에 다시 만듭니다")
+        keep_file(path, lambda file: file.write_bytes(content), "만든 것을 저장하지 못해 다음에 다시 만듭니다")
 
 
 def keep_file(path, write, failure):

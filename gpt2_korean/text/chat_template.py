@@ -112,7 +112,7 @@ def encode_conversations(conversations, tokenizer, opens_answer=False):
             raise UserError(
                 "대화가 든 글인데 모델에 대화 양식(chat_template)이 없습니다. 대화로 학습한 모델을 주거나, "
                 "--text_template으로 한 편의 글로 읽으세요.\n대화를 배우려면 학습 글에(스트리밍이면 처음 1,000개에) "
-                "대화가 있어야 합니다. 대화가 모두 평가용으로 떼였다면 --seed를 바꾸세요."
+                "대화가 있어야 합니다. 대화가 모두 평가용으로 빠졌다면 --seed를 바꾸세요."
             )
         return [_encode_by_template(turns, tokenizer, opens_answer) for turns in conversations]
     contents = iter(encode_texts([LEAD + turn["content"] for turns in conversations for turn in turns], tokenizer))

@@ -47,7 +47,7 @@ def check_readable(path, where):
     its files to their owner alone, and for what stands in place of a file that git-lfs has not fetched."""
     needed = os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK
     if os.path.exists(path) and not os.access(path, needed):
-        raise UserError(f"{where}: 읽을 권한이 없습니다. 주인에게 권한(chmod -R a+rX)을 부탁하거나 다른 것을 주세요.")
+        raise UserError(f"{where}: 읽을 권한이 없습니다. 소유자에게 권한(chmod -R a+rX)을 부탁하거나 다른 것을 주세요.")
     with suppress(OSError), open(path, "rb") as file:
         if file.read(len(POINTER)) == POINTER:
             words = "git-lfs의 자리표시일 뿐 내용이 없습니다. 그 저장소에서 git lfs pull로 받으세요."

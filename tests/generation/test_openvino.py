@@ -283,7 +283,7 @@ def test_what_was_kept_by_half_is_made_anew(folder, kept, size, monkeypatch):
 def test_where_nothing_can_be_kept_it_is_said_and_written(folder, kept, capsys):
     kept.parent.write_text("a file in the folder's place", "utf-8")
     logits_of(folder)
-    assert "간직하지 못해" in capsys.readouterr().err
+    assert "저장하지 못해" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("quantize", [(), ("--quantize=int8",)])
