@@ -29,8 +29,8 @@ def generate_parser(most_tokens=MOST_TOKENS):
         "auto",
     )
     quantize_help = (
-        "int8, int4: 가중치를 8비트나 4비트로 줄여 더 빠르게 씁니다(CPU의 GPT-2, OpenVINO). int4가 더 빠르고 조금 덜 "
-        "정확합니다"
+        "int8, int4: 가중치를 8비트나 4비트로 줄여(양자화) 더 빠르게 씁니다(CPU의 GPT-2, OpenVINO). int4가 더 빠르고 "
+        "조금 덜 정확합니다"
     )
     add_flag(model, "--quantize", choice("int8", "int4"), quantize_help)
     engine_help = (
@@ -78,10 +78,10 @@ def generate_parser(most_tokens=MOST_TOKENS):
     add_flag(sampling, "--top_k", integer(0), "확률이 높은 k개에서만 고릅니다. 0이면 제한하지 않습니다", 50)
     top_p_help = "확률이 높은 순서로 합이 p가 될 때까지의 후보에서만 고릅니다"
     add_flag(sampling, "--top_p", number(above=0, maximum=1), top_p_help, 1.0)
-    min_p_help = "가장 확률이 높은 토큰의 p배가 안 되는 토큰은 고르지 않습니다. 0이면 막지 않습니다"
+    min_p_help = "가장 확률이 높은 토큰의 p배가 안 되는 토큰은 고르지 않습니다. 0이면 제한하지 않습니다"
     add_flag(sampling, "--min_p", number(0, 1), min_p_help, 0.0)
     typical_help = (
-        "확률이 뻔하지도 뜻밖이지도 않은 순서로 합이 p가 될 때까지의 후보에서만 고릅니다. 1이면 막지 않습니다"
+        "너무 뻔하지도 뜻밖이지도 않은 순서로 확률의 합이 p가 될 때까지의 후보에서만 고릅니다. 1이면 제한하지 않습니다"
     )
     add_flag(sampling, "--typical_p", number(above=0, maximum=1), typical_help, 1.0)
     heat_help = "낮을수록 무난하고 높을수록 다양합니다. 0이면 항상 확률이 가장 높은 토큰을 고릅니다"
@@ -144,8 +144,8 @@ def generate_parser(most_tokens=MOST_TOKENS):
 
     export = parser.add_argument_group("내보내기")
     export_help = (
-        "글을 쓰는 대신 모델을 llama.cpp와 Ollama가 여는 GGUF 파일로 내보냅니다. Ollama의 Modelfile도 곁에 쓰고, "
-        "샘플링의 플래그는 그곳의 처음 값이 됩니다 (예: 내모델.gguf)"
+        "글을 쓰는 대신 모델을 llama.cpp와 Ollama가 여는 GGUF 파일로 내보냅니다. Ollama의 Modelfile도 같은 폴더에 "
+        "쓰고, 샘플링 플래그의 값도 함께 담습니다 (예: 내모델.gguf)"
     )
     add_flag(export, "--export", file_path, export_help)
     type_help = "내보낼 가중치의 자료형. 파일의 크기는 f32의 반(f16, bf16)이나 4분의 1(q8_0)이 됩니다"

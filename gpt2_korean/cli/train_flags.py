@@ -90,7 +90,8 @@ def train_parser():
         data,
         "--show_data",
         integer(0),
-        "이만큼의 문서나 대화를 배울 대로 보이고(배우는 것은 ⟦ ⟧ 안), 길이와 겹침을 세고 끝냅니다. 0이면 세기만 합니다",
+        "문서나 대화를 이만큼 배우는 모습 그대로 보여 주고(⟦ ⟧ 안이 배우는 것), 길이와 겹침을 세고 끝냅니다. "
+        "0이면 세기만 합니다",
     )
 
     model = parser.add_argument_group("모델")
@@ -162,7 +163,7 @@ def train_parser():
         training,
         "--early_stopping_patience",
         integer(1),
-        "평가가 이만큼 연속으로 나아지지 않으면 일찍 마칩니다. --eval_steps와 함께",
+        "평가가 이 횟수만큼 연속으로 나아지지 않으면 일찍 마칩니다. --eval_steps와 함께",
     )
     add_flag(training, "--early_stopping_threshold", number(0), "이보다 많이 낮아져야 나아진 것으로 봅니다", 0.0)
     add_switch(
