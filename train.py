@@ -109,7 +109,7 @@ def learn(options, stop):
 def measure(options, stop):
     files, start = find_texts(options.text), find_start(options.model)
     if start.from_scratch or "output_dir" in options.learning.chosen:  # as one who leaves --do_train out of a command
-        warn(f"재는 모델은 --model_type={start.source}입니다. 학습한 모델을 재려면 그 폴더를 --model_type으로 주세요.")
+        warn(f"평가할 모델은 --model_type={start.source}입니다. 학습한 모델이라면 그 폴더를 --model_type으로 주세요.")
     check_block_size(options.text.block_size, start)
     read = partial(read_texts, files, options.text, True, options.given["seed"])
     if not options.text.dataset_name:

@@ -32,14 +32,14 @@ def take_up(options, prompts, source):
             trouble = _compare(prompt, found, prompts[done // copies] if done < total else None, wanted)
             if trouble:
                 raise UsageError(
-                    f"--resume: {path}의 {done + 1}번째 줄은 {trouble}. 멈춘 명령 그대로에 --resume만 더하거나 "
+                    f"--resume: {path}의 {done + 1}번째 줄은 {trouble}. 멈춘 명령에 --resume만 더하거나 "
                     "--output_file에 새 파일을 주세요."
                 )
             size, done, end = size or found.get("batch_size"), done + 1, end + len(line)
     if os.path.getsize(path) > end:
         os.truncate(path, end)
     if done:
-        rest = "그 다음부터 이어 씁니다" if done < total else "더 쓸 것이 없습니다"
+        rest = "그다음부터 이어 씁니다" if done < total else "더 쓸 것이 없습니다"
         say(f"{path}에 글 {total}편 가운데 {done}편이 있습니다. {rest}.")
     model, output = replace(options.model, seed=wanted["seed"]), replace(options.output, batch_size=size)
     return replace(options, model=model, output=output), done

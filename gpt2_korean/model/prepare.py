@@ -46,7 +46,7 @@ def set_dropout(model, rate):
 
     if not is_gpt2(model.config.to_dict()):
         kind = model.config.model_type
-        raise UsageError(f"--dropout={rate:g}: GPT-2의 값만 바꿉니다. {kind}에는 이 플래그를 빼세요.")
+        raise UsageError(f"--dropout={rate:g}: GPT-2에만 쓸 수 있는데 이 모델({kind})은 다릅니다. 이 플래그를 빼세요.")
     for name in NO_DROPOUT:
         setattr(model.config, name, rate)
     for name, module in model.named_modules():

@@ -54,4 +54,5 @@ def test_it_is_said_which_model_is_measured_where_the_words_of_a_training_are_gi
         (["--model_type=scratch-mini"], "scratch-mini"),
     ):
         code, _, err = run_main(*words, *more)
-        assert code == 0 and err.count("재는 모델은") == err.count(f"--model_type={model}입니다") == (model is not None)
+        told = err.count("평가할 모델은"), err.count(f"--model_type={model}입니다")
+        assert code == 0 and told == (model is not None,) * 2

@@ -1,6 +1,6 @@
 import { $, copyText } from "./elements.js";
 
-const UNFIT = "이 글에는 Windows의 명령줄에 그대로 넣을 수 없는 글자(줄바꿈, 따옴표, $ % ! `)가 있습니다.";
+const UNFIT = "이 글에는 Windows의 명령줄에 그대로 넣을 수 없는 글자(줄 바꿈, 따옴표, $ % ! `)가 있습니다.";
 
 /** The command that writes the same text, for the shell that one chooses. */
 export function createSharing() {
