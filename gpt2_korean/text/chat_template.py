@@ -173,7 +173,7 @@ def _encode_by_template(turns, tokenizer, opens_answer):
         around = ((turns[:index], True), (turns[: index + 1], False))
         if not all(whole.startswith(render(*part, tokenize=False).rstrip()) for part in around):
             raise UserError(
-                "모델의 대화 양식(chat_template)이 앞의 차례를 뒤에서 다르게 적어 답의 토큰을 가릴 수 없습니다. "
+                "모델의 대화 양식(chat_template)이 앞의 차례를 뒤에서 다르게 적어 답의 토큰을 구분할 수 없습니다. "
                 "묻고 답하기 한 번씩인 대화로 나누거나, {% generation %} 표시가 있는 양식을 쓰세요."
             )
         start, end = (_common_length(ids, render(*part)) for part in around)
