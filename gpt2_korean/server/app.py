@@ -77,7 +77,7 @@ def serve(listener, page):
         )
     elsewhere = f"다른 컴퓨터에서는 {host} 대신 이 컴퓨터의 IP 주소, " if address.is_unspecified else ""
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    say(f"글쓰기 웹 페이지: {url} · OpenAI API: {url}/v1 ({elsewhere}끝내려면 Ctrl-C)")
+    say(f"웹 페이지: {url} · OpenAI API: {url}/v1 ({elsewhere}끝내려면 Ctrl-C)")
     with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises once it has closed
         build_server(host, page).run(sockets=[listener])
     say("웹 페이지를 닫았습니다.")
