@@ -13,9 +13,8 @@ ROWS = 2**17  # weights that are worked on at a time, which then stay in a proce
 
 def in_8_bits(weight):
     """`(codes, scales)` of a weight [out, in]: int8 [out, in], float32 [out, 1]."""
-    weight = weight.float()
-    scales = (weight.abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)
-    return (weight / scales).round_().to(torch.int8), scales
+    codes, scales = zip(*map(_nearest, weight.split(max(1, ROWS // weight.shape[1]))), strict=True)
+    return torch.cat(codes), torch.cat(scales)
 
 
 def in_4_bits(weight):
@@ -28,6 +27,12 @@ def in_4_bits(weight):
     codes, scales = zip(*map(_least_error, groups.split(max(1, ROWS // weight.shape[1]))), strict=True)
     codes = torch.cat(codes) & 15
     return codes[..., ::2] | codes[..., 1::2] << 4, torch.cat(scales)
+
+
+def _nearest(rows):
+    rows = rows.float()
+    scales = (rows.abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)
+    return (rows / scales).round_().to(torch.int8), scales
 
 
 def _least_error(groups):
