@@ -152,10 +152,11 @@ def report(error):
     if os.environ.get("GPT2_KOREAN_DEBUG") == "1":
         print(lines, file=sys.stderr, flush=True)
     name = f"gpt2-korean-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-    about = f"Python {platform.python_version()}, {platform.platform()}\n"
+    # Not platform.platform(), which starts a program: there may be no memory for it.
+    about = f"Python {platform.python_version()}, {platform.system()} {platform.release()} {platform.machine()}\n"
     place = "적을 곳이 없었습니다. 환경 변수 GPT2_KOREAN_DEBUG를 1로 두고 다시 실행하면 화면에 나옵니다."
     for folder in (getattr(error, "reported_in", None) or ".", ".", "logs", None):
-        with contextlib.suppress(OSError, ValueError, TypeError):
+        with contextlib.suppress(OSError, ValueError, TypeError, MemoryError):
             folder = folder or tempfile.gettempdir()  # there may be none
             Path(folder).mkdir(parents=True, exist_ok=True)
             file = Path(folder, name).resolve()
@@ -163,10 +164,10 @@ def report(error):
             place = f"{file}에 적었습니다. 프로젝트의 이슈에 이 파일을 붙여 알려 주세요."
             break
     what = KEY.sub("***", hide_secrets(f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")))
-    if is_out_of_memory(error):
-        return f"메모리가 모자랍니다({what}). 배치나 모델을 줄여 다시 실행하세요.\n자세한 것은 {place}"
-    if "failed to map segment" in what:  # of a library, as PyTorch's gigabytes where the memory of a job is limited
-        return f"메모리가 모자랍니다({what}). 메모리의 한도(ulimit -v)를 늘려 다시 실행하세요.\n자세한 것은 {place}"
+    # The second of a library, as PyTorch's gigabytes where the memory of a job is limited.
+    if is_out_of_memory(error) or "failed to map segment" in what:
+        way_on = "배치나 모델을 줄이거나 메모리의 한도(ulimit -v)를 늘려 다시 실행하세요."
+        return f"메모리가 모자랍니다({what}). {way_on}\n자세한 것은 {place}"
     others = other_versions()
     way_on = (
         f" requirements.txt와 버전이 다릅니다({others}). pip install -r requirements.txt로 맞추세요." if others else ""

@@ -113,8 +113,10 @@ def is_of_lost_rank(error):
 
 def is_out_of_memory(error):
     """Whether an error means that there is too little memory: of a device, or as torch says it of a CPU (by system)."""
-    said = isinstance(error, RuntimeError) and re.search("DefaultCPUAllocator: (can't|not enough)", str(error))
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or bool(said)
+    words = "DefaultCPUAllocator: (can't|not enough)|Cannot allocate memory"  # the second of a file to be mapped
+    said = isinstance(error, RuntimeError) and re.search(words, str(error))
+    refused = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    return refused or type(error).__name__ == "OutOfMemoryError" or bool(said)
 
 
 def first_line(error):
@@ -177,6 +179,8 @@ def os_reason(error):
         errno.EISDIR: "파일이 아니라 폴더입니다",
         errno.ENOTDIR: "폴더가 아니라 파일입니다",
         errno.ENAMETOOLONG: "이름이 너무 깁니다. 더 짧은 이름을 주세요",
+        errno.ENOMEM: "메모리가 모자랍니다. 메모리의 한도(ulimit -v)를 늘리거나 더 작은 모델로 다시 실행하세요",
+        errno.EMFILE: "한 번에 열 수 있는 파일의 수를 넘었습니다. 한도(ulimit -n)를 늘리고 다시 실행하세요",
     }
     reasons |= dict.fromkeys(
         (errno.EIO, errno.ENOTCONN, errno.ESTALE),

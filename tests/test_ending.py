@@ -1,6 +1,7 @@
 """However a run ends, a user reads a line or two, and the rest stands in a file without anybody's secrets."""
 
 import ast
+import errno
 import io
 import os
 import re
@@ -123,11 +124,29 @@ def test_no_secret_is_told(end, monkeypatch, secret):
         type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
         ImportError("libtorch_cuda.so: failed to map segment from shared object"),
+        RuntimeError("unable to mmap 1419322880 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
     ],
 )
 def test_a_lack_of_memory_is_called_so(end, error):
     code, err, file = end(error)
     assert code == 1 and "메모리가 모자랍니다" in err and file.exists()
+
+
+def test_a_lack_of_memory_is_told_where_none_is_left_to_start_a_program(end, monkeypatch):
+    def refuse(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    monkeypatch.setattr("platform._uname_cache", None, raising=False)  # what an earlier program said
+    monkeypatch.setattr("platform._platform_cache", {}, raising=False)
+    code, err, file = end(MemoryError())
+    assert code == 1 and "메모리가 모자랍니다" in err and file.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE])
+def test_what_the_system_refuses_for_a_limit_is_told_with_that_limit(end, number):
+    code, err, file = end(OSError(number, os.strerror(number)))
+    assert code == 1 and file is None and "ulimit -" in err and os.strerror(number) not in err
 
 
 def test_a_python_without_the_packages_is_told_of_the_virtual_environment(end, monkeypatch, tmp_path):

@@ -82,7 +82,9 @@ def _read(file):
 
     if WINDOWS:
         return load(file.read_bytes()), None
-    with file.open("rb") as opened, safe_open(file, framework="pt"):  # it checks the file
+    with file.open("rb") as opened:
+        with safe_open(file, framework="pt"):  # it checks the file, and maps it too: twice a limit may not allow
+            pass
         mapping = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
     start = 8 + int.from_bytes(mapping[:8], "little")
     header = {name: each for name, each in json.loads(mapping[8:start]).items() if name != "__metadata__"}

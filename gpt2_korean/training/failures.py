@@ -11,7 +11,7 @@ from torch import OutOfMemoryError
 from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.checkpoints.complete import list_checkpoints
 from gpt2_korean.checkpoints.same_run import start_anew
-from gpt2_korean.messages import UserError, describe_os_error, is_of_lost_rank, particle
+from gpt2_korean.messages import UserError, describe_os_error, is_of_lost_rank, is_out_of_memory, particle
 from gpt2_korean.training.rehearsal import describe
 from gpt2_korean.windows import WINDOWS
 
@@ -24,12 +24,12 @@ def training():
     try:
         with _logs_left():
             yield
-    except OutOfMemoryError as error:
-        raise UserError(
-            "장치의 메모리가 모자랍니다. --per_device_train_batch_size를 줄이고 --gradient_accumulation_steps를 "
-            "그만큼 늘리거나,\n--gradient_checkpointing을 더하거나, --block_size를 줄이세요."
-        ) from error
-    except (RuntimeError, *UNANSWERED) as error:
+    except (RuntimeError, MemoryError, *UNANSWERED) as error:
+        if is_out_of_memory(error):
+            raise UserError(
+                "장치의 메모리가 모자랍니다. --per_device_train_batch_size를 줄이고 --gradient_accumulation_steps를 "
+                "그만큼 늘리거나,\n--gradient_checkpointing을 더하거나, --block_size를 줄이세요."
+            ) from error
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise UserError(
                 f"커널을 컴파일하지 못했습니다({str(error).strip().splitlines()[0]}).\n"

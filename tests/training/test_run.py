@@ -11,6 +11,9 @@ import torch
 from conftest import ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
+from gpt2_korean.messages import UserError
+from gpt2_korean.training import failures
+
 SAMPLE = ROOT / "data" / "korean_texts.txt"
 
 
@@ -105,6 +108,12 @@ def test_learning_lowers_the_loss_and_a_resumed_run_ends_where_an_unbroken_one_d
 
 def out_of_memory(*_):
     raise torch.OutOfMemoryError("stands in for a device that is too small")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you")])
+def test_a_processor_without_memory_is_told_with_the_flags_that_help_as_a_gpu_is(error):
+    with pytest.raises(UserError, match="--gradient_checkpointing"), failures.training():
+        raise error
 
 
 def test_overwriting_replaces_a_run_and_keeps_the_users_files(train_words, tmp_path, run_main, monkeypatch):
