@@ -117,6 +117,29 @@ def test_the_batch_is_chosen_by_the_memory_that_is_free(tmp_path, monkeypatch):
     assert sizes[0.5][0] * 110 * 10**5 <= 0.5 * 2**30 and sizes[2][1] * 1024 * 10**5 <= 2 * 2**30
 
 
+@pytest.mark.parametrize(
+    "line, folder, limit, taken",
+    [
+        ("0::/", "", "memory.max", "anon"),  # of a container, which sees its own alone
+        ("1:name=systemd:/x\n0::/slurm/job_7/step_0", "slurm/job_7", "memory.max", "anon"),
+        ("8:pids:/\n4:memory:/docker/a:b", "memory", "memory.limit_in_bytes", "total_rss"),
+    ],
+)
+def test_no_more_memory_counts_as_free_than_a_container_or_a_batch_job_may_take(
+    tmp_path, monkeypatch, line, folder, limit, taken
+):
+    monkeypatch.setattr(device, "ROOT", tmp_path)
+    group = tmp_path / "sys/fs/cgroup" / folder
+    for path in (tmp_path / "proc/self", group):
+        path.mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n")
+    (tmp_path / "proc/self/cgroup").write_text(f"{line}\n")
+    (group / "memory.stat").write_text(f"{taken} 1000000\nfile 500000000\n")
+    for said, free in (("2000000000\n", 1_999_000_000), ("max\n", 8_192_000_000), (f"{2**63 - 4096}\n", 8_192_000_000)):
+        (group / limit).write_text(said)
+        assert device.free_memory(CPU) == free
+
+
 @pytest.fixture
 def write(run_main, tiny_model_folder, tmp_path, sample_texts):
     """Run generate.py over a file of prompts into a file of records."""
