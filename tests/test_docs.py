@@ -27,7 +27,7 @@ OTHERS = [
     "nproc_per_node", "signals_to_handle", "shutdown_timeout", "gpus_per_node", "nodes", "time", "signal",
     "extra_index_url", "index_url", "no_index", "find_links", "model", "model_args", "task", "tasks", "num_fewshot",
     "apply_chat_template",
-    "rm", "init", "stop_timeout", "user", "userns", "build_arg", "gpus", "ipc", "group_add", "yes", "include",
+    "rm", "init", "stop_timeout", "user", "userns", "build_arg", "gpus", "ipc", "cpus", "group_add", "yes", "include",
     "force_reinstall",
 ]  # fmt: skip
 
