@@ -17,6 +17,7 @@ NAMED_SECRET = re.compile(
     re.IGNORECASE,
 )
 SECRET_VARIABLE = re.compile("TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but for tab and line feed
 # How digits and letters are read in Korean: those that end in ㄹ (일, 칠, 팔; 엘, 알) and in another consonant.
 READ_WITH_L = set("178ㄹLlRr")
 READ_WITH_CONSONANT = READ_WITH_L | set("036MmNn") | {chr(letter) for letter in range(ord("ㄱ"), ord("ㅎ") + 1)}
@@ -76,7 +77,7 @@ class Stopped(BaseException):
 def say(message):
     """Print one message on stderr; with several ranks only the first one speaks."""
     if os.environ.get("RANK", "0") == "0":
-        print(hide_secrets(str(message)), file=sys.stderr, flush=True)
+        print(spell_controls(hide_secrets(str(message))), file=sys.stderr, flush=True)
 
 
 def print_once(text):
@@ -131,7 +132,13 @@ def first_line(error):
 
 def say_error(error):
     # Every rank reports its own error: the first rank may not be the one that failed.
-    print(hide_secrets(f"오류: {error}"), file=sys.stderr, flush=True)
+    print(spell_controls(hide_secrets(f"오류: {error}")), file=sys.stderr, flush=True)
+
+
+def spell_controls(text):
+    """`text` with its control characters spelled out, as ls does: names, columns and models come from others, and a
+    terminal would let them write its title, its clipboard and over the lines before."""
+    return CONTROL.sub(lambda control: ascii(control[0])[1:-1], text)
 
 
 def hide_secrets(text):

@@ -35,6 +35,14 @@ def test_a_rank_that_never_came_is_no_fault_of_ours():
         assert messages.is_of_lost_rank(failure.value), failure.value
 
 
+def test_no_name_of_others_moves_the_cursor_or_writes_a_title_or_the_clipboard(capsys):
+    name = "\x1b]52;c;eA==\x07\x9b2J\r"
+    messages.say(f"{name}\t글\n글")
+    messages.say_error(name)
+    spelled = r"\x1b]52;c;eA==\x07\x9b2J\r"
+    assert capsys.readouterr().err == f"{spelled}\t글\n글\n오류: {spelled}\n"
+
+
 def test_short_values_of_the_environment_hide_nothing(monkeypatch):
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("KEY", "1")

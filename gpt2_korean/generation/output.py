@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from dataclasses import dataclass
 
-from gpt2_korean.messages import UsageError, os_reason
+from gpt2_korean.messages import UsageError, os_reason, spell_controls
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def describe_empty(empty, texts, settings, flag="--min_length="):
 def print_piece(text, at_once=True):
     """Print on stdout, `at_once` or with what comes next; False once nobody reads it any more."""
     try:
-        print(text, end="", flush=at_once)
+        print(spell_controls(text) if sys.stdout.isatty() else text, end="", flush=at_once)
         return True
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EINVAL):  # the second is Windows' word for it

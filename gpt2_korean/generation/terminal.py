@@ -90,4 +90,5 @@ def write_turn(model, out, earlier, turn, settings, seed):
 
 
 def _say_dimly(line):
-    say(f"\033[2m{line}\033[0m" if takes_colour(sys.stderr) else line)
+    dim = "\033[2m{}\033[0m" if takes_colour(sys.stderr) else "{}"
+    print(dim.format(line), file=sys.stderr, flush=True)

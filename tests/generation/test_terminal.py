@@ -21,7 +21,7 @@ from conftest import ROOT
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.commands import Turn
 from gpt2_korean.generation.load import load
-from gpt2_korean.generation.output import Output, open_output
+from gpt2_korean.generation.output import Output, open_output, print_piece
 from gpt2_korean.generation.terminal import write_turn
 
 SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[=>])")  # what moves the cursor, colours or erases
@@ -239,6 +239,13 @@ def test_a_text_that_was_broken_off_is_recorded_as_far_as_it_was_shown(
         turn = write_turn(model, out, [], Turn("앞글", "가" if alone else " 가"), options.settings, 5)
     record = json.loads((tmp_path / "글.jsonl").read_text("utf-8"))
     assert turn.broken and (record["prompt"], record["text"], record["seed"]) == (*recorded, 5)
+
+
+def test_what_a_model_writes_is_text_to_a_terminal_and_goes_elsewhere_as_it_is(monkeypatch, capsys):
+    for is_terminal, shown in ((True, "글\t\\x1b]0;x\\x07\n"), (False, "글\t\x1b]0;x\x07\n")):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        assert print_piece("글\t\x1b]0;x\x07\n")
+        assert capsys.readouterr().out == shown
 
 
 def test_texts_that_end_at_once_are_counted_and_the_way_on_is_named(run_main, silent_model_folder, piped):
