@@ -199,14 +199,14 @@ def _render(tokenizer, turns, opens_answer, **keywords):
 def template_errors(refusal):
     """Turn what a model's own template raises into a UserError; refusal: the error → what a user reads of a
     conversation that it does not take."""
-    from jinja2 import TemplateError, TemplateSyntaxError
+    from jinja2 import TemplateSyntaxError
 
     try:
         yield
     except TemplateSyntaxError as error:
         broken = f"모델의 대화 양식(chat_template)이 {error.lineno}번째 줄에서 문법에 맞지 않습니다"
         raise UserError(f"{broken}({error.message}). 양식을 고치거나 원래의 것을 두세요.") from None
-    except (TemplateError, TypeError, ValueError) as error:  # no system turn, say, or no name of a special token
+    except Exception as error:  # no system turn, say, or no name of a special token: it may compute whatever it likes
         raise UserError(refusal(error)) from None
 
 

@@ -260,6 +260,17 @@ def test_a_conversation_that_a_template_does_not_take_is_told(foreign):
         encode_turns([{"role": "system", "content": "가"}, {"role": "assistant", "content": "나"}], foreign)
 
 
+@pytest.mark.parametrize(
+    "template",
+    ["{{ 1 / 0 }}", "{{ '{a}'.format() }}", "{% for i in range(10**6) %}{% endfor %}", "{{ ''.__class__.__mro__ }}",
+     "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}"],
+)  # fmt: skip
+def test_whatever_a_template_of_others_does_is_told_of_it(foreign, template):
+    foreign.chat_template = template
+    with pytest.raises(UserError, match="chat_template"):
+        encode_turns([{"role": "user", "content": "가"}, {"role": "assistant", "content": "나"}], foreign)
+
+
 def test_trl_learns_the_same_tokens_of_the_same_ids(tokenizer, conversation, tmp_path):
     trl = pytest.importorskip("trl")
     chats = [conversation() for _ in range(20)]
