@@ -79,6 +79,7 @@ PRIVATE = {
         "transformers.Trainer._load_best_model": "self",
         "transformers.Trainer._load_optimizer_and_scheduler": "self checkpoint",
         "transformers.Trainer._load_rng_state": "self checkpoint",
+        "transformers.Trainer._load_scaler": "self checkpoint",
         "transformers.Trainer._maybe_log_save_evaluate": "self tr_loss grad_norm model trial epoch "
         "ignore_keys_for_eval start_time learning_rate",
         "transformers.Trainer._prepare_inputs": "self inputs",

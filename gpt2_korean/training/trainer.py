@@ -332,6 +332,11 @@ class KoreanTrainer(Trainer):
         with failures.opening(checkpoint, "rng_state.pth"):
             super()._load_rng_state(checkpoint)
 
+    def _load_scaler(self, checkpoint):
+        if self.accelerator.scaler is not None:  # else the run that was saved had --fp16, and this one has not
+            with failures.opening(checkpoint, "scaler.pt"):
+                super()._load_scaler(checkpoint)
+
     def load_average(self, checkpoint):
         """Take up the mean of the weights that stands in a checkpoint, where --average_last asks for one."""
         if self.average is not None:

@@ -116,6 +116,12 @@ def test_a_run_goes_on_with_its_schedules_own_numbers(half, run_main):
     assert code == 0 and "[12/12]" in err and "다른 값으로" not in err, err
 
 
+def test_a_run_that_began_with_fp16_goes_on_without(half, tmp_path, run_main):
+    torch.save(torch.amp.GradScaler("cpu").state_dict(), tmp_path / "out" / "checkpoint-6" / "scaler.pt")
+    code, _, err = run_main(*half)
+    assert code == 0 and "[9/9]" in err, err
+
+
 def test_a_run_that_is_made_longer_goes_on_at_the_rates_of_the_longer_one(half, tmp_path, run_main):
     code, _, err = run_main(*half, "--learning_rate=5e-5", "--max_steps=9", "--logging_steps=1")
     log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
