@@ -137,6 +137,7 @@ def of_tensorflow(folder):
         (changed(n_layer=10**9), "n_layer=1000000000"),
         (changed(n_layer="2"), 'n_layer="2"'),
         (changed(n_head=-2), "n_head=-2"),
+        (changed(learnt_answers=-3), "learnt_answers=-3"),
         (changed(n_head=3), "n_head=3"),
         (changed(n_embd=None), "n_embd=null"),
         (changed(layer_norm_epsilon=None), "layer_norm_epsilon=null"),
