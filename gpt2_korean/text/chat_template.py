@@ -150,7 +150,21 @@ def encode_texts(texts, tokenizer, whole=False):
     if backend.truncation or backend.padding:
         backend.no_truncation()
         backend.no_padding()
-    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=whole)]
+    with _panics_told():
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=whole)]
+
+
+@contextmanager
+def _panics_told():
+    """Turn a panic of tokenizers, which Python does not take for an Exception, into a UserError: others' tokenizers may
+    hold an expression that looks at a text for ever, say, where Rust gives up."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        trouble = f"모델의 토크나이저(tokenizer.json)가 이 글을 토큰으로 나누지 못했습니다({error})"
+        raise UserError(f"{trouble}. 원래의 것을 다시 받거나 다른 모델을 주세요.") from None
 
 
 def learns(turn):
@@ -202,7 +216,10 @@ def template_errors(refusal):
     from jinja2 import TemplateSyntaxError
 
     try:
-        yield
+        with _panics_told():
+            yield
+    except UserError:
+        raise
     except TemplateSyntaxError as error:
         broken = f"모델의 대화 양식(chat_template)이 {error.lineno}번째 줄에서 문법에 맞지 않습니다"
         raise UserError(f"{broken}({error.message}). 양식을 고치거나 원래의 것을 두세요.") from None

@@ -1,5 +1,6 @@
 """A conversation's ids and mask are those of apply_chat_template, token for token; people's words never give a mark."""
 
+import json
 from itertools import groupby
 
 import pytest
@@ -269,6 +270,18 @@ def test_whatever_a_template_of_others_does_is_told_of_it(foreign, template):
     foreign.chat_template = template
     with pytest.raises(UserError, match="chat_template"):
         encode_turns([{"role": "user", "content": "가"}, {"role": "assistant", "content": "나"}], foreign)
+
+
+def test_a_tokenizer_of_others_that_gives_up_on_a_text_is_told(byte_tokenizer, foreign):
+    without_end = {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": ""}
+    content = json.loads(byte_tokenizer.backend_tokenizer.to_str()) | {"normalizer": without_end}
+    hostile = Tokenizer.from_str(json.dumps(content))
+    assert len(encode_texts(["한국"], hostile)) == 1
+    with pytest.raises(UserError, match="토크나이저"):
+        encode_texts(["x" * 100], hostile)
+    foreign.backend_tokenizer.normalizer = hostile.normalizer
+    with pytest.raises(UserError, match="토크나이저"):
+        encode_turns([{"role": "user", "content": "x" * 100}, {"role": "assistant", "content": "나"}], foreign)
 
 
 def test_trl_learns_the_same_tokens_of_the_same_ids(tokenizer, conversation, tmp_path):
