@@ -10,7 +10,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from gpt2_korean.messages import takes_colour
+from gpt2_korean.messages import spell_controls, takes_colour
 from gpt2_korean.text.blocks import IGNORED, assemble, count_learnt
 from gpt2_korean.text.chat_template import MARKS, hold_conversations, learns
 from gpt2_korean.text.corpus import arrow_column
@@ -49,7 +49,9 @@ def show_texts(texts, tokenizer, context, all_learnt, block_size, count):
         shown = (_pieces(part, number, tokenizer) for part, number in islice(each, count))
     for number, (length, pieces) in enumerate(shown, 1):
         yield f"\n── {number} · {length:,}{'글자' if tokenizer is None else '토큰'} ──"
-        yield "".join((COLOURS if coloured else BRACKETS)[not learnt].format(text) for text, learnt in pieces)
+        yield "".join(
+            (COLOURS if coloured else BRACKETS)[not learnt].format(spell_controls(text)) for text, learnt in pieces
+        )
     if count:
         yield ""
     if endless:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import statistics
 from collections import Counter
 
@@ -183,6 +184,14 @@ def test_in_a_terminal_what_is_learnt_stands_in_colour(run_main, mixed, tiny_mod
     assert re.sub("\033\\[1;32m(.*?)\033\\[0m", r"⟦\1⟧", bare, flags=re.DOTALL).split("\n")[1:] == plain.split("\n")[1:]
     monkeypatch.setenv("NO_COLOR", "1")
     assert run_main(*words)[1] == plain
+
+
+def test_what_a_template_of_others_writes_moves_no_cursor(run_main, mixed, tiny_model_folder, tmp_path):
+    model = shutil.copytree(tiny_model_folder, tmp_path / "model")
+    template = "{% for message in messages %}\x1b]0;x\x07{{ message.content }}{% endfor %}"
+    (model / "chat_template.jinja").write_text(template, "utf-8")
+    code, out, err = run_main("train.py", "--show_data=9", f"--dataset_path={mixed}", f"--model_type={model}")
+    assert code == 0 and r"\x1b]0;x\x07" in out and "\x1b" not in out, err
 
 
 def test_the_space_between_what_is_read_and_what_is_learnt_is_shown():
