@@ -85,7 +85,9 @@ def run_script(main):
             say("")  # behind the ^C that a terminal shows, in the middle of a text
         say_error("Ctrl-C로 멈췄습니다. 이미 저장된 체크포인트와 결과는 그대로 있습니다.")
         return 1
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # a panic of Rust's, as of tokenizers, is no Exception
         missing = isinstance(error, ImportError) and [name for name in REQUIRED if not find_spec(name)]
         if missing:
             say_error(describe_missing(missing))
@@ -116,7 +118,7 @@ def tracebacks_in(folder):
     """Have the traceback of what nobody foresaw in here written into `folder`."""
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         error.reported_in = folder
         raise
 

@@ -48,7 +48,12 @@ def end(monkeypatch, tmp_path, capsys):
     return run
 
 
+class PanicException(BaseException):
+    """As what is written in Rust raises it."""
+
+
 @pytest.mark.parametrize("error", [TypeError("x"), AssertionError(), RecursionError("a\nb"), KeyError("\n\n가\n나"),
+                                   PanicException("index out of bounds"),
                                    UnicodeDecodeError("utf-8", b"a", 0, 1, "?"), OSError("of a library\nin two lines")],
                          ids=repr)  # fmt: skip
 def test_what_nobody_foresaw_ends_in_two_lines_and_a_file(end, tmp_path, error):
