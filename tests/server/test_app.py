@@ -196,9 +196,9 @@ def test_a_port_in_use_and_a_host_that_is_not_here_are_named(run_main, model_fol
     assert code == 2 and "--host=192.0.2.1" in err and "127.0.0.1" in err and "Errno" not in err
 
 
-def test_an_empty_host_opens_the_page_to_nobody(run_main, model_folder):
-    code, _, err = run_main("generate.py", f"--model_name_or_path={model_folder}", "--serve", "--host=", "--port=0")
-    assert code == 2 and "--host: 값이 비었습니다" in err, err
+def test_an_empty_host_opens_the_page_to_nobody():
+    with pytest.raises(UsageError, match="--host: 값이 비었습니다"):
+        app.open_port("", 0).close()
 
 
 def test_a_port_that_the_system_keeps_is_named(monkeypatch):
