@@ -35,7 +35,7 @@ def read_prompts(prompts, path=None, flag="--prompt_file"):
                 f"{flag}={path}: 표에서는 앞글을 읽지 않습니다. 앞글을 한 줄에 하나씩 적은 .txt(.gz .xz) 파일을 주세요."
             )
         with open_lines(file, detect_encoding(file, way_on="UTF-8로 다시 저장하세요")) as lines:
-            content = lines.read()
+            content = "".join(lines)  # one by one: a line that no memory holds is refused
         prompts = [line for line in normalise(content)[0].split("\n") if line.strip()]
         if not prompts:
             raise UsageError(f"{flag}={path}: 앞글이 없습니다. 한 줄에 하나씩 적으세요.")

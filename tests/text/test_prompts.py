@@ -11,6 +11,7 @@ import pytest
 from tokenizers import Tokenizer, models, processors
 
 from gpt2_korean.messages import UsageError, UserError
+from gpt2_korean.text import opening
 from gpt2_korean.text.prompts import encode_prompts, find_prompts, read_prompts, sample_prompts
 
 NONE = SimpleNamespace(prompt=None, prompt_file=None)
@@ -28,6 +29,14 @@ def pipe(monkeypatch):
 
     with contextlib.ExitStack() as opened:
         yield fill
+
+
+def test_a_line_that_no_memory_holds_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "LONGEST_LINE", 1000)
+    path = tmp_path / "앞글.txt.gz"
+    path.write_bytes(gzip.compress(b"a\n" + b"a" * 9000))
+    with pytest.raises(UserError, match="2번째 줄이 1,000자보다 길어"):
+        read_prompts(None, str(path))
 
 
 @pytest.mark.parametrize("name", ["앞글.txt", "앞글.txt.gz", "앞글.txt.xz", "앞글", "앞글.md", "앞글.gz"])
