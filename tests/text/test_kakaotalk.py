@@ -147,6 +147,8 @@ def test_a_notice_is_nobodys_message():
     ):
         messages = read_messages([*lines, told, "\n"])
         assert messages[:1] == read_messages(lines) and [has_words(each) for each in messages] == [True, False]
+    *before, said = lines
+    assert read_messages([*before, "지영님이 들어왔습니다.\n", said]) == read_messages(lines)
 
 
 def test_what_the_board_of_a_room_and_settling_up_write_is_no_text():
@@ -160,6 +162,7 @@ def test_an_export_without_its_header_is_one(write):
     header = next(number for number, line in enumerate(lines) if "10월 31일" in line)
     assert is_export(lines[header:])
     assert not is_export(["2026년 10월 31일 토요일\n", "오후 3:12, 민수 : 안녕\n"])
+    assert not is_export(["[민수] [오후 3:12] 안녕\n"])
 
 
 @given(MESSAGES, st.booleans())
@@ -235,6 +238,7 @@ def test_an_export_asks_whose_messages_are_the_answers(run_main, tmp_path, tiny_
         "train.py", f"--dataset_path={path}", f"--model_type={tiny_model_folder}", "--show_data=3", *given
     )
     assert code == 2 and not out and "--answer_as" in err and "지영 2개, 민수 1개" in err, err
+    assert ("--answer_as=민: " in err) == ("없는 이름" in err) == bool(given), err
 
 
 def test_where_nobody_answers_what_was_left_out_is_told(run_main, tmp_path, tiny_model_folder):

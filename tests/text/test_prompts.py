@@ -58,6 +58,15 @@ def test_a_table_of_prompts_is_refused_by_its_flag(tmp_path, name):
             read_prompts(None, str(tmp_path / name), flag)
 
 
+@pytest.mark.parametrize(("content", "why"), [(None, "그런 파일이 없습니다"), ("\n \n", "앞글이 없습니다")])
+def test_a_file_without_prompts_is_refused(tmp_path, content, why):
+    path = tmp_path / "앞글.txt"
+    if content:
+        path.write_text(content, "utf-8")
+    with pytest.raises(UsageError, match=f"--prompt_file=.*{why}"):
+        read_prompts(None, str(path))
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has none")
 def test_a_pipe_of_prompts_is_refused_as_such(tmp_path):
     os.mkfifo(tmp_path / "pipe")
