@@ -54,8 +54,6 @@ def _is_proper(ids, merges, model):
     ids: {token: id}, all tokens but the special ones, written in byte_alphabet. model: a tokenizers.models.BPE.
     """
     known, last = set(map(chr, byte_alphabet())), -1
-    if len(ids) != len(known) + len(merges):
-        return False
     for left, right in merges:
         index = ids.get(left + right, -1)
         if index <= last or left not in known or right not in known:
