@@ -126,8 +126,7 @@ def _read_settings(asked, settings, most_length):
         elif setting == "length" and _is_id(value):
             value = min(value, most_length)  # "at most", and many programs always send 2,048 or 4,096
         changed[setting] = _setting(name, value, SETTINGS, most_tokens=most_length)
-    changed = replace(settings, **changed)
-    return replace(changed, min_length=min(changed.min_length, changed.length))
+    return replace(settings, **changed)
 
 
 def _setting(name, value, names, **limits):

@@ -74,6 +74,7 @@ def test_a_completion_is_the_greedy_text_of_the_model(client, model, loaded):
         answer = client.completions.create(model=model, prompt=prompt, **GREEDY)
         new, text = greedy(loaded, prompt)
         assert answer.object == "text_completion" and answer.choices[0].text == text
+        assert answer.choices[0].logprobs is None
         assert answer.choices[0].finish_reason == ("length" if len(new) == 12 else "stop")
         read = len(loaded.tokenizer.encode(prompt).ids)
         assert (answer.usage.prompt_tokens, answer.usage.total_tokens - answer.usage.completion_tokens) == (read, read)
@@ -205,6 +206,7 @@ def test_a_chat_is_the_conversation_of_the_page(chat, chat_model_folder):
     text = loaded.tokenizer.decode(new).removeprefix(" ")
     assert answer.object == "chat.completion" and answer.choices[0].message.role == "assistant"
     assert answer.choices[0].message.content == text and answer.usage.prompt_tokens == len(ids)
+    assert answer.choices[0].logprobs is None
     parts = list(chat.chat.completions.create(model="chat", messages=messages, stream=True, **GREEDY))
     assert "".join(part.choices[0].delta.content or "" for part in parts) == text
     assert parts[0].choices[0].delta.role == "assistant" and parts[0].object == "chat.completion.chunk"
@@ -339,6 +341,7 @@ def test_the_apis_own_penalties_are_those_of_the_flags(client, model, loaded):
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
         [{"role": "user", "content": "가" * 20_001}],
         [{"role": "user", "content": 5}],
+        [{"role": "user", "content": ["가"]}],
     ],
 )
 def test_a_conversation_that_is_none_is_refused(chat, messages):
