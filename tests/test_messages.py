@@ -1,5 +1,7 @@
 """What a user reads is told in whole words and right Korean, without anybody's secrets."""
 
+import errno
+import os
 import unicodedata
 from datetime import timedelta
 
@@ -41,6 +43,18 @@ def test_no_name_of_others_moves_the_cursor_or_writes_a_title_or_the_clipboard(c
     messages.say_error(name)
     spelled = r"\x1b]52;c;eA==\x07\x9b2J\r"
     assert capsys.readouterr().err == f"{spelled}\t글\n글\n오류: {spelled}\n"
+
+
+@pytest.mark.parametrize(("number", "reason"), [(errno.ESTALE, "네트워크 드라이브"), (errno.ENOLCK, "잠금")])
+def test_what_a_drive_refuses_is_told_in_korean_with_the_file_where_there_is_one(number, reason):
+    told = messages.describe_os_error(OSError(number, os.strerror(number)))
+    assert reason in told and not told.endswith(")")
+    assert messages.describe_os_error(OSError(number, os.strerror(number), "글.txt")) == f"{told} (글.txt)"
+
+
+def test_of_a_long_error_the_first_line_that_says_something_is_told():
+    assert messages.first_line(ValueError(" \n\n  shapes differ \n at 3")) == "shapes differ"
+    assert messages.first_line(ValueError("a" * 301)) == "a" * 299 + "…"
 
 
 def test_short_values_of_the_environment_hide_nothing(monkeypatch):
