@@ -132,8 +132,6 @@ def _read_settings(asked, settings, most_length):
 def _setting(name, value, names, **limits):
     """The value of a setting as the flag takes it."""
     try:
-        if isinstance(value, dict | list):
-            raise UserError("목록이나 객체가 아닌 값을 주세요.")
         return parse_setting(NAMES.get(name, name), str(value), names, **limits)
     except UserError as error:
         raise Refused(400, f"{name}: {str(error).removeprefix(f'--{NAMES.get(name, name)}: ')}", name) from None

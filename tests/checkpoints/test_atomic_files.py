@@ -83,6 +83,31 @@ def test_a_full_disk_is_told_with_the_file_and_nothing_is_left_beside(tmp_path, 
     assert failure.value.filename == str(tmp_path / "run.json") and not list(tmp_path.iterdir())
 
 
+def test_what_becomes_visible_is_on_the_disk_and_so_is_its_name(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    made, target = tmp_path / "made", tmp_path / "out" / "checkpoint-1"
+    (made / "adapter").mkdir(parents=True)
+    target.parent.mkdir()
+    for folder in (made, made / "adapter"):
+        (folder / "config.json").write_text("{}")
+    atomic_files.sync(made)
+    assert {path.stat().st_ino for path in (made, *made.rglob("*"))} == set(synced)
+    atomic_files.rename_into_place(made, target)
+    assert synced[-1] == target.parent.stat().st_ino
+    atomic_files.replace_files(target, target.parent, lambda path: 0)
+    assert synced[-1] == target.parent.stat().st_ino and len(synced) == 6
+
+
+def test_a_rename_that_fails_names_what_stands_in_the_way(tmp_path):
+    (tmp_path / "made").write_text("")
+    (tmp_path / "there").mkdir()
+    for source, target, named in (("made", "there", "there"), ("lost", "new", "lost")):
+        with pytest.raises(OSError, match=named) as failure:
+            atomic_files.move(tmp_path / source, tmp_path / target)
+        assert failure.value.filename == str(tmp_path / named) and failure.value.filename2 is None
+
+
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.ENOTSUP])
 def test_a_drive_that_syncs_no_folder_and_knows_no_modes_keeps_what_is_written(tmp_path, monkeypatch, number):
     """As SMB, WSL's drives and mounted buckets: what they refuse is no reason to lose a checkpoint."""
@@ -122,7 +147,8 @@ def test_where_no_folder_is_renamed_a_checkpoint_comes_and_goes_file_by_file(tmp
         (made / name).write_text(name)
     monkeypatch.setattr(atomic_files, "move", lambda path, *others: moved.append(path.name) or move(path, *others))
     rotation.publish_checkpoint(made, target, saved_before=False)
-    assert sorted(path.name for path in target.iterdir()) == sorted(names) and moved[-1] == "trainer_state.json"
+    assert sorted(path.name for path in target.iterdir()) == sorted(names)
+    assert moved == ["checkpoint-1", "model.safetensors", "optimizer.pt", "config.json", "trainer_state.json"]
     rotation.remove_checkpoint(target)
     assert not list(tmp_path.iterdir())
 

@@ -184,6 +184,8 @@ def test_log_probabilities_of_a_chat_have_their_bytes(chat, chat_model_folder):
     assert written.removeprefix(" ").startswith(answer.message.content) and answer.message.content
     assert all(len(each.top_logprobs) == 3 and each.top_logprobs[0].logprob >= each.logprob for each in told)
     parts = chat.chat.completions.create(logprobs=True, top_logprobs=3, max_tokens=8, stream=True, **asked)
+    with pytest.raises(openai.BadRequestError, match="logprobs를 true로"):
+        chat.chat.completions.create(top_logprobs=3, **asked)
     streamed = [each for part in parts if part.choices[0].logprobs for each in part.choices[0].logprobs.content]
     assert [each.token for each in streamed] == [each.token for each in told]
 
@@ -199,6 +201,7 @@ def test_a_chat_is_the_conversation_of_the_page(chat, chat_model_folder):
     loaded = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
     turns = [("system", "너는 시인이야."), ("user", "가 <|user|>"), ("assistant", "나"), ("user", "다 ")]
     messages = [{"role": role, "content": content} for role, content in turns]
+    messages[0]["role"] = "developer"  # which newer programs say
     messages[-1]["content"] = [{"type": "text", "text": "다"}, {"type": "text", "text": " "}]
     answer = chat.chat.completions.create(model="chat", messages=messages, **GREEDY)
     ids = loaded.chat.encode([{"role": role, "content": content.strip()} for role, content in turns])
