@@ -67,6 +67,15 @@ def test_plans_of_documents_have_as_many_blocks_of_the_same_shape_and_others_in_
         assert not np.array_equal(plans[0].pieces, plans[1].pieces)
 
 
+@pytest.mark.parametrize("make_plan", [plan_documents, plan_stream])
+def test_chance_draws_which_documents_share_a_block_and_when_it_comes(make_plan):
+    lengths = np.array([1000] + [5] * 200)  # half of the blocks are of the first document alone
+    plan = make_plan(lengths, 20, np.random.default_rng(0))
+    blocks = [plan.pieces[a:b, 0].tolist() for a, b in pairwise(plan.starts)]
+    assert len(blocks) == 100 and sum(len(own) == 4 and own[3] != own[0] + 3 for own in blocks) > 40
+    assert sum((0 in one) != (0 in other) for one, other in pairwise(blocks)) > 20
+
+
 def test_windows_count_each_position_once_with_half_a_window_before_it(lengths):
     lengths, room, _ = lengths
     plan = plan_windows(lengths, room)
@@ -74,7 +83,7 @@ def test_windows_count_each_position_once_with_half_a_window_before_it(lengths):
     alone = plan_windows_alone(lengths, room)
     assert len(alone) == len(plan.pieces) and sorted(learnt(alone)) == every(lengths)
     for _, first, fresh, stop in plan.pieces.tolist():
-        assert first == fresh == 0 or fresh - first >= room - max(1, room // 2)
+        assert first == fresh == 0 or fresh - first == room - max(1, room // 2)
         assert stop - first <= room
 
 
