@@ -25,16 +25,14 @@ def staging_area(output_dir, name=UNFINISHED):
     name: another one for what is written while a run may work there, which clears its own.
     """
     area = Path(output_dir) / name
-    if area.is_symlink():  # what is written through it would lie elsewhere
+    if area.is_symlink() or area.is_file():  # what is written through a link would lie elsewhere
         area.unlink()
     area.mkdir(exist_ok=True)
     return area
 
 
 def clear_staging_area(output_dir):
-    """Remove what a killed run left half-written or half-removed, or a link or file of that name."""
-    with contextlib.suppress(OSError):
-        (Path(output_dir) / UNFINISHED).unlink(missing_ok=True)
+    """Remove what a killed run left half-written or half-removed."""
     shutil.rmtree(Path(output_dir) / UNFINISHED, ignore_errors=True)
 
 
@@ -51,10 +49,9 @@ def sync(folder):
     for root, _, names in os.walk(folder):
         for name in names:
             path = Path(root) / name
-            mode = stat.S_IMODE(path.stat().st_mode)
-            if 0o666 & ~umask & ~mode:  # safetensors gives its files to their owner alone
-                with contextlib.suppress(OSError):  # some file systems have one mode for all
-                    path.chmod(mode | 0o666 & ~umask)
+            with contextlib.suppress(OSError):  # some file systems have one mode for all
+                # safetensors gives its files to their owner alone
+                path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o666 & ~umask)
             _sync_path(path)
         _sync_path(root)
 

@@ -145,7 +145,7 @@ def best_fit_decreasing(sizes, room):
             each = min(left, room) // size
             number = -(-count // each)
             if left > room:
-                left, there = room, list(range(used, used + number))
+                left, there = room, range(used, used + number)
                 used += number
             else:
                 there, by_room[left] = by_room[left][:number], by_room[left][number:]

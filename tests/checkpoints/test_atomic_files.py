@@ -71,6 +71,9 @@ def test_a_file_planted_beside_is_not_written_through(tmp_path):
     (atomic_files.staging_area(tmp_path) / "run.json").symlink_to(tmp_path / "mine")
     atomic_files.write_file(tmp_path / "run.json", "{}")
     assert (tmp_path / "mine").read_text() == "내 것" and (tmp_path / "run.json").read_text() == "{}"
+    (tmp_path / "_unfinished").write_text("")
+    atomic_files.write_file(tmp_path / "run.json", "[]")
+    assert (tmp_path / "run.json").read_text() == "[]"
 
 
 def test_a_full_disk_is_told_with_the_file_and_nothing_is_left_beside(tmp_path, monkeypatch):

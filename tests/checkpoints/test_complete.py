@@ -122,10 +122,12 @@ def test_a_checkpoint_that_may_not_be_deleted_stays_and_the_run_goes_on(tmp_path
 
 
 @pytest.mark.parametrize("inside", [".", "checkpoint-500"])
-def test_the_model_a_run_starts_from_is_never_overwritten(tmp_path, inside):
+def test_the_model_a_run_starts_from_is_never_overwritten(tmp_path, inside, monkeypatch):
     make_checkpoint(tmp_path, 500)
-    with pytest.raises(UsageError, match="--model_type"):
-        complete.check_source_survives(str(tmp_path / inside), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for way, out in ((tmp_path, tmp_path), (".", tmp_path), (tmp_path, ".")):
+        with pytest.raises(UsageError, match="--model_type"):
+            complete.check_source_survives(os.path.join(way, inside), out)
     complete.check_source_survives("gpt2-medium", tmp_path)
     complete.check_source_survives(str(tmp_path / "other"), tmp_path)
 

@@ -295,6 +295,8 @@ def test_an_answer_by_a_template_may_end_by_itself(open_page, silent_model_folde
         ({"prompt": []}, "prompt"),
         ({"prompt": [[1], "가"]}, None),
         ({"prompt": [10**9]}, "prompt"),
+        ({"prompt": [[1, "가"]]}, "prompt"),
+        ({"extra_body": {"echo": "예"}}, "echo"),
         ({"prompt": {"text": "가"}}, "prompt"),
         ({"prompt": "가" * 20_001}, "prompt"),
         ({"extra_body": {"top_k": 1.5}}, "top_k"),
@@ -315,8 +317,8 @@ def test_what_is_wrong_or_not_supported_is_refused_by_name(client, model, change
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "length"])
-@pytest.mark.parametrize(("asked", "length"), [(4096, 1000), (1001, 1000), (1000, 1000), (7, 7)])
-def test_who_asks_for_more_tokens_than_a_text_may_have_is_given_as_many(name, asked, length):
+@pytest.mark.parametrize(("asked", "length"), [(4096, 1000), (1001, 1000), (1000, 1000), (7, 7), (-1, 100)])
+def test_who_asks_for_more_tokens_than_a_text_may_have_or_none_is_given_as_many(name, asked, length):
     read = read_completion({"prompt": "가", name: asked}, SETTINGS, None, 1000, chat=False)
     assert read.settings.length == length
 
@@ -338,7 +340,8 @@ def test_the_apis_own_penalties_are_those_of_the_flags(client, model, loaded):
     [
         [],
         [{"role": "user"}],
-        [{"role": "robot", "content": "가"}],
+        [{"role": "robot", "content": "가"}, {"role": "user", "content": "가"}],
+        [{"role": "user", "content": "가"}, {"role": "system", "content": "가"}],
         [{"role": "user", "content": " "}],
         [{"role": "system", "content": "가"}],
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
