@@ -99,7 +99,7 @@ def _records(lines, delimiter):
             waiting.extendleft(reversed(taken[1:]))
             del taken[1:]
             several = False
-        if "".join(taken).strip("\r\n") and (len(fields) == width or "".join(fields).strip()):
+        if len(fields) == width or "".join(fields).strip():
             width = width or len(fields)
             yield number, fields, several and all(len(by_line(line)) == width for line in taken)
         number += len(taken)

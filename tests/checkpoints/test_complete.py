@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,17 @@ def test_resuming_takes_the_newest_whole_checkpoint_whatever_the_names_say(tmp_p
             going_on.find_starting_point(tmp_path, False, str(broken))
 
 
+def test_a_shard_that_was_not_fetched_is_named(tmp_path):
+    folder, shards = make_checkpoint(tmp_path, 500), [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    (folder / "model.safetensors").rename(folder / shards[0])
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": dict(zip("ab", shards, strict=True))})
+    )
+    assert complete.missing_weights(folder) == shards[1] and not complete.is_resumable(folder)
+    shutil.copy(folder / shards[0], folder / shards[1])
+    assert complete.missing_weights(folder) is None and complete.is_resumable(folder)
+
+
 def test_only_what_a_run_writes_is_removed(tmp_path):
     make_checkpoint(tmp_path, 500)
     kept = make_checkpoint(tmp_path, 1000) / "메모.txt"
@@ -94,10 +106,12 @@ def test_a_folder_with_no_model_loses_nothing(tmp_path):
     assert (tmp_path / "config.json").exists()
 
 
-def test_rotation_keeps_the_newest_and_the_best(tmp_path):
+@pytest.mark.parametrize("there", [True, False])
+def test_rotation_keeps_the_newest_and_the_best(tmp_path, monkeypatch, there):
     made = [make_checkpoint(tmp_path, step) for step in (2, 10, 9, 100)]
     (tmp_path / "checkpoint-backup").mkdir()
-    rotation.drop_old_checkpoints(tmp_path, 2, keep=str(made[0]))
+    monkeypatch.chdir(tmp_path if there else tmp_path.parent)
+    rotation.drop_old_checkpoints(Path("." if there else tmp_path.name), 2, keep=str(made[0]))
     assert {path.name for path in tmp_path.iterdir()} == {
         "checkpoint-2",
         "checkpoint-10",

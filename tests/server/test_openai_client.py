@@ -216,6 +216,19 @@ def test_a_chat_is_the_conversation_of_the_page(chat, chat_model_folder):
     assert [part.choices[0].finish_reason for part in parts][-1] == answer.choices[0].finish_reason
 
 
+def test_the_system_of_the_server_stands_before_a_conversation_that_has_none(chat, open_page, chat_model_folder):
+    staged = client_of(open_page("--dtype=float32", "--top_p=1", "--system=너는 시인이야.", folder=chat_model_folder))
+    asked = {"role": "user", "content": "가"}
+    for system in ("너는 시인이야.", "너는 의사야."):
+        messages = [{"role": "system", "content": system}, asked]
+        expected = chat.chat.completions.create(model="chat", messages=messages, **GREEDY)
+        same = staged.chat.completions.create(model="chat", messages=messages, **GREEDY)
+        assert (same.choices, same.usage) == (expected.choices, expected.usage)
+        if system == "너는 시인이야.":
+            alone = staged.chat.completions.create(model="chat", messages=[asked], **GREEDY)
+            assert (alone.choices, alone.usage) == (expected.choices, expected.usage)
+
+
 def test_a_conversation_that_is_too_long_loses_its_oldest_exchanges(chat, chat_model_folder):
     encode = read_model(chat_model_folder, torch.device("cpu"), torch.float32).chat.encode
     system, last = {"role": "system", "content": "시인"}, {"role": "user", "content": "마지막"}
@@ -261,6 +274,9 @@ def test_a_model_without_a_template_names_the_way_on_and_takes_one_of_the_server
     templated = client_of(open_page("--dtype=float32", "--prompt_template=Q{prompt}A"))
     answer = templated.chat.completions.create(model=model, messages=messages, **GREEDY)
     assert answer.choices[0].message.content == greedy(loaded, "Q가A 답\nQ나A")[1]
+    begun = [*messages, {"role": "assistant", "content": " 음"}]
+    answer = templated.chat.completions.create(model=model, messages=begun, **GREEDY)
+    assert answer.choices[0].message.content == greedy(loaded, "Q가A 답\nQ나A 음")[1]
     with pytest.raises(openai.BadRequestError, match="system"):
         templated.chat.completions.create(model=model, messages=[{"role": "system", "content": "시"}, *messages])
 

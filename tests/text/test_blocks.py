@@ -2,6 +2,7 @@
 
 import weakref
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch.utils.data import BatchSampler
 
 from gpt2_korean.text import documents as corpus
 from gpt2_korean.text import tokens
-from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, collate, count_targets, pack
+from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, collate, count_targets, pack, pack_texts
 from gpt2_korean.text.packing import plan_documents, plan_stream, plan_windows
 from gpt2_korean.text.tokens import Buffer, Tokens
 
@@ -139,6 +140,7 @@ def test_several_ranks_predict_each_token_once_in_an_epoch(ranks, rng):
         blocks = PackedBlocks(in_memory(documents), 12, plan_documents, EOS)
         order = EpochOrder(blocks, batch * ranks, anew=number % 2 == 0)
         order.set_epoch(number)
+        assert next(iter(order)) == (0 if number % 2 else (number + 1) * len(blocks))
         sampler, found, shares = BatchSampler(order, batch, drop_last=False), [], []
         for rank in range(ranks):
             batches = [[blocks[index] for index in own] for own in BatchSamplerShard(sampler, ranks, rank)]
@@ -259,3 +261,20 @@ def test_a_short_block_is_padded_on_the_right_and_its_padding_is_no_label(rng):
         assert ids == row + [EOS] * (7 - len(row))
         assert labels == row + [-100] * (7 - len(row))
     assert batch["input_ids"].dtype == batch["labels"].dtype == torch.int64
+
+
+def test_texts_are_packed_as_asked_or_as_the_model_reads_and_drawn_by_the_seed_of_the_data(
+    small_corpus, byte_tokenizer
+):
+    texts = corpus.Texts(train=corpus.read_corpus([small_corpus]))
+
+    def packed(apart=True, packing=None, **more):
+        options = SimpleNamespace(block_size=None, packing=packing, train_on_prompt=False)
+        asked = {"seed": 3, "data_seed": None, "train_sampling_strategy": "random", **more}
+        return pack_texts(texts, byte_tokenizer, 16, apart, options, SimpleNamespace(**asked))
+
+    assert packed().packing == "documents" and "position_ids" in packed().train[0]
+    for stream in (packed(apart=False), packed(packing="stream")):
+        assert stream.packing == "stream" and "position_ids" not in stream.train[0]
+    seeds = [packed(**more).train.seed for more in ({}, {"data_seed": 7}, {"train_sampling_strategy": "sequential"})]
+    assert seeds == [3, 7, 0]

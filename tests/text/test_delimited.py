@@ -73,6 +73,15 @@ def test_rows_that_would_be_swallowed_by_a_valid_field_are_told(tmp_path, capsys
     assert "a.tsv: 2번째 줄" in told and len(told.splitlines()) == 1
 
 
+@pytest.mark.parametrize("table", ['text\n"{}"\n', 'id,text\n1,"{}"\n'])
+def test_a_text_of_many_lines_is_one_cell_and_nothing_to_doubt(tmp_path, capsys, table):
+    csv.field_size_limit(131_072)  # csv's own, which whoever read a table before may have raised
+    path, text = tmp_path / "a.csv", "가나다\n" * 50_000
+    path.write_text(table.format(text), "utf-8")
+    assert rows_of(path, "{text}") == [text]
+    assert capsys.readouterr().err == ""
+
+
 def test_rows_that_would_be_swallowed_are_told_whoever_read_them_first(tmp_path, capsys):
     for number in range(5):
         (tmp_path / f"{number}.tsv").write_text('id\ttext\n1\t"가\n2\t나"\n3\t다\n', "utf-8")
