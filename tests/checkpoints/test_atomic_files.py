@@ -170,3 +170,20 @@ def test_an_adapter_is_replaced_as_a_whole_and_what_is_not_a_runs_stays(tmp_path
     rotation.publish_model(new, tmp_path)
     found = {path.name: path.read_text() for path in old.iterdir()}
     assert found == {"adapter_config.json": "model", **({mine: "내 것"} if mine else {})}
+
+
+def test_while_the_files_of_a_model_come_the_folder_is_none(tmp_path, monkeypatch):
+    seen, move = [], atomic_files.move
+
+    def look(source, target):
+        seen.append((target.name, (target.parent / "config.json").exists()))
+        move(source, target)
+
+    for folder in (tmp_path, tmp_path / "made"):
+        folder.mkdir(exist_ok=True)
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            (folder / name).write_text(folder.name)
+    monkeypatch.setattr(atomic_files, "move", look)
+    rotation.publish_model(tmp_path / "made", tmp_path)
+    assert seen == [("model.safetensors", False), ("tokenizer.json", False), ("config.json", False)]
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"made"}

@@ -100,6 +100,18 @@ def test_only_what_a_run_writes_is_removed(tmp_path):
     assert left == sorted([kept, *mine])
 
 
+def test_an_earlier_run_goes_when_a_checkpoint_that_replaces_it_is_there(tmp_path):
+    make_checkpoint(tmp_path, 500)
+    for name in ("model.safetensors", "config.json", complete.CURVE):
+        (tmp_path / name).write_text("지난 학습")
+    made = make_checkpoint(tmp_path / "_unfinished", 1)
+    (made / rotation.REPLACES).touch()
+    rotation.publish_checkpoint(made, tmp_path / "checkpoint-1", saved_before=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+    assert complete.is_resumable(tmp_path / "checkpoint-1")
+    assert not (tmp_path / "checkpoint-1" / rotation.REPLACES).exists()
+
+
 def test_a_folder_with_no_model_loses_nothing(tmp_path):
     (tmp_path / "config.json").write_text("내 설정")
     rotation.remove_earlier_run(tmp_path, keep=tmp_path / "checkpoint-9")

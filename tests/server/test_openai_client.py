@@ -104,6 +104,7 @@ def test_a_stream_is_the_text_in_pieces_and_tells_its_usage_if_asked(client, mod
         texts[choice.index] += choice.text
         reasons[choice.index] = choice.finish_reason
     assert texts == [choice.text for choice in whole.choices] and len(parts) > 10
+    assert {part.object for part in parts} == {"text_completion"}
     assert reasons == [choice.finish_reason for choice in whole.choices]
     assert parts[-1].choices == [] and parts[-1].usage == whole.usage
     assert all(part.choices for part in client.completions.create(stream=True, **asked))
@@ -212,7 +213,8 @@ def test_a_chat_is_the_conversation_of_the_page(chat, chat_model_folder):
     assert answer.choices[0].logprobs is None
     parts = list(chat.chat.completions.create(model="chat", messages=messages, stream=True, **GREEDY))
     assert "".join(part.choices[0].delta.content or "" for part in parts) == text
-    assert parts[0].choices[0].delta.role == "assistant" and parts[0].object == "chat.completion.chunk"
+    roles = [part.choices[0].delta.role for part in parts]
+    assert roles == ["assistant", *[None] * (len(parts) - 1)] and parts[0].object == "chat.completion.chunk"
     assert [part.choices[0].finish_reason for part in parts][-1] == answer.choices[0].finish_reason
 
 
