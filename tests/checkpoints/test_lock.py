@@ -68,7 +68,8 @@ def test_a_lock_that_is_a_link_is_refused_by_name_and_empties_nothing(resumable_
     assert run_main(*resumable_words, "--max_steps=1")[0] == 0
 
 
-def test_a_run_that_was_killed_just_now_is_waited_for(tmp_path):
+def test_a_run_that_was_killed_just_now_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 60)
     holder = start_python(
         "import time\nfrom gpt2_korean.checkpoints.lock import own_output_dir\n"
         f"with own_output_dir({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    time.sleep(0.5)\n"

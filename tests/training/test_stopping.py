@@ -70,17 +70,19 @@ def test_a_second_ctrl_c_leaves_at_once():
     assert process.returncode == 130 and "Ctrl-C를 한 번 더" in err
 
 
-def test_a_ctrl_c_that_comes_twice_is_one():
+def test_a_ctrl_c_that_comes_twice_is_one(tmp_path):
     """A notebook interrupts all of its group and then its command once more; so does torchrun."""
+    sent = tmp_path / "sent"
     process = start_python(
-        "import time\nfrom gpt2_korean.training.stopping import stop_requests\n"
-        "with stop_requests() as stop:\n    stop.hold_back()\n    print('ready', flush=True)\n"
-        "    while stop.reason is None: time.sleep(0.01)\n    print('asked', flush=True)\n    time.sleep(0.3)\n"
-        "print('saved', flush=True)\n"
+        "import os, time\nfrom gpt2_korean.training import stopping\nstopping.ONE_PRESS_SECONDS = 60\n"
+        "with stopping.stop_requests() as stop:\n    stop.hold_back()\n    print('ready', flush=True)\n"
+        "    while stop.reason is None: time.sleep(0.01)\n    print('asked', flush=True)\n"
+        f"    while not os.path.exists({str(sent)!r}): time.sleep(0.01)\nprint('saved', flush=True)\n"
     )
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "asked\n"
     process.send_signal(signal.SIGINT)
+    sent.touch()
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "saved\n") and len(err.strip().splitlines()) == 1
 
