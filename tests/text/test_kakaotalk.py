@@ -162,7 +162,7 @@ def test_an_export_without_its_header_is_one(write):
     header = next(number for number, line in enumerate(lines) if "10월 31일" in line)
     assert is_export(lines[header:])
     assert not is_export(["2026년 10월 31일 토요일\n", "오후 3:12, 민수 : 안녕\n"])
-    assert not is_export(["[민수] [오후 3:12] 안녕\n"])
+    assert not is_export(["[민수] [15:12] 안녕\n"])
 
 
 @given(MESSAGES, st.booleans())
