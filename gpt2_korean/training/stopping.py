@@ -114,11 +114,10 @@ def stop_requests(max_hours=None):
 
 def leave_together():
     """Wait for all ranks and take leave: a rank that ends while another still listens to it makes that one abort."""
-    from accelerate import PartialState
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
-        PartialState().wait_for_everyone()  # which knows the rank's device: else torch warns of it in English
+        distributed.barrier()
         distributed.destroy_process_group()
 
 

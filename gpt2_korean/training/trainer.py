@@ -11,7 +11,7 @@ from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
 
-from torch import bfloat16, float16
+from torch import bfloat16, distributed, float16
 from torch.nn.utils import get_total_norm
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -411,13 +411,13 @@ class KoreanTrainer(Trainer):
                     self.average.save(checkpoint)
                 if self.replaces_earlier_run:
                     (checkpoint / REPLACES).touch()
-            self.accelerator.wait_for_everyone()  # each writes its random numbers, some a part of the model
+            self._wait_for_all_ranks()  # each writes the state of its random numbers, some a part of the model
             atomic_files.sync(checkpoint)
-            self.accelerator.wait_for_everyone()  # each machine has its own files on the disk
+            self._wait_for_all_ranks()  # each machine has its own files on the disk
             if self.args.should_save:
                 saved_before = self.state.global_step == self.saved_step
                 publish_checkpoint(checkpoint, output_dir / name, saved_before)
-            self.accelerator.wait_for_everyone()
+            self._wait_for_all_ranks()
         self.replaces_earlier_run = self._saves_only_best = False
         self.saved_step = self.state.global_step
         if self.args.push_to_hub:
@@ -432,7 +432,7 @@ class KoreanTrainer(Trainer):
         if self.args.should_save:
             atomic_files.clear_staging_area(output_dir)
             atomic_files.staging_area(output_dir)
-        self.accelerator.wait_for_everyone()
+        self._wait_for_all_ranks()
         return atomic_files.staging_area(output_dir)
 
     def _save_resume(self, checkpoint, unlogged_loss):
@@ -450,6 +450,10 @@ class KoreanTrainer(Trainer):
         ends = self.state.epoch % 1 == 0 or self.state.global_step >= self.state.max_steps
         by_epoch = self.args.eval_strategy == IntervalStrategy.EPOCH and self.args.eval_delay <= self.state.epoch
         return by_epoch and ends and self.state.global_step not in self.evaluated
+
+    def _wait_for_all_ranks(self):
+        if self.args.world_size > 1:
+            distributed.barrier()
 
     def save_whole_model(self):
         """Save the model and the state it is of into output_dir itself: no half model ever stands there."""
