@@ -13,7 +13,7 @@ from tqdm import tqdm
 from gpt2_korean.generation.batch_size import choose_batch_size
 from gpt2_korean.generation.output import describe_empty, is_empty, put_out
 from gpt2_korean.generation.write import LOOK_EVERY, LOOK_EVERY_IN_STREAM, encode, read_after_turns, stream_texts
-from gpt2_korean.messages import particle, say, warn
+from gpt2_korean.messages import is_out_of_memory, particle, say, warn
 from gpt2_korean.text.prompts import encode_prompts
 from gpt2_korean.text.unknown import warn_of_unread
 
@@ -96,8 +96,8 @@ def write_batches(model, jobs, settings, size, seed, done, on_tokens):
             torch.manual_seed(seed_of(seed, part[0]))
             try:
                 texts = _write_batch(model, [jobs[number] for number in part], settings, tell, on_tokens)
-            except torch.OutOfMemoryError:
-                if len(part) == 1:
+            except (RuntimeError, MemoryError) as error:
+                if len(part) == 1 or not is_out_of_memory(error):
                     raise
                 size = 1 << (len(part) - 1).bit_length() - 1
                 way_on = f"다음에는 --batch_size={particle(str(size), '을/를')} 주세요"
