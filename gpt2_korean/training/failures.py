@@ -25,7 +25,7 @@ def training():
         with _logs_left():
             yield
     except (RuntimeError, MemoryError, *UNANSWERED) as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) and not _is_of_a_reader(error):
             raise UserError(
                 "장치의 메모리가 모자랍니다. --per_device_train_batch_size를 줄이고 --gradient_accumulation_steps를 "
                 "그만큼 늘리거나,\n--gradient_checkpointing을 더하거나, --block_size를 줄이세요."
