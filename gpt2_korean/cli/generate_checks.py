@@ -13,6 +13,7 @@ NOT_ASKED = ("stream", "batch_size", "resume")
 # What is of use where a model is exported; the values of sampling are written beside it.
 EXPORTED = {"export", "export_type", "model_name_or_path", "raw", "prompt_template", "system", "length", "stop", "seed"}
 EXPORTED |= {"top_k", "top_p", "min_p", "temperature", "repetition_penalty", "repetition_window"}
+EXPORTED |= {"frequency_penalty", "presence_penalty"}
 ONE_ANSWER = "--num_return_sequences는 --interactive의 대화에서는 1이어야 합니다."
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from gpt2_korean.cli.generate_checks import check_chat
 from gpt2_korean.cli.generate_flags import generate_parser
 from gpt2_korean.cli.generate_options import parse_generate_options, parse_setting
 from gpt2_korean.cli.train_flags import train_parser
@@ -382,3 +383,10 @@ def test_the_pages_address_without_the_page_is_refused(flag):
 def test_no_steps_leave_the_length_of_a_run_to_its_epochs(word):
     options = parse_train_options(["--dataset_path=a.txt", "--do_train", f"--max_steps={word}"])
     assert options.learning.trainer_arguments["max_steps"] == -1
+
+
+def test_a_page_that_holds_conversations_needs_no_prompt_as_a_command_does():
+    command, page = (parse_generate_options(["--model_name_or_path=m", *words]) for words in ([], ["--serve"]))
+    with pytest.raises(UsageError, match="건넬 말이 없습니다"):
+        check_chat(command, object(), [""])
+    check_chat(page, object(), [""])

@@ -189,9 +189,11 @@ def test_sampling_starts_as_the_page_does_or_as_the_flags_say():
         "min_p": "0.0", "repeat_penalty": "1.2", "frequency_penalty": "0.0", "presence_penalty": "0.0",
         "repeat_last_n": "-1", "num_ctx": "256", "num_predict": "100",
     }  # fmt: skip
-    settings = options("--temperature=0", "--top_k=0", "--length=7", "--repetition_window=9").settings
+    words = ["--temperature=0", "--top_k=0", "--length=7", "--repetition_window=9"]
+    settings = options(*words, "--frequency_penalty=0.5", "--presence_penalty=-1").settings
     parameters = dict(commands(modelfile("m.gguf", None, settings, 256, seed=5)))
     wanted = {"temperature": "0.0", "top_k": "0", "num_predict": "7", "repeat_last_n": "9", "seed": "5"}
+    wanted |= {"frequency_penalty": "0.5", "presence_penalty": "-1.0"}
     assert wanted.items() <= parameters.items()
 
 

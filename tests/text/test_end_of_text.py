@@ -33,3 +33,6 @@ def test_model_and_generation_config_take_the_tokenizers_ids(byte_tokenizer):
     agree_on_ends(model, tokenizer)
     for config in (model.config, model.generation_config):
         assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (5, 5, 0)
+    for answer_end, ends in ((7, [5, 7]), (5, 5)):
+        agree_on_ends(model, tokenizer, answer_end)
+        assert (model.config.eos_token_id, model.generation_config.eos_token_id) == (5, ends)

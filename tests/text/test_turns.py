@@ -42,7 +42,7 @@ def as_parts(turns):
 
 
 def as_sharegpt(turns):
-    names = {"system": "system", "user": "human", "assistant": "gpt"}
+    names = {"system": "System", "user": "human", "assistant": " GPT"}
     return {"id": 1, "conversations": [{"from": names[turn["role"]], "value": turn["content"]} for turn in turns]}
 
 
@@ -65,7 +65,7 @@ LAYOUTS = {
     "trl": as_trl,
     "completion": as_columns("prompt", "completion"),
     "alpaca": as_alpaca,
-    "question": as_columns("question", "answer"),
+    "question": as_columns(" Question", "answer "),
     "qa": as_columns("Q", "A"),
     "korean": as_columns("질문", "답변"),
     "short": as_columns("질문", "답"),
