@@ -67,6 +67,7 @@ LAYOUTS = {
     "alpaca": as_alpaca,
     "question": as_columns(" Question", "answer "),
     "qa": as_columns("Q", "A"),
+    "input": as_columns("input", "output"),
     "korean": as_columns("질문", "답변"),
     "short": as_columns("질문", "답"),
     "human": as_columns("human", "assistant"),
@@ -206,6 +207,12 @@ BROKEN = {
         [user({"가": 1}), assistant()],
     ],
 }
+
+
+def test_what_was_changed_in_a_conversation_is_counted():
+    said = [user(unicodedata.normalize("NFD", "각")), assistant("나\r\n다\x07라\r")]
+    row = turns_reader()({"messages": said})
+    assert (row["composed"], row["line_ends"], row["controls"]) == (1, 2, 1)
 
 
 @pytest.mark.parametrize("reason", BROKEN)
