@@ -36,3 +36,6 @@ def test_model_and_generation_config_take_the_tokenizers_ids(byte_tokenizer):
     for answer_end, ends in ((7, [5, 7]), (5, 5)):
         agree_on_ends(model, tokenizer, answer_end)
         assert (model.config.eos_token_id, model.generation_config.eos_token_id) == (5, ends)
+    tokenizer.bos_token = tokenizer.convert_ids_to_tokens(3)  # as KoGPT2's
+    agree_on_ends(model, tokenizer)
+    assert (model.config.bos_token_id, model.config.eos_token_id) == (3, 5)
