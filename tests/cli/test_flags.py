@@ -94,6 +94,22 @@ def test_no_particle_is_guessed_from_the_spelling_of_an_english_flag(words):
         parse_generate_options(["--model_name_or_path=x", *words])
 
 
+def test_a_stream_needs_an_end_to_learn_from_and_texts_of_its_own_to_be_measured():
+    stream = ["--dataset_name=x", "--streaming"]
+    for words, named in (
+        (["--do_train"], "--max_steps"),
+        (["--do_train", "--max_steps=9", "--do_eval"], "--validation"),
+    ):
+        with pytest.raises(UsageError, match=named):
+            parse_train_options([*stream, *words])
+    parse_train_options([*stream, "--do_eval", "--validation_file=a.txt"])
+
+
+def test_use_cpu_is_the_device():
+    assert parse_train_options([*TRAIN, "--use_cpu"]).machine.device == "cpu"
+    assert parse_train_options(TRAIN).machine.device == "auto"
+
+
 def test_ungiven_trainer_flags_are_left_to_trainer():
     assert "adam_beta1" not in parse_train_options(TRAIN).learning.trainer_arguments
 
@@ -133,6 +149,12 @@ def test_ungiven_trainer_flags_are_left_to_trainer():
         (["--eval_on_start"], ["--eval_on_start", "--do_eval"]),
         (["--dataset_name=x"], ["--dataset_path", "--dataset_name"]),
         (["--output_dir=글/", "--dataset_path=글"], ["--dataset_path", "--output_dir", "글/"]),
+        (["--lora_alpha=16"], ["--lora_alpha", "--lora_rank"]),
+        (["--lora_rank=8", "--model_type=scratch-mini"], ["--lora_rank", "scratch-mini"]),
+        (["--lora_rank=8", "--do_train=false", "--do_eval"], ["--lora_rank", "--do_train"]),
+        (["--prompt_column=Q", "--answer_column=Q"], ["--answer_column=Q", "--prompt_column"]),
+        (["--use_cpu", "--device=cuda"], ["--use_cpu", "--device=cuda"]),
+        (["--streaming"], ["--streaming", "--dataset_name"]),
         (["--seed"], ["--seed"]),
         (["--dataloader_drop_last"], ["--dataloader_drop_last"]),
         (["--train_sampling_strategy=group_by_length"], ["--train_sampling_strategy", "group_by_length"]),
