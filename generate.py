@@ -38,7 +38,7 @@ def main(argv=None):
 
         listener = open_port(options.page.host, options.page.port)
 
-    # OpenMP reads it when torch is imported: threads that wait awake take the processor from all others.
+    # What is not GNU's OpenMP reads it when torch is imported: threads that wait awake take the processor from others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # OpenVINO does without it where it is not installed: each import of OpenVINO would be told to Google Analytics.
     sys.modules.setdefault("openvino_telemetry", None)

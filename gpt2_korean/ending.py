@@ -62,6 +62,10 @@ def run_script(main):
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):  # Windows has the first two
         if hasattr(signal, name):  # called last: Python's own end, which takes a while, would die of it
             atexit.register(signal.signal, getattr(signal, name), signal.SIG_IGN)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # GNU's OpenMP reads it when torch is imported: threads that wait awake for longer take the processor from
+        # other programs and then from each other, and those that sleep at once come late to a small model's next step.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Imports make a million objects that all stay: to look for garbage after every 700 takes over a second of a start.
     gc.set_threshold(10_000)
     atexit.register(gc.freeze)  # to look through them all once more at the end takes half a second

@@ -148,6 +148,20 @@ def test_a_lack_of_memory_is_told_where_none_is_left_to_start_a_program(end, mon
     assert code == 1 and "메모리가 모자랍니다" in err and file.exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "waits"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_do_not_wait_awake_for_long_unless_a_user_says_so(monkeypatch, given, waits):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, given.get(name, ""))  # so that it is as before once the test is over
+        if name not in given:
+            monkeypatch.delenv(name)
+    seen = []
+    assert ending.run_script(lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")) or 0) == 0
+    assert seen == [waits]
+
+
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE])
 def test_what_the_system_refuses_for_a_limit_is_told_with_that_limit(end, number):
     code, err, file = end(OSError(number, os.strerror(number)))

@@ -32,7 +32,7 @@ def command(model, kind):
 
 def load(folder, kind):
     sys.path.insert(0, str(ROOT))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as generate.py does, before torch is imported
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}  # as generate.py, before torch is imported
     from gpt2_korean.device import choose_device, choose_dtype
     from gpt2_korean.generation.load import read_model
 
