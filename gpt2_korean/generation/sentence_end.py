@@ -11,20 +11,20 @@ A sentence ends
 import re
 
 FINAL = ("다", "요", "죠")
-MARKS = re.compile(r"""(?P<marks>[.!?…~。！？．]+)(?P<closers>["'”’»」』〉》)）\]］】]*)|\s*\n""")
+MARKS = re.compile(r"""(?P<marks>[.!?…~。！？．]+)(?P<closers>["'”’»」』〉》)）\]］】]*)|(?<!\s)\s*\n""")
 NOT_BEFORE_POINT = re.compile(r"(\d|(^|[\s.(])([A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|No|vs)|\n[ \t]*[가-힣])\Z")
 
 
-def sentence_ends(text, whole):
+def sentence_ends(text, whole, last=0):
     """Yield how many characters of `text` stand up to the end of each sentence, rising.
 
-    whole: that nothing follows the text; else what stands at its very end may go on, and is no end yet.
+    whole: that nothing follows the text; else what stands at its very end may go on, and is no end yet. last: 0, or one
+    of the ends, of which only those behind it are looked for.
     """
-    last = 0
-    for found in MARKS.finditer(text):
+    for found in MARKS.finditer(text, last):
         line_ends = found["marks"] is None
         end = found.start() if line_ends else found.end()
-        is_end = not text[:end].endswith((",", "，", "、")) if line_ends else _ends(text, found, whole)
+        is_end = not text.endswith((",", "，", "、"), 0, end) if line_ends else _ends(text, found, whole)
         if end > last and is_end:
             yield end
             last = end
@@ -66,7 +66,7 @@ class SentenceStream:
             self.tokens += 1
             if self.tokens == self.length and not self.stream.ended:
                 self.at_length = len(self.text)
-        ends = list(sentence_ends(self.text, whole=False))
+        ends = self._ends(whole=False)
         end = self._enough(ends)
         if end is None and self.stream.ended:
             end = len(self.text)
@@ -79,12 +79,16 @@ class SentenceStream:
             return ""
         self.ended = True
         self.text += self.stream.close()
-        ends = list(sentence_ends(self.text, whole=True))
+        ends = self._ends(whole=True)
         end = self._enough(ends)
         if end is None:
             cut = self.tokens == self.most
             end = max(ends, default=self.at_length) if cut else len(self.text)
         return self._show(end)
+
+    def _ends(self, whole):
+        """The ends from that of what is shown on: those before it are found."""
+        return [*filter(None, [self.shown]), *sentence_ends(self.text, whole, self.shown)]
 
     def _enough(self, ends):
         """The first of `ends` with nothing but blanks from it to `length` tokens, or behind them; None before that."""

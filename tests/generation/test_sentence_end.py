@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gpt2_korean.generation import sentence_end
 from gpt2_korean.generation.batch_size import MOST_ON_CPU
 from gpt2_korean.generation.sentence_end import SentenceStream, sentence_ends
 from gpt2_korean.generation.text_stream import TextStream
@@ -144,3 +145,19 @@ def test_the_same_text_is_streamed_written_in_a_batch_and_recorded(run_main, tin
         and settings["dry_multiplier"] == 0.8
         and settings["dry_sequence_breaker"][0] == "\n"
     )
+
+
+def test_a_long_text_is_not_looked_through_anew_with_each_of_its_tokens(monkeypatch, byte_tokenizer):
+    looked_at = []
+
+    class Counted:
+        def finditer(self, text, start=0):
+            looked_at.append(len(text) - start)
+            return marks.finditer(text, start)
+
+    marks = sentence_end.MARKS
+    monkeypatch.setattr(sentence_end, "MARKS", Counted())
+    sentence = "한 문장이다. "
+    text = 50 * sentence
+    assert "".join(pieces(byte_tokenizer, text, 10_000, 20_000, endless(1))) == text
+    assert max(looked_at) <= 2 * len(sentence)
