@@ -1,13 +1,17 @@
 """How fast a run trains: tokens a second, and the share of what the device can compute (MFU)."""
 
+import re
 import time
 from contextlib import contextmanager
 
-# Dense bfloat16 matrix products with float32 sums, FLOP/s, by a part of the device's name: the makers' data sheets.
+# Dense bfloat16 matrix products with float32 sums, FLOP/s, by words of the device's name: the makers' data sheets.
 PEAKS = {
     "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
+    "H200 NVL": 835e12,
     "H200": 989e12,
+    "GH200": 989e12,
     "A100": 312e12,
     "A10G": 70e12,
     "A10": 125e12,
@@ -34,8 +38,8 @@ def flops_per_token(model, length):
 
 
 def peak_flops(device_name):
-    """The device's FLOP/s in bfloat16, None where it is not known."""
-    return next((peak for name, peak in PEAKS.items() if name in device_name), None)
+    """The device's FLOP/s in bfloat16, None where it is not known; a laptop's is another of the same name."""
+    return next((peak for name, peak in PEAKS.items() if re.search(rf"\b{name}\b(?! Laptop)", device_name)), None)
 
 
 def model_flops_utilization(tokens_per_second, flops, device_name, devices):
