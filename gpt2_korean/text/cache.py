@@ -6,6 +6,7 @@ It lies there under a fingerprint of what it is made from and of the code that m
 import contextlib
 import errno
 import os
+import secrets
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, describe_os_error, warn_of_failure
@@ -117,7 +118,7 @@ def keep(path, content):
 
 def keep_file(path, write, failure):
     """Have `write(a path)` make what becomes the file `path`, whole or not at all; warn of an OSError as `failure`."""
-    unfinished = path.with_suffix(f".{os.getpid()}")
+    unfinished = path.with_suffix(f".{secrets.token_hex(8)}")  # no process's number: containers have the same ones
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(unfinished)

@@ -27,6 +27,21 @@ def test_half_of_a_file_that_was_to_be_kept_is_left_nowhere(tmp_path, ended_by, 
     assert not list(path.parent.iterdir())
 
 
+def test_who_keeps_the_same_at_the_same_time_does_not_write_into_the_others_file(tmp_path, capsys):
+    """As containers do that share a cache, each of whose processes is number 1 of its own."""
+    path = tmp_path / "weights.openvino"
+
+    def write(unfinished):
+        unfinished.write_text("하나", "utf-8")
+        keep_file(path, lambda other: other.write_text("둘", "utf-8"), "간직하지 못했습니다")
+        with unfinished.open("a", encoding="utf-8") as file:
+            file.write("의 나머지")
+
+    keep_file(path, write, "간직하지 못했습니다")
+    assert path.read_text("utf-8") == "하나의 나머지"
+    assert [*tmp_path.iterdir()] == [path] and capsys.readouterr().err == ""
+
+
 def make_tables(texts):
     for text in texts:
         yield pyarrow.table({"text": [text]})
