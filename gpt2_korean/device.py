@@ -144,7 +144,7 @@ def choose_precision(device, bf16=None, fp16=None):
 
 
 def choose_dtype(device, name, quantize=None):
-    """The torch.dtype for generate.py's `--dtype`; with int8 weights what is left to compute is faster in float32."""
+    """The torch.dtype for generate.py's `--dtype`; with weights in fewer bits the rest is faster in float32."""
     if name != "auto":
         return getattr(torch, name)
     return torch.bfloat16 if computes_bfloat16(device) and not quantize else torch.float32

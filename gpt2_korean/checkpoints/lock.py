@@ -123,7 +123,7 @@ def describe_run(output_dir):
         return None
     with file:
         holder, start = file.read(), os.fstat(file.fileno()).st_mtime
-        if _is_own(holder):  # to close the file would give up the lock
+        if _is_own(holder):  # whose lock on Windows keeps out itself too
             return None
         try:
             _hold(file, alone=False)

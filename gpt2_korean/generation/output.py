@@ -20,7 +20,7 @@ class Output:
     written together, 1 where a person looks on.
     """
 
-    file: str | None
+    file: object
     alone: bool
     prompts: object
     model: object

@@ -215,9 +215,8 @@ def assemble(tokens, pieces, offsets, begin):
                 targets[learnt == 0] = IGNORED
         labels.append(targets)
         if offsets is not None:
-            # One more, where the last label of all stands; the next piece takes its place.
             positions.append(np.arange(offsets[number], offsets[number] + stop - first))
-    if offsets is not None:
+    if offsets is not None:  # one more, where the last label stands
         positions.append(positions[-1][-1:] + 1)
     inputs.append(tokens.read(document, stop - 1, stop)[0])
     block = {"input_ids": inputs, "labels": labels, "position_ids": positions}

@@ -112,7 +112,7 @@ def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False
     Columns: text and its length, turns (of a conversation; else an empty list), form (what was recognised as one; else
     empty), characters (how many of the text are learnt, of a conversation the answers'), file (index into `files`),
     encoding, and what `normalise` counted: composed, line_ends, controls; skipped, blank and broken, how many rows
-    before this document (or after the last) did not fit their header, had no text or were no whole conversation;
+    after this document (and before the first) did not fit their header, had no text or were no whole conversation;
     broken_at, where the first of those stand; doubt, what a user should know of a file that ends here. Raises UserError
     for a file that cannot be read and where all files are blank.
     """

@@ -204,7 +204,7 @@ def describe_conversations(table):
     """A line on the conversations of a corpus and one on the broken ones that were left out, if there are any.
 
     table: pyarrow's, with length (0 of a row that was left out), form (of a conversation, else empty), broken (how many
-    before each row) and broken_at (where).
+    at each row) and broken_at (where).
     """
     import pyarrow.compute as compute
 
