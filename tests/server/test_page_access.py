@@ -266,3 +266,17 @@ def test_the_command_is_shown_for_two_shells(page):
     assert "Windows의 명령줄에" in page.part("command").text and not page.part("copy").is_enabled()
     page.press("posix")
     assert '--prompt="예"' in page.part("command").text and page.part("copy").is_enabled()
+
+
+def test_a_button_that_copies_has_its_own_name_again_however_often_it_was_pressed(page):
+    page.type("오늘은 비")
+    page.write()
+    name = page.part("copy").text
+    page.run("window.timers = []; window.setTimeout = (end) => timers.push(end)")
+    page.press("copy")
+    page.wait(lambda: page.part("copy").text != name)
+    waiting = page.run("return timers.length")
+    page.press("copy")
+    page.wait(lambda: page.run("return timers.length") > waiting)
+    page.run("timers.forEach((end) => end())")
+    assert page.part("copy").text == name

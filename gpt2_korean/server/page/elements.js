@@ -9,7 +9,7 @@ export function make(tag, className = "", text = "") {
 
 /** Put a text into the clipboard, or where a browser does not let us, select it where it stands. */
 export async function copyText(text, element, button) {
-  const label = button.textContent;
+  const label = (button.dataset.label ??= button.textContent); // pressed again, it still says what was done
   getSelection().selectAllChildren(element);
   try {
     await navigator.clipboard.writeText(text); // browsers have it for local pages only
