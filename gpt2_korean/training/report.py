@@ -3,6 +3,7 @@
 import json
 import math
 import unicodedata
+from itertools import accumulate
 from operator import itemgetter
 
 from gpt2_korean.training.diversity import REPEATED
@@ -154,6 +155,5 @@ def shorten(text, size):
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     if width(text) <= size:
         return text
-    while width(text) > size - 1:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    kept = sum(columns < size for columns in accumulate(map(width, text)))
+    return text[:kept].rstrip() + "…"

@@ -39,6 +39,13 @@ def test_tables_stand_in_columns_on_a_terminal():
     assert [report.duration(seconds) for seconds in (0.2, 59.6, 3600)] == ["0초", "1분", "1시간"]
 
 
+def test_a_long_text_is_shortened_without_a_look_at_all_of_it_for_each_letter(monkeypatch):
+    looked_at, width = [], report.width
+    monkeypatch.setattr(report, "width", lambda text: looked_at.append(len(text)) or width(text))
+    assert report.shorten("가" * 1000, 100) == "가" * 49 + "…" and report.shorten("각" * 99, 3) == "각…"
+    assert sum(looked_at) <= 3000
+
+
 def test_a_run_ends_with_its_report(evaluated_words, run_main):
     code, out, err = run_main(*evaluated_words, "--report_to=none")
     assert code == 0 and json.loads(out.splitlines()[-1])["loss"] > 0
