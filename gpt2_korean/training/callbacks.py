@@ -177,7 +177,7 @@ class WriteSamples(TrainerCallback):
         panels = {}
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True), 1):
             panels[f"eval_sample_{number}"] = as_markdown(prompt, f"\n{text}" if talks else text)
-            tqdm.write(f"  {shorten(f'{prompt} | {text}', 100)}", file=sys.stderr)
+            tqdm.write(f"  {shorten(f'{shorten(prompt, 48)} | {text}', 100)}", file=sys.stderr)
         # Not Trainer.log, which would keep them in every checkpoint and tell every tracker: MLflow and others warn of
         # each text at its full length.
         for callback in self.trainer.callback_handler.callbacks:

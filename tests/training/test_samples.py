@@ -2,6 +2,7 @@
 
 import html
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.model import lora
 from gpt2_korean.speed import forward
-from gpt2_korean.training import samples
+from gpt2_korean.training import callbacks, samples
 
 
 def panels(folder):
@@ -41,6 +42,17 @@ def letters(text):
 
 def as_shown(page):
     return html.unescape(re.sub("<.*?>", "", page.replace("<br>", "\n"))).strip("\n")
+
+
+def test_what_was_written_to_a_long_prompt_is_shown_too(monkeypatch, capsys):
+    monkeypatch.setattr(callbacks, "write_samples", lambda _, prompts: [" 이어 쓴 글" for _ in prompts])
+    trainer = SimpleNamespace(
+        processing_class=SimpleNamespace(chat_template=None), callback_handler=SimpleNamespace(callbacks=[])
+    )
+    prompts = ["오늘은", "긴 앞글이라 한 줄에 다 보이지 않는 것을 " * 9]
+    callbacks.WriteSamples(trainer, prompts).on_evaluate(None, SimpleNamespace(is_world_process_zero=True), None)
+    short, long = capsys.readouterr().err.splitlines()
+    assert short == "  오늘은 | 이어 쓴 글" and long.startswith("  긴 앞글이라") and long.endswith("… | 이어 쓴 글")
 
 
 def test_the_event_file_has_the_numbers_and_the_texts_of_every_evaluation(evaluated_words, tmp_path, run_main):
