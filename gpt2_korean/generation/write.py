@@ -10,7 +10,7 @@ from gpt2_korean.generation.sentence_end import SentenceStream
 from gpt2_korean.generation.text_stream import TextStream
 from gpt2_korean.messages import warn
 from gpt2_korean.text.chat_prompt import as_turns
-from gpt2_korean.text.chat_template import encode_texts
+from gpt2_korean.text.chat_template import common_length, encode_texts
 from gpt2_korean.text.conversations import fill, put_after_turns
 from gpt2_korean.text.prompts import encode_prompt
 
@@ -168,7 +168,7 @@ def shorten(model, prompt, ids, length):
     silent = model.chat.encode([*prompt[:-1], {"role": "user", "content": ""}])
     if excess > len(ids) - len(silent):
         return ids
-    start = next((place for place, pair in enumerate(zip(ids, silent, strict=False)) if len({*pair}) > 1), len(silent))
+    start = common_length(ids, silent)
     return ids[:start] + ids[start + excess :]
 
 

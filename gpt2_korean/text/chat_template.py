@@ -190,7 +190,7 @@ def _encode_by_template(turns, tokenizer, opens_answer):
                 "모델의 대화 양식(chat_template)이 앞의 차례를 뒤에서 다르게 적어 답의 토큰을 구분할 수 없습니다. "
                 "묻고 답하기 한 번씩인 대화로 나누거나, {% generation %} 표시가 있는 양식을 쓰세요."
             )
-        start, end = (_common_length(ids, render(*part)) for part in around)
+        start, end = (common_length(ids, render(*part)) for part in around)
         learnt[start:end] = [learns(turns[index])] * (end - start)
     begins = bool(ids) and ids[0] == tokenizer.bos_token_id == tokenizer.eos_token_id
     return ids[begins:], learnt[begins:]
@@ -227,7 +227,7 @@ def template_errors(refusal):
         raise UserError(refusal(error)) from None
 
 
-def _common_length(one, other):
+def common_length(one, other):
     """How many ids two lists have in common from their start."""
     differ = (index for index, (mine, its) in enumerate(zip(one, other, strict=False)) if mine != its)
     return next(differ, min(len(one), len(other)))
