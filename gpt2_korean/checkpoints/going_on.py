@@ -114,24 +114,24 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
     output_dir, found = Path(output_dir), None
     checkpoints = list_checkpoints(output_dir)
     if resume in AUTO:
-        troubles = []
+        troubles = {}  # checkpoint → what is the matter with it
         whole = whole_checkpoints(output_dir)
         for place, checkpoint in reversed([*enumerate(whole)]):
             try:
                 _check(checkpoint, check_model)
                 _check_states(checkpoint, whole[:place])
             except UserError as error:
-                troubles.append(error)
+                troubles[checkpoint] = error
                 continue
             for later in checkpoints:  # half ones, or of a file that does not tell when its run began
-                if step_of(later) > step_of(checkpoint) and not any(str(later) in str(each) for each in troubles):
+                if step_of(later) > step_of(checkpoint) and later not in troubles:
                     trouble = find_trouble(later) if later in whole else "온전한 체크포인트가 아닙니다."
-                    troubles += [f"--resume_from_checkpoint={later}: {trouble}"] if trouble else []
-            for trouble in troubles:
+                    troubles |= {later: f"--resume_from_checkpoint={later}: {trouble}"} if trouble else {}
+            for trouble in troubles.values():
                 warn(f"{trouble} 그 앞의 체크포인트에서 이어 갑니다.")
             return checkpoint
         if troubles:
-            raise UserError(f"{troubles[0]} 이어 갈 다른 체크포인트도 없습니다.\n{START_ANEW}")
+            raise UserError(f"{next(iter(troubles.values()))} 이어 갈 다른 체크포인트도 없습니다.\n{START_ANEW}")
     elif resume not in (None, "false", "False"):
         resume = find_path(resume)
         inside = list_checkpoints(resume)  # of a run's own folder, whose model has no state to go on with

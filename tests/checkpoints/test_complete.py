@@ -75,6 +75,15 @@ def test_resuming_takes_the_newest_whole_checkpoint_whatever_the_names_say(tmp_p
             going_on.find_starting_point(tmp_path, False, str(broken))
 
 
+def test_each_checkpoint_that_is_passed_over_is_told_be_its_name_the_beginning_of_anothers(tmp_path, capsys):
+    whole, half, spoilt = (make_checkpoint(tmp_path, step) for step in (5, 50, 500))
+    (half / "trainer_state.json").unlink()
+    (spoilt / "config.json").unlink()
+    assert going_on.find_starting_point(tmp_path, False, "auto") == whole
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and all(any(f"{each}: " in line for line in told) for each in (half, spoilt))
+
+
 def test_a_shard_that_was_not_fetched_is_named(tmp_path):
     folder, shards = make_checkpoint(tmp_path, 500), [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
     (folder / "model.safetensors").rename(folder / shards[0])
