@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpt2_korean.messages import UsageError, particle
+from gpt2_korean.text.folders import name_some
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
@@ -25,6 +26,7 @@ WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensor
 # Of a whole model, in the order in which transformers looks for them: what comes after the first is not read.
 FIRST = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 TRAINING_STATES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
+MOST_TOLD = 5  # models, in a message
 LEGACY_PICKLE = b"\x80"  # how torch.save wrote before its files were archives
 
 
@@ -208,7 +210,7 @@ def check_source_survives(model_type, output_dir):
 
 
 def describe_existing(folders):
-    """Which models and checkpoints a user may have meant instead."""
+    """Which models and checkpoints, the newest first, a user may have meant instead: a run may leave hundreds."""
     if not folders:
         return "쓸 수 있는 모델이 없습니다. 먼저 train.py로 학습하세요."
-    return f"있는 것: {', '.join(str(path) for path in folders)}"
+    return f"있는 것: {name_some(folders, MOST_TOLD)}"

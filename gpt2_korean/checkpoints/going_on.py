@@ -20,7 +20,7 @@ from gpt2_korean.checkpoints.complete import (
     whole_checkpoints,
 )
 from gpt2_korean.messages import UsageError, UserError, particle, warn
-from gpt2_korean.text.folders import find_path
+from gpt2_korean.text.folders import find_path, name_some
 
 AUTO = ("auto", "true", "True")
 START_ANEW = "다른 체크포인트를 --resume_from_checkpoint로 주거나, 새 --output_dir에 그 모델을 --model_type으로 주세요."
@@ -136,7 +136,7 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
         resume = find_path(resume)
         inside = list_checkpoints(resume)  # of a run's own folder, whose model has no state to go on with
         if inside or not is_resumable(resume):
-            there = describe_existing(inside or checkpoints)
+            there = describe_existing((inside or checkpoints)[::-1])
             raise UsageError(f"--resume_from_checkpoint={resume}: 온전한 체크포인트가 아닙니다. {there}")
         try:
             _check(resume, check_model)
@@ -145,14 +145,14 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
         if is_inside(resume, output_dir):
             return resume
         found = resume
-    held = [path.name for path in checkpoints] + (["모델"] if has_weights(output_dir) else [])
+    held = (["모델"] if has_weights(output_dir) else []) + [path.name for path in reversed(checkpoints)]
     if held and not overwrite:
         way = "새로 시작하려면 --overwrite_output_dir, 이어서 하려면 --resume_from_checkpoint=auto를 더하세요."
         if resume in AUTO:
             way = "이어 갈 온전한 체크포인트가 없습니다. 새로 시작하려면 --overwrite_output_dir을 더하세요."
         elif found is not None:
             way = f"{found}에서 이어 간 결과로 바꾸려면 --overwrite_output_dir을 더하거나, 다른 --output_dir을 주세요."
-        raise UsageError(f"--output_dir={output_dir}: 지난 학습의 결과가 있습니다({', '.join(held)}).\n{way}")
+        raise UsageError(f"--output_dir={output_dir}: 지난 학습의 결과가 있습니다({name_some(held)}).\n{way}")
     kept = next((path for path in checkpoints if not os.access(path, os.W_OK)), None)
     if kept is not None:  # known now, and not when the new run has come to its first save
         raise UsageError(

@@ -96,7 +96,7 @@ def find_model(name, flag="--model_name_or_path"):
             beside = [other for other in whole_checkpoints(path.parent) if other != path]
             trouble = f"쓰다 만 모델입니다({particle(missing, '이/가')} 없거나 잘림)."
             # Of another maker, a copy or a download that broke off: to train is no way on.
-            way_on = describe_existing(beside) if beside else "다시 저장하거나 내려받으세요."
+            way_on = describe_existing(beside[::-1]) if beside else "다시 저장하거나 내려받으세요."
             raise UserError(f"{flag}={name}: {trouble} {way_on}")
         return path
     if path.is_file():

@@ -35,6 +35,18 @@ def test_an_earlier_run_is_refused_by_name_with_both_ways_on(tmp_path):
     assert going_on.find_starting_point(tmp_path, overwrite=True, resume=None) is None
 
 
+def test_of_a_run_with_many_checkpoints_the_newest_are_named(tmp_path):
+    for step in range(1, 31):
+        make_checkpoint(tmp_path, step)
+    for words in ({"resume": None}, {"resume": str(tmp_path / "checkpoint-31")}):
+        with pytest.raises(UsageError, match=r"checkpoint-30, .*checkpoint-29, .* 등") as refusal:
+            going_on.find_starting_point(tmp_path, overwrite=False, **words)
+        assert str(refusal.value).count("checkpoint-") <= 7
+    (tmp_path / "checkpoint-30" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"checkpoint-29, .* 등"):
+        find_model(str(tmp_path / "checkpoint-30"))
+
+
 def test_a_run_that_may_not_be_deleted_is_not_overwritten_but_gone_on_from(tmp_path, monkeypatch):
     """As another's of one's group is: its first save would end the new run, and each start after that."""
     checkpoint = make_checkpoint(tmp_path, 500)
