@@ -11,6 +11,7 @@ from unicodedata import normalize
 
 from gpt2_korean.messages import UsageError, UserError, particle, warn
 from gpt2_korean.text import kakaotalk
+from gpt2_korean.text.folders import name_some
 from gpt2_korean.text.opening import Undecodable, check_readable, file_format, guess_encoding, open_lines
 from gpt2_korean.text.rows import BEGINNING, cell_text, read_rows
 from gpt2_korean.text.turns import BrokenConversation, conversation, turns_reader
@@ -21,6 +22,7 @@ COLUMN = re.compile(r"\{([^{}]+)\}")  # a column's name in a --text_template
 # cut at a line's end. About a hundred blocks of 1,024 tokens, so that a cut is no loss to the training.
 LONGEST_DOCUMENT = 100_000
 HANGUL = re.compile("[가-힣]")
+LONGEST_NAME, MOST_COLUMNS = 100, 20  # letters of a column's name, and names, that a message has
 TAKE_OUT = "data/README.md의 짧은 프로그램으로 꺼내거나,"
 FIRST_LINES = 20  # lines of a .txt, which may be none
 JSON = re.compile(r'[\s\[]*\{\s*"[^"]{1,50}"\s*:')
@@ -112,11 +114,14 @@ def missing_column(where, column, row):
         way_on = (
             f"글이 '{likeliest}' 안에 여러 겹으로 들어 있습니다. {TAKE_OUT} 다른 열을 --text_column_name으로 고르세요."
         )
+    elif len(likeliest or "") > LONGEST_NAME:
+        way_on = "첫 줄이 열 이름이 아니라 글로 보입니다. 첫 줄에 열 이름을 적거나, 글뿐이면 이름을 .txt로 바꾸세요."
     else:
         name = likeliest if re.fullmatch(r"[\w.-]*", likeliest or "") else shlex.quote(likeliest)
         chosen = f"={name}처럼 고르거나 --text_template으로 엮고" if likeliest else "이나 --text_template으로"
         way_on = f"글이라면 --text_column_name{chosen}, 대화라면 --prompt_column과 --answer_column으로 고르세요."
-    return UserError(f"{where}: '{column}' 열이 없습니다. 있는 열: {', '.join(map(str, row))}\n{way_on}")
+    names = [name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…" for name in map(str, row)]
+    return UserError(f"{where}: '{column}' 열이 없습니다. 있는 열: {name_some(names, MOST_COLUMNS)}\n{way_on}")
 
 
 def _text_documents(path, encoding, line_by_line, tell, answer_as):

@@ -104,6 +104,13 @@ def test_of_a_missing_column_the_likeliest_one_there_is_named(row, named):
     assert named in str(missing_column("a.json", "text", row)).splitlines()[1]
 
 
+def test_a_table_of_many_columns_or_without_their_names_is_refused_in_two_lines_that_one_can_read():
+    told = str(missing_column("a.csv", "text", {f"열{number}": f"값 {number}" for number in range(400)}))
+    assert "열19 등\n글이라면 --text_column_name=열" in told and len(told) < 400
+    told = str(missing_column("a.csv", "text", {"첫 줄도 글이다. " * 100: "둘째 줄도 글이다. " * 100}))
+    assert "첫 줄에 열 이름을" in told and ".txt" in told and len(told) < 400 and len(told.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "content", "place"),
     [
