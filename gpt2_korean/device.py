@@ -134,6 +134,8 @@ def computes_bfloat16(device):
 
 def choose_precision(device, bf16=None, fp16=None):
     """`(bf16, fp16, reason)` for TrainingArguments; a flag that was given (not None) wins."""
+    if fp16 and device.type == "cpu":  # where accelerate computes in float32 all the same, and does not say so
+        return False, False, "--fp16은 GPU에서만 씀"
     if bf16 or fp16:
         return bool(bf16), bool(fp16), f"--{'bf16' if bf16 else 'fp16'} 플래그"
     if bf16 is False or fp16 is False:

@@ -1,5 +1,6 @@
 """What runs where: the first device that is there, and Intel's extension only beside its own torch."""
 
+import json
 import sys
 from importlib import metadata
 from types import SimpleNamespace
@@ -175,6 +176,15 @@ def test_nothing_is_said_where_no_card_is_or_it_is_used_or_hidden(present, built
 )
 def test_a_given_precision_wins_over_the_devices(flags, expected):
     assert device.choose_precision(torch.device("xpu"), *flags)[:2] == expected
+
+
+def test_float16_is_not_said_of_a_cpu_on_which_nothing_computes_in_it(train_words, tmp_path, run_main):
+    bf16, fp16, reason = device.choose_precision(torch.device("cpu"), fp16=True)
+    assert not (bf16 or fp16) and "--fp16" in reason
+    words = ["train.py", *train_words, "--do_train", "--max_steps=1", "--report_to=none"]
+    code, _, err = run_main(*words, "--fp16")
+    assert code == 0 and "정밀도: float32 (--fp16" in err, err
+    assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["precision"] == "float32"
 
 
 def test_bfloat16_is_for_devices_that_compute_in_it(monkeypatch):
