@@ -54,6 +54,11 @@ def choose_tokenizer(tokenizer, documents, options, reader=None):
                 warn("모델의 어휘를 쓰므로 --vocab_size는 쓰이지 않습니다. 바꾸려면 --tokenizer=korean을 주세요.")
             return tokenizer
         choice = "korean"
+    if token_bytes(tokenizer) is None:  # said before a vocabulary is learnt, which takes minutes
+        raise UserError(
+            f"--tokenizer={choice}: 바이트 단위 어휘가 아닌 모델이라 바꿀 수 없습니다. --tokenizer=original을 주거나 "
+            "gpt2 같은 모델에서 시작하세요."
+        )
     if choice == "korean":
         new = learn_tokenizer(documents, options.vocab_size or fitting_size(documents), tokenizer.model_max_length)
         if len(new) < min(LEAST_TOKENS, options.vocab_size or LEAST_TOKENS):
@@ -61,8 +66,10 @@ def choose_tokenizer(tokenizer, documents, options, reader=None):
             return tokenizer
     else:
         new = _other_tokenizer(choice, tokenizer.model_max_length, reader)
-    if token_bytes(tokenizer) is None or token_bytes(new) is None:
-        raise UserError("--tokenizer: 바이트 단위 어휘끼리만 바꿀 수 있습니다. --tokenizer=original을 주세요.")
+    if token_bytes(new) is None:
+        raise UserError(
+            f"--tokenizer={choice}: 바이트 단위 어휘가 아니라 쓸 수 없습니다. --tokenizer=korean이나 original을 주세요."
+        )
     return new
 
 

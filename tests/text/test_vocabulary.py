@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, save_tiny_gpt2
+from conftest import ROOT, save_kogpt2, save_tiny_gpt2
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from gpt2_korean.messages import UserError
 from gpt2_korean.text import vocabulary
 from gpt2_korean.text.documents import read_corpus
 
@@ -123,6 +124,18 @@ def test_another_tokenizer_can_be_given_and_an_unfitting_one_is_refused(
     code, _, err = run_main(*run, f"--tokenizer={tmp_path / 'none'}", f"--output_dir={tmp_path / 'other'}")
     assert code == 1 and "tokenizer.json이 든 폴더나" in err
     assert run_main(*run, "--vocab_size=1000")[0] == 2
+
+
+def test_a_vocabulary_that_is_not_byte_level_is_refused_by_its_flag_before_another_is_learnt(
+    english_tokenizer, documents, sample_texts, tmp_path, monkeypatch
+):
+    save_kogpt2(tmp_path, sample_texts)
+    words = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), eos_token="</s>")
+    words.save_pretrained(tmp_path)
+    monkeypatch.setattr(vocabulary, "train_tokenizer", lambda *_: pytest.fail("learnt in vain"))
+    for own, wanted in ((words, "korean"), (words, str(tmp_path)), (english_tokenizer, str(tmp_path))):
+        with pytest.raises(UserError, match=f"^--tokenizer={wanted}: 바이트 단위 어휘가 아.*original"):
+            vocabulary.choose_tokenizer(own, documents, SimpleNamespace(tokenizer=wanted, vocab_size=640))
 
 
 def test_two_sentences_teach_no_vocabulary_and_that_is_said(english_folder, english_tokenizer, tmp_path, run_main):
