@@ -84,6 +84,9 @@ PRIVATE = {
         "ignore_keys_for_eval start_time learning_rate",
         "transformers.Trainer._prepare_inputs": "self inputs",
         "transformers.Trainer._push_from_checkpoint": "self checkpoint_folder",
+        "transformers.Trainer._run_epoch": "self model epoch train_dataloader steps_in_epoch "
+        "num_update_steps_per_epoch trial ignore_keys_for_eval start_time resume_from_checkpoint epochs_trained "
+        "steps_trained_in_current_epoch",
         "transformers.Trainer._save_checkpoint": "self model trial",
         "transformers.Trainer._total_loss_scalar": ATTRIBUTE,
         "transformers.Trainer._tr_loss": ATTRIBUTE,

@@ -57,7 +57,7 @@ class KoreanTrainer(Trainer):
         super().__init__(model, *args, **kwargs)
         self.stop, self.record = stop, record
         self.tokens_per_character, self.eval_characters = tokens_per_character, eval_characters
-        self.full_length = self.recorded_step = None
+        self.full_length = self.recorded_step = self.order = None
         self.blocks_per_step = self._train_batch_size * self.args.gradient_accumulation_steps
         self.meter = TokenMeter()
         self.flops_per_token = cache(partial(flops_per_token, self.model))  # asked of at every pass
@@ -155,7 +155,13 @@ class KoreanTrainer(Trainer):
         # One process needs no filling up; and a mean over no targets is NaN, where a sum divided by those of all is 0.
         fills = self.args.world_size > 1 and self.model_accepts_loss_kwargs
         together = self._train_batch_size * self.args.world_size if fills else 1
-        return EpochOrder(blocks, together, self.args.train_sampling_strategy == "random")
+        self.order = EpochOrder(blocks, together, self.args.train_sampling_strategy == "random")
+        return self.order
+
+    def _run_epoch(self, epoch, **rest):
+        if self.order is not None:  # accelerate does not tell it of ranks that go on within an epoch
+            self.order.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **rest)
 
     def _get_dataloader(self, *args, **kwargs):
         loader = super()._get_dataloader(*args, **kwargs)

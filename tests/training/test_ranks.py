@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import NO_DROPOUT, ROOT, tiny_gpt2
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt2_korean.checkpoints import complete
@@ -135,6 +136,26 @@ def test_two_ranks_stop_together_when_one_is_signalled_and_go_on(resumable_words
     for gone_on in fork_script("train.py", *words, ranks=2):
         assert gone_on.returncode == 0, gone_on.stderr
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 6
+
+
+def test_two_ranks_that_go_on_within_a_later_epoch_learn_its_blocks_as_if_they_had_not_stopped(
+    train_words, tmp_path, fork_script
+):
+    out = tmp_path / "out"
+    run = [
+        *train_words, "--do_train", "--max_steps=7", "--save_steps=5", "--report_to=none", "--learning_rate=0.1",
+        "--optim=sgd", "--dropout=0", "--per_device_train_batch_size=16",
+    ]  # fmt: skip
+    for finished in fork_script("train.py", *run, ranks=2):
+        assert finished.returncode == 0, finished.stderr
+    epoch = json.loads((out / "checkpoint-5" / "trainer_state.json").read_text())["epoch"]
+    assert epoch > 1 and epoch % 1
+    expected = load_file(out / "model.safetensors")
+    shutil.rmtree(out / "checkpoint-7")
+    for finished in fork_script("train.py", *run, "--resume_from_checkpoint=auto", ranks=2):
+        assert finished.returncode == 0 and "이미 끝난" not in finished.stderr, finished.stderr
+    for name, weight in load_file(out / "model.safetensors").items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize(("way", "code"), [("killed", -signal.SIGKILL), ("full", 1)])
