@@ -191,12 +191,13 @@ def complete(trainer, checkpoint):
     is_replaced = trainer.holds_best and left not in (None, trainer.model_step())
     # A push may have failed, or is asked for only now.
     whole = whole and not is_replaced and not trainer.args.push_to_hub
-    if whole and has_ended(output_dir):
+    if whole:
+        trainer.merge_adapter()
+        if not has_ended(output_dir):
+            trainer.note_progress()
+            trainer.create_model_card()
         return
     trainer.note_progress()
-    if whole:
-        trainer.create_model_card()
-        return
     trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)  # rotation may be due too
     trainer.save_whole_model()
 

@@ -468,9 +468,7 @@ class KoreanTrainer(Trainer):
             folder = self._make_staging_area() / "model"
             if lora.is_adapted(self.model):
                 self.save_model(str(folder / ADAPTER), _internal_call=True)
-                # Prepared as the one before it was: it is evaluated in the precision of the run.
-                self.model = self.accelerator.prepare_model(lora.merge(self.model), evaluation_mode=True)
-                self.evaluated.clear()  # merged weights round a little otherwise
+                self.merge_adapter()
             self.save_model(str(folder), _internal_call=True)
             if self.is_world_process_zero():
                 self.state.save_to_json(str(folder / STATE))
@@ -480,6 +478,14 @@ class KoreanTrainer(Trainer):
                 atomic_files.tidy_staging_area(output_dir)
         if self.args.push_to_hub:
             self.push_to_hub()
+
+    def merge_adapter(self):
+        """Make of an adapted model the one that is left of the run, as which it is measured at the end."""
+        if lora.is_adapted(self.model):
+            self.model = lora.merge(self.model)
+            if self.accelerator._models:  # as the one before it was: it is evaluated in the precision of the run
+                self.model = self.accelerator.prepare_model(self.model, evaluation_mode=True)
+            self.evaluated.clear()  # merged weights round a little otherwise
 
     # How it reaches the Hub
 

@@ -115,8 +115,11 @@ def test_generate_writes_the_same_from_checkpoint_adapter_and_merged_model(run_w
 
 @pytest.mark.parametrize("precision", ["--no_bf16", "--bf16"])
 def test_evaluation_after_training_is_of_the_merged_model(train_words, tmp_path, run_main, precision):
-    code, trained, err = run_main(*train_words, "--do_eval", "--validation_file=data/korean_texts.txt", precision)
+    evaluated_words = [*train_words, "--do_eval", "--validation_file=data/korean_texts.txt", precision]
+    code, trained, err = run_main(*evaluated_words)
     assert code == 0, err
+    code, again, err = run_main(*evaluated_words, "--resume_from_checkpoint=auto")  # of a run that is over
+    assert code == 0 and again == trained, err
     for folder in ("out", "out/adapter"):
         words = [f"--model_type={tmp_path / folder}", f"--output_dir={tmp_path / 'none'}", "--device=cpu", precision]
         evaluated = run_main("train.py", "--do_eval", "--validation_file=data/korean_texts.txt", *words)[1]
