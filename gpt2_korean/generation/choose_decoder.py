@@ -18,20 +18,32 @@ TOLD_OF = set()  # the failures of the Triton kernels that this process has warn
 
 
 def has_openvino(asked):
-    """Whether the OpenVINO is installed that can be written by; asked: the flag that asks for it, or None.
+    """Whether the OpenVINO is installed that can be written by, here; asked: the flag that asks for it, or None.
 
-    Raises UsageError where it is asked for and another is installed.
+    Raises UsageError where it is asked for and another is installed, or none can be written by.
     """
     try:
         version = metadata.version("openvino")
     except metadata.PackageNotFoundError:
         return asked is not None  # the command line has found one, of which nothing tells the version
     if version.startswith(OPENVINO):
-        return True
+        return _has_attention(asked)
     other = f"설치된 OpenVINO {particle(version, '은/는')} 여기에서 쓰는 버전({OPENVINO})이 아닙니다"
     if asked:
         raise UsageError(f"{asked}: {other}: pip install -r requirements-openvino.txt")
     say(f"{other}. PyTorch로 계산합니다. OpenVINO를 쓰려면: pip install -r requirements-openvino.txt")
+    return False
+
+
+def _has_attention(asked):
+    """Whether OpenVINO has paged attention for this processor, as it has for none of ARM without SVE."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if capabilities.get("architecture") != "arm64" or capabilities.get("sve"):
+        return True
+    why = "이 ARM CPU에는 OpenVINO의 어텐션에 필요한 SVE가 없습니다"
+    if asked:
+        raise UsageError(f"{asked}: {why}. 이 플래그를 빼면 PyTorch로 계산합니다.")
+    say(f"{why}. PyTorch로 계산합니다.")
     return False
 
 
