@@ -11,6 +11,7 @@ logits are asked for. Output: the logits [n, vocab]. What stands in the blocks i
 import math
 import mmap
 import os
+import platform
 from functools import cache
 
 import numpy as np
@@ -22,6 +23,7 @@ from openvino.op import _PagedAttentionExtension as PagedAttention
 INPUTS = {"int8": 128, "int4": 64}
 IN_16_BITS = {"torch.float16": ov.Type.f16, "torch.bfloat16": ov.Type.bf16}
 KEYS, VALUES, BLOCK = "keys", "values", 32
+ARM = ("aarch64", "arm64")  # as Linux and macOS say
 ACTIVATIONS = {"gelu": lambda x: ops.gelu(x, "erf"), "relu": ops.relu}  # the others are GELU by tanh
 
 
@@ -151,10 +153,11 @@ def compile_graph(model, config, quantize, bfloat16):
 
 def _properties(quantize, bfloat16):
     precision, threads = "bf16" if bfloat16 else "f32", os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    in_16_bits = (quantize or bfloat16) and platform.machine() not in ARM  # whose attention takes keys in float32
     return {
         "INFERENCE_PRECISION_HINT": precision,
         # Of float16 OpenVINO makes bfloat16 where it computes in that, which may be elsewhere than where PyTorch does.
-        "KV_CACHE_PRECISION": "f16" if quantize or bfloat16 else "f32",
+        "KV_CACHE_PRECISION": "f16" if in_16_bits else "f32",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": INPUTS.get(quantize, 0),
         "ENABLE_CPU_PINNING": False,  # a thread that may not leave its core waits for whoever else computes there
         "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else 0,  # 0: one a core

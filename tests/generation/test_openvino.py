@@ -331,6 +331,19 @@ def test_where_openvino_has_no_attention_it_is_refused_where_it_is_asked_for_and
     assert not isinstance(read_model(folder, CPU, torch.float32).decoder, GPT2Decoder)
 
 
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+@pytest.mark.parametrize("machine", ["aarch64", "arm64"])
+def test_on_arm_keys_are_kept_in_the_one_type_that_openvino_has_there(machine, quantize, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    model = tiny_gpt2(VOCABULARY, n_embd=GROUP)
+    weights = dict(model.state_dict())
+    decoder = gpt2_decoder(model.config.to_dict(), weights, CPU, torch.float32, quantize=quantize, openvino=True)
+    caches = [
+        each for each in decoder.request.get_compiled_model().inputs if each.any_name.endswith(("keys", "values"))
+    ]
+    assert caches and {each.element_type.get_type_name() for each in caches} == {"f32"}
+
+
 @pytest.mark.parametrize("flag", ["--quantize=int8", "--quantize=int4", "--engine=openvino"])
 def test_a_model_that_is_no_gpt2_is_refused_by_the_flag(flag, tmp_path, byte_tokenizer):
     folder = save_tiny_gpt2(tmp_path / "model", byte_tokenizer, scale_attn_by_inverse_layer_idx=True)
