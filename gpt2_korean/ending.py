@@ -59,6 +59,8 @@ def run_script(main):
         sys.modules.setdefault(name, None)
     warnings.filterwarnings("ignore", "flock not supported")  # filelock's, of a cache there: it makes do with a file
     warnings.filterwarnings("ignore", r"barrier\(\): using the device")  # torch's, of ranks: theirs is the right one
+    # PyTorch's, with 45 lines of C++, where an ARM processor has no bfloat16: it makes do with float32's kernels.
+    warnings.filterwarnings("ignore", r"\w+ failed, switching to (BLAS gemm|baddbmm)")
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):  # Windows has the first two
         if hasattr(signal, name):  # called last: Python's own end, which takes a while, would die of it
             atexit.register(signal.signal, getattr(signal, name), signal.SIG_IGN)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,19 @@ def test_what_nobody_foresaw_ends_in_two_lines_and_a_file(end, tmp_path, error):
     assert type(error).__name__ in err and "이슈" in err
     assert file.parent == tmp_path / "기록" / "logs"
     assert "Traceback" in file.read_text("utf-8") and type(error).__name__ in file.read_text("utf-8")
+
+
+@pytest.mark.parametrize("instead", ["BLAS gemm", "baddbmm"])
+def test_where_arm_has_no_bfloat16_no_frames_of_pytorch_are_shown(instead):
+    def main():
+        words = f"mkldnn_matmul failed, switching to {instead}:mkldnn_matmul: bf16 path needs a cpu\nframe #0"
+        warnings.warn(words, UserWarning, stacklevel=1)
+        warnings.warn("another", UserWarning, stacklevel=1)
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        ending.run_script(main)
+    assert [str(each.message) for each in told] == ["another"]
 
 
 def test_the_file_stands_where_it_can_be_written(end, tmp_path, monkeypatch):
