@@ -108,6 +108,18 @@ def test_a_gpu_that_torch_has_no_kernels_for_is_passed_over_with_the_build_that_
             device.choose_device("cuda")
 
 
+def test_a_gpu_of_amd_whose_kernels_have_other_names_is_taken_and_its_build_known(present, built_for, monkeypatch):
+    present("cuda")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["gfx90a", "gfx1100"])
+    assert device.choose_device("auto").type == "cuda"
+    present()
+    built_for()
+    monkeypatch.setattr(torch.version, "hip", "7.1")
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(UsageError, match="확인하세요"):
+        device.choose_device("cuda")
+
+
 @pytest.fixture
 def system(monkeypatch, tmp_path):
     """A system without any card, whose files a test adds."""
@@ -154,6 +166,7 @@ def test_nothing_is_said_where_no_card_is_or_it_is_used_or_hidden(present, built
     present()
     built_for()
     add_card(system, "0x1002")  # another maker's
+    (system / "dev/dri/renderD130").touch()  # of a board whose graphics are part of it, and have no vendor
     assert device.choose_device("auto").type == "cpu"
     add_card(system, "0x10de", 129)
     for hidden in ("", "-1"):
@@ -172,6 +185,7 @@ def test_nothing_is_said_where_no_card_is_or_it_is_used_or_hidden(present, built
         ((True, None), (True, False)),
         ((False, None), (False, False)),
         ((None, True), (False, True)),
+        ((None, False), (False, False)),
     ],
 )
 def test_a_given_precision_wins_over_the_devices(flags, expected):
@@ -192,13 +206,50 @@ def test_bfloat16_is_for_devices_that_compute_in_it(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     for name in ("cpu", "cuda", "mps"):
         assert device.choose_precision(torch.device(name))[:2] == (False, False)
+        assert device.choose_precision(torch.device(name), bf16=True)[:2] == (True, False)
         assert device.choose_dtype(torch.device(name), "auto") == torch.float32
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert device.choose_precision(torch.device("cuda"))[:2] == (True, False)
     for capability in ("avx512_bf16", "amx_bf16"):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda capability=capability: {capability: True})
         assert device.choose_precision(torch.device("cpu"))[:2] == (True, False)
         assert device.choose_dtype(torch.device("cpu"), "auto") == torch.bfloat16
         assert device.choose_dtype(torch.device("cpu"), "auto", quantize="int8") == torch.float32
-    assert device.choose_dtype(torch.device("cpu"), "bfloat16") == torch.bfloat16
+    assert device.choose_dtype(torch.device("cpu"), "float16") == torch.float16
+
+
+@pytest.mark.parametrize("name", ["cuda", "xpu"])
+def test_the_line_of_the_machine_names_the_gpu_and_the_precision_of_training(name, monkeypatch):
+    monkeypatch.setattr(getattr(torch, name), "get_device_name", lambda device: f"{device.type} 9000")
+    for precision, told in (((True, False), "bfloat16"), ((False, True), "float16"), ((False, False), "float32")):
+        line = device.describe_machine(torch.device(name), *precision, "까닭")
+        assert f"{name} ({name} 9000)" in line and f" {told} (까닭)" in line
+    for other in ("cpu", "mps"):
+        assert other in device.describe_machine(torch.device(other), False, False, "까닭")
+
+
+@pytest.mark.parametrize("name", ["cuda", "xpu"])
+def test_what_torch_keeps_of_a_gpus_memory_for_what_comes_is_free_too(name, monkeypatch):
+    memory = getattr(torch, name)
+    for function, told in (("mem_get_info", (100, 1000)), ("memory_reserved", 70), ("memory_allocated", 30)):
+        monkeypatch.setattr(memory, function, lambda device, told=told: told)
+    assert device.free_memory(torch.device(name)) == 140
+
+
+@pytest.mark.parametrize("compiler", ["CC", "cc", "gcc", "clang", None])
+def test_kernels_are_compiled_on_a_gpu_where_triton_and_a_c_compiler_are(compiler, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(device, "find_spec", {"triton": "there"}.get)
+    if compiler == "CC":
+        monkeypatch.setenv("CC", "/opt/cc")
+    elif compiler:
+        (tmp_path / compiler).touch(0o755)
+    assert [device.can_compile(torch.device(name)) for name in ("cuda", "xpu", "cpu", "mps")] == [
+        compiler is not None, compiler is not None, False, False
+    ]  # fmt: skip
+    monkeypatch.setattr(device, "find_spec", lambda name: None)
+    assert not device.can_compile(torch.device("cuda"))
 
 
 @pytest.fixture
@@ -222,7 +273,10 @@ def test_ipex_of_another_torch_is_never_imported(installed_ipex):
     assert "1.13.0" in line and torch.__version__ in line
 
 
-@pytest.mark.parametrize("code", ["import os; os.exit(1)", "raise SystemExit(127)", "raise ImportError"])
+@pytest.mark.parametrize(
+    "code",
+    ["import os; os.exit(1)", "raise SystemExit(127)", "raise ImportError", "raise OSError", "raise RuntimeError"],
+)
 def test_an_ipex_whose_import_fails_is_left_alone(installed_ipex, code):
     installed_ipex(torch.__version__, code)
     module, line = device.load_ipex(torch.device("xpu"))
@@ -234,6 +288,11 @@ def test_ipex_of_this_torch_is_used_and_keeps_off_stdout(installed_ipex, capsys)
     module, line = device.load_ipex(torch.device("cpu"))
     assert module.__name__ == device.IPEX and "씁니다" in line
     assert capsys.readouterr().out == ""
+
+
+def test_beside_a_device_that_is_not_intels_ipex_is_never_imported(installed_ipex):
+    installed_ipex(torch.__version__, "raise ImportError")
+    assert device.load_ipex(torch.device("cuda")) == device.load_ipex(torch.device("mps")) == (None, None)
 
 
 def test_without_ipex_nothing_is_said(monkeypatch):
