@@ -94,6 +94,7 @@ def test_the_key_guards_the_api_and_the_page_which_a_browser_opens_with_it(guard
         assert refused.getheader("WWW-Authenticate").startswith(scheme)
     for path in ("/write", "/suggest", "/v1/completions"):
         assert post(guarded, path, {"prompt": "가"}).status == 401
+    assert get(guarded, "/v1/models", "OPTIONS").status == 401
     assert get(guarded, "/", **PAGE).status == 200 and get(guarded, "/settings", **PAGE).status == 200
     assert post(guarded, "/write", {"prompt": "가", "settings": {"length": "2"}}, **PAGE).status == 200
     assert get(guarded, "/v1/models", Authorization=f"bearer {KEY}").status == 200
