@@ -57,10 +57,12 @@ def test_a_run_that_may_not_be_deleted_is_not_overwritten_but_gone_on_from(tmp_p
 
 
 def test_who_begins_anew_what_is_not_over_is_told_how_to_go_on(tmp_path, capsys):
+    make_checkpoint(tmp_path, 250)
     checkpoint = make_checkpoint(tmp_path, 500)
     assert going_on.find_starting_point(tmp_path, overwrite=True, resume=None) is None
     told = capsys.readouterr().err
     assert all(word in told for word in (str(checkpoint), "--overwrite_output_dir", "--resume_from_checkpoint=auto"))
+    assert told.count("주의:") == 1
     shutil.copy(checkpoint / "model.safetensors", tmp_path)  # as at the end of a run
     assert going_on.find_starting_point(tmp_path, overwrite=True, resume=None) is None
     assert capsys.readouterr().err == ""
@@ -83,7 +85,7 @@ def test_resuming_takes_the_newest_whole_checkpoint_whatever_the_names_say(tmp_p
     assert going_on.find_starting_point(tmp_path, True, "auto") == whole
     assert going_on.find_starting_point(tmp_path, False, str(whole)) == whole
     for broken in (half, cut, tmp_path / "checkpoint-7"):
-        with pytest.raises(UsageError, match="온전한"):
+        with pytest.raises(UsageError, match=r"온전한.*checkpoint-500"):
             going_on.find_starting_point(tmp_path, False, str(broken))
 
 
@@ -94,6 +96,53 @@ def test_each_checkpoint_that_is_passed_over_is_told_be_its_name_the_beginning_o
     assert going_on.find_starting_point(tmp_path, False, "auto") == whole
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 2 and all(any(f"{each}: " in line for line in told) for each in (half, spoilt))
+
+
+def test_each_checkpoint_past_the_one_that_is_gone_on_from_is_told_and_no_other(tmp_path, capsys):
+    for step in (100, 1500):
+        (make_checkpoint(tmp_path, step) / "trainer_state.json").unlink()
+    for step, started in ((500, 5.5), (1000, 1.5), (2000, "x")):  # to 500 the run of 1000 has gone back
+        (make_checkpoint(tmp_path, step) / "resume.json").write_text(json.dumps({"started": started}))
+    assert going_on.find_starting_point(tmp_path, False, "auto") == tmp_path / "checkpoint-500"
+    half, unreadable = sorted(capsys.readouterr().err.splitlines())
+    assert f"{tmp_path / 'checkpoint-1500'}: 온전한 체크포인트가 아닙니다" in half
+    assert f"{tmp_path / 'checkpoint-2000'}: resume.json" in unreadable
+
+
+def test_where_nothing_can_be_gone_on_from_the_newest_says_why_and_how_to_begin_anew(tmp_path):
+    def refuse(folder, flag):
+        raise UserError(f"{flag}={folder}: 모델이 아닙니다.")
+
+    for step in (500, 1000):
+        make_checkpoint(tmp_path, step)
+    for overwrite in (False, True):  # auto never begins anew beside checkpoints that are whole
+        with pytest.raises(UserError, match=r"(?s)checkpoint-1000: 모델이 아닙니다.*--output_dir.*--model_type"):
+            going_on.find_starting_point(tmp_path, overwrite, "auto", refuse)
+    for step in (500, 1000):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").unlink()
+    with pytest.raises(UsageError, match=r"(?s)checkpoint-1000.*온전한 체크포인트가 없습니다.*--overwrite_output_dir"):
+        going_on.find_starting_point(tmp_path, False, "auto")
+    assert going_on.find_starting_point(tmp_path, True, "auto") is None
+
+
+@pytest.mark.parametrize("word", [None, "false", "False"])
+def test_a_model_alone_is_an_earlier_run_too_and_false_is_as_if_the_flag_were_not_given(tmp_path, word):
+    shutil.move(make_checkpoint(tmp_path, 500) / "model.safetensors", tmp_path)
+    shutil.rmtree(tmp_path / "checkpoint-500")
+    with pytest.raises(UsageError, match=r"(?s)--output_dir.*모델.*--resume_from_checkpoint=auto"):
+        going_on.find_starting_point(tmp_path, False, word)
+    assert going_on.find_starting_point(tmp_path, True, word) is None
+
+
+def test_a_checkpoint_is_known_as_the_runs_own_whatever_it_is_called(tmp_path, monkeypatch):
+    own, others = make_checkpoint(tmp_path / "out", 500), make_checkpoint(tmp_path / "other", 1)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    (tmp_path / "out" / "checkpoint-1").symlink_to(others)
+    monkeypatch.chdir(tmp_path / "out")
+    for checkpoint in (own, "checkpoint-500", "../link/checkpoint-500", "checkpoint-1"):
+        assert all(going_on.is_inside(checkpoint, out) for out in (tmp_path / "out", tmp_path / "link", "."))
+        assert not going_on.is_inside(checkpoint, tmp_path / "other") or checkpoint == "checkpoint-1"
+    assert not going_on.is_inside(others, tmp_path / "out")
 
 
 def test_a_shard_that_was_not_fetched_is_named(tmp_path):

@@ -51,6 +51,12 @@ def turned(path):
     return {**content, "state": {key: kept[(key + 1) % len(kept)] for key in kept}}
 
 
+def without_model(path):
+    content = json.loads(path.read_text())
+    del content["model"]
+    return content
+
+
 DEEP = "[" * 100_000
 PASSED_OVER = [
     state(new_key=1), state(log_history=5), state(log_history=[{"loss": "x"}]), state(epoch="x"), state(total_flos="x"),
@@ -60,7 +66,11 @@ PASSED_OVER = [
     saved("optimizer.pt", [1]), saved("optimizer.pt", {}), ("optimizer.pt", shrunk), saved("scheduler.pt", [1]),
     saved("scheduler.pt", {"state": {}}), saved("config.json", []), saved("tokenizer.json", []),
     saved("tokenizer_config.json", []), saved("adapter_config.json", []), saved("resume.json", 1),
-    saved("resume.json", None), saved("resume.json", DEEP), ("config.json", None),
+    saved("resume.json", None), saved("resume.json", DEEP), ("config.json", None), state(log_history=[5]),
+    state(log_history=[{"eval_loss": "x"}]), state(global_step=True), resume(corpus=5), resume(learning=[1]),
+    resume(corpus={"tokens": "x", "hash": "y"}), resume(corpus={"tokens": 1, "hash": 5}), resume(plan=5),
+    resume(learning={"seed": [1]}), resume(plan={"dropout": 5}), resume(plan={"dropout": [1]}),
+    ("resume.json", without_model), saved("optimizer.pt", {"param_groups": [5], "state": {}}),
 ]  # fmt: skip
 
 
@@ -89,6 +99,21 @@ def test_the_next_whole_checkpoint_is_found_and_a_line_says_so(name, change, run
     assert "checkpoint-2" in err and len(err.strip().splitlines()) == 1, err
     with pytest.raises(UserError, match="checkpoint-2"):
         find_starting_point(out, False, str(out / "checkpoint-2"), check_files)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        state(log_history=[{"note": "x", "loss": 1}]), resume(corpus={"name": "x"}), resume(plan=None),
+        resume(plan={"dropout": [0, "까닭"]}), resume(learning={"optim": "x", "seed": 1, "lr_scheduler_kwargs": {}}),
+        resume(held_out=None, tokenizer={"name": "x"}), state(best_metric=None),
+    ],
+)  # fmt: skip
+def test_what_a_run_may_have_said_is_no_fault(name, change, run, tmp_path):
+    from gpt2_korean.checkpoints.going_on import find_trouble
+
+    spoil(tmp_path / "out" / "checkpoint-2", name, change)
+    assert find_trouble(tmp_path / "out" / "checkpoint-2") is None
 
 
 def test_a_run_goes_on_from_the_one_before(run, tmp_path, run_main):
