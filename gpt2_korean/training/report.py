@@ -45,7 +45,7 @@ def evaluation_table(metrics, written=None, held_out=None):
         for name, (label, form) in MEASURES.items():
             rows.append((label, *(format(texts[name], form) for texts in (written, people) if texts)))
         values |= {**written, "held_out": held_out}
-    line = {name: value if value is None or value != math.inf else None for name, value in values.items()}
+    line = {name: value if value != math.inf else None for name, value in values.items()}
     return f"{table(rows)}\n{json.dumps(line)}"
 
 

@@ -23,6 +23,8 @@ def test_the_end_of_a_run_tells_where_it_came_to():
     measured = {**end, "train_tokens_per_second": 98765.4, "train_mfu": 0.315}
     assert "초당 98,765토큰 · MFU 31.5%" in report.describe_training([*log, measured], 2, "x")
     assert "8.0000 → 6.0000" in report.describe_training(log[:3], 3, "x")
+    best_at_last = report.describe_training(log[:5], 2, "x")
+    assert "4.2500 (2스텝)" in best_at_last and "가장 낮음" not in best_at_last
 
 
 def test_the_last_step_is_told_and_not_a_mean_of_weights_that_was_not_left():
@@ -30,13 +32,17 @@ def test_the_last_step_is_told_and_not_a_mean_of_weights_that_was_not_left():
         {"step": step, "eval_bits_per_character": bits} for step, bits in ((1, 4.25), (2, 4.75), (2, 4.5), (1, 4.25))
     ]
     assert "마지막 4.7500 (2스텝)" in report.describe_training(log, 1, "x")
-    assert "마지막 4.5000 (2스텝)" in report.describe_training(log, 2, "x", averaged=4)
+    averaged = report.describe_training(log, 2, "x", averaged=4)
+    assert "마지막 4.5000 (2스텝)" in averaged and "x (마지막 4스텝의 평균)" in averaged
 
 
 def test_tables_stand_in_columns_on_a_terminal():
     assert report.table([("가나", "1"), ("abcde", "22"), ("", "x", "y")]) == "가나   1\nabcde  22\n       x   y"
+    assert report.table([("e\u0301", "1"), ("가", "2")]) == "e\u0301   1\n가  2"
     assert report.shorten("가나다 라마", 8) == "가나다…" and report.shorten("가나\n다라", 9) == "가나 다라"
-    assert [report.duration(seconds) for seconds in (0.2, 59.6, 3600)] == ["0초", "1분", "1시간"]
+    assert report.shorten("abcdefghij", 8) == "abcdefg…" and report.shorten("가\x1b[2J나", 9) == "가 [2J나"
+    durations = [report.duration(seconds) for seconds in (0.2, 59.6, 3600, 3725.4, 125)]
+    assert durations == ["0초", "1분", "1시간", "1시간 2분", "2분 5초"]
 
 
 def test_a_long_text_is_shortened_without_a_look_at_all_of_it_for_each_letter(monkeypatch):
@@ -88,7 +94,7 @@ def test_what_was_learnt_by_heart_is_told_with_the_step_from_which_on():
     assert "--eval_steps" in report.describe_training([*once, once[-1]], 20, "x")
     for log in (
         losses(7, 6, 5, 4, evaluated=(8, 7, 6, 5.9)),  # still learning what holds elsewhere too
-        losses(7, 6, 5, 4, evaluated=(8, 4.1, 4.2, 4.3)),  # worse by chance
+        losses(7, 6, 4, 2, evaluated=(8, 4.1, 4.0, 4.03)),  # worse by chance
         losses(7, 6, evaluated=(None, 6.5)),
     ):
         assert "외" not in report.describe_training(log, 40, "x", characters=70_000)
