@@ -40,6 +40,13 @@ def test_the_last_events_tell_how_much_was_read_and_written_and_whether_it_ended
     assert events[0]["read"] == 1
 
 
+def test_a_text_longer_than_the_context_is_told_beside_the_model(port, model_folder):
+    for prompt, is_told in (("가", False), ("가나다라" * 300, True)):
+        _, (first, *_) = ask(port, "/write", prompt=prompt, settings={"length": "2", "min_length": "2"})
+        assert bool(first["notice"]) == is_told and first["model"].pop("device").startswith("cpu")
+        assert first["model"] == {"name": str(model_folder), "context": 256}
+
+
 def test_a_seed_repeats_a_text_and_no_seed_is_a_new_one(port):
     texts = [written(ask(port, "/write", prompt="가", seed=seed)[1]) for seed in ("7", "7", None, None)]
     assert texts[0] == texts[1] and len(set(texts)) == 3

@@ -25,6 +25,16 @@ def test_the_command_that_is_shown_writes_the_same_text(port, run_main, prompt):
     assert (code, out) == (0, prompt + written(events) + "\n")
 
 
+def test_a_command_fills_the_pages_template_once_also_behind_earlier_turns(open_page, run_main):
+    page = open_page("--dtype=float32", "--length=8", "--min_length=8", "--prompt_template=물음: {prompt}\n답:")
+    for turns in ([], [["어제는", "비"]]):
+        _, events = ask(page, "/write", prompt="오늘은", turns=turns)
+        _, script, *words = shlex.split(events[0]["commands"]["posix"])
+        code, out, _ = run_main(script, *words)
+        assert code == 0 and out.endswith(f"물음: 오늘은\n답:{written(events)}\n")
+        assert out.count("물음:") == 1 + len(turns)
+
+
 def split_as_windows_does(line):
     """The words that a program is given, by the rules of Microsoft's C runtime."""
     words, word, quoted, place = [], None, False, 0
