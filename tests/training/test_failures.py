@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -171,11 +172,28 @@ def test_a_dead_loader_process_is_named(resumable_words, tmp_path, run_main, at_
 
 @pytest.mark.parametrize(
     "error",
-    [ConnectionResetError(), EOFError(), RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")],
+    [
+        ConnectionResetError(),
+        EOFError(),
+        RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed."),
+        RuntimeError("DataLoader worker (pid 1) exited unexpectedly: Cannot allocate memory"),
+    ],
 )
 def test_a_dead_loader_process_is_named_however_it_is_found_out(error):
     with pytest.raises(UserError, match="--dataloader_num_workers"), failures.training():
         raise error
+
+
+@pytest.mark.parametrize(
+    "words", ["DataLoader worker (pid 1) is killed by signal: Killed.", "Connection closed by peer"]
+)
+def test_a_process_that_is_lost_while_a_checkpoint_is_saved_is_no_fault_of_the_disk(words, tmp_path):
+    with pytest.raises(RuntimeError, match=re.escape(words)), failures.saving(tmp_path):
+        raise RuntimeError(words)
+    with pytest.raises(UserError, match="저장하지 못했습니다"), failures.saving(tmp_path):
+        raise RuntimeError("another fault")
+    with pytest.raises(RuntimeError, match="another fault"), failures.training():
+        raise RuntimeError("another fault")
 
 
 def test_a_loader_process_that_dies_with_the_lock_of_the_bars_holds_nobody_up():

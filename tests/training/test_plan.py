@@ -96,6 +96,7 @@ def test_a_plan_is_told_as_flags_with_why():
     assert "--weight_decay=1 (글을 60번 읽으므로)" in told and "warmup" not in told
     of_a_stream = "\n".join(plan.describe_plan(plan.propose(None, 0, 256, 4096, False, True, set())))
     assert "--weight_decay=0.3 --dropout=0 (스트리밍이므로)" in of_a_stream and "번 읽으므로" not in of_a_stream
+    assert "--warmup_steps=0.1 (처음부터 배우므로)" in of_a_stream and "어휘" not in of_a_stream
 
 
 @pytest.mark.parametrize("given", ["--weight-decay=0.0", "--weight_decay=0", "config"])
@@ -109,7 +110,7 @@ def test_a_flag_counts_as_given_though_it_says_the_default(given, tmp_path):
     assert not {"learning_rate", "average_last", "optim"} & chosen
 
 
-def settle(words=(), characters=1000, new=True, lora_rank=0, **machine):
+def settle(words=(), characters=1000, new=True, lora_rank=0, config=None, **machine):
     """The arguments and what else is settled, of a run that reads its text 60 times."""
     learning = parse_train_options(["--do_train", "--dataset_path=x", "--num_train_epochs=60", *words]).learning
     given = {"fsdp": "", "deepspeed": None, "optim": SimpleNamespace(value="adamw_torch_fused"), "max_steps": -1}
@@ -119,7 +120,8 @@ def settle(words=(), characters=1000, new=True, lora_rank=0, **machine):
     )
     start = SimpleNamespace(checkpoint=None, from_scratch=False, source="somebody/gpt2")
     blocks = SimpleNamespace(train_characters=characters, size=32)
-    return arguments, plan.settle_plan(start, blocks, learning, arguments, tiny_gpt2(300).config, new, lora_rank)
+    config = config or tiny_gpt2(300).config
+    return arguments, plan.settle_plan(start, blocks, learning, arguments, config, new, lora_rank)
 
 
 def test_what_a_run_cannot_have_is_not_proposed():
@@ -131,7 +133,9 @@ def test_what_a_run_cannot_have_is_not_proposed():
     assert (arguments.learning_rate, own["embedding_learning_rate"]) == (5e-5, None)
     often_enough = {"num_train_epochs": 2, "train_batch_size": 64}
     assert settle(**often_enough)[0].uses_muon and settle(**often_enough)[1]["dropout"] == 0.0
-    assert not settle(fsdp="full_shard", **often_enough)[0].uses_muon
+    for sharded in ({"fsdp": "full_shard"}, {"deepspeed": "way.json"}):
+        assert not settle(**sharded, **often_enough)[0].uses_muon
+    assert settle(config=GPTNeoXConfig(hidden_size=64), **often_enough)[1]["dropout"] is None
     given = ["--average_last=3", "--embedding_learning_rate=1e-4", "--weight_decay=0", "--dropout=0"]
     arguments, own = settle(given)
     assert arguments.weight_decay == 0.0

@@ -1,0 +1,86 @@
+"""The flags as Trainer gets them, and what a user is warned of before a run of hours."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from gpt2_korean.messages import UsageError
+from gpt2_korean.training import arguments
+
+
+@pytest.fixture
+def build(tmp_path):
+    def build(device="cpu", fp16=False, **values):
+        return arguments.build_arguments({"output_dir": str(tmp_path), **values}, torch.device(device), False, fp16)
+
+    return build
+
+
+def test_a_loss_that_is_no_number_is_seen_but_in_float16_whose_step_is_skipped(build):
+    assert not build().logging_nan_inf_filter and build(fp16=True).logging_nan_inf_filter
+    assert build(logging_nan_inf_filter=True).logging_nan_inf_filter
+
+
+def test_a_short_run_has_a_curve_from_its_first_step_and_an_interval_of_evaluation_is_one_of_steps(build):
+    assert build().logging_first_step and not build(logging_first_step=False).logging_first_step
+    assert (build(eval_steps=5).eval_strategy, build().eval_strategy) == ("steps", "no")
+    assert build(eval_steps=5, eval_strategy="epoch").eval_strategy == "epoch"
+
+
+def test_a_device_that_transformers_would_not_take_is_refused_with_the_way_on(build):
+    with pytest.raises(UsageError, match=r"--device=meta.*CUDA_VISIBLE_DEVICES"):
+        build("meta")
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """TrainingArguments as they would be on a GPU, and in one of several processes."""
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "as it was")
+
+    def arrange(device):
+        known = {"fsdp_plugin_args": None, "fsdp": False, "deepspeed": None, "dataloader_num_workers": 0, "n_gpu": 1}
+        known |= {"parallel_mode": arguments.ParallelMode.DISTRIBUTED, "device": torch.device(device)}
+        monkeypatch.setattr(arguments, "TrainingArguments", lambda **given: SimpleNamespace(**{**known, **given}))
+
+    return arrange
+
+
+@pytest.mark.parametrize("device", ["cuda", "xpu", "mps", "cpu"])
+def test_a_gpu_is_sent_its_next_batch_while_it_works_unless_memory_is_not_pinned(build, elsewhere, device):
+    elsewhere(device)
+    way = getattr(build(device), "accelerator_config", None)
+    assert way == ({"non_blocking": True} if device in ("cuda", "xpu") else None)
+    assert not hasattr(build(device, dataloader_pin_memory=False), "accelerator_config")
+    assert build(device).use_cpu == (device == "cpu")
+
+
+def test_muon_whose_matrices_would_be_in_parts_is_refused(build, elsewhere):
+    elsewhere("cuda")
+    assert build("cuda", optim="muon").uses_muon and not build("cuda", fsdp=True).uses_muon
+    for sharded in ({"fsdp": True}, {"deepspeed": "way.json"}):
+        with pytest.raises(UsageError, match=r"--optim=muon.*--fsdp, --deepspeed"):
+            build("cuda", optim="muon", **sharded)
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        ({"warmup_steps": 12, "steps": 12}, ("--warmup_steps=12", "--warmup_steps=1 ")),
+        ({"warmup_steps": 100, "steps": 50}, ("--warmup_steps=100", "--warmup_steps=5 ")),
+        ({"save_steps": 500, "steps": 50}, ("--save_steps=500", "--save_steps=16 ")),
+        ({"save_steps": 500, "steps": 2}, ("--save_steps=500", "--save_steps=1 ")),
+        ({"tokens": 31}, ("31개 < 32개",)),
+        ({"warmup_steps": 11, "steps": 12, "save_steps": 12, "tokens": 32}, ()),
+        ({"warmup_steps": 0.5, "save_steps": 0.5, "steps": 1}, ()),
+        ({"save_steps": 500, "save_strategy": "epoch", "tokens": None}, ()),
+    ],
+)
+def test_a_run_too_short_for_its_warm_up_its_saves_or_its_text_is_told_with_a_better_value(
+    plan, told, monkeypatch, capsys
+):
+    given = SimpleNamespace(**{"warmup_steps": 0, "save_steps": 1, "save_strategy": "steps"} | plan)
+    monkeypatch.setattr(arguments, "count_targets", lambda _: plan.get("tokens", 1000))
+    arguments.warn_of_plan(given, plan.get("steps", 10), SimpleNamespace(size=32, train=None))
+    warned = capsys.readouterr().err
+    assert warned.count("주의:") == bool(told) and all(words in warned for words in told), warned
