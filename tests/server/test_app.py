@@ -277,7 +277,7 @@ def test_a_text_that_fails_is_told_and_the_page_goes_on(model_folder, tmp_path, 
     assert "Traceback" not in err and err.count("오류: ") == 2 and list(tmp_path.glob("gpt2-korean-error-*.txt"))
 
 
-def test_the_page_is_told_why_a_template_does_not_take_its_words(model_folder, monkeypatch, capfd):
+def test_the_page_and_the_api_are_told_why_a_template_does_not_take_its_words(model_folder, monkeypatch, capfd):
     def refuse(*_):
         raise UserError("이 말은 받지 않습니다")
 
@@ -287,5 +287,9 @@ def test_the_page_is_told_why_a_template_does_not_take_its_words(model_folder, m
     application = app.build_app(None, lambda: False, Page(model, options, ""))
     from starlette.testclient import TestClient
 
-    answer = TestClient(application).post("/write", json={"prompt": "가"})
-    assert json.loads(answer.text) == {"error": "이 말은 받지 않습니다"} and "오류" not in capfd.readouterr().err
+    client = TestClient(application)
+    assert json.loads(client.post("/write", json={"prompt": "가"}).text) == {"error": "이 말은 받지 않습니다"}
+    monkeypatch.setattr("gpt2_korean.server.openai_routes.rows_of", refuse)
+    answer = client.post("/v1/completions", json={"prompt": "가"})
+    assert answer.status_code == 400 and answer.json()["error"]["message"] == "이 말은 받지 않습니다"
+    assert "오류" not in capfd.readouterr().err

@@ -80,6 +80,14 @@ def test_a_body_past_the_limit_and_one_of_another_type_are_refused(port):
     assert post(port, "/v1/completions", {"prompt": "가"}, Host="evil.example").status == 400
 
 
+def test_answers_that_come_in_pieces_say_in_which_form(port):
+    asked = {"prompt": "가", "max_tokens": 1, "stream": True}
+    typed = {"Content-Type": "Application/JSON"}
+    assert post(port, "/v1/completions", asked, **typed).getheader("Content-Type").startswith("text/event-stream")
+    page = post(port, "/write", {"prompt": "가", "settings": {"length": "1", "min_length": "1"}})
+    assert page.getheader("Content-Type") == "application/x-ndjson"
+
+
 def test_health_and_what_llama_cpps_page_asks_are_told(port, guarded):
     assert json.loads(get(port, "/health").read()) == {"status": "ok"} and get(guarded, "/health").status == 200
     settings = json.loads(get(port, "/props").read())["default_generation_settings"]

@@ -14,6 +14,7 @@ from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.server import turns
 from gpt2_korean.server.openai_requests import read_completion
+from gpt2_korean.server.openai_routes import model_name
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 openai = pytest.importorskip("openai")
@@ -69,6 +70,14 @@ def test_the_model_is_named_as_its_folder(client, model, model_folder):
     assert refused.value.code == "model_not_found" and refused.value.param == "model"
 
 
+def test_a_model_has_the_name_of_its_folder_from_within_it_too_and_one_of_the_hub_its_own(tmp_path, monkeypatch):
+    folder = tmp_path / "나의 모델"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert [model_name(given) for given in (".", "../나의 모델/", str(folder))] == ["나의 모델"] * 3
+    assert model_name("skt/kogpt2-base-v2") == "skt/kogpt2-base-v2"
+
+
 def test_a_completion_is_the_greedy_text_of_the_model(client, model, loaded):
     for prompt in ("오늘은", "한국어 글을"):
         answer = client.completions.create(model=model, prompt=prompt, **GREEDY)
@@ -91,6 +100,10 @@ def test_prompts_may_be_several_and_token_ids(client, model, loaded):
     one = client.completions.create(model=model, prompt=ids[0], n=2, **GREEDY)
     assert [choice.text for choice in one.choices] == [expected[0]] * 2
     assert one.usage.prompt_tokens == len(ids[0])
+    echoed = client.completions.create(model=model, prompt=ids[0], echo=True, **GREEDY)
+    assert echoed.choices[0].text == texts[0] + expected[0]
+    with pytest.raises(openai.BadRequestError, match="prompt"):
+        client.completions.create(model=model, prompt=[*ids[0], loaded.decoder.vocab_size], **GREEDY)
 
 
 def test_a_stream_is_the_text_in_pieces_and_tells_its_usage_if_asked(client, model):
