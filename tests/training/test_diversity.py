@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from conftest import tiny_gpt2
@@ -44,6 +45,47 @@ def test_people_s_texts_are_cut_as_long_as_the_model_s_without_overlap(sample_te
     assert places[-1] > len(whole) * 0.9
     assert cut_stretches(["가" * 99], 2, 50) is None
     assert cut_stretches(["가가나나다다라라마마바바사"], 4, 2) == ["가가", "나나", "라라", "마마"]
+
+
+@pytest.fixture
+def writes(byte_tokenizer, monkeypatch):
+    """Have a model write given ids, chunk after chunk; returns the model, and how each of its texts began."""
+    begun, end = [], byte_tokenizer.eos_token_id
+
+    def arrange(*chunks, encode=None):
+        def stream(decoder, starts, *_):
+            begun.append(starts)
+            for ids in chunks:
+                assert ids is not None  # more than is wanted
+                yield [ids] * len(starts)
+
+        monkeypatch.setattr(samples, "stream_ids", stream)
+        chat = SimpleNamespace(encode=encode, end=end)
+        loaded = SimpleNamespace(decoder=None, utf8=None, eos_token_id=end, tokenizer=byte_tokenizer, chat=chat)
+        return loaded, begun
+
+    return arrange
+
+
+def test_the_model_s_documents_stand_in_lines_and_a_character_under_way_in_none(byte_tokenizer, writes):
+    def ids(text):
+        return byte_tokenizer.encode(text, add_special_tokens=False)
+
+    end, begun = byte_tokenizer.eos_token_id, ids("뷁")
+    assert len(begun) > 1
+    loaded, starts = writes([*ids("가나다"), end], [*ids("라마"), begun[0]], [*begun[1:], *ids("바사")], None)
+    told = list(samples.write_stretches(loaded, 2, 8))
+    assert told == [[text] * 2 for text in ("가나다\n", "가나다\n라마", "가나다\n라마뷁바")]
+    assert starts == [[[end], [end]]]
+
+
+def test_a_chat_model_s_answers_stand_in_lines_and_each_question_is_asked_in_its_turn(byte_tokenizer, writes):
+    asked, talks = [], [[{"content": f"질문 {n}"}, {"content": "사람의 답"}] for n in range(3)]
+    halves = [byte_tokenizer.encode(text, add_special_tokens=False) for text in (" 네,", " 네 ")]
+    loaded, starts = writes(*halves, encode=lambda turns: asked.append(turns) or [1])
+    *_, texts = samples.write_answers(loaded, talks, 2, 7)
+    assert texts == ["네, 네\n네,"] * 2 and starts == [[[1], [1]]] * 2
+    assert asked == [talks[number][:1] for number in (0, 1, 2, 0)]
 
 
 @pytest.mark.parametrize("context", [32, 256])
