@@ -24,7 +24,7 @@ from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.messages import UsageError, UserError
-from gpt2_korean.server import app, turns
+from gpt2_korean.server import app, events, turns
 from gpt2_korean.server.events import SUGGESTIONS, Page
 from gpt2_korean.text.chat_prompt import as_turns
 
@@ -65,6 +65,30 @@ def test_suggestions_differ_and_go_on_where_the_text_ends(port):
         assert len(suggestions) == len(set(suggestions)) <= SUGGESTIONS
         assert all(text.strip() and "\n" not in text for text in suggestions)
     assert ask(port, "/suggest", prompt="오늘은")[1][-1]["suggestions"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "suggested"),
+    [("오늘은", [" 날씨가", "도", " 비"]), ("오늘은 ", ["날씨가", "비"]), ("", [" 날씨가", "도", " 비"])],
+)
+def test_suggestions_are_whole_words_that_join_what_was_typed(monkeypatch, prompt, suggested):
+    asked = []
+
+    def write_them(model, prompts, settings, *_):
+        asked.append((prompts, settings))
+        yield 5, [" 날씨가", "도 비", " 비", "도 ", "  "]
+        yield 5, [" 좋", "", "", "", ""]
+
+    options = parse_generate_options(["--model_name_or_path=x", "--end_at_sentence", "--min_length=9", "--stop=끝"])
+    monkeypatch.setattr("gpt2_korean.generation.write.put_in_context", lambda *words: words[3])
+    monkeypatch.setattr("gpt2_korean.generation.write.stream_texts", write_them)
+    monkeypatch.setattr(events, "SUGGESTIONS", 5)
+    page = Page(SimpleNamespace(chat=None), options, "")
+    *_, last = events.suggest_texts(page, events.Asked(prompt, [], options.settings, 1))
+    assert last == {"suggestions": suggested}
+    ((prompts, settings),) = asked
+    assert prompts == [prompt.strip()] * 5 and settings.stop == ["끝", "\n"]
+    assert (settings.length, settings.min_length, settings.end_at_sentence) == (10, 0, False)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """The API of generate.py --serve by OpenAI's own client: what programs that speak it are answered."""
 
+import copy
 import threading
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, save_tiny_gpt2
 from server.client import post
 from test_docs import blocks
 
@@ -259,12 +260,29 @@ def test_a_conversation_that_is_too_long_loses_its_oldest_exchanges(chat, chat_m
     assert len(longest) > 4 and answer.choices == same.choices and answer.usage == same.usage
 
 
-def test_an_answer_that_has_begun_goes_on(chat):
+def test_an_answer_that_has_begun_goes_on_behind_its_last_space(chat, chat_model_folder):
+    loaded = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    asked = [{"role": "user", "content": "가"}, {"role": "assistant", "content": "나는 "}]
+    rest = chat.chat.completions.create(model="chat", messages=asked, **GREEDY)
+    begun = loaded.tokenizer.encode(f"{loaded.chat.lead}나는 ", add_special_tokens=False).ids
+    ids = loaded.chat.encode(asked[:1]) + begun
+    new = generate_ids(loaded.decoder, [ids], 12, Sampling(temperature=0), loaded.chat.end, loaded.utf8)[0]
+    assert rest.choices[0].message.content == loaded.tokenizer.decode(new)
+    assert rest.usage.prompt_tokens == len(ids)
+
+
+def test_a_model_whose_conversations_have_no_system_holds_them_and_refuses_one(chat_tokenizer, open_page, tmp_path):
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message.role != 'system' %}<|{{ message.role }}|>{{ message.content }}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    client = client_of(open_page("--length=2", folder=save_tiny_gpt2(tmp_path / "m", tokenizer)))
     asked = [{"role": "user", "content": "가"}]
-    whole = chat.chat.completions.create(model="chat", messages=asked, **GREEDY).choices[0].message.content
-    begun = [*asked, {"role": "assistant", "content": whole[:3]}]
-    rest = chat.chat.completions.create(model="chat", messages=begun, **GREEDY).choices[0].message.content
-    assert rest and rest != whole
+    assert client.chat.completions.create(model="m", messages=asked).usage.prompt_tokens
+    for system in ({"role": "system", "content": "너는 시인이야."}, {"role": "system", "content": "가"}):
+        with pytest.raises(openai.BadRequestError, match="system"):
+            client.chat.completions.create(model="m", messages=[system, *asked])
 
 
 @pytest.mark.parametrize("place", ["", " \n"])
@@ -289,6 +307,9 @@ def test_a_model_without_a_template_names_the_way_on_and_takes_one_of_the_server
     templated = client_of(open_page("--dtype=float32", "--prompt_template=Q{prompt}A"))
     answer = templated.chat.completions.create(model=model, messages=messages, **GREEDY)
     assert answer.choices[0].message.content == greedy(loaded, "Q가A 답\nQ나A")[1]
+    long = [{"role": "user", "content": "다" * 15_000}, {"role": "assistant", "content": "라" * 6_000}, messages[-1]]
+    answer = templated.chat.completions.create(model=model, messages=long, **GREEDY)
+    assert answer.choices[0].message.content == greedy(loaded, "Q나A")[1]  # whole exchanges are forgotten
     begun = [*messages, {"role": "assistant", "content": " 음"}]
     answer = templated.chat.completions.create(model=model, messages=begun, **GREEDY)
     assert answer.choices[0].message.content == greedy(loaded, "Q가A 답\nQ나A 음")[1]

@@ -7,7 +7,7 @@ from conftest import signal_self
 from huggingface_hub import ModelCard
 
 from gpt2_korean.cli.licenses import LICENSES
-from gpt2_korean.training.model_card import model_card
+from gpt2_korean.training.model_card import adapter_card, model_card
 from gpt2_korean.training.record import Record, name_of_text
 
 pytestmark = pytest.mark.usefixtures("brief_texts")
@@ -31,6 +31,7 @@ def test_the_hub_reads_what_the_flags_say(license_name):
     assert card.data.license == (license_name or "mit")  # of the model that it began with
     assert card.data.base_model == "gpt2-medium"
     assert ("--license=" in card.text) == (license_name is None)
+    assert f"\n`{license_name or 'mit'}`" in card.text
     assert card.data.datasets is None
     card = ModelCard(model_card("x", record_of(options={"dataset_name": "someone/texts", "dataset_path": None})))
     assert card.data.datasets == ["someone/texts"] and "someone/texts" in card.text
@@ -44,6 +45,21 @@ def test_it_tells_the_text_by_name_and_characters_and_which_step_the_model_is_of
     assert "| 떼어 둔 글의 글자당 비트 | 4.7500 |" in model_card("x", record_of(model={"step": 3, "sample": None}))
     assert "| a\\|b.txt · 글자" in model_card("x", record_of(options={"dataset_path": "a|b.txt"}))
     assert "A language model that continues Korean text" in text
+
+
+def test_a_data_set_is_called_with_its_configuration():
+    assert name_of_text({"dataset_name": "a/b", "dataset_config_name": "ko"}) == "a/b/ko"
+    assert name_of_text({"dataset_name": "a/b", "dataset_path": None}) == "a/b"
+
+
+def test_an_adapter_tells_of_another_vocabulary_where_it_has_one():
+    own, bases = adapter_card("나", record_of(), True), adapter_card("나", record_of(), False)
+    for words in ("resize_token_embeddings", "size mismatch"):
+        assert words in own and words not in bases
+    for text in (own, bases):
+        card = ModelCard(text)
+        assert (card.data.library_name, card.data.base_model) == ("peft", "gpt2-medium")
+        assert "# 나: LoRA" in card.text and 'adapter = "나/adapter"' in card.text
 
 
 @pytest.mark.parametrize(

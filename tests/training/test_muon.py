@@ -34,25 +34,27 @@ def parameter(generator, *shape, device="cpu"):
     return torch.nn.Parameter(torch.randn(shape, generator=generator).to(device))
 
 
-def test_a_matrix_is_stepped_as_by_torch_and_all_else_as_by_adamw(generator, monkeypatch):
+@pytest.mark.parametrize("together", [muon.TOGETHER, 240])
+def test_a_matrix_is_stepped_as_by_torch_and_all_else_as_by_adamw(generator, monkeypatch, together):
+    monkeypatch.setattr(muon, "TOGETHER", together)  # of three that are alike, none with another
     slow = (1.875, -1.25, 0.375)  # where both come to the same
     monkeypatch.setattr(muon, "COEFFICIENTS", [slow] * 15)
     monkeypatch.setattr(muon, "_precision", lambda device: torch.float32)
     everything = slice(None)
-    start = [parameter(generator, *shape) for shape in ((12, 20), (12, 20), (40, 12), (7,), (30, 6))]
+    start = [parameter(generator, *shape) for shape in ((12, 20), (12, 20), (12, 20), (40, 12), (7,), (30, 6))]
     ours, theirs = ([torch.nn.Parameter(weight.detach().clone()) for weight in start] for _ in range(2))
     learning = {"lr": 0.01, "weight_decay": 0.3}
-    groups = [{"params": ours[3:]}, {"params": ours[:3], "matrices": 1}]
+    groups = [{"params": ours[4:]}, {"params": ours[:4], "matrices": 1}]
     optimizers = [
         MuonWithAdamW(groups, **learning),
-        Muon(theirs[:3], adjust_lr_fn="match_rms_adamw", ns_coefficients=slow, ns_steps=15, **learning),
+        Muon(theirs[:4], adjust_lr_fn="match_rms_adamw", ns_coefficients=slow, ns_steps=15, **learning),
     ]
-    optimizers.append(AdamW(theirs[3:], **learning))
+    optimizers.append(AdamW(theirs[4:], **learning))
     random_steps(generator, optimizers, [(pair, (everything, everything)) for pair in zip(ours, theirs, strict=True)])
-    for one, other, before in zip(ours[:3], theirs[:3], start[:3], strict=True):
+    for one, other, before in zip(ours[:4], theirs[:4], start[:4], strict=True):
         moved = (other - before).norm()
         assert (one - other).norm() < 0.02 * moved  # theirs rounds to bfloat16, ours too where that is fast
-    assert all(torch.equal(one, other) for one, other in zip(ours[3:], theirs[3:], strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(ours[4:], theirs[4:], strict=True))
 
 
 def test_matrices_side_by_side_are_stepped_each_by_itself(generator):

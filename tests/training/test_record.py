@@ -122,6 +122,12 @@ def test_what_is_private_is_hidden_and_the_rest_is_not(private, published):
     assert publishable(private) == published
 
 
+@pytest.mark.parametrize("host", ["pc", "localhost"])
+def test_a_host_called_as_many_things_are_is_no_secret(monkeypatch, host):
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    assert publishable(f"http://{host}:8000") == f"http://{host}:8000"
+
+
 @pytest.mark.parametrize("home", ["/", "", None])
 def test_paths_are_as_they_are_where_a_user_has_no_home(monkeypatch, home):
     monkeypatch.delenv("HOME")
