@@ -136,6 +136,37 @@ def test_an_overwritten_run_takes_its_curve_along_but_not_before_the_new_one_has
     assert not picture.exists()
 
 
+@pytest.mark.parametrize(
+    ("best", "start", "place"), [(1, 9, ("left", "top")), (20, 9, ("center", "top")), (39, 7, ("right", "bottom"))]
+)
+def test_the_picture_shows_both_lines_the_best_step_and_the_learning_rate(monkeypatch, best, start, place):
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, *_, **__: figures.append(self))
+    monkeypatch.setattr(curve, "find_hangul_font", lambda: None)
+    training = [curve.Point(step, 3e6 * step, start - step / 10) for step in range(1, 41)]
+    evaluation = [curve.Point(step, 3e6 * step, 4.5 if step == best else 4.75) for step in (1, 20, 39, 40)]
+    rates = [curve.Point(step, 3e6 * step, step / 1e4) for step in range(1, 41)]
+    curve.draw(
+        curve.Curve("characters", "characters", ("epochs", 1e7), training, evaluation, rates, (0.44, 0.52), ("a", "글"))
+    )
+    (figure,) = figures
+    upper, lower = figure.axes
+    best_point = next(point for point in evaluation if point.step == best)
+    for line, points in zip([*upper.lines, *lower.lines], (training, evaluation, [best_point], rates), strict=True):
+        assert list(line.get_xdata()) == [point.seen / 1e6 for point in points]
+        assert list(line.get_ydata()) == [point.value for point in points]
+    told = [text.get_text() for text in upper.get_legend().get_texts()]
+    assert told == [f"training (last {start - 4:.3f})", "evaluation (last 4.750)"]
+    (words,) = upper.texts
+    assert words.get_text() == f"4.500 (step {best})"
+    assert (words.get_ha(), words.get_va()) == place  # within the picture, off the line of training
+    assert (upper.get_ylabel(), lower.get_ylabel()) == ("bits per character", "learning rate")
+    assert lower.get_xlabel() == "characters trained on (millions)" and lower.get_ylim()[0] == 0
+    (top,) = upper.child_axes
+    assert top.get_xlabel() == "epochs" and figure.get_suptitle() == "a"  # no font here has the rest
+    assert "0.52" in figure.get_supxlabel() and "0.44" in figure.get_supxlabel()
+
+
 def test_no_picture_has_empty_boxes(monkeypatch, tmp_path):
     """matplotlib warns of each glyph that a font lacks; with this machine's fonts, and with none that has Hangul."""
     points = [curve.Point(step, 100 * step, 9.0 - step) for step in range(5)]
