@@ -182,6 +182,33 @@ def test_an_earlier_run_goes_when_a_checkpoint_that_replaces_it_is_there(tmp_pat
     assert not (tmp_path / "checkpoint-1" / rotation.REPLACES).exists()
 
 
+def test_an_earlier_run_that_was_stopped_leaves_neither_its_picture_nor_its_adapter(tmp_path):
+    adapter = make_checkpoint(tmp_path, 500).rename(tmp_path / complete.ADAPTER)
+    for path in (adapter / complete.CARD, tmp_path / complete.CURVE):
+        path.write_text(complete.CARD_MARK)
+    rotation.remove_earlier_run(tmp_path, keep=tmp_path / "checkpoint-9")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_began_to_replace_is_replaced_at_the_next_start(tmp_path):
+    made = [make_checkpoint(tmp_path, step) for step in (500, 9)]
+    (tmp_path / "_unfinished" / "checkpoint-10").mkdir(parents=True)
+    rotation.finish_what_a_killed_run_began(tmp_path)
+    assert {*tmp_path.iterdir()} == {*made}
+    (made[1] / rotation.REPLACES).touch()
+    rotation.finish_what_a_killed_run_began(tmp_path)
+    assert [*tmp_path.iterdir()] == made[1:] and not (made[1] / rotation.REPLACES).exists()
+
+
+def test_of_a_checkpoint_that_lies_elsewhere_the_link_alone_is_removed(tmp_path):
+    elsewhere, link = make_checkpoint(tmp_path / "disk", 500), tmp_path / "out" / "checkpoint-500"
+    link.parent.mkdir()
+    link.symlink_to(elsewhere)
+    before = {*elsewhere.iterdir()}
+    rotation.remove_checkpoint(link)
+    assert [*link.parent.iterdir()] == [] and {*elsewhere.iterdir()} == before
+
+
 def test_a_folder_with_no_model_loses_nothing(tmp_path):
     (tmp_path / "config.json").write_text("내 설정")
     rotation.remove_earlier_run(tmp_path, keep=tmp_path / "checkpoint-9")
@@ -202,19 +229,31 @@ def test_rotation_keeps_the_newest_and_the_best(tmp_path, monkeypatch, there):
     }
 
 
-def test_a_checkpoint_that_may_not_be_deleted_stays_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_saved_for_being_the_best_alone_takes_no_others_place(tmp_path):
+    made = [make_checkpoint(tmp_path, step) for step in (1, 2, 3, 4)]
+    (made[2] / "resume.json").write_text(json.dumps({"only_best": True}))
+    rotation.drop_old_checkpoints(tmp_path, 2, keep=made[2])
+    assert complete.whole_checkpoints(tmp_path) == made[1:]
+    rotation.drop_old_checkpoints(tmp_path, 2)
+    assert complete.whole_checkpoints(tmp_path) == [made[1], made[3]]
+
+
+@pytest.mark.parametrize(("number", "why"), [(None, "권한이 없어"), (32, "다른 프로그램이 열어 두어")])
+def test_a_checkpoint_that_may_not_be_deleted_stays_and_the_run_goes_on(tmp_path, monkeypatch, capsys, number, why):
     made = [make_checkpoint(tmp_path, step) for step in (1, 2, 3)]
     move = rotation.atomic_files.move
 
     def refuse_the_first(source, *more):  # as of a folder without w of one who is not root
         if source == made[0]:
-            raise PermissionError(errno.EACCES, "Permission denied", str(source))
+            error = PermissionError(errno.EACCES, "Permission denied", str(source))
+            error.winerror = number
+            raise error
         move(source, *more)
 
     monkeypatch.setattr(rotation.atomic_files, "move", refuse_the_first)
     rotation.drop_old_checkpoints(tmp_path, 1)
     assert complete.whole_checkpoints(tmp_path) == [made[0], made[2]]
-    assert f"{made[0]}: 권한이 없어 지우지 못했습니다" in capsys.readouterr().err
+    assert f"{made[0]}: {why} 지우지 못했습니다" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("inside", [".", "checkpoint-500"])
