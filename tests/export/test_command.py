@@ -91,6 +91,10 @@ def changed(tokenizer, folder, change):
     return folder
 
 
+def add_line(parts, **how):
+    parts["added_tokens"].append({**parts["added_tokens"][0], "id": 640, "content": "[줄]", **how})
+
+
 DIGITS = {"type": "Digits", "individual_digits": True}
 PAIR = {"type": "TemplateProcessing", "pair": [{"Sequence": {"id": "A", "type_id": 0}}]}
 ENDS = [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}] * 2
@@ -111,12 +115,9 @@ ENDS = [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}] * 2
         (lambda parts: parts["model"].update(ignore_merges=True), "ignore_merges"),
         (lambda parts: parts["model"].update(dropout=0.1), "dropout"),
         (lambda parts: parts.update(decoder={"type": "Fuse"}), "바이트"),
-        (
-            lambda parts: parts["added_tokens"].append(
-                {**parts["added_tokens"][0], "id": 640, "content": "[줄]", "special": False, "lstrip": True}
-            ),
-            "빈칸",
-        ),
+        (lambda parts: add_line(parts, special=False, lstrip=True), "빈칸"),
+        (lambda parts: add_line(parts, special=False, rstrip=True), "빈칸"),
+        (lambda parts: add_line(parts, special=False, single_word=True), "빈칸"),
         (
             lambda parts: parts.update(
                 post_processor={
@@ -136,8 +137,9 @@ def test_a_tokenizer_that_llama_cpp_would_not_be_true_to_is_refused(byte_tokeniz
 
     from gpt2_korean.export.vocabulary import read_vocabulary
 
-    folder = changed(byte_tokenizer, tmp_path / "model", lambda parts: None)
-    read_vocabulary(PreTrainedTokenizerFast.from_pretrained(folder), len(byte_tokenizer), 0)
+    # What is never read in a text may take its blanks along.
+    folder = changed(byte_tokenizer, tmp_path / "model", lambda parts: add_line(parts, special=True, lstrip=True))
+    read_vocabulary(PreTrainedTokenizerFast.from_pretrained(folder), 700, 0)
     folder = changed(byte_tokenizer, tmp_path / "other", change)
     with pytest.raises(UserError, match="내보낼 수 없는") as refused:
         read_vocabulary(PreTrainedTokenizerFast.from_pretrained(folder), 700, 0)
