@@ -30,7 +30,7 @@ def test_flags_without_use_beside_export_are_refused():
 
 def test_a_path_that_no_new_file_can_have_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for path, named in (("model.bin", ".gguf"), ("no/model.gguf", "no 폴더")):
+    for path, named in (("model.bin", ".gguf"), ("no/model.gguf", "no 폴더가 없습니다")):
         with pytest.raises(UsageError, match=named):
             command.check_target(tmp_path.__class__(path))
     for there in ("model.gguf", "model.Modelfile"):
