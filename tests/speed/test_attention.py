@@ -56,10 +56,10 @@ def assert_same(ours, expected, qkv, bias=None):
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
     of_x = torch.randn_like(expected)
     gradients = [torch.autograd.grad(x, qkv, of_x, retain_graph=True)[0] for x in (ours, expected)]
-    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)  # sums of tens of products of tens
     if bias is not None:
         (of_bias,) = torch.autograd.grad(ours, bias, of_x)
-        torch.testing.assert_close(of_bias, gradients[1].sum((0, 1)), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(of_bias, gradients[1].sum((0, 1)), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("width", [8, 20, 72])
