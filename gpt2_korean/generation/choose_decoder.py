@@ -5,7 +5,7 @@ from importlib import metadata
 
 import torch
 
-from gpt2_korean.device import computes_bfloat16, has_graphs
+from gpt2_korean.device import computes_bfloat16, cpu_capabilities, has_graphs
 from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.kept import keep, read_kept
 from gpt2_korean.generation.weights import named, quantize_weights, read_weights
@@ -37,7 +37,7 @@ def has_openvino(asked):
 
 def _has_attention(asked):
     """Whether OpenVINO has paged attention for this processor, as it has for none of ARM without SVE."""
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    capabilities = cpu_capabilities()
     if capabilities.get("architecture") != "arm64" or capabilities.get("sve"):
         return True
     why = "이 ARM CPU에는 OpenVINO의 어텐션에 필요한 SVE가 없습니다"
