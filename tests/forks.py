@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-PATIENCE_SECONDS = 200
+PATIENCE_SECONDS = 600
 
 
 def main():

@@ -229,7 +229,7 @@ def main():
     raise KeyboardInterrupt
 raise SystemExit(run_script(main))
 """
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=side, stderr=side, timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=side, stderr=side, timeout=300, check=False)
     assert ended.returncode == 1 and os.read(controller, 1000).decode().startswith("오늘은 ^C\r\n오류: Ctrl-C")
     os.close(side)
     os.close(controller)
@@ -269,7 +269,7 @@ from gpt2_korean.ending import run_script
 atexit.register(os.kill, os.getpid(), signal.{name})  # called after all that is registered later
 sys.exit(run_script(lambda: 75))
 """
-    finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=300, check=False)
     assert (finished.returncode, finished.stderr) == (75, b"")
 
 
@@ -313,7 +313,7 @@ code = run_script(main)
 os.kill(os.getpid(), signal.SIGINT)
 sys.exit(code)
 """
-    finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=300, check=False)
     assert finished.returncode == ends_in and len(finished.stderr.decode("utf-8").splitlines()) == 1
 
 
@@ -323,7 +323,7 @@ def test_utf8_is_read_whatever_the_locale(tmp_path):
     environment = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     words = ["generate.py", "--model_name_or_path=./없음", f"--prompt_file={tmp_path}/앞글.txt"]
     finished = subprocess.run(
-        [sys.executable, *words], cwd=ROOT, capture_output=True, env=environment, timeout=60, check=False
+        [sys.executable, *words], cwd=ROOT, capture_output=True, env=environment, timeout=300, check=False
     )
     assert finished.returncode == 2 and "--model_name_or_path=./없음" in finished.stderr.decode("utf-8")
 

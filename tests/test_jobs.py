@@ -97,7 +97,7 @@ def runs(project, rank=0):
 
 def finish(process):
     """`(exit code, stderr)` of a script."""
-    stderr = process.communicate(timeout=60)[1]
+    stderr = process.communicate(timeout=300)[1]
     return process.returncode, stderr
 
 
@@ -183,7 +183,7 @@ def test_a_cancelled_job_stays_cancelled(project, start, script):
 
 def wait_for(project, ranks):
     """The pids of the ranks, once each has set itself up for signals."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     files = [project / f"pid-{rank}" for rank in range(ranks)]
     while not all(file.exists() and file.read_text() for file in files):
         assert time.monotonic() < deadline, "a rank did not start"

@@ -120,7 +120,7 @@ def test_ctrl_c_ends_with_a_message_and_the_way_on(tiny_model_folder, tmp_path, 
     for _ in range(10):
         assert process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "Ctrl-C" in stderr and "Traceback" not in stderr and ("--resume" in stderr) == bool(flags)
 

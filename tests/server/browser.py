@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+PATIENCE_SECONDS = 200  # a machine with much else to do shows nothing for half a minute at times
+
 
 def open_chromium():
     """A Chromium without a window, driven as a user would."""
@@ -16,7 +18,9 @@ def open_chromium():
     for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,900"):
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    browser.set_script_timeout(PATIENCE_SECONDS)
+    return browser
 
 
 class Page:
@@ -62,7 +66,7 @@ class Page:
         """Until `question()` has an answer, which is returned."""
         from selenium.webdriver.support.ui import WebDriverWait
 
-        return WebDriverWait(self.browser, 30, 0.02).until(lambda _: question())
+        return WebDriverWait(self.browser, PATIENCE_SECONDS, 0.02).until(lambda _: question())
 
     def status(self, words):
         from selenium.common.exceptions import TimeoutException

@@ -5,7 +5,7 @@ import json
 
 
 def post(port, path, body, **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     headers = {"Content-Type": "application/json", **headers}
     connection.request("POST", path, json.dumps(body) if isinstance(body, dict) else body, headers)
     return connection.getresponse()

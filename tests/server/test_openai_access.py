@@ -19,7 +19,7 @@ PAGE = {"Authorization": "Basic " + base64.b64encode(f"누구나:{KEY}".encode()
 
 
 def get(port, path, method="GET", **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     connection.request(method, path, headers=headers)
     return connection.getresponse()
 

@@ -29,8 +29,10 @@ def look(browser):
 
 def violations(page):
     page.run(resources.files("axe_core_python").joinpath("axe.min.js").read_text("utf-8"))
-    script = """axe.run().then(({ violations }) => arguments[0](violations.map(
-        ({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`)))"""
+    script = """axe.run().then(
+        ({ violations }) => violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`),
+        (error) => [String(error)],
+    ).then(arguments[0])"""
     return page.browser.execute_async_script(script)
 
 

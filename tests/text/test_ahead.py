@@ -36,7 +36,7 @@ print(len(find()))
 def read(path, *words, **environment):
     words = [sys.executable, "-c", SCRIPT, str(path), *words]
     done = subprocess.run(
-        words, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=100
+        words, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=300
     )
     return done.stdout.splitlines(), done.stderr
 

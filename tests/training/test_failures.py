@@ -210,7 +210,7 @@ def test_a_loader_process_that_dies_with_the_lock_of_the_bars_holds_nobody_up():
         "worker.start()\nworker.join()\n"
         "tqdm.write(f'after {worker.exitcode}')\n"
     )
-    finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert finished.stdout == "before\nafter -9\n", finished.stderr
 
 

@@ -53,7 +53,7 @@ def test_what_ends_a_run_while_native_code_runs_is_honoured_too(number):
     if number:
         time.sleep(0.5)  # until it is in there
         process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 75 and ("SIGTERM" if number else "--max_hours") in err and "Traceback" not in err
 
 
@@ -66,7 +66,7 @@ def test_a_second_ctrl_c_leaves_at_once():
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "asked\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130 and "Ctrl-C를 한 번 더" in err
 
 
@@ -83,7 +83,7 @@ def test_a_ctrl_c_that_comes_twice_is_one(tmp_path):
     assert process.stdout.readline() == "asked\n"
     process.send_signal(signal.SIGINT)
     sent.touch()
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (0, "saved\n") and len(err.strip().splitlines()) == 1
 
 
@@ -127,7 +127,7 @@ def test_a_reader_that_a_signal_ends_too_ends_nothing(tmp_path, number):
     assert b"ready" in process.stdout.readline()
     process.stdout.close()
     process.send_signal(number)
-    assert process.wait(60) == 75 and (tmp_path / "end").read_text() not in ("", "None")
+    assert process.wait(300) == 75 and (tmp_path / "end").read_text() not in ("", "None")
 
 
 def test_a_reader_that_leaves_a_run_ends_nothing(tmp_path):
@@ -135,7 +135,7 @@ def test_a_reader_that_leaves_a_run_ends_nothing(tmp_path):
     words = [sys.executable, "-c", WAIT_AND_SPEAK.replace("WAIT", "1"), str(tmp_path / "end")]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     process.stdout.close()
-    assert process.wait(60) == 75 and (tmp_path / "end").read_text() == "None"
+    assert process.wait(300) == 75 and (tmp_path / "end").read_text() == "None"
 
 
 def test_under_nohup_a_closed_terminal_asks_nothing(tmp_path):
@@ -144,7 +144,7 @@ def test_under_nohup_a_closed_terminal_asks_nothing(tmp_path):
     while b"ready" not in process.stdout.readline():
         pass
     process.send_signal(signal.SIGHUP)
-    assert b"after" in process.communicate(timeout=60)[0]
+    assert b"after" in process.communicate(timeout=300)[0]
     assert process.returncode == 75 and (tmp_path / "end").read_text() == "None"
 
 

@@ -193,7 +193,7 @@ def test_the_page_is_served_until_ctrl_c(learnt):
         while not (found := re.search(r"http://127.0.0.1:(\d+)", lines[-1] if lines else "")):
             lines.append(process.stderr.readline().decode("cp949"))
             assert lines[-1], lines
-        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=300)
         connection.request("GET", "/page.js")
         answer = connection.getresponse()
         assert answer.getheader("Content-Type").startswith("text/javascript") and answer.read()
@@ -202,7 +202,7 @@ def test_the_page_is_served_until_ctrl_c(learnt):
         assert any(event.get("text") for event in events) and "ended" in events[-1]
         connection.close()
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=60)[1].decode("cp949")
+        said = process.communicate(timeout=300)[1].decode("cp949")
     finally:
         process.kill()
     assert process.returncode == 0 and "닫았습니다" in said and "Traceback" not in said
