@@ -12,10 +12,16 @@ from tqdm import tqdm
 
 from gpt2_korean.generation.batch_size import choose_batch_size
 from gpt2_korean.generation.output import describe_empty, is_empty, put_out
-from gpt2_korean.generation.write import LOOK_EVERY, LOOK_EVERY_IN_STREAM, encode, read_after_turns, stream_texts
+from gpt2_korean.generation.write import (
+    LOOK_EVERY,
+    LOOK_EVERY_IN_STREAM,
+    encode,
+    read_after_turns,
+    stream_texts,
+    tell_of_unread,
+)
 from gpt2_korean.messages import is_out_of_memory, particle, say, warn
 from gpt2_korean.text.prompts import encode_prompts
-from gpt2_korean.text.unknown import warn_of_unread
 
 # Batches among which prompts are sorted by length: with more of them there is less padding (4 halve it, 8 leave a
 # third, benchmarks/RESULTS.md), and the first text comes later.
@@ -29,8 +35,7 @@ def write_all(model, out, prompts, settings, options, done=0):
     done: how many of the texts there are already.
     """
     copies = options.num_return_sequences
-    if model.utf8 is None:  # no byte-level vocabulary, which knows all
-        warn_of_unread(prompts, model.tokenizer)
+    tell_of_unread(model, prompts)
     read = [read_after_turns(model, out.prompts, [], prompt, settings.length) for prompt in prompts]
     if model.chat is None:  # all at once: by all cores
         read = encode_prompts(read, model.tokenizer, model.eos_token_id)

@@ -10,10 +10,9 @@ import torch
 from gpt2_korean.generation.commands import COMMANDS, Session, Turn, follow
 from gpt2_korean.generation.keyboard import open_keyboard
 from gpt2_korean.generation.output import describe_empty, is_empty, print_piece, put_out, record_text
-from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, read_after_turns, stream_texts
+from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, read_after_turns, stream_texts, tell_of_unread
 from gpt2_korean.messages import UserError, say, takes_colour
 from gpt2_korean.text.prompts import read_prompts
-from gpt2_korean.text.unknown import warn_of_unread
 
 
 def converse(model, out, settings, parse_setting, copies):
@@ -56,8 +55,8 @@ def write_turn(model, out, earlier, turn, settings, seed):
         settings = replace(settings, min_length=max(1, settings.min_length))
         before += next((stop for stop in stops if not stop.strip()), "")
         print_piece(before[len(turn.text) :])
-    if model.utf8 is None and not turn.text:
-        warn_of_unread([prompt], model.tokenizer)
+    if not turn.text:
+        tell_of_unread(model, [prompt])
     pairs = [(each.prompt, each.text) for each in earlier if not each.broken]
     out = replace(out, model=replace(out.model, seed=seed))
     torch.manual_seed(seed)

@@ -13,6 +13,7 @@ from gpt2_korean.text.chat_prompt import as_turns
 from gpt2_korean.text.chat_template import common_length, encode_texts
 from gpt2_korean.text.conversations import fill, put_after_turns
 from gpt2_korean.text.prompts import encode_prompt
+from gpt2_korean.text.unknown import describe_unread
 
 # Steps between two looks at what is written. Each takes the processor some time; the sooner they come, the sooner a
 # batch leaves out the texts that ended, and several a second seem continuous to a reader.
@@ -85,6 +86,12 @@ def _push_chunks(streams, chunks, length, over):
         if all(ended):
             return
     yield 0, [Piece([], stream.close(), why or "end") for stream, why in zip(streams, ended, strict=True)]
+
+
+def tell_of_unread(model, prompts, tell=warn):
+    """Tell of what the vocabulary lacks of `prompts`, a list of str. One of bytes, as GPT-2's, knows all."""
+    if model.utf8 is None and (unread := describe_unread(prompts, model.tokenizer)):
+        tell(unread)
 
 
 def encode(model, prompt):

@@ -25,11 +25,10 @@ def warn_of_unknown(name, documents, tokens, tokenizer):
         warn(f"{name}: 글자가 어휘에 없어 빠졌습니다{such}.")
 
 
-def warn_of_unread(prompts, tokenizer):
-    """Say what the vocabulary lacks of `prompts`, a list of str; tokenizer: of tokenizers or of transformers."""
+def describe_unread(prompts, tokenizer):
+    """A line on what the vocabulary lacks of `prompts`, a list of str, or None; tokenizer: as of lacking_characters."""
     lacking = lacking_characters(prompts, tokenizer)
-    if lacking:
-        warn(f"앞글의 글자가 어휘에 없어 모델이 읽지 못합니다{_name(lacking)}.")
+    return f"앞글의 글자가 어휘에 없어 모델이 읽지 못합니다{_name(lacking)}." if lacking else None
 
 
 def count_unknown(tokens, tokenizer):

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, save_kogpt2
 from server.client import ask, post, written
 
 from gpt2_korean.cli.generate_options import parse_generate_options
@@ -45,6 +45,15 @@ def test_a_text_longer_than_the_context_is_told_beside_the_model(port, model_fol
         _, (first, *_) = ask(port, "/write", prompt=prompt, settings={"length": "2", "min_length": "2"})
         assert bool(first["notice"]) == is_told and first["model"].pop("device").startswith("cpu")
         assert first["model"] == {"name": str(model_folder), "context": 256}
+
+
+def test_what_a_model_cannot_read_of_a_prompt_is_told_beside_its_text(open_page, tmp_path_factory, sample_texts):
+    folder = tmp_path_factory.mktemp("models") / "kogpt2"
+    save_kogpt2(folder, sample_texts)
+    port = open_page("--length=2", "--min_length=2", folder=folder)
+    for prompt, told in (("오늘 😀", "읽지 못합니다('😀' 등)"), ("오늘", None)):
+        notice = ask(port, "/write", prompt=prompt)[1][0]["notice"]
+        assert notice is told or told in notice
 
 
 def test_a_seed_repeats_a_text_and_no_seed_is_a_new_one(port):
