@@ -144,10 +144,14 @@ def pad(text, size):
 
 def width(text):
     """How many columns a terminal takes for `text`: two for a Korean syllable, none for what joins another."""
-    return sum(
-        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
-        for character in text
-    )
+    return sum(map(_columns, text))
+
+
+def _columns(character):
+    # The vowel and the end of a syllable in parts, as macOS writes names of files, join its beginning.
+    if unicodedata.combining(character) or "\u1160" <= character <= "\u11ff":
+        return 0
+    return 1 + (unicodedata.east_asian_width(character) in "WF")
 
 
 def shorten(text, size):
@@ -155,5 +159,5 @@ def shorten(text, size):
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     if width(text) <= size:
         return text
-    kept = sum(columns < size for columns in accumulate(map(width, text)))
+    kept = sum(columns < size for columns in accumulate(map(_columns, text)))
     return text[:kept].rstrip() + "…"

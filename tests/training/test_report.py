@@ -2,6 +2,7 @@
 
 import json
 import re
+from unicodedata import normalize
 
 from gpt2_korean.training import report
 
@@ -39,6 +40,8 @@ def test_the_last_step_is_told_and_not_a_mean_of_weights_that_was_not_left():
 def test_tables_stand_in_columns_on_a_terminal():
     assert report.table([("가나", "1"), ("abcde", "22"), ("", "x", "y")]) == "가나   1\nabcde  22\n       x   y"
     assert report.table([("e\u0301", "1"), ("가", "2")]) == "e\u0301   1\n가  2"
+    parts = normalize("NFD", "각가")  # as macOS names files
+    assert report.table([(parts, "1"), ("각가", "2")]) == f"{parts}  1\n각가  2" and report.shorten(parts, 4) == parts
     assert report.shorten("가나다 라마", 8) == "가나다…" and report.shorten("가나\n다라", 9) == "가나 다라"
     assert report.shorten("abcdefghij", 8) == "abcdefg…" and report.shorten("가\x1b[2J나", 9) == "가 [2J나"
     durations = [report.duration(seconds) for seconds in (0.2, 59.6, 3600, 3725.4, 125)]
