@@ -4,6 +4,12 @@ import http.client
 import json
 
 
+def get(port, path, method="GET", **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    connection.request(method, path, headers=headers)
+    return connection.getresponse()
+
+
 def post(port, path, body, **headers):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     headers = {"Content-Type": "application/json", **headers}

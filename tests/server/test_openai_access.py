@@ -1,12 +1,11 @@
 """Who the API and the page let in, and what they refuse: keys, other sites, wrong addresses, too much at once."""
 
 import base64
-import http.client
 import json
 
 import pytest
 from server.browser import Page
-from server.client import ask, post, written
+from server.client import ask, get, post, written
 
 from gpt2_korean.cli.generate_options import parse_generate_options, to_words
 from gpt2_korean.messages import UsageError
@@ -16,12 +15,6 @@ pytest.importorskip("starlette", reason="requirements-serve.txt is not installed
 
 KEY = "k3y-of-a-test"
 PAGE = {"Authorization": "Basic " + base64.b64encode(f"누구나:{KEY}".encode()).decode()}
-
-
-def get(port, path, method="GET", **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
-    connection.request(method, path, headers=headers)
-    return connection.getresponse()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,101 @@
+"""What of a request a model is given to read, and in which shape it is answered."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from server.client import get, post
+
+from gpt2_korean.cli.generate_options import parse_generate_options
+from gpt2_korean.generation.load import read_model
+from gpt2_korean.server.openai_requests import Refused, read_completion
+from gpt2_korean.server.openai_rows import rows_of
+
+pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
+
+
+def rows(page, most, chat=True, **asked):
+    asked = read_completion({**asked, "max_tokens": 4}, page.options.settings, None, 1000, chat)
+    return rows_of(page, asked, most)
+
+
+def page_of(folder, *words):
+    options = parse_generate_options([f"--model_name_or_path={folder}", "--device=cpu", *words])
+    return SimpleNamespace(model=read_model(folder, torch.device("cpu"), torch.float32), options=options)
+
+
+def newest_that_fit(messages, stage, most):
+    """The longest end of a conversation that is whole or begins with a question, behind the `stage` messages first."""
+    for start in range(stage, len(messages)):
+        kept = messages[:stage] + messages[start:]
+        begins = start == stage or messages[start]["role"] == "user"
+        if begins and sum(len(message["content"]) for message in kept) <= most:
+            return kept
+    return None
+
+
+def test_of_a_conversation_that_is_too_long_the_newest_is_read(chat_model_folder, rng):
+    page = page_of(chat_model_folder)
+    page.model = replace(page.model, chat=replace(page.model.chat, answers=None))  # else it forgets more by itself
+    kept = []
+    for _ in range(200):
+        stage, begins, most = rng.randrange(3), rng.randrange(2), rng.randrange(1, 30)
+        roles = ["user", "assistant"] * 4
+        roles = ["system"] * stage + roles[begins : rng.randrange(begins + 2, 9)]
+        messages = [{"role": role, "content": "가" * rng.randrange(1, 5)} for role in roles]
+        expected = newest_that_fit(messages, stage, most)
+        if expected is None:
+            with pytest.raises(Refused, match="너무 깁니다"):
+                rows(page, most, messages=messages)
+        else:
+            assert rows(page, most, messages=messages)[0].prompt == expected
+            kept.append(len(messages) - len(expected))
+    assert max(kept) > 2 and min(kept) == 0
+
+
+def test_a_prompt_of_as_many_characters_as_there_may_be_is_read_and_any_token_that_there_is(chat_model_folder):
+    page = page_of(chat_model_folder)
+    last = page.model.decoder.vocab_size - 1
+    assert [row.prompt for row in rows(page, 3, chat=False, prompt=[[0], [last, 0]])] == [[0], [last, 0]]
+    assert rows(page, 3, chat=False, prompt="가나다")[0].read == len(page.model.tokenizer.encode("가나다").ids)
+    for wrong in ([last + 1], [0, -1]):
+        with pytest.raises(Refused, match=f" {last:,} 이하"):
+            rows(page, 3, chat=False, prompt=wrong)
+    with pytest.raises(Refused, match="3자까지"):
+        rows(page, 3, chat=False, prompt="가나다라")
+
+
+@pytest.mark.parametrize(
+    "roles", ["assistant", "user user", "user assistant assistant", "assistant user", "system user"]
+)
+def test_a_template_takes_questions_and_answers_by_turns_alone(tiny_model_folder, roles):
+    page = page_of(tiny_model_folder, "--prompt_template=Q{prompt}A")
+    messages = [{"role": role, "content": "가"} for role in roles.split()]
+    with pytest.raises(Refused, match="messages: "):
+        rows(page, 100, messages=messages)
+
+
+def test_answers_have_the_fields_of_openais_api_and_llama_cpps(port):
+    def answer(path, **asked):
+        return json.loads(post(port, path, {"max_tokens": 2, "min_tokens": 2, **asked}).read())
+
+    text = answer("/v1/completions", prompt="가")
+    assert text["id"].startswith("cmpl-") and text["object"] == "text_completion" and type(text["created"]) is int
+    assert {*text} == {"id", "object", "created", "model", "choices", "usage"}
+    assert {*text["choices"][0]} == {"index", "text", "logprobs", "finish_reason"}
+    assert {*text["usage"]} == {"prompt_tokens", "completion_tokens", "total_tokens"}
+    errors = [
+        (answer("/v1/completions", prompt=5), ("invalid_request_error", "prompt", None)),
+        (answer("/v1/completions", prompt="가", model="x"), ("invalid_request_error", "model", "model_not_found")),
+    ]
+    for told, (kind, param, code) in errors:
+        assert told["error"].pop("message") and told == {"error": {"type": kind, "param": param, "code": code}}
+    (model,) = json.loads(get(port, "/v1/models").read())["data"]
+    assert model.pop("id") and type(model.pop("created")) is int
+    assert model == {"object": "model", "owned_by": "gpt2-korean", "max_model_len": 256}
+    told = json.loads(get(port, "/props").read())
+    params = told["default_generation_settings"]["params"]
+    assert {*params} == {"temperature", "top_k", "top_p", "repeat_penalty", "n_predict"}
+    assert told["total_slots"] == 1 and not any(told["modalities"].values()) and "chat_template" in told
