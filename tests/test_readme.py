@@ -103,7 +103,8 @@ def test_the_commands_of_the_documents_work_in_their_order(
 ):
     """With a step each, and a tiny model in the place of one that is not here."""
     monkeypatch.chdir(copy_project(tmp_path))
-    for name in ("글.txt", "reviews.txt", "train.txt", "valid.txt"):
+    (tmp_path / "소설").mkdir()
+    for name in ("글.txt", "소설/책.epub.txt", "reviews.txt", "train.txt", "valid.txt"):
         (tmp_path / name).write_text("\n\n".join(sample_texts[:60]), "utf-8")
     for name in ("대화.csv", "ChatbotData.csv"):
         shutil.copy(tmp_path / "data" / "dialogue.csv", name)

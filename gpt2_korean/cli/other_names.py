@@ -25,6 +25,7 @@ TRAIN_NAMES = {
     "answer_column": "response_column completion_column target_column",
     "answer_as": "answer_by speaker kakaotalk",
     "line_by_line": "lines by_line",
+    "sample_by": "split_by",
     "train_on_prompt": "train_on_inputs train_on_input train_on_prompts",
     "block_size": "context context_length context_size context_window ctx ctx_size n_ctx n_positions seq_len "
     "seq_length sequence_length sequence_len max_length max_len max_seq_len max_seq_length max_sequence_length "

@@ -75,6 +75,13 @@ def check_together(options):
         options.device = "cpu"
 
 
+def choose_sample_by(options):
+    """Settle what of a .txt is a document; raise where two flags say it each in its own way."""
+    if options.line_by_line and options.sample_by not in (None, "line"):
+        raise UsageError(f"--sample_by={options.sample_by}: --line_by_line과 함께 쓸 수 없습니다. 하나만 주세요.")
+    options.sample_by = "line" if options.line_by_line else options.sample_by or "paragraph"
+
+
 def choose_best_by_bits(options):
     """Settle what --early_stopping_patience and --load_best_model_at_end leave open; raise what they lack."""
     strategy = getattr(options, "eval_strategy", "no" if options.eval_steps is None else "steps")

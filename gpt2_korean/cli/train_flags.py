@@ -57,7 +57,13 @@ def train_parser():
     )
     add_flag(data, "--answer_as", text, "카카오톡에서 내보낸 대화에서, 말을 답으로 배울 사람의 이름")
     add_flag(data, "--encoding", text, "파일의 문자 인코딩. UTF-8, UTF-16(BOM), CP949 순으로 알아냅니다 (기본값: 자동)")
-    add_switch(data, "--line_by_line", ".txt에서 빈 줄 대신 줄마다 문서 하나로 읽습니다")
+    add_flag(
+        data,
+        "--sample_by",
+        choice("paragraph", "line", "document"),
+        ".txt에서 문서 하나로 읽는 것: 빈 줄 사이(paragraph), 줄(line), 파일(document) (기본값: paragraph)",
+    )
+    add_switch(data, "--line_by_line", ".txt에서 줄마다 문서 하나로 읽습니다. --sample_by의 line과 같습니다")
     add_switch(
         data,
         "--skip_bad_rows",

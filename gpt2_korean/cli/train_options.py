@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gpt2_korean.cli.config_file import config_words
 from gpt2_korean.cli.parser import group_of, spell_flag
-from gpt2_korean.cli.train_checks import check_together, choose_best_by_bits
+from gpt2_korean.cli.train_checks import check_together, choose_best_by_bits, choose_sample_by
 from gpt2_korean.cli.train_flags import train_parser
 from gpt2_korean.cli.trainer_flags import add_trainer_flags, read_trainer_flags
 from gpt2_korean.cli.usage import show_training
@@ -24,7 +24,7 @@ class TextOptions:
     answer_column: str | None
     answer_as: str | None
     encoding: str | None
-    line_by_line: bool
+    sample_by: str
     skip_bad_rows: bool
     block_size: int | None
     packing: str | None
@@ -120,6 +120,7 @@ def parse_train_options(argv=None):
         words = [word for path in flags.config for word in config_words(path, parser)] + argv
         flags = parser.parse(words)
     check_together(flags)
+    choose_sample_by(flags)
     choose_best_by_bits(flags)
     given = dict(vars(flags))
     flags.trainer_arguments = {name: value for name, value in given.items() if name in trainer_flags}

@@ -61,12 +61,15 @@ def find_texts(options):
 
 
 def _check_columns(options, formats):
-    """Refuse what is said of columns where no file, whose `formats` these are, has any."""
+    """Refuse what is said of columns where no file, whose `formats` these are, has any, and of lines likewise."""
     flags = ("text_column_name", "text_template", "prompt_column")
     flag = next((name for name in flags if getattr(options, name) is not None), None)
     if flag and formats == {".txt"}:
         way_on = "표라면 이름의 .txt를 .tsv나 .csv, .jsonl로 바꾸고, 글이라면 이 플래그를 빼세요"
         raise UsageError(f"--{flag}: .txt에는 열이 없습니다. {way_on}.")
+    if options.sample_by != "paragraph" and ".txt" not in formats:
+        flag = "--sample_by=line(--line_by_line)" if options.sample_by == "line" else "--sample_by=document"
+        raise UsageError(f"{flag}: .txt에만 쓰입니다. 표는 행마다 문서 하나이니 이 플래그를 빼세요.")
 
 
 def read_texts(files, options, evaluates, seed):
@@ -92,7 +95,7 @@ def read_texts(files, options, evaluates, seed):
 
 def _reading_options(options):
     """What read_corpus takes of TextOptions."""
-    names = ("encoding", "line_by_line", "skip_bad_rows", "answer_as")
+    names = ("encoding", "sample_by", "skip_bad_rows", "answer_as")
     return {name: getattr(options, name) for name in names} | _columns(options)
 
 
@@ -106,7 +109,7 @@ def _columns(options):
     }
 
 
-def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False, answer_as=None, **columns):
+def read_corpus(files, *, encoding=None, sample_by="paragraph", skip_bad_rows=False, answer_as=None, **columns):
     """The documents of `files` as a datasets.Dataset. columns: what row_renderer takes; the others: see read_documents.
 
     Columns: text and its length, turns (of a conversation; else an empty list), form (what was recognised as one; else
@@ -117,14 +120,14 @@ def read_corpus(files, *, encoding=None, line_by_line=False, skip_bad_rows=False
     for a file that cannot be read and where all files are blank.
     """
     stamps = [(str(file.resolve()), *when_changed(file)) for file in files]
-    lines = {"line_by_line": line_by_line, "skip_bad_rows": skip_bad_rows, "answer_as": answer_as}
+    lines = {"sample_by": sample_by, "skip_bad_rows": skip_bad_rows, "answer_as": answer_as}
     settings = {"encoding": encoding, **lines, "columns": columns}
     features = document_features(file="int64", encoding="string", skipped="int64", blank="int64", doubt="string")
     arguments = {"files": files, "schema": features.arrow_schema, **settings}
     return cached_dataset(_normalised_documents, arguments, [stamps, settings], features)
 
 
-def _normalised_documents(files, schema, encoding, line_by_line, skip_bad_rows, answer_as, columns):
+def _normalised_documents(files, schema, encoding, sample_by, skip_bad_rows, answer_as, columns):
     """Yield Tables of the rows of read_corpus, in order."""
     import pyarrow
     from tqdm import tqdm
@@ -136,7 +139,7 @@ def _normalised_documents(files, schema, encoding, line_by_line, skip_bad_rows, 
         for index, file in enumerate(files):
             found = detect_encoding(file, encoding)
             place, doubts = {"file": index, "encoding": found or "parquet", **NONE_LEFT_OUT}, []
-            for raw in read_documents(file, found, line_by_line, render, skip_bad_rows, doubts.append, answer_as):
+            for raw in read_documents(file, found, sample_by, render, skip_bad_rows, doubts.append, answer_as):
                 if isinstance(raw, BrokenConversation):
                     left_out["broken"] += 1
                     if left_out["broken"] <= MOST_NAMED:

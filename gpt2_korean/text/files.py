@@ -24,15 +24,19 @@ LONGEST_DOCUMENT = 100_000
 HANGUL = re.compile("[가-힣]")
 LONGEST_NAME, MOST_COLUMNS = 100, 20  # letters of a column's name, and names, that a message has
 TAKE_OUT = "data/README.md의 짧은 프로그램으로 꺼내거나,"
+# In novels every fourth paragraph at least begins so, of reviews, rulings and documentation one of thirty at most.
+OPENING_QUOTES, MANY = ('"', "'", "“", "‘", "「", "『", "—"), 50
 FIRST_LINES = 20  # lines of a .txt, which may be none
 JSON = re.compile(r'[\s\[]*\{\s*"[^"]{1,50}"\s*:')
 TAGGED = re.compile(r"\s*<(\?xml|!doctype|html|sami|doc id=)", re.IGNORECASE)
 SUBTITLE = re.compile(r"^[\d:]+[.,]\d+ --> ", re.MULTILINE)
 
 
-def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_rows=False, tell=warn, answer_as=None):
+def read_documents(path, encoding, sample_by="paragraph", render=None, skip_bad_rows=False, tell=warn, answer_as=None):
     """Yield the raw documents of one file, None for each row that was skipped.
 
+    sample_by: what of a .txt is a document, as datasets calls it: what stands between blank lines ("paragraph"), a
+    "line", or the file ("document").
     `encoding` is what `detect_encoding` found (None for parquet); `render(row)` makes a document of a row (dict) of
     any format but .txt and raises what row_renderer says, of which a BrokenConversation is yielded, with its place.
     tell: see delimited_rows. answer_as: see kakaotalk.split_conversations.
@@ -42,7 +46,7 @@ def read_documents(path, encoding, line_by_line=False, render=None, skip_bad_row
     if path.stat().st_size == 0:
         return  # also as an archive or Parquet, which has more than nothing in it otherwise
     if file_format(path) == ".txt":
-        yield from _text_documents(path, encoding, line_by_line, tell, answer_as)
+        yield from _text_documents(path, encoding, sample_by, tell, answer_as)
         return
     is_there = False  # the column, in a row before: then one without it is a bad row
     rows = read_rows(path, encoding, skip_bad_rows, tell)
@@ -82,7 +86,7 @@ def check_first_row(path, encoding, render, skip_bad_rows=False, answer_as=None)
             with open_lines(path, found) as lines:
                 if kind == ".json" or lines.read(BEGINNING).lstrip().startswith("["):
                     return  # one value, perhaps, which is read whole or not at all
-        documents = read_documents(path, found, False, render, skip_bad_rows, lambda doubt: None, answer_as)
+        documents = read_documents(path, found, "paragraph", render, skip_bad_rows, lambda doubt: None, answer_as)
         next(documents, None)  # what is doubtful is told once all is read
     except Undecodable:
         pass  # another encoding, which reading all of it will tell
@@ -124,8 +128,7 @@ def missing_column(where, column, row):
     return UserError(f"{where}: '{column}' 열이 없습니다. 있는 열: {name_some(names, MOST_COLUMNS)}\n{way_on}")
 
 
-def _text_documents(path, encoding, line_by_line, tell, answer_as):
-    document, size = [], 0
+def _text_documents(path, encoding, sample_by, tell, answer_as):
     with open_lines(path, encoding) as lines:
         beginning = list(islice(lines := iter(lines), FIRST_LINES))
         lines = chain(beginning, lines)
@@ -138,17 +141,34 @@ def _text_documents(path, encoding, line_by_line, tell, answer_as):
         doubt = _doubt(beginning)
         if doubt:
             tell(f"{path}: 글이 아니라 {doubt}")
-        if line_by_line:
+        if sample_by == "line":
             yield from (line.rstrip("\r\n") for line in lines if not line.isspace())
             return
-        for line in lines:
-            is_blank = line.isspace()
-            if not is_blank:
-                document.append(line)
-                size += len(line)
-            if document and (is_blank or size >= LONGEST_DOCUMENT):
-                yield "".join(document).rstrip("\r\n")
-                document, size = [], 0
+        count = spoken = 0
+        for document in _split(lines, sample_by == "paragraph"):
+            count, spoken = count + 1, spoken + document.startswith(OPENING_QUOTES)
+            yield document
+        if sample_by == "paragraph" and count >= MANY and spoken >= count / 10:
+            tell(
+                f"{path}: 소설처럼 문단마다 빈 줄이 있는 글로 보입니다. 빈 줄마다 따로 떨어진 글로 배우니, "
+                "파일 하나가 글 하나라면 --sample_by=document를 주세요."
+            )
+
+
+def _split(lines, at_blanks):
+    """Yield the documents in `lines`, of LONGEST_DOCUMENT letters and a line at most: what stands between blank lines,
+    or all of them (at_blanks=False)."""
+    document, size, blanks = [], 0, []
+    for line in lines:
+        if line.isspace():
+            blanks.append(line)
+            continue
+        if document and ((blanks and at_blanks) or size >= LONGEST_DOCUMENT):
+            yield "".join(document).rstrip("\r\n")
+            document, size = [], 0
+        document += [*blanks, line] if document else [line]
+        size += len(line)
+        blanks.clear()
     if document:
         yield "".join(document).rstrip("\r\n")
 

@@ -150,7 +150,7 @@ def test_text_reads_as_its_codec_reads_it_and_no_line_is_lost(folder, data, code
     if not tells and codec in ("utf-8", "utf-8-sig", "utf-16"):
         assert raw.removeprefix("\ufeff") == text.removeprefix("\ufeff")
     lines = [line.rstrip("\r\n") for line in io.StringIO(raw, newline="") if line.strip()]
-    assert list(read_documents(path, found, line_by_line=True)) == lines
+    assert list(read_documents(path, found, "line")) == lines
     documents = io.StringIO("\n\n".join(read_documents(path, found)), newline="")
     assert [line.rstrip("\r\n") for line in documents if line.strip()] == lines
 

@@ -90,7 +90,7 @@ def test_a_second_reading_comes_from_the_cache_and_a_changed_file_does_not(tmp_p
     monkeypatch.undo()
     path.write_text("하나\n\n둘\n\n셋", "utf-8")
     assert corpus.read_corpus([path])["text"] == ["하나", "둘", "셋"]
-    assert corpus.read_corpus([path], line_by_line=True).cache_files != first.cache_files
+    assert corpus.read_corpus([path], sample_by="line").cache_files != first.cache_files
 
 
 def test_another_text_of_the_same_size_and_time_is_read_and_not_taken_from_the_cache(tmp_path):
@@ -249,7 +249,7 @@ def test_what_a_stream_changes_and_leaves_out_is_counted_as_it_is_read(tmp_path,
 def test_parts_and_samples_of_documents_are_what_a_row_by_row_reading_gives(tmp_path, rng):
     path = tmp_path / "a.txt"
     path.write_text("\n".join(f"{number} " + "가" * rng.randint(1, 9) for number in range(3000)), "utf-8")
-    documents = corpus.read_corpus([path], line_by_line=True)
+    documents = corpus.read_corpus([path], sample_by="line")
     rest, held_out = corpus.hold_out(documents, 7, 1)
     for part in (documents, rest, held_out, documents.select(range(5, 1500))):
         texts = [row["text"] for row in part]

@@ -23,11 +23,13 @@ def random_text(rng, alphabet, length=300):
     return "".join(rng.choice(alphabet) for _ in range(length)).strip() or "가"
 
 
-def test_documents_are_separated_by_blank_lines_or_stand_on_a_line_each(tmp_path):
+def test_documents_are_separated_by_blank_lines_or_stand_on_a_line_each_or_are_the_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("하나\n둘\n\n \t\n\n셋\r\n넷\r\n\r\n다섯", "utf-8", newline="")
     assert list(read_documents(path, "utf-8")) == ["하나\n둘", "셋\r\n넷", "다섯"]
-    assert list(read_documents(path, "utf-8", line_by_line=True)) == ["하나", "둘", "셋", "넷", "다섯"]
+    assert list(read_documents(path, "utf-8", "line")) == ["하나", "둘", "셋", "넷", "다섯"]
+    path.write_text("\n \n하나\n둘\n\n \t\n\n셋\n\n \n", "utf-8", newline="")
+    assert list(read_documents(path, "utf-8", "document")) == ["하나\n둘\n\n \t\n\n셋"]
 
 
 def test_a_file_without_blank_lines_is_cut_at_line_ends_and_loses_nothing(tmp_path):
@@ -37,6 +39,25 @@ def test_a_file_without_blank_lines_is_cut_at_line_ends_and_loses_nothing(tmp_pa
     documents = list(read_documents(path, "utf-8"))
     assert len(documents) > 1 and max(map(len, documents)) < 110_000
     assert "\n".join(documents).split("\n") == lines
+    path.write_text("\n\n".join(lines), "utf-8")
+    documents = list(read_documents(path, "utf-8", "document"))
+    assert len(documents) > 1 and min(map(len, documents[:-1])) >= 100_000 and max(map(len, documents)) < 110_000
+    assert "\n\n".join(documents).split("\n\n") == lines
+
+
+def test_a_novel_whose_paragraphs_would_be_learnt_as_documents_is_told_of(tmp_path):
+    paragraphs = ["그는 문을 열었다."] * 45 + ["“누구세요?”"] * 5
+    told = {
+        "소설.txt": paragraphs,
+        "짧은 글.txt": paragraphs[1:],
+        "후기.txt": ["재미있다."] * 96 + ['"명작"'] * 4,
+    }
+    doubts = []
+    for name, documents in told.items():
+        (tmp_path / name).write_text("\n\n".join(documents), "utf-8")
+        for sample_by in ("paragraph", "line", "document"):
+            list(read_documents(tmp_path / name, "utf-8", sample_by, tell=doubts.append))
+    assert len(doubts) == 1 and "소설.txt" in doubts[0] and "--sample_by=document" in doubts[0]
 
 
 ROWS = [{"Q": "이름이 뭐야?", "A": "저는 로봇이에요."}, {"Q": '따옴표 "와", 쉼표', "A": "줄\n바꿈"}]

@@ -115,13 +115,35 @@ def test_a_column_is_refused_where_no_file_has_any(run_main, tmp_path, tiny_mode
     assert run_main(*words)[0] == 0
 
 
+def test_what_of_a_txt_is_a_document_is_chosen_by_datasets_name_for_it_and_refused_for_tables(run_main, tmp_path):
+    words = ["train.py", "--show_data=0", "--model_type=gpt2", f"--dataset_path={tmp_path}"]
+    (tmp_path / "a.txt").write_text("하나\n둘\n\n셋", "utf-8")
+    (tmp_path / "b.txt").write_text("넷\n\n다섯", "utf-8")
+    chosen = {"paragraph": 4, "line": 5, "document": 2}
+    for flags, documents in [([], 4), (["--line_by_line"], 5), *(([f"--sample_by={k}"], v) for k, v in chosen.items())]:
+        code, out, err = run_main(*words, *flags)
+        assert code == 0 and f"학습 글: 문서 {documents}개" in out, (out, err)
+    code, _, err = run_main(*words, "--sample_by=document", "--line_by_line")
+    assert code == 2 and "--sample_by=document" in err and "--line_by_line" in err
+    for file in tmp_path.glob("*.txt"):
+        file.rename(file.with_suffix(".jsonl"))
+    for flag in ("--line_by_line", "--sample_by=document"):
+        code, _, err = run_main(*words, flag)
+        assert code == 2 and flag in err and ".txt에만" in err
+
+
 def test_the_counts_are_those_of_the_file_and_of_the_split_that_training_makes(run_main, mixed, tiny_model_folder):
     words = ["train.py", "--show_data=0", f"--dataset_path={mixed}", f"--model_type={tiny_model_folder}", "--do_eval"]
     code, out, err = run_main(*words, "--validation_split_percentage=30", "--seed=7", "--block_size=24")
     assert code == 0, err
     options = dict.fromkeys(("dataset_name", "text_column_name", "text_template", "prompt_column"))
-    options |= dict.fromkeys(("answer_column", "answer_as", "encoding", "line_by_line"))
-    options |= {"skip_bad_rows": False, "validation_split_percentage": 30, "dataset_path": str(mixed)}
+    options |= dict.fromkeys(("answer_column", "answer_as", "encoding"))
+    options |= {
+        "sample_by": "paragraph",
+        "skip_bad_rows": False,
+        "validation_split_percentage": 30,
+        "dataset_path": str(mixed),
+    }
     texts = read_texts(Texts([mixed]), type("Options", (), options), True, 7)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
     prepare_tokenizer(tokenizer, texts.train)
