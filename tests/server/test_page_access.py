@@ -163,6 +163,12 @@ def test_borders_have_a_contrast_of_3_and_text_of_4_and_a_half(page, look, dark)
     assert contrast(ink, around) >= 4.5  # what the model wrote
 
 
+def test_a_safari_before_26_2_draws_the_line_under_what_the_model_wrote():
+    """It drops a declaration that has more than the line."""
+    style = resources.files("gpt2_korean.server").joinpath("page", "page.css").read_text("utf-8")
+    assert re.findall(r"text-decoration:([^;}]*)", style) == [" underline"]
+
+
 def test_who_has_chosen_colours_sees_what_the_model_wrote_and_which_suggestion_tab_takes(page, browser, look):
     forced = {"features": [{"name": "forced-colors", "value": "active"}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", forced)
