@@ -181,6 +181,24 @@ def test_a_conversation_longer_than_may_be_sent_goes_on(chat):
     assert chat.part("error").text == "" and chat.count(".turn") == 6
 
 
+def test_a_browser_of_2022_writes_and_changes_a_turn(chat):
+    """Safari 15.4, Chrome 105: without what browsers have learnt since that a page like this one might use."""
+    since = """for (const name of ["toReversed", "toSorted", "toSpliced", "with"]) delete Array.prototype[name];
+        for (const name of ["groupBy"]) { delete Object[name]; delete Map[name]; }
+        for (const name of ["try", "withResolvers"]) delete Promise[name];
+        for (const name of ["any", "timeout"]) delete AbortSignal[name];
+        delete HTMLFormElement.prototype.requestSubmit"""
+    added = chat.browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": since})
+    try:
+        chat.open()
+        say(chat, "가", "나")
+        chat.browser.find_elements("css selector", ".mine button")[0].click()
+        chat.browser.find_element("css selector", ".editor textarea").send_keys("다\n")
+        chat.wait(lambda: chat.part("write").is_displayed() and texts(chat, "asked") == ["가다"])
+    finally:
+        chat.browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": added["identifier"]})
+
+
 def test_enter_that_ends_a_syllable_does_not_send(chat):
     enter = "arguments[0].dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', keyCode: 229, bubbles: true}))"
     chat.type("가")

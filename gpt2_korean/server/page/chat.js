@@ -44,14 +44,14 @@ export function createChat(box, onEdit) {
       }
       if (isSending(event)) {
         event.preventDefault();
-        form.requestSubmit();
+        send.click();
       }
     };
     cancel.type = "button";
     cancel.onclick = close;
     form.onsubmit = async (event) => {
       event.preventDefault();
-      if (send.disabled || !field.value.trim()) return;
+      if (!field.value.trim()) return;
       close();
       if (await onEdit(index, field.value)) return;
       const [again, its] = box.children[index].querySelectorAll(".asked, .mine button"); // made anew

@@ -39,7 +39,7 @@ export function mark(marks, from, to) {
 
 function join(marks) {
   const joined = [];
-  for (const [start, end] of marks.toSorted((one, other) => one[0] - other[0])) {
+  for (const [start, end] of marks.sort((one, other) => one[0] - other[0])) {
     const last = joined.at(-1);
     if (last && start <= last[1]) last[1] = Math.max(last[1], end);
     else joined.push([start, end]);
