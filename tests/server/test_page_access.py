@@ -194,6 +194,16 @@ def test_a_refused_setting_is_told_beside_its_field_until_it_is_changed(page):
     assert page.part("top_p-error").text == "" and field.get_attribute("aria-invalid") is None
 
 
+def test_a_refused_setting_has_another_border_than_the_others_wherever_the_keys_go(page):
+    page.type("가")
+    page.enter("top_p", "7")
+    page.press("write")
+    page.wait(lambda: page.part("top_p-error").text)
+    page.part("text").click()
+    wrong, border = page.part("top_p-error").value_of_css_property("color"), "border-top-color"
+    assert page.part("top_p").value_of_css_property(border) == wrong != page.part("seed").value_of_css_property(border)
+
+
 def test_suggestions_and_texts_are_heard_and_how_they_join_is_seen(page):
     page.type("오늘은")
     buttons = page.suggestions()
