@@ -286,6 +286,21 @@ def test_the_command_is_shown_for_two_shells(page):
     assert '--prompt="예"' in page.part("command").text and page.part("copy").is_enabled()
 
 
+def test_what_is_copied_can_be_pasted_from_a_page_of_another_computer_too(page):
+    """Which has no clipboard of its own: it came by http from another address than this computer's."""
+    from selenium.webdriver.common.keys import Keys
+
+    page.press("suggesting")
+    page.type("오늘은\n  비 ")
+    page.write()
+    command = page.part("command").get_property("textContent")
+    page.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.press("copy")
+    page.wait(lambda: "복사했습니다" in page.part("copy").text)
+    page.type(Keys.CONTROL, "av", Keys.NULL)
+    page.wait(lambda: page.text == command)
+
+
 def test_a_button_that_copies_has_its_own_name_again_however_often_it_was_pressed(page):
     page.type("오늘은 비")
     page.write()

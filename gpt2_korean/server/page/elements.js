@@ -11,11 +11,8 @@ export function make(tag, className = "", text = "") {
 export async function copyText(text, element, button) {
   const label = (button.dataset.label ??= button.textContent); // pressed again, it still says what was done
   getSelection().selectAllChildren(element);
-  try {
-    await navigator.clipboard.writeText(text); // browsers have it for local pages only
-    button.textContent = "복사했습니다";
-  } catch {
-    button.textContent = "선택된 글을 Ctrl+C로 복사하세요";
-  }
+  // Browsers have a clipboard for https and local pages only; what is selected they copy for any.
+  const written = await navigator.clipboard?.writeText(text).then(() => true, () => false);
+  button.textContent = written || document.execCommand("copy") ? "복사했습니다" : "선택된 글을 직접 복사하세요";
   setTimeout(() => (button.textContent = label), 3000);
 }
