@@ -158,6 +158,28 @@ def test_a_long_text_scrolls_with_its_marks_and_its_caret_stays_in_sight(page, b
     assert page.run("return document.getElementById('paper').scrollTop") < 20
 
 
+def test_all_of_a_long_text_and_of_a_conversation_is_printed(page, browser, open_page):
+    """On sheets as long as they may be: nothing of it stands in a box that scrolls, and what shows it can be cut."""
+    seen = """const [box, letters] = [...arguments].map((selector) => document.querySelector(selector));
+        return [box.scrollHeight - box.clientHeight, getComputedStyle(box).overflowY, letters.checkVisibility(),
+                getComputedStyle(letters).color === getComputedStyle(document.body).color]"""
+    page.press("suggesting")
+    browser.execute_cdp_cmd("Input.insertText", {"text": "가\n" * 200})
+    page.wait(lambda: len(page.marked()) == 201)
+    chat = [["가", "나"]] * 50
+    try:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        assert page.run(seen, "#paper", "#mirror") == [0, "visible", True, True]
+        assert not page.part("text").is_displayed() and not page.part("write").is_displayed()
+        page = Page(browser, open_page("--prompt_template=Q{prompt}A"))
+        browser.get(f"{page.address}page.css")
+        page.run("sessionStorage.setItem('gpt2-korean chat', JSON.stringify({ turns: arguments[0] }))", chat)
+        page.open()
+        assert page.count(".turn") == 50 and page.run(seen, "#turns", ".asked") == [0, "visible", True, True]
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_what_does_not_fit_is_told_and_takes_nothing_of_what_stands_there(page, browser):
     from selenium.webdriver.common.keys import Keys
 
