@@ -79,6 +79,32 @@ def test_a_syllable_under_way_is_one_step_and_its_marks_stay(page):
     assert page.text == written and page.marked() == marks
 
 
+def test_a_word_that_an_iphone_composes_is_one_step(page):
+    """It tells of no composition: for each letter it deletes the syllable and types another at once."""
+    page.press("suggesting")
+    page.type("가 ")
+    compose = """const field = document.getElementById("text"), [keys, done] = arguments;
+        const press = () => {
+          if (!keys.length) return done();
+          const [gone, typed] = keys.shift();
+          for (let count = 0; count < gone; count++) document.execCommand("delete");
+          for (const letter of typed) document.execCommand("insertText", false, letter);
+          setTimeout(press, 50);
+        };
+        press()"""
+    keys = [[0, "ㅎ"], [1, "하"], [1, "한"], [1, "하느"], [1, "는"], [0, "ㄱ"], [2, "는그"], [1, "글"]]
+    page.run("const now = Date.now(); Date.now = () => now")  # steps are of one second
+    page.browser.execute_async_script(compose, keys)
+    assert page.text == "가 하는글"
+    page.press("undo")
+    assert page.text == "가 "
+    page.press("redo")
+    assert page.text == "가 하는글"
+    page.browser.execute_async_script(compose, [[1, ""]])
+    page.press("undo")  # what was deleted for good is a step
+    assert page.text == "가 하는글"
+
+
 def test_a_reload_and_a_new_tab_find_text_marks_and_settings(page, browser):
     page.type("가나")
     text = page.write()

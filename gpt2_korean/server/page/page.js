@@ -44,7 +44,7 @@ const settings = createSettings(start, (before, name) => {
   changed();
 });
 const paper = createPaper($("paper"), field, $("mirror"), limit, (text, made, { joins, missing }) => {
-  const group = made.size > 1 ? null : made.size ? "typing" : "deleting"; // what is pasted is a change of its own
+  const group = made.size > 2 ? null : made.size ? "typing" : "deleting"; // a paste is its own; 한 and ㅏ make two: 하나
   history.record("글 고치기", { group, joins });
   if (/\s$/.test(text.slice(0, made.from + made.size))) history.pause(); // a word a time
   doc = { ...doc, text, marks: change(doc.marks, made), last: doc.last && follow(doc.last, made) };

@@ -18,9 +18,16 @@ export function createPaper(paper, field, mirror, limit, onEdit) {
     composing = false;
     edited();
   });
-  field.addEventListener("input", edited);
+  // iPhones tell of no composition of Hangul: for each letter they delete the syllable and at once type it anew. That is
+  // one edit, so what is deleted is looked at a moment later, with what was typed in its place.
+  let deleting;
+  field.addEventListener("input", ({ inputType }) => {
+    if (inputType === "deleteContentBackward" && !composing) deleting ??= setTimeout(edited, 10);
+    else if (!deleting) edited();
+  });
 
   function edited() {
+    deleting = undefined;
     let text = field.value, missing = 0;
     const made = difference(known, text, field.selectionEnd);
     const room = Math.max(0, limit - (text.length - made.size));
