@@ -48,6 +48,26 @@ def test_a_syllable_under_way_is_not_doubled_by_tab(page):
     assert page.text.startswith("오늘은") and page.text.count("은") == 1 + taken.count("은")
 
 
+def test_tab_takes_a_suggestion_though_safari_ends_the_syllable_before_it_tells_of_the_key(page):
+    """It deletes the syllable and puts it there again, and that is no edit."""
+    page.type("오늘은")
+    taken = page.words(page.suggestions()[0])
+    script = """const field = document.getElementById("text");
+        const put = (value, inputType) => {
+          field.value = value;
+          const event = new InputEvent("input", { isComposing: true });
+          Object.defineProperty(event, "inputType", { value: inputType }); // one that Chromium does not know
+          field.dispatchEvent(event);
+        };
+        field.dispatchEvent(new CompositionEvent("compositionstart"));
+        put("오늘", "deleteCompositionText");
+        put("오늘은", "insertFromComposition");
+        field.dispatchEvent(new CompositionEvent("compositionend", { data: "은" }));
+        field.dispatchEvent(new KeyboardEvent("keydown", { key: "Tab", keyCode: 229, bubbles: true }))"""
+    page.run(script)
+    assert page.text.startswith("오늘은") and page.text != "오늘은" and page.ends_with(taken)
+
+
 def test_text_grows_until_stop_and_the_work_ends_with_it(browser, endless_port):
     page = Page(browser, endless_port)
     page.type("오늘은")

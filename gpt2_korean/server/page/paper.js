@@ -14,20 +14,23 @@ export function createPaper(paper, field, mirror, limit, onEdit) {
   let end = { top: 0, bottom: 0 }; // where the caret was last
 
   field.addEventListener("compositionstart", () => (composing = fresh = true));
-  field.addEventListener("compositionend", () => {
+  field.addEventListener("compositionend", (event) => {
     composing = false;
-    edited();
+    look(event);
   });
-  // iPhones tell of no composition of Hangul: for each letter they delete the syllable and at once type it anew. That is
-  // one edit, so what is deleted is looked at a moment later, with what was typed in its place.
-  let deleting;
-  field.addEventListener("input", ({ inputType }) => {
-    if (inputType === "deleteContentBackward" && !composing) deleting ??= setTimeout(edited, 10);
-    else if (!deleting) edited();
-  });
+  field.addEventListener("input", look);
+
+  // Where a syllable is deleted it may be typed anew at once: by iPhones, which tell of no composition of Hangul, for each
+  // letter; by Safari where it is done. That is one edit or none, so one looks a moment later at what has become of it.
+  let waiting;
+  function look({ inputType }) {
+    const renewed = inputType === "deleteCompositionText" || (inputType === "deleteContentBackward" && !composing);
+    if (renewed) waiting ??= setTimeout(edited, 10);
+    else if (!waiting) edited();
+  }
 
   function edited() {
-    deleting = undefined;
+    waiting = undefined;
     let text = field.value, missing = 0;
     const made = difference(known, text, field.selectionEnd);
     const room = Math.max(0, limit - (text.length - made.size));
