@@ -119,6 +119,13 @@ def test_slurm_requeues_the_same_job_until_it_is_done(project, start):
     assert list((project / "logs").iterdir()) == []
 
 
+def test_a_task_of_an_array_that_stopped_leaves_the_others_running(project, start):
+    """One of the tasks has the number of the whole array as its own, and a requeue of that kills the others."""
+    (project / "codes").write_text("75")
+    finish(start("slurm.sbatch", SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="2"))
+    assert (project / "requeued").read_text() == "requeue 7_2\n"
+
+
 def test_slurm_gives_the_ranks_the_environment_of_the_job_whatever_sbatch_exported(project, start):
     (project / "codes").write_text("75")
     finish(start("slurm.sbatch", SLURM_EXPORT_ENV="MAX_RESTARTS"))
