@@ -43,10 +43,10 @@ set_rank_command() {
     rank_command=("${torchrun[@]}" bash jobs/rank.sh python train.py --resume_from_checkpoint=auto "$@")
 }
 
-# rank_stopped: whether the command that has just ended stopped (75) to go on later; forgets it again.
-rank_stopped() {
+# ended_code CODE: the exit code of the first rank to end, CODE where none has told it; forgets it again.
+ended_code() {
     local code
     code=$(cat "$ENDED_FILE" 2>/dev/null)
     rm -f "$ENDED_FILE"
-    [[ $code == 75 ]]
+    echo "${code:-$1}"
 }

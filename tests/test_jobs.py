@@ -17,7 +17,8 @@ from conftest import ROOT
 
 SCRIPTS = sorted(path for path in (ROOT / "jobs").iterdir() if path.suffix in (".sh", ".sbatch", ".pbs"))
 
-# Each run writes down its arguments, then ends with the next of the codes in `codes`; "wait" waits for a signal.
+# Each run writes down its arguments, then ends with the next of the codes in `codes`: "wait" waits for a signal and
+# stops, "last" is in its last step when it comes.
 TRAIN = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -32,9 +33,10 @@ codes = Path("codes-" + rank)
 while codes.exists() and not Path("pid-1").exists():  # one that is to fail waits until the other is there
     time.sleep(0.02)
 code = (codes if codes.exists() else Path("codes")).read_text().split()[len(done)]
-while code == "wait" and not stopped:
+signalled = {"wait": 75, "last": 0}
+while code in signalled and not stopped:
     time.sleep(0.02)
-sys.exit(75 if code == "wait" else int(code))
+sys.exit(int(signalled.get(code, code)))
 """
 STUBS = {
     "python": f'exec {sys.executable} "$@"',
@@ -252,10 +254,20 @@ def test_a_signal_to_torchrun_stops_every_rank_and_requeues(project, start):
     assert (project / "requeued").read_text() == "requeue 7\n"
 
 
+def test_a_training_that_is_over_as_the_signal_comes_is_done(project, start):
+    """torchrun ends with 1 where it was signalled, and the jobs that wait for this one would never start."""
+    (project / "codes").write_text("last")
+    process = start("slurm.sbatch", RANKS_PER_NODE="2")
+    wait_for(project, ranks=2)
+    os.kill(int((project / "srun.pid").read_text()), signal.SIGUSR1)
+    assert finish(process)[0] == 0
+    assert not (project / "requeued").exists() and list((project / "logs").iterdir()) == []
+
+
 def test_a_run_of_which_one_rank_failed_is_not_started_again_though_the_others_stopped(project, start):
     """As where the first one cannot get the model: torchrun then signals those that wait for it."""
     (project / "codes").write_text("wait")
     (project / "codes-0").write_text("2")
     code, stderr = finish(start("slurm.sbatch", RANKS_PER_NODE="2"))
-    assert code == 1 and runs(project, rank=1), stderr
+    assert code == 2 and runs(project, rank=1), stderr
     assert not (project / "requeued").exists() and list((project / "logs").iterdir()) == []
