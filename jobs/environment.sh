@@ -17,9 +17,9 @@ export RANKS_PER_NODE=${RANKS_PER_NODE:-$(python -c "$count" 2>/dev/null || echo
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-3600}
 
 # set_rank_command NODES FIRST_NODE JOB_NUMBER [train.py's flags]: the words that each node is to run, in the
-# array rank_command, and the file that tells how the first of the ranks to end did, in ENDED_FILE.
+# array rank_command, and the file that tells how the first of several ranks to end did, in ENDED_FILE.
 set_rank_command() {
-    local nodes=$1 first_node=$2 job=$3 torchrun=()
+    local nodes=$1 first_node=$2 job=$3
     shift 3
     # torchrun ends with 1 whatever a rank ended with, and with 1 too when it is signalled itself: rank.sh
     # therefore notes the code in a file, which all nodes see. The first rank's alone: where that one failed,
@@ -27,9 +27,13 @@ set_rank_command() {
     export ENDED_FILE=$PWD/logs/ended-$job
     mkdir -p logs
     rm -f "$ENDED_FILE"
+    # What the user gives comes later, and so wins.
+    rank_command=(python train.py --resume_from_checkpoint=auto "$@")
+    # A rank alone has nothing above it: where Slurm tracks processes by control groups, it signals those alone that
+    # srun itself began, and not their children.
     if ((nodes * RANKS_PER_NODE > 1)); then
-        torchrun=(torchrun --no-python --nnodes="$nodes" --nproc_per_node="$RANKS_PER_NODE")
-        # Not every cluster signals the ranks themselves, and torchrun by itself would die of SIGUSR1.
+        local torchrun=(torchrun --no-python --nnodes="$nodes" --nproc_per_node="$RANKS_PER_NODE")
+        # torchrun tells the ranks, and by itself would die of SIGUSR1.
         torchrun+=(--signals-to-handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
         if ((nodes > 1)); then
             # A port of each job's own, for jobs that share a node.
@@ -37,10 +41,8 @@ set_rank_command() {
         else
             torchrun+=(--standalone)
         fi
+        rank_command=("${torchrun[@]}" bash jobs/rank.sh "${rank_command[@]}")
     fi
-    # What the user gives comes later, and so wins.
-    # shellcheck disable=SC2034
-    rank_command=("${torchrun[@]}" bash jobs/rank.sh python train.py --resume_from_checkpoint=auto "$@")
 }
 
 # ended_code CODE: the exit code of the first rank to end, CODE where none has told it; forgets it again.

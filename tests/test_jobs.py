@@ -243,11 +243,13 @@ def test_pbs_starts_torchrun_on_each_of_several_nodes(project, start):
         assert word in words
 
 
-def test_a_signal_to_torchrun_stops_every_rank_and_requeues(project, start):
-    """torchrun is real here: it is told by Slurm, tells its ranks, waits for them, and ends with 1."""
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_signal_to_what_srun_began_stops_every_rank_and_requeues(project, start, ranks):
+    """Where Slurm tracks processes by control groups it signals no other: one rank, or torchrun. The latter is real
+    here: it is told by Slurm, tells its ranks, waits for them, and ends with 1."""
     (project / "codes").write_text("wait")
-    process = start("slurm.sbatch", RANKS_PER_NODE="2")
-    wait_for(project, ranks=2)
+    process = start("slurm.sbatch", RANKS_PER_NODE=str(ranks))
+    wait_for(project, ranks)
     os.kill(int((project / "srun.pid").read_text()), signal.SIGUSR1)
     code, stderr = finish(process)
     assert code == -signal.SIGKILL, stderr
