@@ -20,7 +20,8 @@ stop_cluster() {
 trap stop_cluster EXIT
 
 # The cluster: this machine twice, under the two names that it surely answers to, with settings of its own that
-# leave an installed Slurm alone.
+# leave an installed Slurm alone. A cluster that tracks processes by control groups signals fewer of them, which
+# test_jobs.py imitates.
 mkdir -p "$work"/{state,munge}
 head -c 1024 /dev/urandom >"$work/munge/key"
 chmod 700 "$work/munge"
