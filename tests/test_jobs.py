@@ -108,6 +108,10 @@ def test_the_scripts_are_bash(script):
     assert subprocess.run(["bash", "-n", script]).returncode == 0
 
 
+def test_the_script_for_a_real_slurm_can_be_run_as_the_guide_shows_it():
+    assert os.access(ROOT / "tests" / "slurm.sh", os.X_OK)
+
+
 WORDS = ["--dataset_path=글 하나.txt", "--text_template=질문: {Q}\\n'답변': \"{A}\"", "--do_train", ""]
 
 
