@@ -26,7 +26,8 @@ OTHERS = [
     "contenders", "batches", "cold_only", "durations", "tb", "logdir", "flag",
     "nproc_per_node", "signals_to_handle", "shutdown_timeout", "gpus_per_node", "nodes", "time", "signal",
     "extra_index_url", "index_url", "no_index", "find_links", "model", "model_args", "task", "tasks", "num_fewshot",
-    "apply_chat_template", "wrap", "max_tokens", "ignore_chat_template", "hf_path", "mlx_path", "q_bits", "array", "batch",
+    "apply_chat_template", "wrap", "max_tokens", "ignore_chat_template", "hf_path", "mlx_path", "q_bits",
+    "array", "batch",
     "rm", "init", "stop_timeout", "user", "userns", "build_arg", "gpus", "ipc", "cpus", "group_add", "yes", "include",
     "force_reinstall",
 ]  # fmt: skip
