@@ -201,7 +201,7 @@ def describe_missing(packages):
     """What to do about `packages` that this Python has not: most often its virtual environment is not active."""
     ways = {".venv/bin/python": "source .venv/bin/activate", r".venv\Scripts\python.exe": r".venv\Scripts\activate"}
     here = next((python for python in ways if os.path.exists(python)), None)
-    if here:
+    if here and not os.path.samefile(".venv", sys.prefix):  # else in this very one pip has failed
         way_on = f"{particle(ways[here], '을/를')} 먼저 하거나 {particle(here, '으로/로')} 실행하세요."
     else:
         way_on = "README의 ‘설치’대로 가상 환경을 만들고 pip install -r requirements.txt를 실행하세요."

@@ -192,6 +192,8 @@ def test_a_python_without_the_packages_is_told_of_the_virtual_environment(end, m
     Path(".venv/bin").mkdir(parents=True)
     Path(".venv/bin/python").touch()
     assert ".venv/bin/activate" in end(error)[1]
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert "activate" not in end(error)[1] and "README" in end(error)[1]  # it is that environment itself
 
 
 def test_packages_of_untested_versions_are_named_where_something_breaks(end, monkeypatch):
