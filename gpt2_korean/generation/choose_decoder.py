@@ -14,6 +14,7 @@ from gpt2_korean.model.gpt2 import kernel_sizes
 from gpt2_korean.speed import linear
 
 OPENVINO = "2026.4"  # whose attention openvino_graph.py knows how to ask
+NEEDED = {"arm64": "sve", "x86_64": "avx2"}  # what a processor needs for that attention
 TOLD_OF = set()  # the failures of the Triton kernels that this process has warned of
 
 
@@ -36,11 +37,12 @@ def has_openvino(asked):
 
 
 def _has_attention(asked):
-    """Whether OpenVINO has paged attention for this processor, as it has for none of ARM without SVE."""
+    """Whether OpenVINO has paged attention for this processor, as far as PyTorch knows what that can do."""
     capabilities = cpu_capabilities()
-    if capabilities.get("architecture") != "arm64" or capabilities.get("sve"):
+    needed = NEEDED.get(capabilities.get("architecture"))
+    if needed is None or capabilities.get(needed):
         return True
-    why = "이 ARM CPU에는 OpenVINO의 어텐션에 필요한 SVE가 없습니다"
+    why = f"이 CPU에는 OpenVINO의 어텐션에 필요한 {needed.upper()}가 없습니다"
     if asked:
         raise UsageError(f"{asked}: {why}. 이 플래그를 빼면 PyTorch로 계산합니다.")
     say(f"{why}. PyTorch로 계산합니다.")

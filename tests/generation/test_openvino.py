@@ -314,20 +314,23 @@ def test_another_openvino_is_refused_where_it_is_asked_for_and_else_said(folder,
     torch.testing.assert_close(decoder.start(ids, torch.ones_like(ids), 0), expected, rtol=0, atol=1e-4)
 
 
-def test_where_openvino_has_no_attention_it_is_refused_where_it_is_asked_for_and_else_said(folder, monkeypatch, capsys):
-    """As on a Raspberry Pi 5, a Graviton 2, an Ampere Altra or an Apple processor."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "arm64", "neon": True, "sve": False})
+@pytest.mark.parametrize("architecture, needed", [("arm64", "SVE"), ("x86_64", "AVX2")])
+def test_where_openvino_has_no_attention_it_is_refused_where_it_is_asked_for_and_else_said(
+    folder, monkeypatch, capsys, architecture, needed
+):
+    """As on a Raspberry Pi 5, a Graviton 2, an Ampere Altra or an Apple processor; a Celeron or a Core of 2012."""
+    capabilities = {"architecture": architecture, "avx": True, "neon": True, needed.lower(): False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     for asked in ({"quantize": "int8"}, {"quantize": "int4"}, {"engine": "openvino"}):
         ((name, value),) = asked.items()
-        with pytest.raises(UsageError, match=f"--{name}={value}: .*SVE"):
+        with pytest.raises(UsageError, match=f"--{name}={value}: .*{needed}"):
             read_model(folder, CPU, torch.float32, **asked)
     assert isinstance(read_model(folder, CPU, torch.float32).decoder, GPT2Decoder)
     told = capsys.readouterr().err
-    assert "SVE" in told and "PyTorch로 계산합니다" in told
+    assert needed in told and "PyTorch로 계산합니다" in told
     assert isinstance(read_model(folder, CPU, torch.float32, engine="torch").decoder, GPT2Decoder)
     assert not capsys.readouterr().err
-    with_sve = {"architecture": "arm64", "neon": True, "sve": True}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: with_sve)
+    capabilities[needed.lower()] = True
     assert not isinstance(read_model(folder, CPU, torch.float32).decoder, GPT2Decoder)
 
 
