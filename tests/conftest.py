@@ -33,6 +33,7 @@ CACHES = f"{os.environ['TMPDIR']}/{WORKER or 'caches'}"
 os.environ.update(
     HF_HOME=CACHES, TRITON_CACHE_DIR=f"{CACHES}/triton", HF_ENDPOINT="http://127.0.0.1:9", OMP_NUM_THREADS="1"
 )
+sys.modules.setdefault("openvino_telemetry", None)  # as generate.py does: each import would be told, by a fork of ours
 
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402

@@ -1,5 +1,6 @@
 """GPT-2 by OpenVINO, its weights whole and in 8 and 4 bits, against transformers; and what is kept of them."""
 
+import importlib
 import json
 import os
 import random
@@ -288,7 +289,6 @@ def test_where_nothing_can_be_kept_it_is_said_and_written(folder, kept, capsys):
 
 @pytest.mark.parametrize("quantize", [(), ("--quantize=int8",)])
 def test_that_somebody_writes_is_told_to_nobody(folder, run_script, tmp_path, monkeypatch, quantize):
-    pytest.importorskip("openvino_telemetry")
     monkeypatch.delenv("CI", raising=False)  # there it tells nothing
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         proxy.settimeout(0)
@@ -299,6 +299,11 @@ def test_that_somebody_writes_is_told_to_nobody(folder, run_script, tmp_path, mo
         with pytest.raises(BlockingIOError):
             proxy.accept()
     assert not (tmp_path / "intel").exists()
+
+
+def test_nobody_is_told_that_somebody_tests():
+    with pytest.raises(ImportError):
+        importlib.import_module("openvino_telemetry")
 
 
 def test_another_openvino_is_refused_where_it_is_asked_for_and_else_said(folder, monkeypatch, capsys):
