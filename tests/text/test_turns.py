@@ -286,6 +286,28 @@ def test_people_may_write_twice_before_they_are_answered_and_an_empty_system_say
     assert row["turns"] == [user("옮기세요\nhi"), assistant("안녕")] and row["form"] == "instruction + input → output"
 
 
+ASKERS, ANSWERERS = "user human prompter 사용자", "assistant gpt bot chatbot chatgpt model ai 챗봇"
+QUESTIONS, ANSWERS = "prompt instruction question query 질문 input", "completion response output answer 답변 답 대답"
+
+
+def test_turns_and_columns_are_known_by_the_names_that_corpora_give_them():
+    read, pair = turns_reader(), [user("가"), assistant("나")]
+    for asker in ASKERS.split():
+        for answerer in ANSWERERS.split():
+            said = [{"role": asker, "content": "가"}, {"role": answerer, "content": "나"}]
+            for column in ("messages", "conversations", "conversation"):
+                assert read({column: said})["turns"] == pair, (asker, answerer, column)
+    for name in ("system", "developer", "시스템"):
+        staged = [
+            {"role": name, "content": "다"},
+            *({"role": turn["role"], "content": turn["content"]} for turn in pair),
+        ]
+        assert [turn["role"] for turn in read({"messages": staged})["turns"]] == ["system", "user", "assistant"]
+    columns = [(question, answer) for question in QUESTIONS.split() for answer in ANSWERS.split()]
+    for question, answer in [*columns, ("q", "a"), ("Q", "A"), ("user", "assistant"), ("human", "assistant")]:
+        assert read({question: "가", answer: "나"})["turns"] == pair, (question, answer)
+
+
 def test_a_turn_that_stands_without_a_list_is_a_turn():
     parts = user([{"type": "text", "text": "가"}])
     lists = {"role": ["user"], "content": ["가"], "from": None}
