@@ -203,5 +203,20 @@ def test_name_licence_and_language_are_told(exported, tmp_path, byte_tokenizer):
     reader = exported(folder)
     assert field(reader, "general.license") == "apache-2.0" and field(reader, "general.languages") == ["ko"]
     assert field(reader, "general.name") == "model0"
-    (folder / "README.md").write_text("---\nlanguage: [: }\n", "utf-8")
-    assert field(exported(folder), "general.license") is None
+    for told, licence, languages in (
+        ("language: [ko, en]\nlicense: unknown", None, ["ko", "en"]),
+        ("language: [ko, 1]\nlicense: [mit]", None, None),
+        ("language: [: }", None, None),
+    ):
+        (folder / "README.md").write_text(f"---\n{told}\n---\n", "utf-8")
+        reader = exported(folder)
+        assert (field(reader, "general.license"), field(reader, "general.languages")) == (licence, languages), told
+
+
+@pytest.mark.parametrize(("kind", "number"), [("f32", 0), ("f16", 1), ("q8_0", 7)])
+def test_what_a_file_holds_is_told_by_llama_cpps_numbers_for_it(exported, tiny_model_folder, kind, number):
+    reader = exported(tiny_model_folder, f"--export_type={kind}")
+    assert field(reader, "general.file_type") == number and field(reader, "general.type") == "model"
+    assert field(reader, "general.quantization_version") == 2 and field(reader, "general.size_label").endswith("K")
+    words = json.loads((tiny_model_folder / "config.json").read_text("utf-8"))["vocab_size"]
+    assert field(reader, "gpt2.vocab_size") == len(field(reader, "tokenizer.ggml.tokens")) == words
