@@ -165,7 +165,8 @@ class KoreanTrainer(Trainer):
 
     def _get_dataloader(self, *args, **kwargs):
         loader = super()._get_dataloader(*args, **kwargs)
-        loader.worker_init_fn = partial(ignore_in_worker, loader.worker_init_fn)
+        # Not of accelerate's shell of it, which is read through but keeps what it is given.
+        loader.base_dataloader.worker_init_fn = partial(ignore_in_worker, loader.worker_init_fn)
         return loader
 
     # What it tells

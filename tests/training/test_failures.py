@@ -170,6 +170,16 @@ def test_a_dead_loader_process_is_named(resumable_words, tmp_path, run_main, at_
     assert complete.is_resumable(tmp_path / "out" / "checkpoint-2")
 
 
+def leave(_initialise, _worker):
+    os._exit(1)
+
+
+def test_each_process_of_a_loader_is_prepared_before_its_first_batch(resumable_words, run_main, monkeypatch):
+    monkeypatch.setattr("gpt2_korean.training.trainer.ignore_in_worker", leave)
+    code, _, err = run_main(*resumable_words, "--dataloader_num_workers=1", "--max_steps=1")
+    assert code == 1 and "--dataloader_num_workers" in err, err
+
+
 @pytest.mark.parametrize(
     "error",
     [
