@@ -62,6 +62,7 @@ PRIVATE = {
         "transformers.PreTrainedModel.warn_if_padding_and_no_attention_mask": "self input_ids attention_mask",
         "transformers.PreTrainedModel.loss_type": ATTRIBUTE,
     },
+    "training/stopping.py": {"multiprocessing.queues.Queue._on_queue_feeder_error": "e obj"},
     "training/trainer.py": {
         "accelerate.Accelerator._models": ATTRIBUTE,
         "transformers.PreTrainedModel._tied_weights_keys": ATTRIBUTE,

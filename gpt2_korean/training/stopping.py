@@ -124,6 +124,8 @@ def leave_together():
 def ignore_in_worker(initialise, worker):
     """Start a data loader's process deaf to what ends a run: a scheduler signals all processes, and the last
     steps still need their batches. `initialise(worker)` is what its loader wants done besides, or None."""
+    from multiprocessing.queues import Queue
+
     from tqdm import tqdm
 
     for number in WORDS:
@@ -131,8 +133,15 @@ def ignore_in_worker(initialise, worker):
     # All processes share the lock of the progress bars. One that ended while it held it, as in clearing away a bar
     # that it has from us, would leave us waiting for ever.
     tqdm.set_lock(threading.RLock())
+    Queue._on_queue_feeder_error = staticmethod(_end_worker)
     if initialise is not None:
         initialise(worker)
+
+
+def _end_worker(error, _batch):
+    """End a loader's process that cannot send a batch, as where /dev/shm is full: the run would wait for it in vain."""
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _leave_native_code(reader, stop):

@@ -230,3 +230,22 @@ def test_what_a_killed_run_left_half_written_is_cleared(resumable_words, tmp_pat
     (half / "model.safetensors").write_bytes(b"half")
     assert run_main(*resumable_words)[0] == 0
     assert not (tmp_path / "out" / "_unfinished").exists()
+
+
+def test_a_loader_process_that_cannot_send_a_batch_ends_and_is_not_waited_for():
+    """As where /dev/shm is full, which in a container holds 64 MB."""
+    script = (
+        "import multiprocessing, time\n"
+        "from gpt2_korean.training.stopping import ignore_in_worker\n"
+        "def work():\n"
+        "    ignore_in_worker(None, 0)\n"
+        "    batches.put(lambda: 'cannot be sent')\n"
+        "    time.sleep(600)\n"
+        "fork = multiprocessing.get_context('fork')\n"
+        "batches = fork.Queue()\n"
+        "worker = fork.Process(target=work, daemon=True)\n"
+        "worker.start()\nworker.join(120)\n"
+        "print(worker.exitcode)\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert finished.stdout == "1\n" and "Traceback" not in finished.stderr, finished.stderr
