@@ -28,8 +28,9 @@ RUN case "$DEVICE" in \
 COPY train.py generate.py LICENSE ./
 COPY gpt2_korean/ gpt2_korean/
 COPY data/ data/
-# Whoever --user names may write where models, logs and what the libraries keep go, and nowhere else.
-RUN python -m compileall -q gpt2_korean && install --directory --mode=1777 fine_tuned_models logs /cache
+# Whoever --user names may read all of it, whatever umask it was cloned under, and may write where models, logs and what
+# the libraries keep go, and nowhere else.
+RUN chmod -R a+rX . && python -m compileall -q gpt2_korean && install --directory --mode=1777 fine_tuned_models logs /cache
 # A user without a name or a home is asked for both by libraries.
 ENV USER=gpt2-korean HOME=/cache HF_HOME=/cache/huggingface
 VOLUME ["/app/fine_tuned_models", "/app/logs", "/cache"]

@@ -71,6 +71,25 @@ def test_an_ordinary_user_runs_python_itself():
     assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", told("FROM")[0])
 
 
+def test_whoever_runs_it_may_read_it_whatever_umask_it_was_cloned_under(tmp_path):
+    """COPY keeps the modes of a clone, in which umask 077 leaves nothing to others."""
+    tools, app = tmp_path / "tools", tmp_path / "app"
+    (app / "gpt2_korean").mkdir(parents=True)
+    copied = [app / "train.py", app / "gpt2_korean" / "device.py"]
+    for file in copied:
+        file.touch()
+        file.chmod(0o600)
+        file.parent.chmod(0o700)
+    tools.mkdir()
+    for name in ("python", "install"):  # which would write into the folders of this machine
+        (tools / name).write_text("#!/bin/sh\n")
+        (tools / name).chmod(0o755)
+    script = next(words for words in told("RUN") if "compileall" in words)
+    subprocess.run(["sh", "-c", script], cwd=app, env={"PATH": f"{tools}:/usr/bin:/bin"}, check=True)
+    assert [file.stat().st_mode & 0o777 for file in copied] == [0o644] * 2
+    assert [file.parent.stat().st_mode & 0o777 for file in copied] == [0o755] * 2
+
+
 def parse_help(words):
     with pytest.raises(SystemExit) as ended:
         parse_generate_options(words[1:])
