@@ -136,6 +136,11 @@ def test_compose_serves_a_model_to_this_computer_alone(model):
     assert all(volume.partition(":")[2].split(":")[0] in told("VOLUME")[0] for volume in SERVE["volumes"])
 
 
+def test_compose_asks_for_nothing_that_podman_or_an_older_docker_refuses():
+    """Docker before 25 and Podman's socket refuse the whole file for start_interval."""
+    assert SERVE["healthcheck"].keys() == {"test", "start_period", "interval", "timeout"}
+
+
 @pytest.mark.parametrize("status", [200, 503, None])
 def test_compose_asks_a_server_for_its_health(status):
     class Answers(BaseHTTPRequestHandler):
