@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from gpt2_korean.cgroups import memory_left
 from gpt2_korean.messages import UsageError, particle, warn
 
 AUTO_ORDER = ("xpu", "cuda", "mps", "cpu")
@@ -24,8 +25,6 @@ VENDORS = {"0x8086": "xpu", "0x10de": "cuda"}  # of PCI
 GUIDE = "docs/devices.md"
 OLDER_GPUS = "https://download.pytorch.org/whl/cu126"  # PyTorch's build for those before Turing, and older drivers
 ROOT = Path("/")
-# Of version 2 and 1 of control groups: what tells the limit of one's memory, and what of memory.stat is taken of it.
-CGROUPS = {"": ("memory.max", "anon"), "memory": ("memory.limit_in_bytes", "total_rss")}
 IPEX = "intel_extension_for_pytorch"
 
 
@@ -182,25 +181,8 @@ def free_memory(device):
     with contextlib.suppress(OSError):
         lines = (ROOT / "proc/meminfo").read_text().splitlines()
         free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-        return min([*free, *_left_to_groups()], default=None)
+        return min([*free, *memory_left(ROOT)], default=None)
     return None
-
-
-def _left_to_groups():
-    """Yield how many bytes the control groups of this process, as of a container or a batch job, may still take.
-
-    The system ends who takes more. What they hold of files it takes back first.
-    """
-    file = ROOT / "proc/self/cgroup"
-    for line in file.read_text().splitlines() if file.exists() else ():
-        _, kinds, place = line.split(":", 2)
-        if kinds in CGROUPS:
-            limit, taken = CGROUPS[kinds]
-            folder = ROOT / "sys/fs/cgroup" / kinds / place.lstrip("/")
-            for group in (folder, *folder.parents):  # in a container its own is the topmost
-                with contextlib.suppress(OSError, ValueError, LookupError):  # without a limit, or not to be seen
-                    counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-                    yield int((group / limit).read_text()) - int(counts[taken])
 
 
 def record_graph(work, device, before=None):

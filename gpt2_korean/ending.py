@@ -21,6 +21,7 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
+from gpt2_korean.cgroups import core_limit
 from gpt2_korean.messages import (
     Lasting,
     Stopped,
@@ -68,6 +69,11 @@ def run_script(main):
         # GNU's OpenMP reads it when torch is imported: threads that wait awake for longer take the processor from
         # other programs and then from each other, and those that sleep at once come late to a small model's next step.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    cores = core_limit() if "OMP_NUM_THREADS" not in os.environ else None
+    if cores and cores < len(os.sched_getaffinity(0)):  # only Linux has the limit
+        # PyTorch and OpenVINO count the cores of the machine: so many threads soon use up a container's share of them,
+        # and then all stand still.
+        os.environ["OMP_NUM_THREADS"] = str(cores)
     # Imports make a million objects that all stay: to look for garbage after every 700 takes over a second of a start.
     gc.set_threshold(10_000)
     atexit.register(gc.freeze)  # to look through them all once more at the end takes half a second

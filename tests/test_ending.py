@@ -337,3 +337,15 @@ def test_what_libraries_and_their_processes_print_does_not_stand_among_the_resul
     )
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == "result\n" and sorted(ended.stderr.split()) == ["library", "process"], ended
+
+
+@pytest.mark.parametrize("given, cores, threads", [(None, 1, "1"), (None, None, None), (None, 3, None), ("7", 1, "7")])
+def test_there_are_no_more_threads_than_a_container_has_cores(given, cores, threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(ending, "core_limit", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    seen = []
+    assert ending.run_script(lambda: seen.append(os.environ.get("OMP_NUM_THREADS")) or 0) == 0
+    assert seen == [threads]

@@ -15,9 +15,10 @@ FILES = {
 # Each folder, and each file beside them, with those that it may import besides itself; windows.py may everybody.
 MAY_IMPORT = {
     "messages": "",
-    "ending": "messages",
+    "cgroups": "",
+    "ending": "cgroups messages",
     "windows": "",
-    "device": "messages",
+    "device": "cgroups messages",
     "text": "messages",
     "cli": "text messages",
     "checkpoints": "text messages",

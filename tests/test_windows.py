@@ -18,7 +18,7 @@ EMULATION = ROOT / "tests" / "windows"
 # The only files that use what Windows lacks, or what it alone has: each asks first whether it is there.
 ASKED = {
     "fcntl": "lock.py", "msvcrt": "lock.py", "termios": "keyboard.py", "tty": "keyboard.py",
-    "signal.SIGCHLD": "failures.py",
+    "signal.SIGCHLD": "failures.py", "os.sched_getaffinity": "ending.py",
 }  # fmt: skip
 
 
