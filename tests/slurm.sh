@@ -72,15 +72,14 @@ for ((seconds = 0; ; seconds++)); do
     sleep 1
 done
 
-# The job, in a copy of the project, is longer than the minute it gets; ranks on one machine are slower.
+# The job, in a copy of the project, is longer than the minute it gets.
 mkdir "$work/project"
 cp -r "$project"/{train.py,gpt2_korean,data,jobs} "$work/project"
 mkdir "$work/project/logs"
 cd "$work/project"
 export OMP_NUM_THREADS=1
-steps=$((nodes * ranks == 1 ? 1000 : 200))
 words=(--dataset_path=data/korean_texts.txt --model_type=scratch-mini --do_train --block_size=64
-    --per_device_train_batch_size=1 --max_steps="$steps" --save_steps=500 --device=cpu --disable_tqdm --report_to=none)
+    --per_device_train_batch_size=1 --max_steps=1000 --save_steps=500 --device=cpu --disable_tqdm --report_to=none)
 job=$(RANKS_PER_NODE=$ranks sbatch --parsable --nodes="$nodes" --time=1 --signal=USR1@15 --gpus-per-node=0 \
     --cpus-per-task="$(nproc)" jobs/slurm.sbatch "${words[@]}" --output_dir=stopped)
 while squeue -h -j "$job" -o '%T (%r) since %S' 2>/dev/null | grep .; do sleep 10; done
