@@ -144,11 +144,14 @@ def _text_documents(path, encoding, sample_by, tell, answer_as):
         if sample_by == "line":
             yield from (line.rstrip("\r\n") for line in lines if not line.isspace())
             return
+        if sample_by == "document":
+            yield from _split(lines, at_blanks=False)
+            return
         count = spoken = 0
-        for document in _split(lines, sample_by == "paragraph"):
+        for document in _split(lines, at_blanks=True):
             count, spoken = count + 1, spoken + document.startswith(OPENING_QUOTES)
             yield document
-        if sample_by == "paragraph" and count >= MANY and spoken >= count / 10:
+        if count >= MANY and spoken >= count / 10:
             tell(
                 f"{path}: 소설처럼 문단마다 빈 줄이 있는 글로 보입니다. 빈 줄마다 따로 떨어진 글로 배우니, "
                 "파일 하나가 글 하나라면 --sample_by=document를 주세요."
