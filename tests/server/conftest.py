@@ -1,6 +1,7 @@
 """Pages that are open while a file's tests run."""
 
 import threading
+import time
 
 import pytest
 from conftest import save_tiny_gpt2
@@ -10,6 +11,7 @@ from server.browser import open_chromium
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.server import app
 from gpt2_korean.server.events import Page
+from gpt2_korean.server.turns import Line
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +23,17 @@ def model_folder(tmp_path_factory, byte_tokenizer):
 @pytest.fixture(scope="module")
 def open_page(model_folder):
     """A function that opens the page with flags, in a thread of this process; returns its port. Its `close(port)` ends
-    one as Ctrl-C does."""
+    one as Ctrl-C does; `lines` are those of all its pages."""
     import torch
 
     from gpt2_korean.generation.load import read_model
 
-    models, servers = {}, {}
+    models, servers, lines = {}, {}, []
+
+    class KnownLine(Line):
+        def __init__(self, closing):
+            super().__init__(closing)
+            lines.append(self)
 
     def start(*words, folder=model_folder, prompt=""):
         if folder not in models:
@@ -34,7 +41,9 @@ def open_page(model_folder):
         model = models[folder]
         options = parse_generate_options([f"--model_name_or_path={folder}", "--device=cpu", *words])
         listener = app.open_port("127.0.0.1", 0)
-        server = app.build_server("127.0.0.1", Page(model, options, prompt))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(app, "Line", KnownLine)
+            server = app.build_server("127.0.0.1", Page(model, options, prompt))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         port = listener.getsockname()[1]
@@ -44,12 +53,25 @@ def open_page(model_folder):
     def close(port):
         servers[port][0].should_exit = True
 
-    start.close = close
+    start.close, start.lines = close, lines
     yield start
     for port in servers:
         close(port)
     for _, thread in servers.values():
         thread.join()
+
+
+@pytest.fixture(autouse=True)
+def left_alone(request):
+    """Waits after each test until no text of it is being written: the pages of a file share their model, which no two
+    may write by at a time."""
+    yield
+    if "browser" in request.fixturenames:
+        request.getfixturevalue("browser").get("about:blank")  # hangs up
+    if "open_page" in request.fixturenames:
+        lines = request.getfixturevalue("open_page").lines
+        while any(line.waiting or line.working for line in lines):
+            time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
