@@ -14,7 +14,7 @@ import numpy as np
 
 from gpt2_korean.messages import UsageError, say
 from gpt2_korean.text.chat_template import hold_conversations
-from gpt2_korean.text.corpus import count_characters
+from gpt2_korean.text.corpus import count_characters, is_stream
 from gpt2_korean.text.packing import (
     choose_size,
     plan_documents,
@@ -163,7 +163,7 @@ def pack_texts(texts, tokenizer, context, apart, options, arguments, all_learnt=
     ):
         if blocks is not None:
             say(describe(name, documents, blocks, characters, how))
-            if hasattr(blocks, "tokens"):
+            if not is_stream(documents):
                 warn_of_unknown(name, documents, blocks.tokens, tokenizer)
     if all_learnt and not options.train_on_prompt:
         say("새 어휘라 대화의 질문에서도 배웁니다(답만 배우려면 --train_on_prompt=false). 평가는 늘 답만 봅니다.")
@@ -175,11 +175,11 @@ def pack(documents, tokenizer, size, make_plan, all_learnt=False, seed=None):
 
     seed: draws plans; None: of a stream all stands as it does in the text.
     """
+    if not is_stream(documents):
+        tokens = tokenise(documents, tokenizer, all_learnt)
+        return PackedBlocks(tokens, size, make_plan, tokenizer.eos_token_id, seed or 0)
     import datasets
 
-    end = tokenizer.eos_token_id
-    if not isinstance(documents, datasets.IterableDataset):
-        return PackedBlocks(tokenise(documents, tokenizer, all_learnt), size, make_plan, end, seed or 0)
     arguments = {"documents": documents, "tokenizer": tokenizer, "size": size, "make_plan": make_plan}
     arguments |= {"all_learnt": all_learnt, "seed": seed}
     return datasets.IterableDataset.from_generator(_blocks, gen_kwargs=arguments)

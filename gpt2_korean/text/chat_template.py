@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from gpt2_korean.messages import UserError
-from gpt2_korean.text.corpus import arrow_column
+from gpt2_korean.text.corpus import arrow_column, is_stream
 from gpt2_korean.text.end_of_text import begin_with_end
 
 MARKS = {role: f"<|{role}|>" for role in ("system", "user", "assistant")}
@@ -71,7 +71,7 @@ def count_turns(documents):
     import pyarrow.compute
 
     counts = []
-    if documents is not None and not hasattr(documents, "num_rows"):
+    if documents is not None and is_stream(documents):
         counts = [[len(row.get("turns") or ()) for row in documents.take(1000)]]
     elif documents is not None and "turns" in documents.column_names:
         lengths = map(pyarrow.compute.list_value_length, arrow_column(documents, "turns"))

@@ -13,6 +13,12 @@ STREAMED = 256  # documents of a stream, whose lengths are not known, likewise
 CHANGES = ("composed", "line_ends", "controls", "blank", "broken")
 
 
+def is_stream(documents):
+    """Whether documents are an IterableDataset, of which nothing can be counted and whose end is not known, and not a
+    Dataset."""
+    return not hasattr(documents, "num_rows")
+
+
 def sample_texts(documents, characters):
     """The texts of a Dataset as a list, evenly chosen where they are longer than about `characters` in all.
 
@@ -38,7 +44,7 @@ def document_batches(documents, size):
     """
     import numpy
 
-    if not hasattr(documents, "num_rows"):
+    if is_stream(documents):
         counts = dict.fromkeys(CHANGES, 0)
         try:
             for batch in documents.iter(min(size, STREAMED)):
@@ -77,7 +83,7 @@ def count_characters(documents, column="characters"):
     None for a stream."""
     import pyarrow.compute
 
-    if not hasattr(documents, "num_rows"):
+    if is_stream(documents):
         return None
     return sum(pyarrow.compute.sum(lengths).as_py() or 0 for lengths in arrow_column(documents, column))
 

@@ -13,7 +13,7 @@ import numpy as np
 from gpt2_korean.messages import spell_controls, takes_colour
 from gpt2_korean.text.blocks import IGNORED, assemble, count_learnt
 from gpt2_korean.text.chat_template import MARKS, hold_conversations, learns
-from gpt2_korean.text.corpus import arrow_column
+from gpt2_korean.text.corpus import arrow_column, is_stream
 from gpt2_korean.text.packing import choose_size
 from gpt2_korean.text.tokens import Buffer, token_rows, tokenise
 from gpt2_korean.text.vocabulary import END_OF_TEXT
@@ -31,7 +31,7 @@ def show_texts(texts, tokenizer, context, all_learnt, block_size, count):
     block_size: None for that of the context. Raises UsageError.
     """
     documents = texts.main
-    size, endless = tokenizer and choose_size(block_size, context), not hasattr(documents, "num_rows")
+    size, endless = tokenizer and choose_size(block_size, context), is_stream(documents)
     first = (documents.filter(itemgetter("text")) if endless else documents).take(count)  # a stream has empty rows too
     coloured = takes_colour(sys.stdout)
     if count:

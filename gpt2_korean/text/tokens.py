@@ -14,7 +14,7 @@ import numpy as np
 
 from gpt2_korean.text.cache import cached_dataset
 from gpt2_korean.text.chat_template import encode_conversations, encode_texts
-from gpt2_korean.text.corpus import document_batches
+from gpt2_korean.text.corpus import document_batches, is_stream
 from gpt2_korean.text.encoding import encode_joined, in_threads, same_encoding
 
 # Documents that are tokenised together, at most: enough to keep all cores at work.
@@ -124,11 +124,9 @@ def token_rows(documents, tokenizer, all_learnt):
         return None if encoding is None or any(batch[1]) else encode_joined(batch[0], encoding)
 
     batches = document_batches(documents, BATCH)
-    # Of a stream nothing is read before it is asked for.
-    if hasattr(documents, "num_rows"):
+    encoded = ((batch, encode(batch)) for batch in batches)
+    if not is_stream(documents):  # of which nothing is read before it is asked for
         encoded = in_threads(encode, batches)
-    else:
-        encoded = ((batch, encode(batch)) for batch in batches)
     waiting, size = [], 0
     with tqdm(desc="토큰으로 나누기", unit="글자", unit_scale=True) as progress:
         for (texts, turns), own in encoded:

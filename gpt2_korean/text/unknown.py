@@ -6,7 +6,7 @@ import numpy as np
 
 from gpt2_korean.messages import particle, warn
 from gpt2_korean.text.chat_template import encode_texts
-from gpt2_korean.text.corpus import sample_texts
+from gpt2_korean.text.corpus import is_stream, sample_texts
 from gpt2_korean.text.vocabulary import COUNTED_CHARACTERS
 
 NAMED = 5  # characters, at most
@@ -15,7 +15,7 @@ NAMED = 5  # characters, at most
 def warn_of_unknown(name, documents, tokens, tokenizer):
     """Say what the vocabulary lacks of `documents`, which are called `name` and were made into Tokens."""
     unknown, lacking = count_unknown(tokens, tokenizer), ()
-    if hasattr(documents, "num_rows"):  # a stream is not read again for it
+    if not is_stream(documents):  # which is not read again for it
         lacking = lacking_characters(sample_texts(documents, COUNTED_CHARACTERS), tokenizer)
     such = _name(lacking)
     if unknown:

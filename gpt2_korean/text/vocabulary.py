@@ -48,8 +48,8 @@ def choose_tokenizer(tokenizer, documents, options, reader=None):
     if choice == "original":
         return tokenizer
     if choice is None:
-        characters = count_characters(documents, "length") if hasattr(documents, "num_rows") else None
-        if not should_replace(tokenizer, sample_texts(documents, COUNTED_CHARACTERS), characters):
+        sample = sample_texts(documents, COUNTED_CHARACTERS)
+        if not should_replace(tokenizer, sample, count_characters(documents, "length")):
             if options.vocab_size is not None:
                 warn("모델의 어휘를 쓰므로 --vocab_size는 쓰이지 않습니다. 바꾸려면 --tokenizer=korean을 주세요.")
             return tokenizer
