@@ -126,7 +126,7 @@ def read_shapes(folder):
     from safetensors import SafetensorError, safe_open
 
     shapes = {}
-    for path in (path for pattern in WEIGHTS for path in Path(folder).glob(pattern) if path.suffix == ".safetensors"):
+    for path in (path for path in weights_read(folder) if path.suffix == ".safetensors"):
         try:
             with safe_open(path, framework="numpy") as file:
                 shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

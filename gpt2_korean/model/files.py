@@ -10,7 +10,6 @@ from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import (
     FIRST,
-    WEIGHTS,
     has_weights,
     missing_weights,
     read_json,
@@ -215,7 +214,7 @@ def _is_count(value):
 def _count_tensors(folder):
     """How many tensors the weights of `folder` are, None where only reading them whole would tell."""
     count = 0
-    for path in (path for pattern in WEIGHTS for path in folder.glob(pattern) if path.suffix == ".bin"):
+    for path in (path for path in weights_read(folder) if path.suffix == ".bin"):
         if not zipfile.is_zipfile(path):
             return None
         with zipfile.ZipFile(path) as archive:

@@ -116,6 +116,11 @@ def pickled(folder, **values):
     changed(**values)(folder)
 
 
+def beside_unfetched(folder, **values):
+    (folder / "pytorch_model.bin").write_text(POINTER)
+    changed(**values)(folder)
+
+
 def diverged(folder):
     weights = load_file(folder / "model.safetensors")
     weights = {name: torch.full_like(weight, torch.nan) for name, weight in weights.items()}
@@ -148,6 +153,7 @@ def of_tensorflow(folder):
         (changed(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), "bitsandbytes"),
         (lambda folder: pickled(folder, n_positions=10**7), "바이트뿐"),
         (lambda folder: pickled(folder, n_layer=10**9), "n_layer=1000000000"),
+        (lambda folder: beside_unfetched(folder, n_layer=10**9), "n_layer=1000000000"),
         (lambda folder: (folder / "model.safetensors").write_text(POINTER), "git lfs pull"),
         (lambda folder: (folder / "tokenizer.json").write_text(POINTER), "git lfs pull"),
         (broken_index, "model.safetensors.index.json"),
