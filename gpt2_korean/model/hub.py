@@ -7,18 +7,24 @@ from gpt2_korean.messages import UserError, particle
 from gpt2_korean.model import lora
 
 
+def cached_file(name, file, commit=None):
+    """The Path of a hub id's file in the Hub's cache, of its main branch or another `commit`; None: it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, file, revision=commit)
+    return Path(found) if isinstance(found, str) else None
+
+
 def find_cached(name, flag):
     """`(the folder of a hub id's files in the Hub's cache, whether the Hub answers)`.
 
     The first is None where not all are there that a tokenizer is made of, the second where the Hub need not be asked
     for that. The files are the newest, as far as it answers. Raises UserError as load_pretrained does.
     """
-    from huggingface_hub import try_to_load_from_cache
 
     def cached(commit=None):
-        names = ("config.json", "tokenizer.json", "tokenizer_config.json")
-        found = [try_to_load_from_cache(name, file, revision=commit) for file in names]
-        return Path(found[0]).parent if all(isinstance(file, str) for file in found) else None
+        files = [cached_file(name, file, commit) for file in ("config.json", "tokenizer.json", "tokenizer_config.json")]
+        return files[0].parent if all(files) else None
 
     if cached() is None:
         return None, None
@@ -46,17 +52,16 @@ def newest_commit(name, flag):
             f"{flag}={name}: Hub에 그런 모델이 없습니다. 이름을 확인하세요(비공개라면 HF_TOKEN 설정)."
         ) from None
     except Exception:  # no route, no name, a proxy's page, HF_HUB_OFFLINE: whatever else, the Hub did not answer
-        files = [huggingface_hub.try_to_load_from_cache(name, file) for file in ("config.json", lora.CONFIG)]
-        config, settings = (file if isinstance(file, str) else None for file in files)
+        config = cached_file(name, "config.json")
         if config is not None:
-            missing = missing_weights(Path(config).parent)
+            missing = missing_weights(config.parent)
             if missing is None:
                 return None
             raise UserError(
                 f"{flag}={name}: 네트워크에 연결할 수 없고, 미리 받아 둔 파일 가운데 {particle(missing, '이/가')} "
                 f"없거나 잘렸습니다. 네트워크가 되는 곳에서 `hf download {name}` 명령으로 마저 받으세요."
             ) from None
-        if settings is not None:
+        if cached_file(name, lora.CONFIG) is not None:
             raise adapter from None
         scratch = "\n(3) 내려받지 않는 --model_type=scratch-mini로 처음부터 학습합니다."
         raise UserError(

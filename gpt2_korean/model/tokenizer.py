@@ -7,6 +7,7 @@ from pathlib import Path
 from gpt2_korean.messages import UserError, particle
 from gpt2_korean.model.files import without_end, without_tokenizer
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
+from gpt2_korean.model.hub import cached_file
 from gpt2_korean.text.chat_template import keep_one_template, prepare_tokenizer
 from gpt2_korean.text.end_of_text import settle_ends
 from gpt2_korean.text.folders import find_path
@@ -51,7 +52,7 @@ def _read_tokenizer(name):
     from transformers import PreTrainedTokenizerFast
 
     config, tokenizer = (_file(name, file) for file in ("config.json", "tokenizer.json"))
-    config = config and json.loads(Path(config).read_text("utf-8"))
+    config = config and json.loads(config.read_text("utf-8"))
     if not tokenizer or "vocab_size" not in (config or {}):
         return None, None
     context = context_length(config)
@@ -61,11 +62,11 @@ def _read_tokenizer(name):
 
 
 def _file(name, file):
-    """Where a file of a folder or of the Hub's cache lies, None where there is none."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = str(Path(name) / file) if Path(name).is_dir() else try_to_load_from_cache(name, file)
-    return found if isinstance(found, str) and Path(found).exists() else None
+    """The Path of a file of a folder or of the Hub's cache, None where there is none."""
+    path = Path(name) / file
+    if Path(name).is_dir():
+        return path if path.exists() else None
+    return cached_file(name, file)
 
 
 def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code=False):
