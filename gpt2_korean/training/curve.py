@@ -71,8 +71,8 @@ class Point(NamedTuple):
 class Corpus:
     """The size of the text that is trained on; of a stream it is unknown, None, and only a step's tokens count.
 
-    characters, tokens: those that are learnt. held_out_spends: the tokens per
-    character of the text that is held out, None where none is. title: what the picture is called, in parts.
+    characters, tokens: those that are learnt. held_out_spends: the tokens per character of the text that is held out,
+    None where none is. title: what the picture is called, in parts.
     """
 
     characters: int | None
@@ -142,7 +142,7 @@ def draw(curve):
     from matplotlib.font_manager import FontProperties, findfont
 
     font = find_hangul_font()
-    words, face = (WORDS["ko"], FontProperties(fname=font)) if font else (WORDS["en"], FontProperties())
+    words, face = WORDS["ko" if font else "en"], FontProperties(fname=font)  # None: the one that matplotlib brings
     figure = Figure(figsize=(8, 6), dpi=110, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
     FigureCanvasAgg(figure)
@@ -164,11 +164,10 @@ def draw(curve):
         plot(upper, curve.evaluation, color=RED, marker="o", markersize=4, label=label)
         best = min(curve.evaluation, key=lambda point: point.value)
         plot(upper, [best], color=RED, marker="o", markersize=10, markerfacecolor="none", linestyle="none")
-        words_of_best = words["best"].format(best.value, best.step)
         upper.annotate(
-            words_of_best, (best.seen / size, best.value), **_beside(best, curve.training, largest),
-            textcoords="offset points", fontproperties=face, fontsize=11, color=RED,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
+            words["best"].format(best.value, best.step), (best.seen / size, best.value),
+            **_beside(best, curve.training, largest), textcoords="offset points", fontproperties=face, fontsize=11,
+            color=RED, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
         )  # fmt: skip
     plot(lower, curve.learning_rate, color="#666666", marker=few)
     lap, length = curve.lap
@@ -176,7 +175,7 @@ def draw(curve):
     write(top.set_xlabel, words[lap], 10)
     upper.margins(y=0.1)
     write(upper.set_ylabel, words["bits"].format(words[curve.per]))
-    upper.legend(prop=FontProperties(fname=font, size=11) if font else {"size": 11}, frameon=False)
+    upper.legend(prop=FontProperties(fname=font, size=11), frameon=False)
     write(lower.set_ylabel, words["rate"])
     write(lower.set_xlabel, words["seen"].format(words[curve.unit]) + size_name)
     lower.set_ylim(bottom=0)
