@@ -9,7 +9,7 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.device import dtype_of
 from gpt2_korean.messages import Stopped, say
-from gpt2_korean.text.blocks import IGNORED, collate, count_targets
+from gpt2_korean.text.blocks import IGNORED, NO_BLOCK, collate, count_targets
 from gpt2_korean.text.corpus import sample_conversations, sample_texts
 from gpt2_korean.training.diversity import cut_stretches, measure
 from gpt2_korean.training.samples import write_answers, write_stretches, writing
@@ -26,8 +26,8 @@ class EvaluationStopped(Exception):
 def exact_loss(model, blocks, batch_size, device, stop, progress=False):
     """The summed loss (nats) of `model` over all targets of `blocks`, the same on every rank; each target counts once.
 
-    model: in evaluation mode, as its precision and its ranks want it called. blocks: see text/blocks.py; each rank
-    takes its share. stop: a StopRequest, asked at every batch; raises EvaluationStopped once it says so.
+    model: in evaluation mode, as its precision and its ranks want it called. blocks: PackedBlocks; each rank takes its
+    share. stop: a StopRequest, asked at every batch; raises EvaluationStopped once it says so.
     """
     together = distributed.is_available() and distributed.is_initialized()
     rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
@@ -37,8 +37,8 @@ def exact_loss(model, blocks, batch_size, device, stop, progress=False):
         if stop.agreed(device):
             raise EvaluationStopped
         mine = range(start + rank * batch_size, min(start + (rank + 1) * batch_size, len(blocks)))
-        # Sharded models want all ranks to call them: one that has no blocks left takes a token without a target.
-        rows = [blocks[index] for index in mine] or [{name: values[:1] for name, values in blocks[0].items()}]
+        # Sharded models want all ranks to call them, one that has no blocks left too.
+        rows = [blocks[index] for index in mine or [NO_BLOCK]]
         inputs = {name: tensor.to(device) for name, tensor in collate(rows, pad_token_id=0).items()}
         targets = (inputs["labels"][:, 1:] != IGNORED).sum()
         loss = model(**inputs).loss  # a mean over targets
