@@ -103,52 +103,77 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
     """The checkpoint a training run goes on from, or None for a fresh start.
 
     `resume` is None, "auto" (the newest whole checkpoint of `output_dir`, if there is one) or a folder.
-    check_model(folder, flag) raises UserError for a folder that is no model. With "auto" a checkpoint that nothing goes
-    on from is passed over, in a line.
+    check_model(folder, flag) raises UserError for a folder that is no model.
 
-    Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what
-    is to become of it, and for one to be overwritten that may not be deleted; a checkpoint of another folder says
-    nothing of it. With "auto", `overwrite` decides only where there is nothing to go on from. Warns where it begins
-    anew what is not over.
+    Raises UsageError for a folder that holds an earlier run, unless `overwrite` or `resume` says what is to become of
+    it; a checkpoint of another folder says nothing of it. With "auto", `overwrite` decides only where there is nothing
+    to go on from.
     """
     output_dir, found = Path(output_dir), None
-    checkpoints = list_checkpoints(output_dir)
     if resume in AUTO:
-        troubles = {}  # checkpoint → what is the matter with it
-        whole = whole_checkpoints(output_dir)
-        for place, checkpoint in reversed([*enumerate(whole)]):
-            try:
-                _check(checkpoint, check_model)
-                _check_states(checkpoint, whole[:place])
-            except UserError as error:
-                troubles[checkpoint] = error
-                continue
-            for later in checkpoints:  # half ones, or of a file that does not tell when its run began
-                if step_of(later) > step_of(checkpoint) and later not in troubles:
-                    trouble = find_trouble(later) if later in whole else "온전한 체크포인트가 아닙니다."
-                    troubles |= {later: f"--resume_from_checkpoint={later}: {trouble}"} if trouble else {}
-            for trouble in troubles.values():
-                warn(f"{trouble} 그 앞의 체크포인트에서 이어 갑니다.")
-            return checkpoint
-        if troubles:
-            raise UserError(f"{next(iter(troubles.values()))} 이어 갈 다른 체크포인트도 없습니다.\n{START_ANEW}")
+        newest = _find_newest(output_dir, check_model)
+        if newest is not None:
+            return newest
     elif resume not in (None, "false", "False"):
-        resume = find_path(resume)
-        inside = list_checkpoints(resume)  # of a run's own folder, whose model has no state to go on with
-        if inside or not is_resumable(resume):
-            there = describe_existing((inside or checkpoints)[::-1])
-            raise UsageError(f"--resume_from_checkpoint={resume}: 온전한 체크포인트가 아닙니다. {there}")
+        found = _find_named(resume, output_dir, check_model)
+        if is_inside(found, output_dir):
+            return found
+    _check_overwriting(output_dir, overwrite, resume in AUTO, found)
+    return found
+
+
+def _find_newest(output_dir, check_model):
+    """The newest checkpoint of a run's folder that training goes on from, None where none is whole.
+
+    Those past it are told, a line each. Raises UserError where there are whole ones and nothing goes on from any.
+    """
+    troubles = {}  # checkpoint → what is the matter with it
+    whole = whole_checkpoints(output_dir)
+    for place, checkpoint in reversed([*enumerate(whole)]):
         try:
-            _check(resume, check_model)
+            _check(checkpoint, check_model)
+            _check_states(checkpoint, whole[:place])
         except UserError as error:
-            raise UserError(f"{error}\n{START_ANEW}") from None
-        if is_inside(resume, output_dir):
-            return resume
-        found = resume
+            troubles[checkpoint] = error
+            continue
+        for later in list_checkpoints(output_dir):  # half ones, or of a file that does not tell when its run began
+            if step_of(later) > step_of(checkpoint) and later not in troubles:
+                trouble = find_trouble(later) if later in whole else "온전한 체크포인트가 아닙니다."
+                troubles |= {later: f"--resume_from_checkpoint={later}: {trouble}"} if trouble else {}
+        for trouble in troubles.values():
+            warn(f"{trouble} 그 앞의 체크포인트에서 이어 갑니다.")
+        return checkpoint
+    if troubles:
+        raise UserError(f"{next(iter(troubles.values()))} 이어 갈 다른 체크포인트도 없습니다.\n{START_ANEW}")
+    return None
+
+
+def _find_named(name, output_dir, check_model):
+    """The checkpoint of --resume_from_checkpoint=`name`. Raises UsageError for what is none that is whole, and
+    UserError for one that training cannot go on from."""
+    checkpoint = find_path(name)
+    inside = list_checkpoints(checkpoint)  # of a run's own folder, whose model has no state to go on with
+    if inside or not is_resumable(checkpoint):
+        there = describe_existing((inside or list_checkpoints(output_dir))[::-1])
+        raise UsageError(f"--resume_from_checkpoint={checkpoint}: 온전한 체크포인트가 아닙니다. {there}")
+    try:
+        _check(checkpoint, check_model)
+    except UserError as error:
+        raise UserError(f"{error}\n{START_ANEW}") from None
+    return checkpoint
+
+
+def _check_overwriting(output_dir, overwrite, resumes, found):
+    """Raise UsageError where `output_dir` holds an earlier run that is not to be overwritten, or may not be; warn where
+    that run is not over.
+
+    resumes: whether it was asked for to go on from there. found: the checkpoint of another folder, or None.
+    """
+    checkpoints = list_checkpoints(output_dir)
     held = (["모델"] if has_weights(output_dir) else []) + [path.name for path in reversed(checkpoints)]
     if held and not overwrite:
         way = "새로 시작하려면 --overwrite_output_dir, 이어서 하려면 --resume_from_checkpoint=auto를 더하세요."
-        if resume in AUTO:
+        if resumes:
             way = "이어 갈 온전한 체크포인트가 없습니다. 새로 시작하려면 --overwrite_output_dir을 더하세요."
         elif found is not None:
             way = f"{found}에서 이어 간 결과로 바꾸려면 --overwrite_output_dir을 더하거나, 다른 --output_dir을 주세요."
@@ -159,13 +184,12 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
             f"--output_dir={output_dir}: {particle(kept.name, '을/를')} 지울 권한이 없어 덮어쓸 수 없습니다. 권한을 "
             "바꾸거나 다른 --output_dir을 주세요."
         )
-    if found is None and resume not in AUTO and not has_weights(output_dir):  # no run there has come to its end
+    if found is None and not resumes and not has_weights(output_dir):  # no run there has come to its end
         for newest in whole_checkpoints(output_dir)[-1:]:
             warn(
                 f"{newest}: 끝나지 않은 학습을 처음부터 다시 합니다(--overwrite_output_dir). 새 체크포인트를 저장할 때 "
                 "지워집니다.\n이어 가려면 지금 Ctrl-C를 두 번 눌러 멈추고 --resume_from_checkpoint=auto를 더하세요."
             )
-    return found
 
 
 def is_inside(checkpoint, output_dir):
