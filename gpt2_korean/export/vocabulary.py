@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gpt2_korean.messages import UserError
 from gpt2_korean.text.chat_template import encode_texts
-from gpt2_korean.text.vocabulary import token_bytes
+from gpt2_korean.text.vocabulary import token_bytes, unlike_gpt2
 
 # As GGUF numbers them. Unused is a row of the embeddings that no token has.
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
@@ -43,7 +43,9 @@ def read_vocabulary(tokenizer, rows, begin):
     if backend is None or token_bytes(tokenizer) is None:
         raise refusal("GPT-2의 것 같은 바이트 단위 토크나이저가 아닙니다.")
     parts = json.loads(backend.to_str())
-    _check_cutting(parts)
+    unlike = unlike_gpt2(parts)
+    if unlike is not None:
+        raise refusal(f"{unlike}입니다.")
     added = backend.get_added_tokens_decoder()
     for token in added.values():
         if not token.special and (token.lstrip or token.rstrip or token.single_word):
@@ -58,23 +60,6 @@ def read_vocabulary(tokenizer, rows, begin):
         )
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in parts["model"]["merges"]]
     return Vocabulary(tokens, types, merges, *_find_ends(tokenizer, begin))
-
-
-def _check_cutting(parts):
-    """Raise UserError for the parts of a tokenizer.json that llama.cpp's "gpt-2" does not do."""
-    model, cutting = parts["model"], parts["pre_tokenizer"] or {}
-    if model["type"] != "BPE":
-        raise refusal(f"BPE가 아닌 토크나이저({model['type']})입니다.")
-    unknown = [key for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(key)]
-    unknown += [key for key in ("byte_fallback", "ignore_merges") if model.get(key)]
-    if unknown:
-        raise refusal(f"GPT-2의 BPE에 없는 설정({', '.join(unknown)})을 쓰는 토크나이저입니다.")
-    if parts["normalizer"] is not None:
-        raise refusal(f"글을 고쳐서 읽는 토크나이저(normalizer: {parts['normalizer']['type']})입니다.")
-    plain = cutting.get("type") == "ByteLevel" and cutting.get("use_regex", True)
-    if not plain or cutting.get("add_prefix_space"):
-        kind = cutting.get("type") if not plain else "add_prefix_space"
-        raise refusal(f"글을 GPT-2와 다르게 자르는 토크나이저(pre_tokenizer: {kind})입니다.")
 
 
 def _find_ends(tokenizer, begin):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import read_json
 from gpt2_korean.model.gpt2 import is_gpt2
+from gpt2_korean.text.vocabulary import unlike_gpt2
 
 CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
 
@@ -26,25 +27,16 @@ def tell_others(folder, use_cache):
     if settings is not None and settings.get("tokenizer_class") == "TokenizersBackend":  # known to transformers 5 alone
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
         ends = [settings.get(name) for name in ("bos_token", "eos_token")]
-        if all(ends) and is_gpt2_tokenizer(read_json(folder / TOKENIZER)):
+        if all(ends) and _reads_as_gpt2s_class(read_json(folder / TOKENIZER)):
             # It has a token for every byte and none is unknown, but GPT-2's class would add one of its own.
             settings |= {"tokenizer_class": "GPT2Tokenizer", "unk_token": settings.get("unk_token") or ends[1]}
         _write(folder / TOKENIZER_CONFIG, settings)
 
 
-def is_gpt2_tokenizer(content):
-    """Whether the `content` of a tokenizer.json cuts texts as GPT-2's class does: it reads words and merges."""
-    model, cut = content["model"], content["pre_tokenizer"] or {}
-    odd = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
-    odd += ("fuse_unk", "byte_fallback", "ignore_merges")
-    return (
-        model["type"] == "BPE"
-        and not any(model.get(name) for name in odd)
-        and content["normalizer"] is None
-        and {**cut, "trim_offsets": True}
-        == {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-        and (content["decoder"] or {}).get("type") == "ByteLevel"
-    )
+def _reads_as_gpt2s_class(content):
+    """Whether the `content` of a tokenizer.json does what GPT-2's class makes of its words and merges alone."""
+    decoded = (content["decoder"] or {}).get("type") == "ByteLevel"
+    return decoded and unlike_gpt2(content) is None and not any(map(content["model"].get, ("unk_token", "fuse_unk")))
 
 
 def _write(path, content):

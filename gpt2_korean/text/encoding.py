@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from gpt2_korean.text.vocabulary import byte_alphabet
+from gpt2_korean.text.vocabulary import byte_alphabet, unlike_gpt2
 
 # It stands for the end of a text, and is in none that went through normalise.
 BETWEEN = "\0"
@@ -23,15 +23,12 @@ def same_encoding(tokenizer):
     if backend is None:
         return None
     described, added = json.loads(backend.to_str()), backend.get_added_tokens_decoder()
-    model, cut = described["model"], described["pre_tokenizer"] or {}
-    as_gpt2 = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}.items() <= cut.items()
-    others = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
-    if model["type"] != "BPE" or any(model[name] for name in others) or described["normalizer"] or not as_gpt2:
+    if unlike_gpt2(described) is not None:
         return None
     if tokenizer.eos_token_id not in added or not all(token.special for token in added.values()):
         return None
-    ids = {token: index for token, index in model["vocab"].items() if index not in added}
-    if not _is_proper(ids, model["merges"], backend.model):
+    ids = {token: index for token, index in described["model"]["vocab"].items() if index not in added}
+    if not _is_proper(ids, described["model"]["merges"], backend.model):
         return None
     import tiktoken
     from tiktoken_ext.openai_public import r50k_pat_str

@@ -194,6 +194,25 @@ def byte_alphabet():
     return {byte: byte for byte in printable} | {0x100 + n: byte for n, byte in enumerate(others)}
 
 
+def unlike_gpt2(content):
+    """What in the `content` of a tokenizer.json has it cut texts otherwise than GPT-2's does, as a user is told of such
+    a tokenizer; None where nothing does."""
+    model, cutting = content["model"], content["pre_tokenizer"] or {}
+    if model["type"] != "BPE":
+        return f"BPE가 아닌 토크나이저({model['type']})"
+    unknown = [key for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(key)]
+    unknown += [key for key in ("byte_fallback", "ignore_merges") if model.get(key)]
+    if unknown:
+        return f"GPT-2의 BPE에 없는 설정({', '.join(unknown)})을 쓰는 토크나이저"
+    if content["normalizer"] is not None:
+        return f"글을 고쳐서 읽는 토크나이저(normalizer: {content['normalizer']['type']})"
+    plain = cutting.get("type") == "ByteLevel" and cutting.get("use_regex", True)
+    if not plain or cutting.get("add_prefix_space"):
+        kind = cutting.get("type") if not plain else "add_prefix_space"
+        return f"글을 GPT-2와 다르게 자르는 토크나이저(pre_tokenizer: {kind})"
+    return None
+
+
 def token_bytes(tokenizer):
     """The bytes of each token, a list by id (None for a special token); None where they are not byte-level.
 
