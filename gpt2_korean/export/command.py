@@ -105,9 +105,9 @@ def check_config(config):
         raise refusal("이미 양자화된 모델입니다. 양자화하기 전의 모델을 주세요.")
     if activation not in TANH_GELU:
         raise refusal(f"llama.cpp의 GPT-2는 gelu_new로만 계산하는데 activation_function이 {activation}입니다.")
-    if not config.get("scale_attn_weights", True) or config.get("scale_attn_by_inverse_layer_idx"):
-        name = "scale_attn_by_inverse_layer_idx" if config.get("scale_attn_weights", True) else "scale_attn_weights"
-        raise refusal(f"llama.cpp의 GPT-2에는 {name}={str(config[name]).lower()}인 어텐션이 없습니다.")
+    for name, usual in (("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False)):
+        if bool(config.get(name, usual)) != usual:
+            raise refusal(f"llama.cpp의 GPT-2에는 {name}={str(config[name]).lower()}인 어텐션이 없습니다.")
 
 
 @contextlib.contextmanager
