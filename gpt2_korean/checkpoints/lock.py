@@ -106,7 +106,7 @@ def is_held(output_dir):
     return seen
 
 
-def _hold(file, alone=True):
+def _hold(file, alone):
     """Lock an open file, not `alone`: as others may too; or raise BlockingIOError or PermissionError at once."""
     if fcntl is not None:
         fcntl.lockf(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)

@@ -147,9 +147,9 @@ def usage_vectors(ids, vocab_size, width):
     return usage / length.clamp(min=1e-12)
 
 
-def _products(matrix, step=512):
+def _products(matrix):
     """matrix.T @ matrix, of which what lies below the diagonal is not computed again."""
-    products = matrix.new_empty(matrix.shape[1], matrix.shape[1])
+    products, step = matrix.new_empty(matrix.shape[1], matrix.shape[1]), 512
     for first in range(0, len(products), step):
         rows = matrix[:, first : first + step].T @ matrix[:, first:]
         products[first : first + step, first:] = rows

@@ -13,6 +13,7 @@ import numpy as np
 
 END = -1  # stands between words
 GONE = -2  # stands where the second token of a pair began, which is part of the first since
+LEAST = 2  # times that a pair of tokens occurs to become one
 BITS = 32  # a pair of ids is one number, the left one above so many bits
 
 
@@ -24,10 +25,10 @@ def count_words(texts):
     return Counter(itertools.chain.from_iterable(map(regex.compile(r50k_pat_str).findall, texts)))
 
 
-def learn_merges(words, most, alphabet, least=2):
+def learn_merges(words, most, alphabet):
     """The pairs of bytes that become tokens, `[(left, right)]` in order, at most as many as make `most` new tokens.
 
-    words: `{bytes: count}`. A pair is merged if it occurs `least` times. Of those that occur equally often the first
+    words: `{bytes: count}`. A pair is merged if it occurs LEAST times. Of those that occur equally often the first
     comes first, by the ids of its tokens: 0 to 255 are the bytes in the order of `alphabet`, then tokens as they come.
     """
     ids, counts = _lay_out(words, alphabet)
@@ -41,7 +42,7 @@ def learn_merges(words, most, alphabet, least=2):
             heapq.heappush(queue, (-often[rank], int(pairs[rank]), next(order), group, rank))
 
     lefts = np.flatnonzero((ids[:-1] != END) & (ids[1:] != END))
-    often, both, *where = _group(ids[lefts] << 8 | ids[lefts + 1], lefts, counts, least)
+    often, both, *where = _group(ids[lefts] << 8 | ids[lefts + 1], lefts, counts)
     wait((often, both >> 8 << BITS | both & 255, *where))
     tokens = [bytes([byte]) for byte in alphabet]
     known, merges = {token: number for number, token in enumerate(tokens)}, []
@@ -57,7 +58,7 @@ def learn_merges(words, most, alphabet, least=2):
             lefts = lefts.take(stayed)
             count = int(counts.take(lefts).sum())
             if count < -minus_count:
-                if count >= least:
+                if count >= LEAST:
                     wait(([count], [pair], [0], [len(lefts)], lefts))
                 continue
         merges.append((tokens[left], tokens[right]))
@@ -74,9 +75,9 @@ def learn_merges(words, most, alphabet, least=2):
         left_ids, right_ids = ids.take(before), ids.take(lefts + len(token))
         follows = (left_ids != END).nonzero()[0]
         leads = ((right_ids != END) & (right_ids != number)).nonzero()[0]  # two of the new ones: told by the second
-        often, others, *where = _group(left_ids.take(follows), before.take(follows), counts, least)
+        often, others, *where = _group(left_ids.take(follows), before.take(follows), counts)
         wait((often, others << BITS | number, *where))
-        often, others, *where = _group(right_ids.take(leads), lefts.take(leads), counts, least)
+        often, others, *where = _group(right_ids.take(leads), lefts.take(leads), counts)
         wait((often, number << BITS | others, *where))
     return merges
 
@@ -91,7 +92,7 @@ def _lay_out(words, alphabet):
     return ids, np.concatenate(([0], counts.repeat(sizes)))
 
 
-def _group(others, places, counts, least):
+def _group(others, places, counts):
     """What differs among `others`, the most frequent first: `(how often, others, from, to, places)`; the places of each
     lie in a row of `places`, from … to …, ascending."""
     place_bits = len(counts).bit_length()
@@ -101,7 +102,7 @@ def _group(others, places, counts, least):
     begins = np.concatenate(([True], others[1:] != others[:-1]))[: len(others)].nonzero()[0]
     often = np.add.reduceat(counts.take(places), begins) if len(others) else begins
     ends = np.concatenate((begins[1:], [len(others)]))
-    order = (-often).argsort(kind="stable")[: (often >= least).sum()]
+    order = (-often).argsort(kind="stable")[: (often >= LEAST).sum()]
     begins = begins.take(order)
     return often.take(order).tolist(), others.take(begins), begins, ends.take(order), places
 

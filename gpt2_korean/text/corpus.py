@@ -72,9 +72,9 @@ def _say_once(documents, line):
     say(line)
 
 
-def sample_conversations(documents, count=10_000):
-    """The turns of the conversations in a Dataset, evenly chosen from more than about `count` documents."""
-    rows = documents.select(range(0, len(documents), math.ceil(len(documents) / count)))
+def sample_conversations(documents):
+    """The turns of the conversations in a Dataset, evenly chosen from more than about 10,000 documents."""
+    rows = documents.select(range(0, len(documents), math.ceil(len(documents) / 10_000)))
     return [turns for batch in rows.iter(1000) for turns in batch["turns"] if turns]
 
 

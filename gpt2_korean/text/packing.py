@@ -112,7 +112,7 @@ def _numbered(counts):
     return which, np.arange(len(which), dtype=np.int32) - np.repeat(before, counts)
 
 
-def _packed(pieces, room, random=None):
+def _packed(pieces, room, random):
     sizes = pieces[:, 3] - pieces[:, 1]
     order = np.arange(len(pieces)) if random is None else random.permutation(len(pieces))
     # In as few bytes as they fit they are sorted by digits, and not by comparing.

@@ -86,7 +86,7 @@ def _last(evaluated, averaged):
     return max(reversed(evaluated) if averaged else evaluated, key=itemgetter("step"))
 
 
-def _learnt_by_heart(log_history, model_step, characters, averaged=None):
+def _learnt_by_heart(log_history, model_step, characters, averaged):
     """A line or two on whether the text was learnt by heart, where it was or may be; else empty."""
     trained = [entry for entry in log_history if "loss" in entry]
     evaluated = [entry for entry in log_history if "eval_loss" in entry]
