@@ -119,7 +119,7 @@ def publishable(value):
         }
     if isinstance(value, (list, tuple)):
         return [_publishable_word(word, before) for before, word in zip((None, *value), value, strict=False)]
-    return _shorten(value) if isinstance(value, str) else value
+    return _without_names(value) if isinstance(value, str) else value
 
 
 def _publishable_word(word, before):
@@ -132,7 +132,7 @@ def _publishable_word(word, before):
     return publishable(word)
 
 
-def _shorten(text):
+def _without_names(text):
     text = hide_secrets(text)
     with suppress(RuntimeError):  # a container may run us as a user without a home, or with / for one
         home = Path.home()
