@@ -52,13 +52,13 @@ def whole_checkpoints(folder):
 
 def when_started(checkpoint):
     """When the run of a checkpoint began (s since 1970), 0 where its file does not tell."""
-    started = (read_json(checkpoint / RESUME) or {}).get("started")
+    started = read_resume(checkpoint).get("started")
     return started if isinstance(started, float) else 0
 
 
 def provenance_of(folder):
     """What a model's folder, or a checkpoint, tells of what it was made from, see same_run.py; {} where it does not."""
-    return (read_json(folder / RECORD) or {}).get("provenance") or read_json(folder / RESUME) or {}
+    return read_record(folder).get("provenance") or read_resume(folder)
 
 
 def step_of(checkpoint):
@@ -176,6 +176,16 @@ def read_json(path, broken=lambda error: None):
         return None
     except (OSError, ValueError, RecursionError) as error:
         return broken(error)
+
+
+def read_resume(checkpoint):
+    """What a checkpoint tells of its run beyond Trainer's own state, {} where it does not."""
+    return read_json(Path(checkpoint) / RESUME) or {}
+
+
+def read_record(output_dir):
+    """What the run that wrote its record into `output_dir` last told there, {} where there is none."""
+    return read_json(Path(output_dir) / RECORD) or {}
 
 
 def check_output_dir(output_dir):

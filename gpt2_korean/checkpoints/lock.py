@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import patiently
-from gpt2_korean.checkpoints.complete import RECORD, check_output_dir, read_json
+from gpt2_korean.checkpoints.complete import check_output_dir, read_record
 from gpt2_korean.checkpoints.rotation import finish_what_a_killed_run_began
 from gpt2_korean.messages import UsageError, UserError, particle, warn
 
@@ -138,7 +138,7 @@ def describe_run(output_dir):
 
 def _first_save(output_dir, start):
     """The step of the first checkpoint of the run that has held `output_dir` since `start` (s), None: not known."""
-    record = read_json(Path(output_dir) / RECORD) or {}
+    record = read_record(output_dir)
     try:
         steps, every = record["steps"]["of"], record["options"]["save_steps"]
         way = record["options"].get("save_strategy", "steps")

@@ -17,7 +17,7 @@ from gpt2_korean.checkpoints.complete import (
     WEIGHTS,
     has_weights,
     is_our_card,
-    read_json,
+    read_resume,
     whole_checkpoints,
 )
 from gpt2_korean.messages import is_in_use, warn
@@ -118,7 +118,7 @@ def drop_old_checkpoints(output_dir, limit, keep=None):
     One that was saved only for being the best so far does not count: it goes once it is neither that nor the newest.
     """
     whole = whole_checkpoints(output_dir)
-    wanted = [path for path in whole if not (read_json(path / RESUME) or {}).get("only_best")]
+    wanted = [path for path in whole if not read_resume(path).get("only_best")]
     kept = [*(wanted if limit is None else wanted[-limit:]), *whole[-1:], *([keep] if keep else [])]
     kept = {Path(path).resolve() for path in kept}
     for path in whole:

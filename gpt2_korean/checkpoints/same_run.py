@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import (
-    RESUME,
     WEIGHTS,
     lacks_states,
     provenance_of,
-    read_json,
+    read_resume,
     when_started,
     whole_checkpoints,
 )
@@ -71,8 +70,8 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
         },
     }
     checkpoint = start.checkpoint
-    saved = read_json(Path(checkpoint) / RESUME) if checkpoint is not None else None
-    if saved is None or "corpus" not in saved:
+    saved = {} if checkpoint is None else read_resume(checkpoint)
+    if "corpus" not in saved:
         return now
     differences = _differences(saved, now, text.train_on_prompt is not None)
     if differences:
@@ -108,7 +107,7 @@ def learns_prompts(start, options, is_new):
         return options.train_on_prompt
     if start.checkpoint is None:
         return is_new
-    return bool((read_json(Path(start.checkpoint) / RESUME) or {}).get("train_on_prompt"))
+    return bool(read_resume(start.checkpoint).get("train_on_prompt"))
 
 
 def _name_stream(options):
@@ -192,7 +191,7 @@ def check_state(checkpoint, arguments):
     """
     wanted = ["optimizer.pt", "scheduler.pt"] if not (arguments.fsdp or arguments.deepspeed) else []
     rank = f"_{arguments.process_index}" if arguments.world_size > 1 else ""
-    if "learning" in (read_json(Path(checkpoint) / RESUME) or {}) or not any(Path(checkpoint).glob("rng_state*.pth")):
+    if "learning" in read_resume(checkpoint) or not any(Path(checkpoint).glob("rng_state*.pth")):
         wanted.append(f"rng_state{rank}.pth")  # else of another number of processes, perhaps
     missing = [name for name in wanted if not (Path(checkpoint) / name).exists()]
     if missing:

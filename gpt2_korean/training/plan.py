@@ -8,7 +8,7 @@ benchmarks/RESULTS.md.
 
 from pathlib import Path
 
-from gpt2_korean.checkpoints.complete import RESUME, provenance_of, read_json
+from gpt2_korean.checkpoints.complete import provenance_of, read_resume
 from gpt2_korean.checkpoints.same_run import OWN
 from gpt2_korean.model.embeddings import NEW_EMBEDDINGS
 from gpt2_korean.model.gpt2 import is_gpt2
@@ -110,7 +110,7 @@ def settle_plan(start, blocks, learning, arguments, config, new_vocabulary, lora
             rate, why = plan["embedding_learning_rate"]
             plan["embedding_learning_rate"] = max(rate, arguments.learning_rate), why
     else:
-        plan = (read_json(start.checkpoint / RESUME) or {}).get("plan") or {}
+        plan = read_resume(start.checkpoint).get("plan") or {}
     open_values = {name: value for name, (value, _) in plan.items() if name not in settled}
     for name in open_values.keys() - OWN.keys():
         _set(arguments, name, open_values[name])

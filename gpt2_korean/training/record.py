@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import write_file
-from gpt2_korean.checkpoints.complete import RECORD, read_json
+from gpt2_korean.checkpoints.complete import RECORD, read_record
 from gpt2_korean.messages import Stopped, UserError, hide_secrets
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "tokenizers", "safetensors")
@@ -80,20 +80,20 @@ def write_record(output_dir, record):
     """Write run.json; of several ranks the first does. Of a run that took no step only its end is told beside what the
     run before it told, whose model is still there."""
     if os.environ.get("RANK", "0") == "0":
-        path, public = Path(output_dir) / RECORD, publishable({**asdict(record), "losses": logged_losses(record)})
+        public = publishable({**asdict(record), "losses": logged_losses(record)})
         if record.steps is None:
-            public = {**public, **(read_json(path) or {}), "end": record.end, "exit_code": record.exit_code}
-        write_file(path, json.dumps(public, ensure_ascii=False, indent=1) + "\n")
+            public = {**public, **read_record(output_dir), "end": record.end, "exit_code": record.exit_code}
+        write_file(Path(output_dir) / RECORD, json.dumps(public, ensure_ascii=False, indent=1) + "\n")
 
 
 def has_ended(output_dir):
     """Whether the last run in `output_dir` wrote that it came to a good end."""
-    return (read_json(Path(output_dir) / RECORD) or {}).get("exit_code") == 0
+    return read_record(output_dir).get("exit_code") == 0
 
 
 def step_of_model(output_dir):
     """After which step the model in `output_dir` is as it is, as far as the run that left it tells."""
-    return ((read_json(Path(output_dir) / RECORD) or {}).get("model") or {}).get("step")
+    return (read_record(output_dir).get("model") or {}).get("step")
 
 
 def logged_losses(record):

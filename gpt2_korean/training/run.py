@@ -8,7 +8,7 @@ import torch
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import unwrap_peft_model
 
-from gpt2_korean.checkpoints.complete import RESUME, STATE, read_json, trainer_state
+from gpt2_korean.checkpoints.complete import STATE, read_resume, trainer_state
 from gpt2_korean.checkpoints.going_on import is_inside
 from gpt2_korean.checkpoints.lock import is_held
 from gpt2_korean.checkpoints.rotation import remove_earlier_run
@@ -179,7 +179,7 @@ def complete(trainer, checkpoint):
     log = last.get("log_history", [])  # with its speeds no other run's, be it one of as many steps
     whole = saved.get("global_step") == last["global_step"] and saved.get("log_history", [])[: len(log)] == log
     trainer.state = TrainerState.load_from_json(str((output_dir if whole else checkpoint) / STATE))
-    due = not whole and (read_json(checkpoint / RESUME) or {}).get("evaluation_due")
+    due = not whole and read_resume(checkpoint).get("evaluation_due")
     if due and trainer.eval_dataset is not None:
         trainer.take_up_evaluation(evaluate(trainer))
     left = step_of_model(output_dir)

@@ -20,7 +20,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, speed_metrics
 
 from gpt2_korean.checkpoints import atomic_files
-from gpt2_korean.checkpoints.complete import ADAPTER, AVERAGE, RESUME, STATE, read_json
+from gpt2_korean.checkpoints.complete import ADAPTER, AVERAGE, RESUME, STATE, read_resume
 from gpt2_korean.checkpoints.rotation import REPLACES, publish_checkpoint, publish_model
 from gpt2_korean.device import describe_device
 from gpt2_korean.messages import say, warn
@@ -354,7 +354,7 @@ class KoreanTrainer(Trainer):
         """Take up what Trainer's own state lacks: the losses since the last log line, an evaluation cut short."""
         self.saved_step = None if self.replaces_earlier_run else self.state.global_step
         self.load_average(checkpoint)
-        saved = read_json(checkpoint / RESUME) or {}
+        saved = read_resume(checkpoint)
         self._tr_loss += saved.get("unlogged_loss", 0.0)
         self._total_loss_scalar -= self._tr_loss.item()  # Trainer's mean at the end is over this run's own steps
         self._globalstep_last_logged = saved.get("logged_step", self.state.global_step)
