@@ -13,7 +13,7 @@ from gpt2_korean.text.blocks import IGNORED, NO_BLOCK, collate, count_targets
 from gpt2_korean.text.corpus import sample_conversations, sample_texts
 from gpt2_korean.training.diversity import cut_stretches, measure
 from gpt2_korean.training.samples import write_answers, write_stretches, writing
-from gpt2_korean.training.stopping import leave_together
+from gpt2_korean.training.stopping import is_distributed, leave_together
 
 TEXTS, CHARACTERS = 100, 100  # how many are measured, and how long each is
 
@@ -29,7 +29,7 @@ def exact_loss(model, blocks, batch_size, device, stop, progress=False):
     model: in evaluation mode, as its precision and its ranks want it called. blocks: PackedBlocks; each rank takes its
     share. stop: a StopRequest, asked at every batch; raises EvaluationStopped once it says so.
     """
-    together = distributed.is_available() and distributed.is_initialized()
+    together = is_distributed()
     rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
     losses = []
     hidden = not progress or None  # None: unless stderr is a terminal

@@ -12,13 +12,14 @@ import math
 from functools import cache, partial
 
 import torch
-import torch.distributed as distributed
+from torch import distributed
 from torch.optim import AdamW
 from transformers.pytorch_utils import Conv1D
 
 from gpt2_korean.device import computes_bfloat16
 from gpt2_korean.model.embeddings import embedding_layers
 from gpt2_korean.speed.choose import load_kernels
+from gpt2_korean.training.stopping import is_distributed
 
 MOMENTUM = 0.95
 # Of three iterations, each the best for what the one before it leaves, that bring singular values from 0.01 to 1
@@ -146,7 +147,7 @@ def _precision(device):
 
 def share(work, matrices):
     """`work(matrices)`, along whose first dimension each rank does a part."""
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+    if not is_distributed() or distributed.get_world_size() == 1:
         return work(matrices)
     ranks, rank = distributed.get_world_size(), distributed.get_rank()
     size = -(-len(matrices) // ranks)

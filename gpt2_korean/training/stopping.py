@@ -75,7 +75,7 @@ class StopRequest:
         import torch
         from torch import distributed
 
-        if not (distributed.is_available() and distributed.is_initialized()):
+        if not is_distributed():
             return self.reason is not None
         asked = torch.tensor(int(self.reason is not None), device=device)
         distributed.all_reduce(asked, distributed.ReduceOp.MAX)
@@ -112,11 +112,18 @@ def stop_requests(max_hours=None):
             signal.signal(number, handler)
 
 
+def is_distributed():
+    """Whether torch.distributed joins this run's processes; of it some builds of PyTorch have is_available alone."""
+    from torch import distributed
+
+    return distributed.is_available() and distributed.is_initialized()
+
+
 def leave_together():
     """Wait for all ranks and take leave: a rank that ends while another still listens to it makes that one abort."""
     from torch import distributed
 
-    if distributed.is_available() and distributed.is_initialized():
+    if is_distributed():
         distributed.barrier()
         distributed.destroy_process_group()
 

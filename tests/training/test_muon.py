@@ -128,6 +128,13 @@ def test_of_an_adapter_its_factors_alone_are_of_muon():
     assert names == {name for name, _ in model.named_parameters() if "lora_" in name}
 
 
+def test_where_pytorch_is_built_without_distributed_a_step_is_taken_alone(generator, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    monkeypatch.delattr(torch.distributed, "is_initialized")
+    matrices = torch.randn(2, 3, 4, generator=generator)
+    assert muon.share(torch.neg, matrices).equal(-matrices)
+
+
 def test_other_models_have_their_layers_matrices_whole():
     config = GPTNeoXConfig(
         vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
