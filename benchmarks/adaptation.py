@@ -49,11 +49,12 @@ from gpt2_korean.generation.choose_decoder import gpt2_decoder
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.model import embeddings
-from gpt2_korean.model.embeddings import COUNTED_TOKENS, NEW_EMBEDDINGS, split_off
+from gpt2_korean.model.embeddings import COUNTED_TOKENS, split_off
 from gpt2_korean.model.load import load_pretrained
 from gpt2_korean.speed.forward import use_fast_forward
 from gpt2_korean.speed.graphs import RecordedStep
 from gpt2_korean.text.vocabulary import token_bytes, train_tokenizer, wrap
+from gpt2_korean.training.plan import NEW_EMBEDDINGS
 
 METHODS = ("original", "ours", "aligned", "mean", *peer_starts.PEERS, "distilled", "random", "scratch")
 HELD_OUT_CHARACTERS = 100_000

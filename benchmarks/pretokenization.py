@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import adaptation
 
-from gpt2_korean.model.embeddings import NEW_EMBEDDINGS
 from gpt2_korean.text.vocabulary import END_OF_TEXT, spent, wrap
+from gpt2_korean.training.plan import NEW_EMBEDDINGS
 
 WAYS = ("gpt2", "digits", "particles", "superwords")
 ENDINGS = (

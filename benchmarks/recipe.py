@@ -51,10 +51,11 @@ from transformers import GPT2LMHeadModel
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from gpt2_korean.model import embeddings, lora
-from gpt2_korean.model.embeddings import COUNTED_TOKENS, NEW_EMBEDDINGS, embedding_layers, split_off
+from gpt2_korean.model.embeddings import COUNTED_TOKENS, embedding_layers, split_off
 from gpt2_korean.speed.choose import load_fused_layer
 from gpt2_korean.speed.forward import use_fast_forward
 from gpt2_korean.training.muon import MuonWithAdamW, layer_matrices
+from gpt2_korean.training.plan import NEW_EMBEDDINGS
 
 DEFAULTS = {
     "muon": 0.0,

@@ -28,9 +28,6 @@ NEIGHBOURS = 1024
 # A token is taken to have been seen this often more with the neighbours that all tokens have, so that one
 # that is rare does not seem to say much.
 PRIOR = 20
-# The peak learning rate of new embeddings under Adam, whose steps are as long whatever the size of the model: the
-# best of those measured, with 5e-5 for the other weights as with 6e-4 (benchmarks/RESULTS.md).
-NEW_EMBEDDINGS = 2e-3
 
 
 def replace_vocabulary(model, old, new, documents, blocks):

@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import UsageError
-from gpt2_korean.model.embeddings import NEW_EMBEDDINGS
 from gpt2_korean.model.prepare import set_dropout
 from gpt2_korean.text import vocabulary
 from gpt2_korean.training import plan
@@ -145,7 +144,7 @@ def test_what_a_run_cannot_have_is_not_proposed():
 
 
 def test_only_new_embeddings_get_a_rate_of_their_own_unasked():
-    assert settle(characters=10**9)[1]["embedding_learning_rate"] == NEW_EMBEDDINGS
+    assert settle(characters=10**9)[1]["embedding_learning_rate"] == plan.NEW_EMBEDDINGS
     assert settle(new=False)[1]["embedding_learning_rate"] is None
 
 
