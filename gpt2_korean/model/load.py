@@ -21,36 +21,34 @@ SMALL = 2**24  # weights and buffers that may be made without being held against
 
 
 def load_start(start, documents, options):
-    """`(model, tokenizer)` that training starts from or goes on with, see load_model; options: ModelOptions.
+    """`(model, tokenizer)` that training starts from or goes on with; options: ModelOptions.
 
-    The weights are float32 whatever the precision: autocast computes in bfloat16 or float16, but AdamW's small
-    updates would be lost in them.
+    documents: what a built-in size learns its vocabulary from. The weights are float32 whatever the precision: autocast
+    computes in bfloat16 or float16, but AdamW's small updates would be lost in them. Raises UserError where the model
+    cannot be had.
     """
     import torch
 
-    flag, trusts = "--resume_from_checkpoint", options.trust_remote_code
-    if start.checkpoint is None:
-        return load_model(start.source, documents, torch.float32, options.vocab_size, trusts)
-    if options.lora_rank:
-        return load_adapted(start.checkpoint, flag, trusts)
-    return load_pretrained(start.checkpoint, torch.float32, flag, trusts)
+    if start.from_scratch:
+        return make_scratch_model(start.source, documents, options.vocab_size)
+    flag, trusts = "--model_type", options.trust_remote_code
+    if start.checkpoint is not None:
+        flag = "--resume_from_checkpoint"
+        if options.lora_rank:
+            return load_adapted(start.checkpoint, flag, trusts)
+    return load_pretrained(start.source, torch.float32, flag, trusts)
 
 
-def load_model(model_type, documents, dtype, vocab_size=None, trust_remote_code=False):
-    """`(model, tokenizer)` for training; of `documents` a scratch size learns its vocabulary.
-
-    Raises UserError where the model cannot be had.
-    """
-    if model_type not in SCRATCH_SIZES:
-        return load_pretrained(model_type, dtype, trust_remote_code=trust_remote_code)
+def make_scratch_model(size, documents, vocab_size=None):
+    """`(model, tokenizer)` of a built-in size: random weights, and a vocabulary learnt from `documents`."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    tokenizer, shape = learn_scratch_tokenizer(model_type, documents, vocab_size), SCRATCH_SIZES[model_type]
+    tokenizer, shape = learn_scratch_tokenizer(size, documents, vocab_size), SCRATCH_SIZES[size]
     short = f"(글에 서로 다른 낱말이 적어 {vocab_size:,}개에 못 미칩니다)" if len(tokenizer) < (vocab_size or 0) else ""
     say(f"토큰 {len(tokenizer):,}개를 배웠습니다{short}.")
-    end, size = tokenizer.eos_token_id, {**shape, "vocab_size": len(tokenizer)}
-    config = GPT2Config(**size, bos_token_id=end, eos_token_id=end, pad_token_id=end)
-    return GPT2LMHeadModel(config).to(dtype), tokenizer
+    end, shape = tokenizer.eos_token_id, {**shape, "vocab_size": len(tokenizer)}
+    config = GPT2Config(**shape, bos_token_id=end, eos_token_id=end, pad_token_id=end)
+    return GPT2LMHeadModel(config), tokenizer
 
 
 def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False, hub_answers=None):

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.messages import UserError
-from gpt2_korean.model.load import load_model, load_pretrained
+from gpt2_korean.model.load import load_pretrained, make_scratch_model
 from gpt2_korean.model.quiet import show_downloads_only
 from gpt2_korean.text.documents import read_corpus
 
@@ -28,7 +28,7 @@ def assert_special_ids_agree(model, tokenizer):
 
 
 def test_a_scratch_size_needs_no_download_and_loads_anywhere(tmp_path, sample_texts):
-    model, tokenizer = load_model("scratch-mini", read_corpus([ROOT / "data" / "korean_texts.txt"]), torch.float32)
+    model, tokenizer = make_scratch_model("scratch-mini", read_corpus([ROOT / "data" / "korean_texts.txt"]))
     assert (model.config.n_layer, model.config.n_embd) == (4, 256)
     assert_special_ids_agree(model, tokenizer)
     model.save_pretrained(tmp_path)

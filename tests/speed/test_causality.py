@@ -9,7 +9,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.generation.load import read_model
-from gpt2_korean.model.load import load_model
+from gpt2_korean.model.load import load_pretrained
 from gpt2_korean.speed.choose import speed_up
 from gpt2_korean.text.blocks import Blocks
 from gpt2_korean.training.arguments import build_arguments
@@ -64,7 +64,7 @@ def texts(byte_tokenizer, rng):
 
 @pytest.mark.parametrize("trains", [True, False])
 def test_training_and_evaluation_do_not_see_the_future(folder, attention, texts, trains, tmp_path):
-    model, _ = load_model(folder, None, torch.float32)
+    model, _ = load_pretrained(folder, torch.float32)
     assert model.config._attn_implementation == attention
     arguments = build_arguments({"output_dir": str(tmp_path), "report_to": "none"}, CPU, False, False)
     speed_up(
