@@ -29,24 +29,24 @@ def find_base(folder, name):
     return next((str(path) for path in above if (path / "config.json").is_file()), name)
 
 
-def check_adapter(start, source, rank, alpha):
-    """Raise UsageError where training cannot go on from `start` (a checkpoint, or None), or begin from `source`, so.
+def check_adapter(checkpoint, source, rank, alpha):
+    """Raise UsageError where training cannot so go on from `checkpoint` or, where that is None, begin from `source`.
 
     `rank` is 0 for the training of a whole model, `alpha` is None where the command line leaves it open.
     """
-    if start is None:
+    if checkpoint is None:
         if rank and read_adapter(source) is not None:
             raise UsageError(
                 f"--model_type={source}: 어댑터 위에 새 어댑터를 둘 수 없습니다. 학습을 마친 --output_dir(합친 모델)을 "
                 "주거나, 그 학습을 --resume_from_checkpoint로 이어 가세요."
             )
         return
-    saved = read_adapter(start) or {"r": 0, "lora_alpha": None}
+    saved = read_adapter(checkpoint) or {"r": 0, "lora_alpha": None}
     for flag, before, now in (("--lora_rank", saved.get("r"), rank), ("--lora_alpha", saved.get("lora_alpha"), alpha)):
         if now is not None and now != before:
             value = particle(f"{flag}={before}", "으로/로")
             raise UsageError(
-                f"{flag}={now}: 이어 갈 체크포인트({start})는 {value} 학습했습니다. 그 값을 주거나 "
+                f"{flag}={now}: 이어 갈 체크포인트({checkpoint})는 {value} 학습했습니다. 그 값을 주거나 "
                 "--resume_from_checkpoint를 빼고 새로 시작하세요."
             )
 
