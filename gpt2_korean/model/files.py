@@ -24,7 +24,7 @@ OTHERS_WEIGHTS = ("tf_model*.h5", "flax_model*.msgpack", "*.ckpt*", "*.onnx", "*
 # Keys of transformers' configs, of whatever architecture, that can be nothing but a number of things that are there.
 COUNTS = {*SIZES, "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"}
 COUNTS |= {"num_key_value_heads", "intermediate_size", "n_inner", "head_dim", "d_model", "num_layers", "num_heads"}
-COUNTS |= {"learnt_answers"}  # our own, see chat_prompt.py
+COUNTS |= {"learnt_answers"}  # our own, see prepare.py
 SHOWN = 240  # letters of what a library says
 SHORT = 2**19  # numbers that are looked at in no time: a GPT-2's biases, an adapter's matrices
 LAYERS = re.compile(r"^(?!max_)(.*_)?layers?$")  # a bound (Qwen's max_window_layers) may lie above what is there

@@ -1,4 +1,4 @@
-"""Files on disk → raw documents (str), whatever their format, compression and character encoding.
+"""Files on disk → raw documents (str, or the row of a conversation), whatever their format, compression and encoding.
 
 Knows nothing of datasets or models: it opens, decodes and parses, one document at a time, and says
 which file, line or byte is wrong.
