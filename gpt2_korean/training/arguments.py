@@ -74,44 +74,20 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
     come in parts, for a temporary folder in which a loader's processes cannot speak to each other, and where
     transformers would choose another device than we did.
     """
-    arguments = {**trainer_arguments, "bf16": bf16, "fp16": fp16, "use_cpu": device.type == "cpu"}
-    ours = (
-        "resume_from_checkpoint",
-        "save_total_limit",
-        "enable_jit_checkpoint",
-        "remove_unused_columns",
-        *COMPILATION,
-    )
-    for name in ours:
-        arguments.pop(name, None)
-    # transformers warns of the names by which people and our documents know it.
-    for name in {"gradient_checkpointing", "gradient_checkpointing_kwargs"} & arguments.keys():
-        arguments.setdefault(name.replace("gradient", "activation"), arguments.pop(name))
-    # All weights of a language model have gradients in every pass; to look for others costs time.
-    arguments.setdefault("ddp_find_unused_parameters", False)
-    # Trainer would replace a loss that is not finite by the mean of the others and go on; in float16 the
-    # step of such a loss is skipped, and that is right.
-    arguments.setdefault("logging_nan_inf_filter", fp16)
-    if device.type in ("cuda", "xpu") and arguments.get("dataloader_pin_memory", True):
-        # Otherwise the copy of each batch to the device waits for the step before it, and the device then for the next.
-        arguments.setdefault("accelerator_config", {"non_blocking": True})
-    if arguments.get("eval_steps") is not None:
-        arguments.setdefault("eval_strategy", "steps")
-    # A run shorter than --logging_steps has a curve too, from its first step to its last.
-    arguments.setdefault("logging_first_step", True)
+    given = {**trainer_arguments, "bf16": bf16, "fp16": fp16, "use_cpu": device.type == "cpu"}
     # transformers wants the intervals of saving and evaluating to agree for this; ours saves a new best at once.
-    load_best = arguments.pop("load_best_model_at_end", False)
+    load_best, uses_muon = given.pop("load_best_model_at_end", False), given.get("optim") == MUON
+    if uses_muon:
+        del given["optim"]  # Trainer's own is AdamW, which learns the rest
     if device.type == "xpu" and os.environ.get("WORLD_SIZE", "1") == "1":
         # Where both are present TrainingArguments takes the XPU and accelerate the CUDA device.
         os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "xpu")
-    uses_muon = arguments.get("optim") == MUON
-    if uses_muon:
-        del arguments["optim"]  # Trainer's own is AdamW, which learns the rest
-    if arguments.get("hub_token"):
+    if given.get("hub_token"):
         # In the environment the Hub's client finds it, and Trainer does not save it in training_args.bin.
-        os.environ["HF_TOKEN"] = arguments.pop("hub_token")
+        os.environ["HF_TOKEN"] = given.pop("hub_token")
+    given = _with_our_defaults(given, device)
     try:
-        arguments = TrainingArguments(**arguments, remove_unused_columns=False)
+        arguments = TrainingArguments(**given)
     except Exception as error:  # also of the libraries that a flag needs
         if "MASTER_ADDR" in str(error):  # of which torchrun sets all, and a shell that torchrun or mpirun began some
             raise UsageError(
@@ -119,6 +95,37 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
                 "torchrun으로 시작하거나, 한 프로세스로 학습하려면 그 변수를 unset으로 지우세요."
             ) from error
         raise UsageError(f"학습 설정이 맞지 않습니다: {describe(error)}") from error
+    arguments.uses_muon, arguments.load_best_model_at_end = uses_muon, load_best
+    _check_trainable(arguments, device)
+    # DataParallel copies the model in every pass: two H200s are six times slower by it than one of them.
+    arguments.gpus, arguments._n_gpu = arguments.n_gpu, min(arguments.n_gpu, 1)
+    return arguments
+
+
+def _with_our_defaults(given, device):
+    """`given` without what is not Trainer's to carry out, and with our values where no flag gives any."""
+    ours = ("resume_from_checkpoint", "save_total_limit", "enable_jit_checkpoint", *COMPILATION)
+    arguments = {name: value for name, value in given.items() if name not in ours} | {"remove_unused_columns": False}
+    # transformers warns of the names by which people and our documents know it.
+    for name in {"gradient_checkpointing", "gradient_checkpointing_kwargs"} & arguments.keys():
+        arguments.setdefault(name.replace("gradient", "activation"), arguments.pop(name))
+    # All weights of a language model have gradients in every pass; to look for others costs time.
+    arguments.setdefault("ddp_find_unused_parameters", False)
+    # Trainer would replace a loss that is not finite by the mean of the others and go on; in float16 the
+    # step of such a loss is skipped, and that is right.
+    arguments.setdefault("logging_nan_inf_filter", given["fp16"])
+    if device.type in ("cuda", "xpu") and arguments.get("dataloader_pin_memory", True):
+        # Otherwise the copy of each batch to the device waits for the step before it, and the device then for the next.
+        arguments.setdefault("accelerator_config", {"non_blocking": True})
+    if arguments.get("eval_steps") is not None:
+        arguments.setdefault("eval_strategy", "steps")
+    # A run shorter than --logging_steps has a curve too, from its first step to its last.
+    arguments.setdefault("logging_first_step", True)
+    return arguments
+
+
+def _check_trainable(arguments, device):
+    """Raise UsageError for TrainingArguments by which a run could not learn, save itself, or use the `device`."""
     way = (arguments.fsdp_plugin_args or {}).get("state_dict_type", WHOLE_STATE)
     if str(way).upper() != WHOLE_STATE:
         raise UsageError(
@@ -133,18 +140,13 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
             f"--dataloader_num_workers: 임시 폴더의 이름이 너무 길어 프로세스들이 서로 연결되지 못합니다({folder}).\n"
             f"TMPDIR=/tmp처럼 짧은 폴더({LONGEST_TEMPORARY}바이트까지)를 주거나 이 플래그를 빼세요."
         )
-    if uses_muon and (arguments.fsdp or arguments.deepspeed):
+    if arguments.uses_muon and (arguments.fsdp or arguments.deepspeed):
         raise UsageError("--optim=muon: --fsdp, --deepspeed와 함께 쓸 수 없습니다. 나뉘지 않은 행렬이 있어야 합니다.")
-    arguments.uses_muon = uses_muon
-    arguments.load_best_model_at_end = load_best
     if arguments.device.type != device.type:
         raise UsageError(
             f"--device={device.type}: transformers는 {particle(arguments.device.type, '을/를')} 고릅니다. "
             "CUDA_VISIBLE_DEVICES 또는 ZE_AFFINITY_MASK로 다른 장치를 가리세요."
         )
-    # DataParallel copies the model in every pass: two H200s are six times slower by it than one of them.
-    arguments.gpus, arguments._n_gpu = arguments.n_gpu, min(arguments.n_gpu, 1)
-    return arguments
 
 
 def send_logs_to(logging_dir, name, started=None):
