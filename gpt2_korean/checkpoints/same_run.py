@@ -36,14 +36,38 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
     """What a run is made from, a dict for JSON; where it goes on from a checkpoint, the checkpoint's too.
 
     start: a Start. model, text: ModelOptions and TextOptions, as given on the command line. blocks: the Blocks that
-    are learnt from. own: what learning takes that TrainingArguments does not know, by the names of OWN, and the "plan"
-    of training/plan.py. arguments: TrainingArguments.
+    are learnt from. own: what learning takes that TrainingArguments does not know, by the names of OWN, and what else
+    settle_plan tells of it. arguments: TrainingArguments.
 
     Raises UserError that names what checkpoint and command line do not share. What the command line leaves
     open is the checkpoint's own, and a checkpoint that says nothing of itself (Trainer's) is taken as it is.
     """
+    now, checkpoint = _describe_run(model, text, tokenizer, blocks, own, arguments), start.checkpoint
+    saved = {} if checkpoint is None else read_resume(checkpoint)
+    if "corpus" not in saved:
+        return now
+    differences = _differences(saved, now, text.train_on_prompt is not None)
+    if differences:
+        raise UserError(
+            f"{checkpoint}: 다른 학습의 체크포인트라 이어 갈 수 없습니다({_list(differences)}).\n"
+            f"그때와 같은 글과 값을 주거나, 다른 --output_dir을 주어 처음부터 시작하세요. {start_anew(checkpoint)}"
+        )
+    if "learning" in saved:
+        _check_same_learning(checkpoint, saved["learning"], now["learning"])
+    kept = ("tokenizer", "vocab_size", "plan", *OWN)
+    # What goes back to before the newest is a run of its own: newer than all that it goes back from.
+    newest = whole_checkpoints(Path(checkpoint).parent)[-1:]
+    if Path(checkpoint) in newest:
+        kept = ("started", *kept)
+    elif newest:  # a clock may have been put back
+        now["started"] = max(now["started"], when_started(newest[0]) + 1)
+    return {**now, **{name: saved.get(name) for name in kept}}
+
+
+def _describe_run(model, text, tokenizer, blocks, own, arguments):
+    """What a run is made from and how it learns, by contents; see check_same_run."""
     words = str(vocabulary_of(tokenizer)).encode()
-    now = {
+    return {
         "started": time.time(),
         "model": _identify(model.model_type),
         "tokenizer": model.tokenizer and _identify(model.tokenizer),
@@ -69,26 +93,6 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
             **{name: _plain(getattr(arguments, name)) for name in TOLD},
         },
     }
-    checkpoint = start.checkpoint
-    saved = {} if checkpoint is None else read_resume(checkpoint)
-    if "corpus" not in saved:
-        return now
-    differences = _differences(saved, now, text.train_on_prompt is not None)
-    if differences:
-        raise UserError(
-            f"{checkpoint}: 다른 학습의 체크포인트라 이어 갈 수 없습니다({_list(differences)}).\n"
-            f"그때와 같은 글과 값을 주거나, 다른 --output_dir을 주어 처음부터 시작하세요. {start_anew(checkpoint)}"
-        )
-    if "learning" in saved:
-        _check_same_learning(checkpoint, saved["learning"], now["learning"])
-    kept = ("tokenizer", "vocab_size", "plan", *OWN)
-    # What goes back to before the newest is a run of its own: newer than all that it goes back from.
-    newest = whole_checkpoints(Path(checkpoint).parent)[-1:]
-    if Path(checkpoint) in newest:
-        kept = ("started", *kept)
-    elif newest:  # a clock may have been put back
-        now["started"] = max(now["started"], when_started(newest[0]) + 1)
-    return {**now, **{name: saved.get(name) for name in kept}}
 
 
 def base_has_changed(adapter, base):
