@@ -121,8 +121,8 @@ def test_evaluation_after_training_is_of_the_merged_model(train_words, tmp_path,
     code, again, err = run_main(*evaluated_words, "--resume_from_checkpoint=auto")  # of a run that is over
     assert code == 0 and again == trained, err
     for folder in ("out", "out/adapter"):
-        words = [f"--model_type={tmp_path / folder}", f"--output_dir={tmp_path / 'none'}", "--device=cpu", precision]
-        evaluated = run_main("train.py", "--do_eval", "--validation_file=data/korean_texts.txt", *words)[1]
+        words = ["--validation_file=data/korean_texts.txt", "--device=cpu", precision, "--report_to=none"]
+        evaluated = run_main("train.py", "--do_eval", f"--model_type={tmp_path / folder}", *words)[1]
         first, then = (json.loads(out.splitlines()[-1]) for out in (trained, evaluated))
         assert first == {name: then[name] for name in first}
 

@@ -48,6 +48,7 @@ def test_it_is_said_which_model_is_measured_where_the_words_of_a_training_are_gi
     run_main, tiny_model_folder, small_corpus, tmp_path
 ):
     words = ["train.py", "--do_eval", f"--dataset_path={small_corpus}", "--no_measure_texts", "--use_cpu"]
+    words += ["--report_to=none"]
     for more, model in (
         ([f"--model_type={tiny_model_folder}"], None),
         ([f"--model_type={tiny_model_folder}", f"--output_dir={tmp_path}"], tiny_model_folder),
