@@ -74,15 +74,20 @@ class Stopped(BaseException):
     exit_code = 75
 
 
+def is_first_rank():
+    """Whether this is the one of several processes of a run that speaks and writes for all, or the only one."""
+    return os.environ.get("RANK", "0") == "0"  # as torchrun sets it, before torch is imported
+
+
 def say(message):
     """Print one message on stderr; with several ranks only the first one speaks."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_rank():
         print(spell_controls(hide_secrets(str(message))), file=sys.stderr, flush=True)
 
 
 def print_once(text):
     """Print a result on stdout; with several ranks only the first one does."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_rank():
         print(text, file=Lasting(sys.stdout), flush=True)
 
 

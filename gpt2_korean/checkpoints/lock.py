@@ -14,7 +14,7 @@ from pathlib import Path
 from gpt2_korean.checkpoints.atomic_files import patiently
 from gpt2_korean.checkpoints.complete import check_output_dir, read_record
 from gpt2_korean.checkpoints.rotation import finish_what_a_killed_run_began
-from gpt2_korean.messages import UsageError, UserError, particle, warn
+from gpt2_korean.messages import UsageError, UserError, is_first_rank, particle, warn
 
 try:
     import fcntl
@@ -37,7 +37,7 @@ def own_output_dir(output_dir):
     holds it for all. Raises UsageError where it cannot be one, UserError where another run holds it.
     """
     check_output_dir(output_dir)
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first_rank():
         yield
         return
     output_dir = Path(output_dir)

@@ -6,6 +6,8 @@ import signal
 import sys
 from contextlib import suppress
 
+from gpt2_korean.messages import is_first_rank
+
 
 def begin_ahead(work):
     """Have a fork do `work()`, whose results are kept in the cache; whoever needs one of them waits for it there.
@@ -13,7 +15,7 @@ def begin_ahead(work):
     Not where torch is there already: with its threads a fork is not safe, and there is nothing to wait for. Of several
     ranks the first does it. What it has to say, or what fails, is left to those who need it and do it again.
     """
-    if sys.platform == "linux" and "torch" not in sys.modules and os.environ.get("RANK", "0") == "0":
+    if sys.platform == "linux" and "torch" not in sys.modules and is_first_rank():
         multiprocessing.get_context("fork").Process(target=_work_in_silence, args=(work,), daemon=True).start()
 
 

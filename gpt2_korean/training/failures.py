@@ -1,6 +1,5 @@
 """What libraries and the system raise while a run trains, told as a UserError with a flag and the way on."""
 
-import os
 import re
 import signal
 import threading
@@ -11,7 +10,14 @@ from torch import OutOfMemoryError
 from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.checkpoints.complete import list_checkpoints
 from gpt2_korean.checkpoints.same_run import start_anew
-from gpt2_korean.messages import UserError, describe_os_error, is_of_lost_rank, is_out_of_memory, particle
+from gpt2_korean.messages import (
+    UserError,
+    describe_os_error,
+    is_first_rank,
+    is_of_lost_rank,
+    is_out_of_memory,
+    particle,
+)
 from gpt2_korean.training.rehearsal import describe
 from gpt2_korean.windows import WINDOWS
 
@@ -79,7 +85,7 @@ def saving(output_dir, name=""):
     except Exception as error:
         if _is_of_a_reader(error):  # which died meanwhile
             raise
-        if os.environ.get("RANK", "0") == "0":  # the others' files lie there too
+        if is_first_rank():  # the others' files lie there too
             atomic_files.clear_staging_area(output_dir)
         if is_of_lost_rank(error):
             raise

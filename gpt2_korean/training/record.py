@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import write_file
 from gpt2_korean.checkpoints.complete import RECORD, read_record
-from gpt2_korean.messages import Stopped, UserError, hide_secrets
+from gpt2_korean.messages import Stopped, UserError, hide_secrets, is_first_rank
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "tokenizers", "safetensors")
 LOGGED = ("step", "epoch", "loss", "eval_loss", "eval_perplexity", "eval_bits_per_character")
@@ -79,7 +79,7 @@ def recorded(options):
 def write_record(output_dir, record):
     """Write run.json; of several ranks the first does. Of a run that took no step only its end is told beside what the
     run before it told, whose model is still there."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_rank():
         public = publishable({**asdict(record), "losses": logged_losses(record)})
         if record.steps is None:
             public = {**public, **read_record(output_dir), "end": record.end, "exit_code": record.exit_code}
