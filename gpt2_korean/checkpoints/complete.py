@@ -65,6 +65,11 @@ def step_of(checkpoint):
     return int(CHECKPOINT.fullmatch(Path(checkpoint).name).group(1))
 
 
+def is_model(folder):
+    """Whether a folder says that it holds a model or an adapter, be it whole or not."""
+    return any((Path(folder) / name).exists() for name in ("config.json", "adapter_config.json"))
+
+
 def has_weights(folder):
     return any(path for pattern in WEIGHTS for path in Path(folder).glob(pattern))
 

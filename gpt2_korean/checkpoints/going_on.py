@@ -9,6 +9,7 @@ from gpt2_korean.checkpoints.complete import (
     STATE,
     describe_existing,
     has_weights,
+    is_model,
     is_resumable,
     lacks_states,
     list_checkpoints,
@@ -224,7 +225,7 @@ def find_trouble(checkpoint):
     from transformers.trainer_callback import TrainerState
 
     checkpoint = Path(checkpoint)
-    if not any((checkpoint / name).exists() for name in ("config.json", "adapter_config.json")):
+    if not is_model(checkpoint):
         return "config.json이 없습니다."
     for name, right in RIGHT.items():
         broken = []

@@ -11,6 +11,7 @@ from gpt2_korean.checkpoints.complete import (
     CHECKPOINT,
     check_source_survives,
     describe_existing,
+    is_model,
     list_checkpoints,
     missing_weights,
     read_json,
@@ -80,7 +81,7 @@ def find_model(name, flag="--model_name_or_path"):
     path = find_path(name)
     if path.is_dir():
         check_readable(path, f"{flag}={name}")
-        if not _is_model(path):
+        if not is_model(path):
             checkpoints = list_checkpoints(path)
             if len(checkpoints) == 1:
                 warn(f"{name}: 학습이 끝나지 않은 폴더라 그 안의 {particle(checkpoints[0].name, '을/를')} 씁니다.")
@@ -145,7 +146,7 @@ def models_below(folder):
     below = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     for each in (folder, *below):
         with suppress(PermissionError):
-            found |= {each} if _is_model(each) else {*list_checkpoints(each)[-1:]}
+            found |= {each} if is_model(each) else {*list_checkpoints(each)[-1:]}
     return sorted(found, key=lambda path: (-path.stat().st_mtime, path))
 
 
@@ -159,7 +160,3 @@ def _may_be_hub_id(name):
         return not ("/" in name and find_path(name).parent.is_dir())
     except HFValidationError:
         return False
-
-
-def _is_model(folder):
-    return any((folder / name).exists() for name in ("config.json", "adapter_config.json"))
