@@ -243,8 +243,11 @@ def english_start(options, device):
     return model, tokenizer
 
 
-def computed_rows(method, start, old, korean, blocks, texts, distil_seconds):
-    """`(the embeddings of the Korean vocabulary, the seconds that they took)`, None where they are not computed."""
+def computed_rows(method, start, old, korean, blocks, texts=(), distil_seconds=0):
+    """`(the embeddings of the Korean vocabulary, the seconds that they took)`, None where they are not computed.
+
+    texts, distil_seconds: of distilled alone.
+    """
     begin = time.perf_counter()
     rows, ids = start.transformer.wte.weight.detach(), blocks.flatten()
     ids = ids[ids >= 0][:COUNTED_TOKENS].long()

@@ -58,7 +58,7 @@ def main():
     parser.set_defaults(source_model=None, english_also=None)
     options = parser.parse_args()
 
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     documents, held_out = adaptation.korean_documents(options.korean)
     texts = adaptation.take(documents, options.megabytes * 1e6)
     also = [part for part in adaptation.read(options.also).split("\n\n") if part.strip()] if options.also else None

@@ -73,7 +73,7 @@ HELD_OUT_CHARACTERS = 200_000
 
 def main():
     options = parse()
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     documents, held_out = korean_documents(options.korean, options.held_out)
     start, old = kept_english_start(options, device)
     print(f"{device}, torch {torch.__version__}, {start.num_parameters() / 1e6:.0f} M parameters", flush=True)

@@ -1,8 +1,11 @@
 """The house as it is meant: who may import whom, no circle, one file for Trainer's private parts."""
 
 import ast
+import importlib.util
+import inspect
 import symtable
 from graphlib import CycleError, TopologicalSorter
+from types import FunctionType
 
 import pytest
 from conftest import ROOT
@@ -117,3 +120,17 @@ def test_what_is_imported_from_a_file_of_ours_stands_in_it(folder):
         each for each in taken if each[2] not in names_in(FILES[each[1]]) and f"{each[1]}.{each[2]}" not in FILES
     ]
     assert lacking == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_a_benchmark_calls_functions_as_they_are_defined(path, monkeypatch):
+    """It may take hours, so none of the tests runs it."""
+    monkeypatch.syspath_prepend(path.parent)
+    spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
+    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+    for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(call, ast.Call) and not any(isinstance(each, ast.Starred) for each in call.args):
+            owner, _, name = ast.unparse(call.func).rpartition(".")
+            function = getattr(vars(module).get(owner) if owner else module, name, None)
+            if isinstance(function, FunctionType) and all(each.arg for each in call.keywords):
+                inspect.signature(function).bind(*call.args, **{each.arg: each.value for each in call.keywords})
