@@ -16,6 +16,7 @@ from gpt2_korean.generation.write import (
     LOOK_EVERY,
     LOOK_EVERY_IN_STREAM,
     encode,
+    is_conversation,
     read_after_turns,
     stream_texts,
     tell_of_unread,
@@ -137,7 +138,7 @@ def seed_of(seed, number):
 
 def _size(prompt):
     """How long a prompt is: ids; about how long, a str or a conversation."""
-    return len(prompt) if isinstance(prompt, list) and isinstance(prompt[0], int) else len(str(prompt))
+    return len(str(prompt)) if is_conversation(prompt) else len(prompt)
 
 
 def _write_batch(model, prompts, settings, tell, on_tokens):

@@ -36,7 +36,7 @@ def stream_texts(model, prompts, settings, every=1, tell=warn):
     return ((steps, [piece.text for piece in rows]) for steps, rows in pieces)
 
 
-def stream_pieces(model, prompts, settings, every=1, tell=warn):
+def stream_pieces(model, prompts, settings, every, tell):
     """Continue `prompts`, a batch of str or of ids, by a LoadedModel; or answer them, conversations as Chat.encode
     takes them.
 
@@ -51,11 +51,9 @@ def stream_pieces(model, prompts, settings, every=1, tell=warn):
     sampling = Sampling(**{field.name: getattr(settings, field.name) for field in fields(Sampling)})
     encoded = [encode(model, prompt) for prompt in prompts]
     _tell_of_context(encoded, settings.length, model.decoder.context, tell)
-    end, leads = model.eos_token_id, [""] * len(prompts)
-    if is_conversation(prompts[0]):
-        end, leads = model.chat.end, ["" if _has_begun(prompt) else model.chat.lead for prompt in prompts]
-        encoded = [shorten(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
-    stop = settings.stop or ()
+    encoded = [shorten(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
+    end, stop = end_of(model, prompts[0]), settings.stop or ()
+    leads = ["" if not is_conversation(prompt) or _has_begun(prompt) else model.chat.lead for prompt in prompts]
     streams = [TextStream(model.tokenizer, ids, stop, lead) for ids, lead in zip(encoded, leads, strict=True)]
     breakers, more = None, settings.length if settings.end_at_sentence else 0
     if more:
@@ -75,12 +73,15 @@ def _push_chunks(streams, chunks, length, over):
         left -= steps
         pieces = []
         for row, (stream, ids) in enumerate(zip(streams, chunk, strict=True)):
-            ids, text = ([], "") if ended[row] else (ids, stream.push(ids))
-            if not ended[row]:
-                # A row with fewer ids than another has come to the end of its document.
-                ended[row] = "stop" if stream.ended else "end" if len(ids) < steps else None if left else "length"
-                text += stream.close() if ended[row] else ""
-                over[row] |= ended[row] is not None  # the loop has noted ends of its own
+            if ended[row]:
+                pieces.append(Piece([], "", ended[row]))
+                continue
+            text = stream.push(ids)
+            # A row with fewer ids than another has come to the end of its document.
+            ended[row] = "stop" if stream.ended else "end" if len(ids) < steps else None if left else "length"
+            if ended[row]:
+                text += stream.close()
+                over[row] = True
             pieces.append(Piece(ids, text, ended[row]))
         yield steps, pieces
         if all(ended):
@@ -109,6 +110,11 @@ def encode(model, prompt):
 def is_conversation(prompt):
     """Whether a prompt is one that a chat model answers: no text, nor ids."""
     return not isinstance(prompt, str) and isinstance(prompt[0], dict)
+
+
+def end_of(model, prompt):
+    """The token that ends what `model` writes for a prompt: a text, or an answer."""
+    return model.chat.end if is_conversation(prompt) else model.eos_token_id
 
 
 def _has_begun(conversation):
@@ -164,8 +170,8 @@ def _fits(model, prompt, length):
 
 
 def shorten(model, prompt, ids, length):
-    """The ids of a prompt: of a conversation that is too long even alone without the oldest of its last turn; the marks
-    stay.
+    """`ids`, what `model` reads of a prompt. Of a conversation that is too long even with its last turn alone the
+    beginning of that turn is left out; its marks stay.
 
     Where that is not enough, or its answer has begun, the loop takes the newest of all, as of any other prompt.
     """

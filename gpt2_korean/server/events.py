@@ -117,7 +117,7 @@ def write_rows(page, rows):
     import torch
 
     from gpt2_korean.generation.log_probabilities import log_probabilities
-    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, encode, is_conversation, shorten, stream_pieces
+    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, encode, end_of, shorten, stream_pieces
 
     model, settings = page.model, rows[0].settings
     seed = secrets.randbits(32) if rows[0].seed is None else (rows[0].seed + rows[0].number) % 2**63
@@ -133,7 +133,7 @@ def write_rows(page, rows):
             events[place], why[place] = {"text": row.echo + piece.text if begins else piece.text}, piece.ended
             written[place] += piece.ids
             if piece.ended == "end":
-                written[place].append(model.chat.end if is_conversation(row.prompt) else model.eos_token_id)
+                written[place].append(end_of(model, row.prompt))
             if piece.ended and row.logprobs is None:
                 events[place] |= {"ended": piece.ended, "tokens": len(written[place])}
         yield events
