@@ -23,7 +23,7 @@ READ_WITH_L = set("178ㄹLlRr")
 READ_WITH_CONSONANT = READ_WITH_L | set("036MmNn") | {chr(letter) for letter in range(ord("ㄱ"), ord("ㅎ") + 1)}
 READ = READ_WITH_CONSONANT | set("2459%ABCDEFGHIJKOPQSTUVWXYZabcdefghijkopqstuvwxyz")
 IN_USE = (5, 32, 33)  # how Windows refuses to change a file that a program has open or mapped; 5: or for its rights
-NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EINVAL)  # the last is Windows' word for the first
+NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EINVAL)  # EIO: of a terminal; the last is Windows' word for the first
 SHORTEST_SECRET = 6  # what is shorter, as the 1 or false of a switch, would hide half of every message
 
 
@@ -51,9 +51,14 @@ class Lasting:
         except OSError as error:
             if error.errno not in NOBODY_READS:
                 raise
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
+            send_nowhere(self)
+
+
+def send_nowhere(stream):
+    """Have all that is written to a stream from now on, and what its buffer still holds, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 class UserError(Exception):

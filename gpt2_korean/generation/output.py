@@ -1,14 +1,14 @@
 """Written texts → stdout, piece by piece, and a .jsonl file."""
 
 import contextlib
-import errno
 import json
 import os
+import stat
 import sys
 import unicodedata
 from dataclasses import dataclass
 
-from gpt2_korean.messages import UsageError, os_reason, spell_controls
+from gpt2_korean.messages import NOBODY_READS, UsageError, os_reason, send_nowhere, spell_controls
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,11 @@ def print_piece(text, at_once=True):
         print(spell_controls(text) if sys.stdout.isatty() else text, end="", flush=at_once)
         return True
     except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EINVAL):  # the second is Windows' word for it
+        is_file = stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+        if is_file or error.errno not in NOBODY_READS:  # of a file: its disk fails
             error.filename = "표준 출력"
             raise
-        # What is left in the buffer would raise again when Python closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        send_nowhere(sys.stdout)  # what is left in the buffer would raise again when Python closes it
         return False
 
 

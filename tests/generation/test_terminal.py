@@ -248,6 +248,23 @@ def test_what_a_model_writes_is_text_to_a_terminal_and_goes_elsewhere_as_it_is(m
         assert capsys.readouterr().out == shown
 
 
+@needs_terminals
+@pytest.mark.parametrize("flags", [[], ["--output_file=글.jsonl"]])
+def test_a_run_that_outlives_its_terminal_finishes_what_it_records(tiny_model_folder, tmp_path, flags):
+    """As one in the background that a shell has disowned."""
+    controller, side = os.openpty()
+    words = [f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--length=9", "--min_length=9", *flags]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "generate.py", *words, "--num_return_sequences=300", "--batch_size=1"],
+        cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=side, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    os.close(side)
+    assert os.read(controller, 1000).startswith(b"=== 1/300 ===")  # more is to come than a terminal keeps for a reader
+    os.close(controller)
+    assert "오류" not in process.communicate(timeout=300)[1] and process.returncode == 0
+    assert [len(path.read_text("utf-8").splitlines()) for path in tmp_path.iterdir()] == [300] * len(flags)
+
+
 def test_texts_that_end_at_once_are_counted_and_the_way_on_is_named(run_main, silent_model_folder, piped):
     words = [f"--model_name_or_path={silent_model_folder}", "--device=cpu", "--temperature=0", "--length=30"]
     for more, said in (
