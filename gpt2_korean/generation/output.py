@@ -76,12 +76,14 @@ def put_out(out, prompt, pieces, settings, heading="", written=""):
     return text, reading or bool(out.file)
 
 
-def record_text(out, prompt, text, settings, written=""):
-    """Record a text that was shown, if that is wanted; see put_out."""
-    if out.file and out.alone:
-        append_record(out, prompt, (written + text).strip(), settings)
-    elif out.file:
-        append_record(out, prompt + written, prompt + written + text, settings)
+def record_text(out, prompt, text, settings, written):
+    """Append a text that was shown, see put_out, to the .jsonl file, if any, with what it takes to write it again."""
+    if not out.file:
+        return
+    prompt, text = (prompt, (written + text).strip()) if out.alone else (prompt + written, prompt + written + text)
+    about = describe_writing(out.model, out.prompts, settings) | {"batch_size": out.batch_size}
+    record = {"prompt": prompt, "text": text, "seed": out.model.seed, "settings": about}
+    print(json.dumps(record, ensure_ascii=False), file=out.file, flush=True)
 
 
 def is_empty(text, settings):
@@ -126,10 +128,3 @@ def describe_writing(model, prompts, settings):
         "dtype": model.dtype,
     }
     return about | vars(settings)
-
-
-def append_record(out, prompt, text, settings):
-    """Append a text to the .jsonl file, with what it takes to write it again."""
-    about = describe_writing(out.model, out.prompts, settings) | {"batch_size": out.batch_size}
-    record = {"prompt": prompt, "text": text, "seed": out.model.seed, "settings": about}
-    print(json.dumps(record, ensure_ascii=False), file=out.file, flush=True)
