@@ -73,7 +73,7 @@ def openai_routes(page, line, most_length, most_characters):
         try:
             told = await unless_gone(request, read_whole(turn))
         finally:
-            turn.leave(turn)
+            turn.leave()
         choices = [
             answers.describe_choice(number, text, last["ended"], describe(last), chat)
             for number, (text, last) in enumerate(told)
@@ -114,7 +114,7 @@ def stream(turn, lines, media_type):
     from starlette.responses import StreamingResponse
 
     # Its task may be ended while a line is sent, and then nothing else leaves at once.
-    leave = BackgroundTask(turn.leave, turn)
+    leave = BackgroundTask(turn.leave)
     return StreamingResponse(lines, media_type=media_type, background=leave)
 
 

@@ -6,7 +6,7 @@ settings, are worked on together. Nobody is passed over for long by that: a batc
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from gpt2_korean.ending import report
@@ -36,12 +36,12 @@ class Place:
 
 @dataclass(eq=False)
 class Turn:
-    """The places of one request. before: how many were in line before it."""
+    """The places of one request. before: how many were in line before it. leave(): nobody reads its events any more."""
 
     places: list[Place]
     events: asyncio.Queue
     before: int
-    leave: object = field(repr=False)
+    leave: object
 
     async def read(self):
         """Yield `(number of the item, event)` until all are over; who closes it leaves the line."""
@@ -54,7 +54,7 @@ class Turn:
                 else:
                     yield number, event
         finally:
-            self.leave(self)
+            self.leave()
 
 
 class Line:
@@ -81,14 +81,14 @@ class Line:
         self.waiting += places
         if self.task is None or self.task.done():
             self.task = asyncio.ensure_future(self.work_off())
-        return Turn(places, events, before, self._leave)
+        return Turn(places, events, before, partial(self._leave, places))
 
     async def on_its_thread(self, function, *arguments):
         """What a short `function` gives, called between two steps of the batch that is worked on."""
         return await asyncio.get_running_loop().run_in_executor(self.thread, function, *arguments)
 
-    def _leave(self, turn):
-        for place in turn.places:
+    def _leave(self, places):
+        for place in places:
             place.left = True
         self.waiting = [place for place in self.waiting if not place.left]
 

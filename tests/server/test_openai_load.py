@@ -132,7 +132,7 @@ def test_the_oldest_goes_first_and_takes_its_kind_along():
         turns = [line.join(work, [item], item[0]) for item in ("a1", "b1", "a2", "c1", "b2", "a3")]
         turns += [line.join(work, ["x1"]), line.join(work, ["x2"])]
         left = line.join(work, ["a4", "d1"], "a")
-        left.leave(left)
+        left.leave()
         many = line.join(work, [f"m{number}" for number in range(MOST_TOGETHER + 1)], "m")
         assert [turn.before for turn in turns] == list(range(8))
         return [[event async for event in turn.read()] for turn in [*turns, many]]
