@@ -111,13 +111,11 @@ def write_rows(page, rows):
     """Yield a list every few steps, for each of `rows`, Rows of equal settings, `{"text"}`, what it adds, or None; with
     the last of a row `ended`, see Piece, and `tokens`, how many it has, with the one that ended it.
 
-    Those that are to tell log-probabilities end last, with `ids` and `logprobs`, see log_probabilities; of the first
-    token of all it is None.
+    Those that are to tell log-probabilities end last, with what logprobs_of gives.
     """
     import torch
 
-    from gpt2_korean.generation.log_probabilities import log_probabilities
-    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, encode, end_of, shorten, stream_pieces
+    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, end_of, stream_pieces
 
     model, settings = page.model, rows[0].settings
     seed = secrets.randbits(32) if rows[0].seed is None else (rows[0].seed + rows[0].number) % 2**63
@@ -139,21 +137,28 @@ def write_rows(page, rows):
         yield events
     for place, row in enumerate(rows):
         if row.logprobs is not None:
-            ids, new = shorten(model, row.prompt, encode(model, row.prompt), settings.length), written[place]
-            read, unread = [(ids, new)], []
-            if row.echo is not None:  # of the very first token nothing can be said
-                unread, context = ids[:1], model.decoder.context
-                fits = context is None or len(ids) + max(len(new), settings.length) <= context + 1
-                read = [(unread, ids[1:] + new)] if fits else [(unread, ids[1:]), (ids, new)]
-            new = [index for _, after in read for index in after]
-            likely = [
-                each
-                for before, after in read
-                for each in log_probabilities(model.decoder, before, after, settings.length, row.logprobs)
-            ]
             event = {"text": "", "ended": why[place], "tokens": len(written[place])}
-            event |= {"ids": unread + new, "logprobs": [None] * len(unread) + likely}
+            event |= logprobs_of(model, row, written[place])
             yield [event if other is row else None for other in rows]
+
+
+def logprobs_of(model, row, new):
+    """`{"ids", "logprobs"}` of `new`, the ids that were written for a Row, after its prompt where that is echoed.
+
+    logprobs: see log_probabilities; None for the first token of all, of which nothing can be said.
+    """
+    from gpt2_korean.generation.log_probabilities import log_probabilities
+    from gpt2_korean.generation.write import encode, shorten
+
+    length = row.settings.length
+    ids = shorten(model, row.prompt, encode(model, row.prompt), length)
+    read, unread = [(ids, new)], []
+    if row.echo is not None:
+        unread, context = ids[:1], model.decoder.context
+        fits = context is None or len(ids) + max(len(new), length) <= context + 1
+        read = [(unread, ids[1:] + new)] if fits else [(unread, ids[1:]), (ids, new)]
+    told = [each for part in read for each in log_probabilities(model.decoder, *part, length, row.logprobs)]
+    return {"ids": unread + [index for _, after in read for index in after], "logprobs": [None] * len(unread) + told}
 
 
 def suggest_texts(page, asked):
