@@ -21,7 +21,7 @@ from gpt2_korean.server.events import Asked, about_model, suggest_texts, write_t
 from gpt2_korean.server.key import ask_for_key
 from gpt2_korean.server.names import answer_to
 from gpt2_korean.server.openai_answers import describe_error
-from gpt2_korean.server.openai_routes import is_json, openai_routes, stream
+from gpt2_korean.server.openai_routes import is_json, openai_routes, parse_json, read_body, stream
 from gpt2_korean.server.turns import FULL, Line, LineIsFull
 from gpt2_korean.text.prompts import read_prompts
 
@@ -207,16 +207,13 @@ async def read_request(request, settings, needs_words):
     """
     if not is_json(request):
         raise UserError("application/json이 아닌 요청입니다.")
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > 8 * MOST_CHARACTERS:  # a character is 6 bytes at most
-            raise UserError(TOO_LONG)
+    body = await read_body(request, 8 * MOST_CHARACTERS)  # a character is 6 bytes at most
+    if body is None:
+        raise UserError(TOO_LONG)
     try:
-        asked = json.loads(body)
+        asked = parse_json(body)
         turns = [(read_prompts([str(prompt)])[0], str(text)) for prompt, text in asked.get("turns", [])]
         texts = [str(asked["prompt"]), *(text for turn in turns for text in turn)]
-        "".join(texts).encode("utf-8")  # half a surrogate pair is no text
         words = {name: str(word) for name, word in asked.get("settings", {}).items()}
         seed = asked.get("seed")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -15,6 +15,7 @@ from gpt2_korean.server.openai_rows import rows_of
 from gpt2_korean.server.turns import FAILED, FULL, LineIsFull
 
 MOST_BYTES = 1 << 20  # of a request
+MOST_AWAITED = 64 * MOST_BYTES  # of one that is refused
 WAIT = {"Retry-After": "5"}  # seconds; programs wait so long and ask again
 CLOSED = "서버가 닫히는 중입니다."
 
@@ -127,20 +128,33 @@ async def read_json(request):
     """The JSON of a request's body. Raises Refused."""
     if not is_json(request):
         raise Refused(400, "Content-Type: application/json으로 보내세요.")
+    body = await read_body(request, MOST_BYTES)
+    if body is None:
+        raise Refused(413, f"요청이 너무 큽니다. {MOST_BYTES:,}바이트까지 받습니다.")
+    try:
+        return parse_json(body)
+    except (ValueError, RecursionError):
+        raise Refused(400, "읽을 수 없는 JSON입니다.") from None
+
+
+async def read_body(request, most):
+    """The body of a request; None where it has more than `most` bytes. They are waited for: a client whose connection
+    is closed while it sends reads no refusal.
+    """
     body, size = bytearray(), 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > 64 * MOST_BYTES:
+        if size > MOST_AWAITED:
             break
-        if size <= MOST_BYTES:  # who is refused sends all of it first, or does not read the refusal
+        if size <= most:
             body += chunk
-    if size > MOST_BYTES:
-        raise Refused(413, f"요청이 너무 큽니다. {MOST_BYTES:,}바이트까지 받습니다.")
-    try:
-        asked = json.loads(body)
-        json.dumps(asked, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
-    except (ValueError, RecursionError):
-        raise Refused(400, "읽을 수 없는 JSON입니다.") from None
+    return body if size <= most else None
+
+
+def parse_json(body):
+    """Raises ValueError and RecursionError, also for half a surrogate pair, which is no text."""
+    asked = json.loads(body)
+    json.dumps(asked, ensure_ascii=False).encode("utf-8")
     return asked
 
 

@@ -115,15 +115,12 @@ def test_suggestions_are_whole_words_that_join_what_was_typed(monkeypatch, promp
         ({"settings": {}}, "읽을 수 없는"),
         (b'{"prompt": "\\ud800"}', "읽을 수 없는"),
         (b"[" * 100_000, "읽을 수 없는"),
-        (b" " * 2_000_000, "20,000"),
+        (b" " * 20_000_000, "20,000"),
     ],
 )
 def test_requests_past_the_limits_are_refused_whoever_sends_them(port, body, named):
     for path in ("/write", "/suggest"):
-        try:
-            answer = post(port, path, body)
-        except (BrokenPipeError, ConnectionResetError):  # refused before all of it was sent
-            continue
+        answer = post(port, path, body, Connection="close")  # as urllib sends it, all of it before it reads
         refused = json.loads(answer.read())
         assert answer.status == 400 and named in (refused["field"] or refused["error"])
 
