@@ -45,6 +45,39 @@ OF_NO_USE = ("torchvision", "torchaudio", "tensorflow")
 
 def run_script(main):
     """Run `main()` and turn whatever it raises into a message and an exit code (0, 1, 2 or 75)."""
+    _set_up_process()
+    hook, threading.excepthook = threading.excepthook, _report_of_thread
+    stderr, sys.stderr = sys.stderr, Lasting(sys.stderr)
+    try:
+        return _unwrapped(main)
+    except UserError as error:
+        say_error(error)
+        return error.exit_code
+    except Stopped as stopped:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a notebook sends it once more
+        say(stopped)
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if sys.stderr.isatty():
+            say("")  # behind the ^C that a terminal shows, in the middle of a text
+        say_error("Ctrl-C로 멈췄습니다. 이미 저장된 체크포인트와 결과는 그대로 있습니다.")
+        return 1
+    except SystemExit:
+        raise
+    except BaseException as error:  # a panic of Rust's, as of tokenizers, is no Exception
+        missing = isinstance(error, ImportError) and [name for name in REQUIRED if not find_spec(name)]
+        if missing:
+            say_error(describe_missing(missing))
+        else:
+            say_error(describe_os_error(error) if isinstance(error, OSError) and error.errno else report(error))
+        return 1
+    finally:
+        threading.excepthook, sys.stderr = hook, stderr
+
+
+def _set_up_process():
+    """Its streams, warnings, signals, threads and garbage; where files could have no Korean names it begins anew."""
     if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
         # Files with Korean names could not be opened, and arguments not be read.
         os.environ["PYTHONUTF8"] = "1"
@@ -80,34 +113,6 @@ def run_script(main):
     if not sys.stderr.isatty():
         # Progress bars are redrawn in place; in the log of a batch job each drawing is a line more.
         os.environ.setdefault("TQDM_DISABLE", "1")
-    hook, threading.excepthook = threading.excepthook, _report_of_thread
-    stderr, sys.stderr = sys.stderr, Lasting(sys.stderr)
-    try:
-        return _unwrapped(main)
-    except UserError as error:
-        say_error(error)
-        return error.exit_code
-    except Stopped as stopped:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a notebook sends it once more
-        say(stopped)
-        return stopped.exit_code
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if sys.stderr.isatty():
-            say("")  # behind the ^C that a terminal shows, in the middle of a text
-        say_error("Ctrl-C로 멈췄습니다. 이미 저장된 체크포인트와 결과는 그대로 있습니다.")
-        return 1
-    except SystemExit:
-        raise
-    except BaseException as error:  # a panic of Rust's, as of tokenizers, is no Exception
-        missing = isinstance(error, ImportError) and [name for name in REQUIRED if not find_spec(name)]
-        if missing:
-            say_error(describe_missing(missing))
-        else:
-            say_error(describe_os_error(error) if isinstance(error, OSError) and error.errno else report(error))
-        return 1
-    finally:
-        threading.excepthook, sys.stderr = hook, stderr
 
 
 def _unwrapped(main):
