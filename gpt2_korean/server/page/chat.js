@@ -18,7 +18,7 @@ export function createChat(box, onEdit) {
     edit.ariaLabel = "내 말 고치기";
     copy.ariaLabel = "답 복사";
     edit.onclick = () => openEditor(question, edit, index).focus();
-    copy.onclick = () => copyText(answer.textContent, answer, copy);
+    copy.onclick = () => copyText(answer, copy);
     const mine = make("div", "said mine"), its = make("div", "said");
     mine.append(make("span", "unseen", "나:"), question, edit);
     its.append(make("span", "unseen", "모델:"), answer, copy);

@@ -19,7 +19,7 @@ export function createSharing() {
       draw();
     };
   }
-  $("copy").onclick = () => copyText(commands[shell], $("command"), $("copy"));
+  $("copy").onclick = () => copyText($("command"), $("copy"));
   return {
     show(next) {
       commands = next;
