@@ -141,10 +141,12 @@ def page_routes(page, line):
             "sliders": describe_sliders(settings),
             "presets": list_presets(settings),
             "seed": None if seed is None else str(seed),
+            "prompt": page.prompt,
+            "chat": converses(page.model, page.options.prompts),
+            "suggests": chat is None,
+            "characters": MOST_CHARACTERS,
         }
-        talks = converses(page.model, page.options.prompts)
-        text = {"prompt": page.prompt, "chat": talks, "suggests": chat is None, "characters": MOST_CHARACTERS}
-        return JSONResponse({**about, **text})
+        return JSONResponse(about)
 
     def answer_with(write):
         def work(asked):
