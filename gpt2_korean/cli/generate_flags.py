@@ -42,14 +42,11 @@ def generate_parser(most_tokens=MOST_TOKENS):
     add_switch(model, "--trust_remote_code", REMOTE_CODE)
 
     prompt = parser.add_argument_group("앞글(프롬프트)")
-    prompt.add_argument(
-        "--prompt",
-        type=text,
-        action="append",
-        metavar="글",
-        help="이어 쓸 글의 앞부분(앞글), 대화 모델에는 건넬 말. 여러 번 줄 수 있고, 빈 글이면 문서의 처음부터 씁니다 "
-        "(기본값: 파이프로 넘긴 글, 없으면 빈 글)",
+    prompt_help = (
+        "이어 쓸 글의 앞부분(앞글), 대화 모델에는 건넬 말. 여러 번 줄 수 있고, 빈 글이면 문서의 처음부터 씁니다 "
+        "(기본값: 파이프로 넘긴 글, 없으면 빈 글)"
     )
+    add_flag(prompt, "--prompt", text, prompt_help, action="append", metavar="글")
     add_flag(prompt, "--prompt_file", file_path, "앞글이 한 줄에 하나씩 든 글 파일(.gz .xz도)")
     add_flag(
         prompt,
@@ -74,7 +71,7 @@ def generate_parser(most_tokens=MOST_TOKENS):
         "않으면 마지막 문장 끝까지만 남깁니다. 쓰는 동안에는 한 문장씩 보입니다",
     )
     stop_help = r'이 글이 나오면 그 앞에서 끝냅니다. 여러 번 줄 수 있습니다 (예: "\n")'
-    sampling.add_argument("--stop", type=composed_text, action="append", metavar="글", help=stop_help)
+    add_flag(sampling, "--stop", composed_text, stop_help, action="append", metavar="글")
     add_flag(sampling, "--top_k", integer(0), "확률이 높은 k개에서만 고릅니다. 0이면 제한하지 않습니다", 50)
     top_p_help = "확률이 높은 순서로 합이 p가 될 때까지의 후보에서만 고릅니다"
     add_flag(sampling, "--top_p", number(above=0, maximum=1), top_p_help, 1.0)
@@ -100,14 +97,9 @@ def generate_parser(most_tokens=MOST_TOKENS):
     add_flag(sampling, "--dry_base", number(1), base_help, 1.75)
     add_flag(sampling, "--dry_allowed_length", integer(1), "DRY: 이보다 길게 반복하는 토큰부터 점수를 낮춥니다", 2)
     add_flag(sampling, "--dry_penalty_last_n", integer(0), "DRY: 최근 N개의 토큰에서만 반복을 찾습니다. 0이면 모두", 0)
-    sampling.add_argument(
-        "--dry_sequence_breaker",
-        type=composed_text,
-        action=Collect,
-        default=["\n", ":", '"', "*"],
-        metavar="글",
-        help="DRY: 반복을 끊는 글. 여러 번 줄 수 있고, none이면 두지 않습니다 " + r'(기본값: \n : " *)',
-    )
+    breaker_help = "DRY: 반복을 끊는 글. 여러 번 줄 수 있고, none이면 두지 않습니다"
+    breakers = ["\n", ":", '"', "*"]
+    add_flag(sampling, "--dry_sequence_breaker", composed_text, breaker_help, breakers, action=Collect, metavar="글")
     add_flag(
         sampling, "--no_repeat_ngram_size", integer(0), "이만큼 이어진 토큰은 반복하지 않습니다. 0이면 막지 않습니다", 0
     )
@@ -134,13 +126,8 @@ def generate_parser(most_tokens=MOST_TOKENS):
         "이 키를 보내는 사람에게만 답합니다. 환경 변수 GPT2_KOREAN_API_KEY로 주면 프로세스 목록에 보이지 않습니다"
     )
     add_flag(page, "--api_key", api_key, key_help)
-    page.add_argument(
-        "--cors_origin",
-        type=origin,
-        action="append",
-        metavar="주소",
-        help="이 주소의 다른 웹 페이지가 API를 쓸 수 있게 합니다. 여러 번 줄 수 있고, *는 모두입니다 (기본값: 없음)",
-    )
+    cors_help = "이 주소의 다른 웹 페이지가 API를 쓸 수 있게 합니다. 여러 번 줄 수 있고, *는 모두입니다 (기본값: 없음)"
+    add_flag(page, "--cors_origin", origin, cors_help, action="append", metavar="주소")
 
     export = parser.add_argument_group("내보내기")
     export_help = (

@@ -129,12 +129,12 @@ def group_of(cls, namespace):
     return cls(**{field.name: getattr(namespace, field.name) for field in dataclasses.fields(cls)})
 
 
-def add_flag(group, flag, kind, help_text, default=None, **keywords):
+def add_flag(group, flag, kind, help_text, default=None, metavar="값", **keywords):
     """A flag with a value of a `kind` (a function of the word), its default named in its help."""
-    if default not in (None, argparse.SUPPRESS):
-        shown = " ".join(default) if isinstance(default, list) else default
+    if default is not None:
+        shown = " ".join(default).replace("\n", "\\n") if isinstance(default, list) else default
         help_text += f" (기본값: {shown})"
-    group.add_argument(flag, type=kind, default=default, help=help_text, metavar="값", **keywords)
+    group.add_argument(flag, type=kind, default=default, help=help_text, metavar=metavar, **keywords)
 
 
 def add_switch(group, flag, help_text, default=False):
