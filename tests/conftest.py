@@ -38,12 +38,18 @@ sys.modules.setdefault("openvino_telemetry", None)  # as generate.py does: each 
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from gpt2_korean.device import available_devices  # noqa: E402
+
 # The same examples every time, a few seconds of them a file; GPT2_KOREAN_EXAMPLES=10000 tries more.
 settings.register_profile(
     "suite", deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck],
     max_examples=int(os.environ.get("GPT2_KOREAN_EXAMPLES", 50)),
 )  # fmt: skip
 settings.load_profile("suite")
+
+# A GPU that has graphs and that Triton compiles for, or else the CPU.
+GPU = torch.device(next(name for name in available_devices() if name in ("xpu", "cuda", "cpu")))
+needs_gpu = pytest.mark.skipif(GPU.type == "cpu", reason="no GPU with graphs here")
 
 if not torch.accelerator.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # Triton's kernels, where it is installed, run in NumPy

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import tiny_gpt2
+from conftest import GPU, needs_gpu, tiny_gpt2
 
 from gpt2_korean import device
 from gpt2_korean.generation.decoder import GPT2Decoder
@@ -11,8 +11,7 @@ from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.speed import linear
 
-GPU = torch.device(device.available_devices()[0])
-pytestmark = pytest.mark.skipif(GPU.type not in ("cuda", "xpu"), reason="no GPU with graphs here")
+pytestmark = needs_gpu
 VOCABULARY, CONTEXT = 301, 300
 
 

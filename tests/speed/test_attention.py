@@ -7,16 +7,14 @@ from itertools import pairwise
 
 import pytest
 import torch
+from conftest import GPU, needs_gpu
 
 from gpt2_korean import device
 from gpt2_korean.speed import pieces
 
 pytest.importorskip("triton")
-GPU = torch.device(device.available_devices()[0])
-if GPU.type not in ("cuda", "xpu"):
-    GPU = torch.device("cpu")
 
-from gpt2_korean.speed import attention, layer  # noqa: E402
+from gpt2_korean.speed import attention, layer
 
 SCALE = 0.3
 
@@ -142,7 +140,7 @@ def test_a_tile_in_which_a_query_sees_nothing_leaves_no_trace_however_large_its_
     assert_same(ours, pieces.masked(positions)(*split(qkv, 1), 0.0, SCALE)[:, 37:], qkv)
 
 
-@pytest.mark.skipif(not device.has_graphs(GPU), reason="no device whose work can be recorded")
+@needs_gpu
 def test_recorded_attention_follows_each_batch_and_drops_anew():
     length, given = 70, torch.zeros(2, 70, dtype=torch.long, device=GPU)
     qkv = random_qkv(2, 3, length, 16)

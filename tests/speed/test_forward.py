@@ -6,17 +6,13 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import NO_DROPOUT, random_batch, tiny_gpt2
+from conftest import GPU, NO_DROPOUT, needs_gpu, random_batch, tiny_gpt2
 
-from gpt2_korean import device
 from gpt2_korean.speed import forward as fast_forward
 from gpt2_korean.speed import loss
 from gpt2_korean.speed.forward import use_fast_forward
 from gpt2_korean.text.blocks import fill_up
 
-GPU = torch.device(device.available_devices()[0])
-HAS_GRAPHS = GPU.type in ("cuda", "xpu")
-needs_graphs = pytest.mark.skipif(not HAS_GRAPHS, reason="no GPU with graphs here")
 # The compiler without its kernels: the same functions, formulas and types.
 EAGER = partial(torch.compile, dynamic=False, backend="eager")
 COMPILED = fast_forward.embed, fast_forward.start, EAGER(fast_forward.layer), EAGER(loss.cross_entropy_in_place)
@@ -70,7 +66,7 @@ def fused_functions():
     return fused_layer.FUNCTIONS
 
 
-@pytest.mark.parametrize("fuses", [False, pytest.param(True, marks=needs_graphs)])
+@pytest.mark.parametrize("fuses", [False, pytest.param(True, marks=needs_gpu)])
 def test_over_200_steps_in_bfloat16_all_speed_ups_learn_what_transformers_does(fuses):
     """They differ no more than bfloat16's rounding makes transformers' own losses differ from float32's."""
 

@@ -5,19 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import NO_DROPOUT, random_batch, tiny_gpt2
+from conftest import GPU, NO_DROPOUT, needs_gpu, random_batch, tiny_gpt2
 from transformers.pytorch_utils import Conv1D
 
-from gpt2_korean import device
 from gpt2_korean.speed import forward, loss
 from gpt2_korean.speed import graphs as recorded_step
 from gpt2_korean.speed.forward import use_fast_forward
 from gpt2_korean.speed.graphs import WARM_UP, RecordedStep
 from gpt2_korean.text.blocks import fill_up
-
-GPU = torch.device(device.available_devices()[0])
-HAS_GRAPHS = GPU.type in ("cuda", "xpu")
-needs_graphs = pytest.mark.skipif(not HAS_GRAPHS, reason="no GPU with graphs here")
 
 
 def fused_functions(monkeypatch):
@@ -25,7 +20,7 @@ def fused_functions(monkeypatch):
     pytest.importorskip("triton")
     from gpt2_korean.speed import layer as fused_layer
 
-    if HAS_GRAPHS:
+    if GPU.type != "cpu":
         return fused_layer.FUNCTIONS
 
     def product(self, x):
@@ -71,7 +66,7 @@ def pass_of(model, dtype=torch.float32):
 
 def recorded_step_of(model, monkeypatch):
     step = RecordedStep(model.parameters(), GPU)
-    if not HAS_GRAPHS:
+    if GPU.type == "cpu":
         monkeypatch.setattr(recorded_step, "record_graph", pretend_to_record(step.parameters))
         monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
     return step
@@ -122,7 +117,7 @@ def test_weights_cast_once_a_step_are_those_of_the_step(rng, monkeypatch):
     assert len(step.graphs) == 2 and step.casts
 
 
-@needs_graphs
+@needs_gpu
 @pytest.mark.parametrize("fuses", [False, True])
 def test_recorded_dropout_differs_from_pass_to_pass(rng, monkeypatch, fuses):
     model = tiny_gpt2(301).train().to(GPU)

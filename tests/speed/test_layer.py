@@ -8,18 +8,14 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import NO_DROPOUT, tiny_gpt2
+from conftest import GPU, NO_DROPOUT, tiny_gpt2
 
-from gpt2_korean import device
 from gpt2_korean.speed import loss
 from gpt2_korean.speed.forward import use_fast_forward
 
 pytest.importorskip("triton")
-GPU = torch.device(device.available_devices()[0])
-if GPU.type not in ("cuda", "xpu"):
-    GPU = torch.device("cpu")
 
-from gpt2_korean.speed import layer  # noqa: E402
+from gpt2_korean.speed import layer
 
 
 @pytest.fixture(autouse=True)

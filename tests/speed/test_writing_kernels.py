@@ -3,21 +3,17 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_gpt2
+from conftest import GPU, tiny_gpt2
 
-from gpt2_korean import device
 from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.speed import linear
 
 pytest.importorskip("triton")
-GPU = torch.device(device.available_devices()[0])
-if GPU.type not in ("cuda", "xpu"):
-    GPU = torch.device("cpu")
 
-from gpt2_korean.speed import writing_kernels  # noqa: E402
-from gpt2_korean.speed.writing_kernels import attend, fused  # noqa: E402
+from gpt2_korean.speed import writing_kernels
+from gpt2_korean.speed.writing_kernels import attend, fused
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
