@@ -54,11 +54,12 @@ def _read_conversation(page, messages, length, most_characters):
     if model.chat is None and not options.prompt_template:
         raise Refused(400, NO_TEMPLATE, "messages", "no_chat_template")
     messages = _keep_characters(messages, most_characters)
+    begun = messages[-1:] if messages[-1]["role"] == "assistant" else []  # the answer, which goes on
+    messages = messages[: len(messages) - len(begun)]
     if model.chat is None:
-        pairs, asked, written = _as_pairs(messages)
-        return read_after_turns(model, options, pairs, asked, length, written)
-    begun = messages[-1:] if messages[-1]["role"] == "assistant" else []
-    turns = [{**turn, "content": turn["content"].strip()} for turn in messages[: len(messages) - len(begun)]]
+        written = "".join(turn["content"] for turn in begun)
+        return read_after_turns(model, options, *_as_pairs(messages), length, written)
+    turns = [{**turn, "content": turn["content"].strip()} for turn in messages]
     system = "".join(turn["content"] for turn in turns if turn["role"] == "system")
     if system and ignores_system(model.chat, system):
         raise Refused(400, "messages: 모델의 대화 양식(chat_template)에 system의 자리가 없습니다.", "messages")
@@ -82,15 +83,13 @@ def _keep_characters(messages, most):
 
 
 def _as_pairs(messages):
-    """`(pairs, question, what its answer begins with)` of a conversation that a template writes."""
-    written = messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
-    *before, asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
-    roles = [turn["role"] for turn in [*before, asked]]
+    """`(pairs, question)` of a conversation that a template writes."""
+    roles = [turn["role"] for turn in messages]
     if roles != [("user", "assistant")[place % 2] for place in range(len(roles))] or len(roles) % 2 == 0:
         told = "--prompt_template으로 연 모델은 user와 assistant가 번갈아 말하는 대화만 받습니다"
         raise Refused(400, f"messages: {told}(system은 없이).", "messages")
-    contents = [turn["content"] for turn in before]
-    return list(zip(contents[::2], contents[1::2], strict=True)), asked["content"], written
+    *before, asked = (turn["content"] for turn in messages)
+    return list(zip(before[::2], before[1::2], strict=True)), asked
 
 
 def too_long(most, param):
