@@ -58,11 +58,11 @@ class LibraryDecoder:
         """As GPT2Decoder.keep; a cache of a model's own may keep more than it leaves out rows of."""
         from transformers import DynamicCache
 
-        if self.cache is not None and type(self.cache) is not DynamicCache:
-            return False
-        self.ids, self.mask = self.ids[rows], self.mask[rows]
         if self.cache is not None:
+            if type(self.cache) is not DynamicCache:
+                return False
             self.cache.reorder_cache(rows)
+        self.ids, self.mask = self.ids[rows], self.mask[rows]
         return True
 
     def _forward(self, ids):

@@ -11,6 +11,7 @@ the next steps are under way before what is new is looked at: what becomes of it
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -84,9 +85,7 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
         rows = _Rows(history, *torch.tensor([done, length], device=device), states, breakers)
         rows, replays = _recorded(decoder, rows, sampling, eos_token_id, utf8)
 
-        def draw(logits, rows):
-            _draw(logits, rows, sampling, eos_token_id, utf8)
-
+        draw = partial(_draw, sampling=sampling, eos_token_id=eos_token_id, utf8=utf8)
         draw(logits, rows)
         looks = _looks(_steps(decoder, width, steps, rows, replays, draw), steps, every, rows)
         looks = ((look, going) for look in looks)  # with the prompts that it tells of
@@ -159,12 +158,8 @@ def _steps(decoder, width, steps, rows, replays, draw):
     yield 1
     for step in range(1, steps):
         reach = decoder.reach(width + step)
-
-        now = replace(rows)  # the rows that go on may be fewer when a recording is replayed
-
-        def advance(reach=reach, rows=now):
-            draw(decoder.step(rows.history[:, -1], reach), rows)
-
+        # Of a copy: the rows that go on may be fewer when a recording is replayed.
+        advance = partial(_advance, decoder, replace(rows), reach, draw)
         key = len(rows.history), reach
         if key in replays:
             replays[key].replay()
@@ -176,6 +171,11 @@ def _steps(decoder, width, steps, rows, replays, draw):
             advance()  # as it is: libraries set themselves up in their first call, which no graph may record
             decoder.warm = True
         yield step + 1
+
+
+def _advance(decoder, rows, reach, draw):
+    """Read the newest token of each row and draw the next one."""
+    draw(decoder.step(rows.history[:, -1], reach), rows)
 
 
 def _looks(numbers, steps, every, rows):
