@@ -22,7 +22,7 @@ set_rank_command() {
     local nodes=$1 first_node=$2 job=$3
     shift 3
     # torchrun ends with 1 whatever a rank ended with, and with 1 too when it is signalled itself: rank.sh
-    # therefore notes the code in a file, which all nodes see. The first rank's alone: where that one failed,
+    # therefore notes the code in a file, which all nodes see. That of the first to end alone: where it failed,
     # torchrun signals the others, which then stop with 75, and a run that fails must not start again and again.
     export ENDED_FILE=$PWD/logs/ended-$job
     mkdir -p logs
