@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import inspect
 import symtable
+import sys
 from graphlib import CycleError, TopologicalSorter
 from types import FunctionType
 
@@ -122,6 +123,7 @@ def test_what_is_imported_from_a_file_of_ours_stands_in_it(folder):
     assert lacking == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks are for Linux")
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
 def test_a_benchmark_calls_functions_as_they_are_defined(path, monkeypatch):
     """It may take hours, so none of the tests runs it."""
