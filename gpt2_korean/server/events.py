@@ -108,8 +108,9 @@ def equal_commands(options, read, asked):
 
 
 def write_rows(page, rows):
-    """Yield a list every few steps, for each of `rows`, Rows of equal settings, `{"text"}`, what it adds, or None; with
-    the last of a row `ended`, see Piece, and `tokens`, how many it has, with the one that ended it.
+    """Yield a list every few steps: for each of `rows`, Rows of equal settings, `{"text"}`, what it adds, or None. A
+    prompt that is echoed comes first. The last of a row has `ended`, see Piece, and `tokens`, how many it has, with the
+    one that ended it.
 
     Those that are to tell log-probabilities end last, with what logprobs_of gives.
     """
@@ -117,6 +118,9 @@ def write_rows(page, rows):
 
     from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, end_of, stream_pieces
 
+    echoes = [None if row.echo is None else {"text": row.echo} for row in rows]
+    if any(echoes):
+        yield echoes
     model, settings = page.model, rows[0].settings
     seed = secrets.randbits(32) if rows[0].seed is None else (rows[0].seed + rows[0].number) % 2**63
     torch.manual_seed(seed)
@@ -127,8 +131,7 @@ def write_rows(page, rows):
         for place, (row, piece) in enumerate(zip(rows, pieces, strict=True)):
             if why[place]:
                 continue
-            begins = row.echo is not None and not written[place]
-            events[place], why[place] = {"text": row.echo + piece.text if begins else piece.text}, piece.ended
+            events[place], why[place] = {"text": piece.text}, piece.ended
             written[place] += piece.ids
             if piece.ended == "end":
                 written[place].append(end_of(model, row.prompt))

@@ -323,6 +323,17 @@ def test_an_answer_by_a_template_may_end_by_itself(open_page, silent_model_folde
     assert answer.choices[0].finish_reason == "stop" and answer.usage.completion_tokens == 1
 
 
+@pytest.mark.parametrize("logprobs", [None, 0])
+def test_a_prompt_is_echoed_once_also_before_a_text_that_ends_at_once(open_page, silent_model_folder, logprobs):
+    asked = {"model": "silent", "prompt": ["가나", "다"], "echo": True, "logprobs": logprobs}
+    client = client_of(open_page(folder=silent_model_folder))
+    assert [choice.text for choice in client.completions.create(**asked).choices] == asked["prompt"]
+    texts = ["", ""]
+    for part in client.completions.create(stream=True, **asked):
+        texts[part.choices[0].index] += part.choices[0].text
+    assert texts == asked["prompt"]
+
+
 @pytest.mark.parametrize(
     ("changed", "param"),
     [
