@@ -156,6 +156,48 @@ def test_a_shard_that_was_not_fetched_is_named(tmp_path):
     assert complete.missing_weights(folder) is None and complete.is_resumable(folder)
 
 
+ARCHIVE, LEGACY, CUT = b"PK\x05\x06" + bytes(18), b"\x80\x02.", b"PK\x03\x04"  # as torch.save writes; half of one
+OLD_SHARDS = {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [
+        ({}, "model.safetensors"),
+        ({"config.json": b"{}"}, "model.safetensors"),
+        ({"pytorch_model.bin": ARCHIVE}, None),
+        ({"pytorch_model.bin": LEGACY}, None),
+        ({"pytorch_model.bin": CUT}, "pytorch_model.bin"),
+        ({"adapter_model.bin": ARCHIVE}, None),
+        ({"adapter_model.bin": CUT}, "adapter_model.bin"),
+        ({OLD_SHARDS["a"]: ARCHIVE}, OLD_SHARDS["b"]),
+        ({OLD_SHARDS["a"]: ARCHIVE, OLD_SHARDS["b"]: CUT}, OLD_SHARDS["b"]),
+        ({OLD_SHARDS["a"]: ARCHIVE, OLD_SHARDS["b"]: LEGACY}, None),
+    ],
+)
+def test_of_an_older_format_what_is_not_there_or_not_whole_is_named(tmp_path, files, missing):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    if OLD_SHARDS["a"] in files:
+        (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": OLD_SHARDS}))
+    assert complete.missing_weights(tmp_path) == missing
+    assert {*complete.weights_read(tmp_path)} == {*tmp_path.glob("*.bin")}
+    shutil.copy(make_checkpoint(tmp_path, 1) / "model.safetensors", tmp_path)  # beside which none of it is read
+    assert "adapter_model.bin" in files or complete.missing_weights(tmp_path) is None
+    assert not {path.name for path in complete.weights_read(tmp_path)} & {"pytorch_model.bin", *OLD_SHARDS.values()}
+
+
+@pytest.mark.parametrize(
+    "index", ["[]", "{}", '{"weight_map": []}', '{"weight_map": {}}', '{"weight_map": {"w": 1}}', "{"]
+)
+def test_an_index_that_names_no_files_is_named_itself(tmp_path, index):
+    make_checkpoint(tmp_path, 5).joinpath("model.safetensors").rename(tmp_path / "model-00001-of-00001.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    assert complete.missing_weights(tmp_path) == "model.safetensors.index.json"
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"w": "\\u0000"}}')
+    assert complete.missing_weights(tmp_path) == "\0"
+
+
 def test_only_what_a_run_writes_is_removed(tmp_path):
     make_checkpoint(tmp_path, 500)
     kept = make_checkpoint(tmp_path, 1000) / "메모.txt"
@@ -218,7 +260,7 @@ def test_a_folder_with_no_model_loses_nothing(tmp_path):
 @pytest.mark.parametrize("there", [True, False])
 def test_rotation_keeps_the_newest_and_the_best(tmp_path, monkeypatch, there):
     made = [make_checkpoint(tmp_path, step) for step in (2, 10, 9, 100)]
-    (tmp_path / "checkpoint-backup").mkdir()
+    shutil.copytree(made[0], tmp_path / "checkpoint-backup")
     monkeypatch.chdir(tmp_path if there else tmp_path.parent)
     rotation.drop_old_checkpoints(Path("." if there else tmp_path.name), 2, keep=str(made[0]))
     assert {path.name for path in tmp_path.iterdir()} == {
