@@ -9,6 +9,7 @@ import pytest
 
 from gpt2_korean.messages import UserError
 from gpt2_korean.text import documents as corpus
+from gpt2_korean.text.delimited import delimited_rows
 from gpt2_korean.text.files import column_renderer, read_documents
 
 
@@ -62,15 +63,45 @@ def test_a_stray_quote_swallows_no_row(tmp_path, rng):
         # A pair of quotes around whole rows is what RFC 4180 calls one field: here none closes at a field's end.
         texts = [text if not text.endswith('"') else f"{text}." for text in texts]
         path.write_text("id\tdocument\tlabel\n" + "".join(f"{i}\t{text}\t1\n" for i, text in enumerate(texts)), "utf-8")
-        assert rows_of(path, "{document}") == texts
+        read = delimited_rows(path, "utf-8", "\t")
+        assert [(place, row["document"]) for place, row in read] == [
+            (f"{line}번째 줄", text) for line, text in enumerate(texts, 2)
+        ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_quotes_of_two_rows_that_would_make_a_row_of_no_tables_width_are_text(tmp_path, capsys, end):
+    path = tmp_path / "a.csv"
+    lines = [
+        "Q,A,label",
+        '"가,나,0',
+        '다,라",1',
+        '"마,바,"2 ""인가"" 3"',
+        "사,아,4",
+        '"자,차',
+        "카,타,5",
+        '파",6',
+        "하,거,7",
+    ]
+    path.write_text(end.join([*lines, ""]), "utf-8", newline="")
+    read = rows_of(path, "{Q}|{A}|{label}", skip_bad_rows=True)
+    assert read == ['"가|나|0', '다|라"|1', '"마|바|2 "인가" 3', "사|아|4", None, "카|타|5", None, "하|거|7"]
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match=r"(?s)6번째 줄의 칸은 2개인데 열은 3개.*모두 2개"):
+        rows_of(path, "{Q}")
 
 
 def test_rows_that_would_be_swallowed_by_a_valid_field_are_told(tmp_path, capsys):
     path = tmp_path / "a.tsv"
-    path.write_text('id\ttext\n1\t"가\n2\t나\n3\t다"\n4\t라\n', "utf-8")
-    assert rows_of(path, "{text}") == ["가\n2\t나\n3\t다", "라"]
+    table = 'id\ttext\n1\t"가\n2\t나\n3\t다"\n4\t라\n5\t"마\n6\t바"\n'
+    path.write_text(table, "utf-8")
+    assert rows_of(path, "{text}") == ["가\n2\t나\n3\t다", "라", "마\n6\t바"]
     told = capsys.readouterr().err
-    assert "a.tsv: 2번째 줄" in told and len(told.splitlines()) == 1
+    assert "a.tsv: 2번째 줄" in told and "모두 2곳" in told and len(told.splitlines()) == 1
+    path.write_text(f"{table}7\n", "utf-8")  # which may be one such quote's doing
+    with pytest.raises(UserError, match="8번째 줄의 칸은 1개"):
+        rows_of(path, "{text}", tell=pytest.fail)
+    assert "a.tsv: 2번째 줄" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("table", ['text\n"{}"\n', 'id,text\n1,"{}"\n'])
