@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gpt2_korean.checkpoints import atomic_files, rotation
+from gpt2_korean.checkpoints import atomic_files, complete, rotation
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077, 0o007, 0o000])
@@ -164,6 +164,7 @@ def test_an_adapter_is_replaced_as_a_whole_and_what_is_not_a_runs_stays(tmp_path
     for folder, names in ((old, ["adapter_config.json", "merges.txt"]), (new / "adapter", ["adapter_config.json"])):
         for name in names:
             (folder / name).write_text(folder.parent.name)
+    (old / "README.md").write_text(complete.CARD_MARK)
     if mine:
         (old / mine).write_text("내 것")
     (new / "config.json").write_text("{}")

@@ -224,6 +224,32 @@ def test_an_earlier_run_goes_when_a_checkpoint_that_replaces_it_is_there(tmp_pat
     assert not (tmp_path / "checkpoint-1" / rotation.REPLACES).exists()
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_checkpoint_that_is_saved_once_more_is_there_at_every_moment_and_costs_no_other(
+    tmp_path, monkeypatch, linked
+):
+    other, target = make_checkpoint(tmp_path, 500), make_checkpoint(tmp_path, 1)
+    if linked:  # as where it was moved to another disk in between: nothing is written through it
+        target.rename(tmp_path / "elsewhere")
+        target.symlink_to(tmp_path / "elsewhere")
+    made, there, move = make_checkpoint(tmp_path / "_unfinished", 1), [], rotation.atomic_files.move
+    monkeypatch.setattr(
+        rotation.atomic_files, "move", lambda *paths: (there.append(complete.is_resumable(target)), move(*paths))
+    )
+    rotation.publish_checkpoint(made, target, saved_before=True)
+    assert there == ([False] if linked else [True] * 3) and complete.is_resumable(target)
+    assert not target.is_symlink() and complete.is_resumable(other) and not (tmp_path / "_unfinished").exists()
+
+
+def test_nothing_of_an_earlier_runs_checkpoint_of_the_same_step_is_left_in_the_new_one(tmp_path):
+    target, made = make_checkpoint(tmp_path, 1), make_checkpoint(tmp_path / "_unfinished", 1)
+    (target / "scaler.pt").write_text("지난 학습")
+    (tmp_path / "_unfinished" / "removed-checkpoint-1" / "config.json").mkdir(parents=True)  # of a run that was killed
+    rotation.publish_checkpoint(made, target, saved_before=False)
+    assert complete.is_resumable(target) and not (target / "scaler.pt").exists()
+    assert [*tmp_path.iterdir()] == [target]
+
+
 def test_an_earlier_run_that_was_stopped_leaves_neither_its_picture_nor_its_adapter(tmp_path):
     adapter = make_checkpoint(tmp_path, 500).rename(tmp_path / complete.ADAPTER)
     for path in (adapter / complete.CARD, tmp_path / complete.CURVE):
@@ -328,7 +354,7 @@ def test_a_folder_within_anothers_closed_one_is_refused_with_its_flag(tmp_path, 
 def test_an_output_dir_that_is_a_file_is_refused(tmp_path):
     path = tmp_path / "file"
     path.write_text("내 것")
-    with pytest.raises(UsageError, match="--output_dir"):
+    with pytest.raises(UsageError, match=r"--output_dir.*파일입니다"):
         complete.check_output_dir(path)
 
 

@@ -1,6 +1,7 @@
 """One run at a time in an output folder."""
 
 import os
+import shutil
 import time
 
 import pytest
@@ -52,6 +53,19 @@ def test_the_lock_of_another_user_is_heeded_while_its_run_lives_and_no_longer(tm
     with own_output_dir(tmp_path / "out"):
         assert f'"process": {os.getpid()}' in path.read_text()
     assert not path.exists()
+
+
+def test_a_run_that_wrote_nothing_leaves_nothing_and_takes_no_folder_that_was_there(tmp_path):
+    there = tmp_path / "models"
+    for out in (there, there / "한국어" / "1"):
+        (there / "_unfinished" / "checkpoint-1").mkdir(parents=True, exist_ok=True)  # of a run that was killed
+        with own_output_dir(out):
+            assert (out / "_lock").exists() and (there / "_unfinished").exists() == (out != there)
+        shutil.rmtree(there / "_unfinished", ignore_errors=True)
+        assert [*tmp_path.rglob("*")] == [there]
+    with own_output_dir(there / "1"):
+        (there / "1" / "config.json").touch()
+    assert [*there.rglob("*")] == [there / "1", there / "1" / "config.json"]
 
 
 def test_a_lock_that_is_a_link_is_refused_by_name_and_empties_nothing(resumable_words, tmp_path, run_main):

@@ -181,3 +181,5 @@ def test_a_single_column_has_no_delimiter_but_that_of_its_name(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text\n가; 나\n다\t라\n", "utf-8")
     assert rows_of(path, "{text}") == ["가; 나", "다\t라"]
+    path.rename(tmp_path / "a.tsv").write_text("text\n가; 나\n다, 라\n", "utf-8")
+    assert rows_of(tmp_path / "a.tsv", "{text}") == ["가; 나", "다, 라"]

@@ -68,7 +68,7 @@ def write_rows(path, rows):
         data = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
     elif ".json" in path.name:
         data = json.dumps(rows, indent=1).encode()
-    elif ".parquet" in path.name:
+    elif ".parquet" in path.name.lower():
         plain = path.with_name("plain")
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), plain)
         data = plain.read_bytes()
@@ -79,7 +79,7 @@ def write_rows(path, rows):
             writer.writeheader()
             writer.writerows(rows)
         data = plain.read_bytes()
-    compress = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
+    compress = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix.lower(), bytes)
     path.write_bytes(compress(data))
 
 
@@ -148,6 +148,17 @@ def test_what_cannot_be_parsed_is_refused_with_its_place(tmp_path, name, content
     with pytest.raises(UserError) as refusal:
         list(read_documents(path, "utf-8", render=column_renderer("text")))
     assert name in str(refusal.value) and place in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["a.parquet.gz", "a.PARQUET.XZ"])
+def test_a_parquet_whose_archive_is_cut_or_spoilt_or_none_is_refused(tmp_path, name):
+    path = tmp_path / name
+    write_rows(path, ROWS)
+    whole = path.read_bytes()
+    for content in (whole[:-9], whole[:12] + b"\xff" * (len(whole) - 12), (tmp_path / "plain").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: Parquet"):
+            list(read_documents(path, None, render=column_renderer("Q")))
 
 
 def read_text_column(path):

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import unicodedata
 from pathlib import Path
 
@@ -120,6 +121,16 @@ def test_a_name_is_found_however_its_hangul_is_composed(tmp_path, made, typed):
         assert find_files(str(tmp_path / unicodedata.normalize(typed, name))) == [expected], name
     assert find_path(str(tmp_path / unicodedata.normalize(typed, "글 모음/한국어.txt"))) == expected
     assert find_path(str(tmp_path / "없음")) == tmp_path / "없음"
+
+
+def test_a_text_nearly_spelt_as_one_that_is_there_is_told(tmp_path):
+    write(tmp_path, "글 모음/한국어.txt")
+    for missing in ("글 모음/한국말.txt", "글모음/한국어.txt"):
+        with pytest.raises(UsageError, match=re.escape(f"혹시 {tmp_path / '글 모음/한국어.txt'}인가요?")):
+            find_files(str(tmp_path / missing))
+    for missing in ("글모음/시.txt", "시/한국어.txt"):
+        with pytest.raises(UsageError, match=r"그런 파일이나 폴더가 없습니다\. 경로를 확인하세요"):
+            find_files(str(tmp_path / missing))
 
 
 def test_a_path_with_brackets_that_is_there_is_no_glob(tmp_path):
