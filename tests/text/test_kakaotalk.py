@@ -183,6 +183,35 @@ def test_a_day_in_somebodys_words_is_no_new_day():
     assert messages[1][0] - messages[0][0] == timedelta(minutes=1)
 
 
+@pytest.mark.parametrize("write", [android, ios])
+def test_what_a_phone_did_not_write_so_is_in_somebodys_words(write):
+    text = "봐\n[지영] [오후 3:12] 안녕\n2026년 2월 30일 오후 3:12, 지영 : 안녕"
+    said = list(with_times([(0, "민수", text), (1, "지영", "응")]))
+    assert read_messages("".join(write(said, True)).splitlines(keepends=True)) == said
+
+
+def test_an_export_that_was_cut_to_a_part_of_a_day_has_its_times():
+    messages = read_messages(["[민수] [오전 11:58] 밥?\n", "[지영] [오후 12:05] 응\n", "가자\n"])
+    assert [said for _, *said in messages] == [["민수", "밥?"], ["지영", "응\n가자"]]
+    assert messages[1][0] - messages[0][0] == timedelta(minutes=7)
+
+
+def test_names_are_read_composed_however_they_stand_there():
+    said = list(with_times([(0, "민수", "자?"), (1, "지영", "응")]))
+    for write in (windows, android, ios):
+        lines = "".join(write([(time, normalize("NFD", name), text) for time, name, text in said], True))
+        assert read_messages(lines.splitlines(keepends=True)) == said
+    table = [{"Date": str(time), "User": normalize("NFD", name), "Message": text} for time, name, text in said]
+    assert read_table(table) == said
+
+
+def test_a_table_that_a_spreadsheet_saved_has_its_times_and_one_that_is_none_is_of_its_time_before():
+    whens = ["?", " 2026-10-31 20:00:00", "2026-10-31T20:01:00+09:00", "2026-10-31 8:02", "2026-10-31 20:05:00"]
+    read = read_table({"Date": when, "User": "민수", "Message": " 응 "} for when in whens)
+    assert {(name, text) for _, name, text in read} == {("민수", "응")}
+    assert [time for time, _, _ in read[1:]] == [BEGINNING + timedelta(minutes=minutes) for minutes in (0, 1, 1, 5)]
+
+
 @given(MESSAGES)
 def test_the_table_of_a_mac_is_read_as_the_text_of_the_others_is(messages):
     messages = [*with_times([*messages, (0, "지영", "지영님이 나갔습니다.")])]
@@ -238,7 +267,7 @@ def test_an_export_asks_whose_messages_are_the_answers(run_main, tmp_path, tiny_
         "train.py", f"--dataset_path={path}", f"--model_type={tiny_model_folder}", "--show_data=3", *given
     )
     assert code == 2 and not out and "--answer_as" in err and "지영 2개, 민수 1개" in err, err
-    assert ("--answer_as=민: " in err) == ("없는 이름" in err) == bool(given), err
+    assert ("--answer_as=민: " in err) == ("없는 이름" in err) == ("--answer_as: " not in err) == bool(given), err
 
 
 def test_where_nobody_answers_what_was_left_out_is_told(run_main, tmp_path, tiny_model_folder):
