@@ -55,8 +55,9 @@ def test_the_lock_of_another_user_is_heeded_while_its_run_lives_and_no_longer(tm
     assert not path.exists()
 
 
-def test_a_run_that_wrote_nothing_leaves_nothing_and_takes_no_folder_that_was_there(tmp_path):
-    there = tmp_path / "models"
+def test_a_run_that_wrote_nothing_leaves_nothing_and_takes_no_folder_that_was_there(tmp_path, monkeypatch):
+    there, opened, opens = tmp_path / "models", [], lock._open
+    monkeypatch.setattr(lock, "_open", lambda path: opened.append(path) or opens(path))
     for out in (there, there / "한국어" / "1"):
         (there / "_unfinished" / "checkpoint-1").mkdir(parents=True, exist_ok=True)  # of a run that was killed
         with own_output_dir(out):
@@ -66,6 +67,7 @@ def test_a_run_that_wrote_nothing_leaves_nothing_and_takes_no_folder_that_was_th
     with own_output_dir(there / "1"):
         (there / "1" / "config.json").touch()
     assert [*there.rglob("*")] == [there / "1", there / "1" / "config.json"]
+    assert len(opened) == 3  # nobody was waited for
 
 
 def test_a_lock_that_is_a_link_is_refused_by_name_and_empties_nothing(resumable_words, tmp_path, run_main):

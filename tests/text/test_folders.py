@@ -90,12 +90,14 @@ def test_what_a_repository_of_the_hub_says_about_its_texts_is_no_text(tmp_path, 
 
 
 def test_hidden_files_are_left_out_and_counted_unless_they_are_named(tmp_path, capsys):
-    write(tmp_path, "a.txt", ".b.txt", ".ipynb_checkpoints/a.txt", "__MACOSX/._a.txt", "c/.git/d.txt", ".gitignore")
+    write(tmp_path, "a.txt", ".b.txt", ".ipynb_checkpoints/a.txt", "__MACOSX/a.txt", "c/.git/d.txt", ".gitignore")
     for pattern in (tmp_path, tmp_path / "**/*.txt"):
         assert [path.name for path in find_files(str(pattern))] == ["a.txt"]
         told = capsys.readouterr().err
         assert "숨은 파일 4개" in told and len(told.splitlines()) == 1
-    for named, name in ((".b.txt", ".b.txt"), (".b*", ".b.txt"), (".ipynb_checkpoints", "a.txt"), ("c/.g*/*", "d.txt")):
+    for named in (".b.txt", ".b*", "**/.b*"):
+        assert find_files(str(tmp_path / named)) == [tmp_path / ".b.txt"]
+    for named, name in ((".ipynb_checkpoints", "a.txt"), ("c/.g*/*", "d.txt"), ("**/__MACOSX/*", "a.txt")):
         assert [path.name for path in find_files(str(tmp_path / named))] == [name]
 
 
@@ -104,21 +106,24 @@ def test_links_are_followed_once_and_loops_end(tmp_path, capsys, pattern):
     root = tmp_path / "글"
     write(root, "a.txt", "b/c.txt")
     write(tmp_path, "밖/d.txt")
-    for link, target in (("b/loop", ".."), ("again", "."), ("밖", "../밖"), ("e.txt", "a.txt"), ("gone.txt", "없음")):
+    links = (("b/loop", ".."), ("again", "."), ("a", "b"), ("밖", "../밖"), ("0.txt", "a.txt"), ("gone.txt", "없음"))
+    for link, target in links:
         os.symlink(target, root / link)
     found = find_files(str(root / pattern))
     assert found == [root / "a.txt", root / "b/c.txt", root / "밖/d.txt"]
     told = capsys.readouterr().err
-    assert "이미 찾은 파일 1개를 뺐습니다" in told and "e.txt" in told
+    assert "이미 찾은 파일 1개를 뺐습니다" in told and "0.txt" in told
     assert "링크나 특수 파일 1개" in told and "gone.txt" in told
 
 
 @pytest.mark.parametrize(("made", "typed"), [("NFD", "NFC"), ("NFC", "NFD")])
-def test_a_name_is_found_however_its_hangul_is_composed(tmp_path, made, typed):
+def test_a_name_is_found_however_its_hangul_is_composed(tmp_path, monkeypatch, made, typed):
     write(tmp_path, unicodedata.normalize(made, "글 모음/한국어.txt"))
     expected = tmp_path / unicodedata.normalize(made, "글 모음/한국어.txt")
     for name in ("글 모음/한국어.txt", "글 모음", "글 모음/한*.txt", "*/한국?.txt", "**/한국어.txt"):
         assert find_files(str(tmp_path / unicodedata.normalize(typed, name))) == [expected], name
+        monkeypatch.chdir(tmp_path)
+        assert find_files(unicodedata.normalize(typed, name)) == [expected.relative_to(tmp_path)], name
     assert find_path(str(tmp_path / unicodedata.normalize(typed, "글 모음/한국어.txt"))) == expected
     assert find_path(str(tmp_path / "없음")) == tmp_path / "없음"
 
