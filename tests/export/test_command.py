@@ -1,7 +1,10 @@
 """generate.py --export as a user meets it: what is refused and why, the messages, and nothing half-written."""
 
+import copy
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 from conftest import save_tiny_gpt2, tiny_gpt2
@@ -9,6 +12,8 @@ from conftest import save_tiny_gpt2, tiny_gpt2
 from gpt2_korean.checkpoints import atomic_files
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.export import command
+from gpt2_korean.export.modelfile import template
+from gpt2_korean.export.turns import find_turns
 from gpt2_korean.messages import UsageError, UserError
 
 
@@ -180,6 +185,34 @@ def test_two_files_are_left_and_the_ways_to_open_them_told(export, tiny_model_fo
     assert code == 0 and "llama-cli -m" in err
 
 
+def test_beside_the_file_stands_how_a_conversation_is_written_and_what_ends_it(
+    export, chat_model_folder, chat_tokenizer, tmp_path
+):
+    code, _, err, _ = export(chat_model_folder, "--system=너는 상담원이야", "--stop=질문:")
+    written = (tmp_path / "나감" / "내 모델.Modelfile").read_text("utf-8")
+    turns = find_turns(command.renderer(chat_tokenizer), "<|endoftext|>")
+    assert code == 0 and f'TEMPLATE """{template(turns)}"""' in written and 'SYSTEM """너는 상담원이야"""' in written
+    ends = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "질문:"]
+    assert re.findall('PARAMETER stop """(.*)"""', written) == ends and "옮기지 못했습니다" not in err
+
+
+def test_a_conversation_that_cannot_be_written_for_ollama_is_told(export, chat_tokenizer, tmp_path):
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    tokenizer.chat_template = "{% for message in messages %}{{ loop.index }}. {{ message.content }}\n{% endfor %}"
+    code, _, err, _ = export(save_tiny_gpt2(tmp_path / "counted", tokenizer))
+    written = (tmp_path / "나감" / "내 모델.Modelfile").read_text("utf-8")
+    assert code == 0 and "Ollama의 말로 옮기지 못했습니다" in err and 'TEMPLATE """{{ .Prompt }}"""' in written
+
+
+def test_the_ways_to_open_a_file_are_those_of_its_name_and_kind():
+    told = command.describe_use(Path("out/ko 모델_1.gguf"), True, 7)
+    for line in ("llama-cli -m 'out/ko 모델_1.gguf'", "create ko-_1 -f 'out/ko 모델_1.Modelfile'", "run ko-_1"):
+        assert any(each.endswith(line) for each in told.splitlines()), told
+    told = command.describe_use(Path("ko.gguf"), False, 7)
+    for line in ("llama-completion -m ko.gguf -p '오늘은' -n 7", "create ko -f ko.Modelfile", "run ko '오늘은'"):
+        assert any(each.endswith(line) for each in told.splitlines()), told
+
+
 def test_where_it_fails_nothing_is_left(export, tiny_model_folder, tmp_path, byte_tokenizer):
     code, _, err, there = export(tiny_model_folder, "--system=너는 상담원이야")
     assert (code, there) == (2, []) and "--system" in err
@@ -194,9 +227,9 @@ def test_where_it_fails_nothing_is_left(export, tiny_model_folder, tmp_path, byt
 
 
 def test_a_full_disk_is_told_of_before_anything_is_written(export, tiny_model_folder, monkeypatch):
-    monkeypatch.setattr(command.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1_000_000}))
+    monkeypatch.setattr(command.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": command.SPARE}))
     code, _, err, there = export(tiny_model_folder)
-    assert (code, there) == (1, []) and "디스크" in err and "1MB만" in err
+    assert (code, there) == (1, []) and "디스크" in err and "8MB만" in err
 
 
 def test_an_export_into_the_folder_of_a_run_outlives_its_saves(export, tiny_model_folder, tmp_path, monkeypatch):

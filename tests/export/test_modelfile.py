@@ -150,6 +150,15 @@ def test_a_template_that_writes_a_turn_otherwise_by_its_place_is_not_guessed_at(
     assert go(template(turns), TALKS[2]) == render(TALKS[2], True)
 
 
+@pytest.mark.parametrize("longest", [3, 5])
+def test_a_template_that_writes_longer_conversations_otherwise_is_not_guessed_at(chat_tokenizer, longest):
+    opened = CHATML.replace("add_generation_prompt", "add_generation_prompt and messages | length < {0}")
+    assert own_turns(chat_tokenizer, opened.replace("{0}", f"{longest}"))[0] is None
+    staged = opened.replace("{0}", f"({longest} if messages[0].role == 'system' else 99)")
+    turns, render = own_turns(chat_tokenizer, staged)
+    assert "system" not in turns.around and go(template(turns), TALKS[2]) == render(TALKS[2], True)
+
+
 def test_the_blank_that_an_answer_begins_with_is_not_written_twice(chat_tokenizer):
     turns, render = own_turns(chat_tokenizer)
     written = render(talk("가", "나다", "라"), True)
