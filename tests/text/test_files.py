@@ -84,7 +84,7 @@ def write_rows(path, rows):
 
 
 @pytest.mark.parametrize(
-    "name", ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.parquet", "a.jsonl.gz", "a.csv.xz", "a.parquet.gz"]
+    "name", ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.parquet", "a.jsonl.gz", "A.CSV.XZ", "a.parquet.gz"]
 )
 def test_every_format_gives_the_same_documents(tmp_path, name):
     path = tmp_path / name

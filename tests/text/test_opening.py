@@ -63,6 +63,21 @@ def test_undecodable_bytes_are_refused_with_name_and_offset(tmp_path, rng):
         assert "깨진.txt" in str(refusal.value) and f" {len(good)}번째 바이트" in str(refusal.value)
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 4, 5, 1000])
+def test_the_first_byte_that_is_no_text_is_told_wherever_a_chunk_ends(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(opening, "CHUNK", chunk)
+    path, text = tmp_path / "a.txt", "가나" * 500
+    for broken in (b"\xff", "한".encode()[:2] + b"a", "한".encode()[:2]):
+        path.write_bytes(text.encode() + broken)
+        with pytest.raises(UserError, match="utf-8로는 3000번째 바이트부터"):
+            detect_encoding(path)
+    path.write_text(text[:300] + "\0" * 10 + text[300:], "utf-8")  # one of a hundred letters may be a slip
+    assert detect_encoding(path) == "utf-8"
+    path.write_text(text[:300] + "\0" * 11 + text[300:], "utf-8")
+    with pytest.raises(UserError, match="utf-8로는 900번째 바이트부터"):
+        detect_encoding(path)
+
+
 @pytest.mark.parametrize("content", [b"PK\x03\x04\x00\x00", "한국어".encode("utf-16-le"), bytes(range(256))])
 def test_binary_files_are_refused(tmp_path, content):
     path = tmp_path / "a.txt"
@@ -100,8 +115,9 @@ def test_a_forced_utf16_is_read_without_a_mark_in_either_order(tmp_path, rng, si
         text = "가" + random_text(rng, HANGUL + "abc ,\n\n漢😀", rng.randint(1, 300))
         path = tmp_path / "a.txt"
         path.write_bytes(text.encode(f"utf-{size}{order}"))
-        found = detect_encoding(path, f"UTF{size}")
-        assert "\n".join(read_documents(path, found)).split() == text.split()
+        for forced in (f"UTF{size}", f"utf_{size}{order}"):
+            found = detect_encoding(path, forced)
+            assert "\n".join(read_documents(path, found)).split() == text.split()
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
@@ -139,11 +155,13 @@ def test_every_codec_of_the_standard_library_reads_as_python_or_is_refused(tmp_p
 @pytest.mark.parametrize(
     ("compress", "suffix"), [(gzip.compress, "gz"), (lzma.compress, "xz"), (bz2.compress, "xz"), (bz2.compress, "gz")]
 )
-def test_a_truncated_or_mislabelled_archive_is_refused(tmp_path, compress, suffix, rng):
+def test_a_truncated_spoilt_or_mislabelled_archive_is_refused(tmp_path, compress, suffix, rng):
     path = tmp_path / f"a.txt.{suffix}"
-    path.write_bytes(compress(rng.randbytes(5000).hex().encode())[:-1000])
-    with pytest.raises(UserError, match=r"a\.txt"):
-        detect_encoding(path)
+    whole = compress(rng.randbytes(5000).hex().encode())
+    for content in (whole[:-1000], whole[:12] + b"\xff" * 5000):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.txt"):
+            detect_encoding(path)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])

@@ -379,6 +379,10 @@ def test_columns_that_hold_no_conversation_leave_a_text_as_it_is(row):
 def test_a_conversation_is_read_from_the_columns_that_hold_it():
     row = {"prompt": math.nan, "completion": " ", "question": "가", "answer": "나"}
     assert turns_reader()(row)["turns"] == [user("가"), assistant("나")]
+    said = {"role": ["user", "assistant"], "content": ["가", "나"]}
+    turns = [dict(zip(said, each, strict=True)) for each in zip(*said.values(), strict=True)]
+    for messages in (turns, said, f"\n{turns}", json.dumps(turns)):  # the last two as a .csv has them
+        assert turns_reader()({"text": "글", "messages": messages})["turns"] == [user("가"), assistant("나")]
 
 
 def test_rows_that_are_empty_are_no_broken_conversations(tmp_path):
@@ -388,6 +392,15 @@ def test_rows_that_are_empty_are_no_broken_conversations(tmp_path):
     assert documents["turns"] == [[user("가"), assistant("나")]]
     told = corpus.describe_files(documents, [path])
     assert "글이 없는 행 1개를 뺌" in told and "잘못된 대화 1개를 뺌" in told and "(끝에 답이 없음)" in told
+    assert "대화 1개 (질문 → 답변)" in told and "그 밖의" not in told
+    assert turns_reader()({"system": "역할", "question": "", "answer": " "}) == ""
+
+
+def test_conversations_of_several_forms_are_counted_by_form(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_rows(path, [as_messages([user(), assistant()]), {"Q": "가", "A": "나"}, {"Q": "다", "A": "라"}])
+    told = corpus.describe_files(corpus.read_corpus([path]), [path])
+    assert "대화 3개 (messages 1개, Q → A 2개)" in told and "그 밖의" not in told
 
 
 WORDS = ["--dataset_path=a.csv", "--do_train"]
