@@ -66,10 +66,11 @@ class TokenMeter:
     @contextmanager
     def paused(self):
         self._take_time()
+        started, self.started = self.started, None  # so that a pause within it takes no time of it, nor a reading
         try:
             yield
         finally:
-            if self.started is not None:
+            if started is not None:
                 self.started = time.perf_counter()
 
     def read(self):

@@ -1,12 +1,13 @@
 """What our Trainer does otherwise than transformers'."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from gpt2_korean.speed import choose, graphs
+from gpt2_korean.speed import choose, graphs, throughput
 
 
 def test_auto_find_batch_size_keeps_the_blocks_of_a_step(train_words, run_main, monkeypatch):
@@ -47,3 +48,46 @@ def test_recorded_steps_clip_gradients_as_all_others_do(train_words, tmp_path, r
     assert len(norms[0]) == 4 and norms[1] == pytest.approx(norms[0], rel=1e-4)
     expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "recorded"))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_speed_that_is_told_is_that_of_the_steps_alone(
+    evaluated_words, tmp_path, run_main, monkeypatch, brief_texts
+):
+    """By a clock of which a step takes a second, an evaluation and a save a thousand."""
+    from gpt2_korean.training import trainer
+
+    clock, tokens = SimpleNamespace(now=0.0), []
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def slow(function, seconds):
+        def call(*args, **keywords):
+            clock.now += seconds
+            return function(*args, **keywords)
+
+        return call
+
+    def step(self, model, inputs, *rest, original=trainer.KoreanTrainer.training_step):
+        tokens.append(inputs["input_ids"].numel())
+        loss = original(self, model, inputs, *rest)
+        clock.now += 1
+        return loss
+
+    monkeypatch.setattr(trainer.KoreanTrainer, "training_step", step)
+    for name in ("exact_loss", "publish_checkpoint"):
+        monkeypatch.setattr(trainer, name, slow(getattr(trainer, name), 1000))
+    assert run_main(*evaluated_words, "--max_steps=4", "--eval_steps=2")[0] == 0
+    history = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["tokens_per_second"] for entry in history if "loss" in entry] == tokens and len(tokens) == 4
+    assert [entry["train_tokens_per_second"] for entry in history if "train_loss" in entry] == [sum(tokens) / 4]
+
+
+def test_beside_the_bar_stand_the_speed_and_the_loss_since_the_last_line_of_the_log():
+    from gpt2_korean.training.trainer import KoreanTrainer
+
+    def told(speed, steps, tokens_per_character=0.5):
+        meter, state = SimpleNamespace(overall=lambda: speed), SimpleNamespace(global_step=10 + steps)
+        run = {"meter": meter, "state": state, "_globalstep_last_logged": 10, "_tr_loss": torch.tensor(8.0)}
+        return KoreanTrainer.describe_progress(SimpleNamespace(**run, tokens_per_character=tokens_per_character))
+
+    assert told(12345.6, 4) == ["초당 토큰 12,346", "손실 2.000", "글자당 비트 1.443"]
+    assert told(None, 4, None) == ["손실 2.000"] and told(None, 0) == []
