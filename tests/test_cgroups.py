@@ -18,6 +18,7 @@ V1 = "8:pids:/\n4:cpu,cpuacct:/docker/a:b"
         ("0::/a/b", {"a/cpu.max": "400000 100000\n", "a/b/cpu.max": "300000 100000\n"}, 3),
         (V1, {"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
         (V1, {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        (V1, {f"cpu/docker/a:b/cpu.cfs_{name}_us": f"{time}\n" for name, time in (("quota", 90), ("period", 30))}, 3),
         (None, {}, None),
     ],
 )

@@ -98,6 +98,14 @@ def test_undo_goes_back_through_all_that_stood_before(lines, converses):
     assert follow_all(undone, "/undo").turns == ()
 
 
+def test_undo_tells_the_end_of_what_is_left(capsys):
+    follow_all(begin()[0], "가\n나", "", "라 " * 40, "/undo", "/undo", "/undo", "/undo")
+    left = [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert left == ["가 나<1><2>", "가 나<1>", "", ""]
+    follow_all(begin(converses=True)[0], "라 " * 40, "나", "/undo")
+    assert capsys.readouterr().err == f"되돌렸습니다. 여기까지 있습니다: …{('라 ' * 40 + '<1>')[-60:]}\n"
+
+
 @given(st.lists(COMMAND, max_size=8), st.integers(0, 2**63 - 1))
 def test_the_first_seed_and_what_is_typed_tell_the_seeds_of_all_texts(lines, seed):
     runs = []
@@ -130,6 +138,10 @@ def test_settings_are_shown_as_flags_take_them(capsys):
     assert shown[1:4] == ["penalize_prompt = true", "top_p = 1.0", r"stop = \n\n"]
     assert [line.partition(" ")[0] for line in shown[4:]] == list(vars(START))
     assert follow_all(session, "/set stop=").settings == START
+    follow_all(begin()[0], "/set stop")
+    assert capsys.readouterr().err.endswith("  stop = (없음)\n")
+    for words, stop in (("stop=가", "가"), ("stop '가'", "가"), ('stop "', '"'), ('stop="나 "', "나 ")):
+        assert follow_all(begin()[0], f"/set {words}").settings == replace(START, stop=[stop])
 
 
 def test_a_wrong_setting_is_explained_and_changes_nothing(capsys):
@@ -175,6 +187,15 @@ def test_quit_ends_and_ctrl_c_at_a_line_does_not(capsys):
     follow_all(session, "가", KeyboardInterrupt(), "나", "/quit", "다")
     follow_all(session, "라", "/exit", "마")  # as other programs call it
     assert [prompt for prompt, *_ in asked] == ["가", "나", "라"] and "/quit" in capsys.readouterr().err
+
+
+def test_commands_are_known_as_other_programs_call_them(capsys):
+    for more, again, new, end in (("/continue", "/retry", "/clear", "/bye"), ("/more", "/regen", "/reset", "/exit")):
+        assert texts(follow_all(begin()[0], "가", more, again, end, "나")) == [("가", "<1><3>")]
+        assert texts(follow_all(begin()[0], "가", new)) == []
+    capsys.readouterr()
+    follow_all(begin()[0], "/?")
+    assert "\n  /more" in capsys.readouterr().err
 
 
 def test_a_prompt_of_several_lines_is_one_without_the_line_ends_behind_it():
