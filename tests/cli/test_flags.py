@@ -147,6 +147,10 @@ def test_ungiven_trainer_flags_are_left_to_trainer():
         (["--eval_steps=5"], ["--eval_steps", "--do_eval"]),
         (["--eval_strategy=epoch"], ["--eval_strategy", "--do_eval"]),
         (["--eval_on_start"], ["--eval_on_start", "--do_eval"]),
+        (["--validation_file=x"], ["--validation_file", "--do_eval"]),
+        (["--sample_prompts=x"], ["--sample_prompts", "--do_eval"]),
+        (["--do_eval", "--do_train=false", "--sample_prompts=x"], ["--sample_prompts", "--do_train"]),
+        (["--tokenizer=korean", "--model_type=scratch-mini"], ["--tokenizer", "scratch-mini"]),
         (["--dataset_name=x"], ["--dataset_path", "--dataset_name"]),
         (["--output_dir=글/", "--dataset_path=글"], ["--dataset_path", "--output_dir", "글/"]),
         (["--lora_alpha=16"], ["--lora_alpha", "--lora_rank"]),
@@ -337,6 +341,13 @@ def test_nothing_to_do_is_said():
         parse_train_options(["--dataset_path=x"])
 
 
+def test_texts_are_needed_to_learn_from_and_a_file_of_its_own_is_enough_to_be_measured_on():
+    for words in (["--do_train"], ["--do_eval"], ["--do_train", "--do_eval", "--validation_file=x"]):
+        with pytest.raises(UsageError, match="--dataset_path"):
+            parse_train_options(words)
+    parse_train_options(["--do_eval", "--validation_file=x"])
+
+
 @pytest.mark.parametrize("script", ["train.py", "generate.py"])
 def test_help_is_korean_and_loads_neither_torch_nor_transformers(script, run_script):
     finished = run_script("-X", "importtime", script, "--help")
@@ -362,6 +373,8 @@ def test_numbers_in_range_are_taken(rng):
         (["--tokenizer=original"], "--tokenizer"),
         (["--vocab_size=512"], "--vocab_size"),
         (["--embedding_learning_rate=1e-3"], "--embedding_learning_rate"),
+        (["--average_last=2"], "--average_last"),
+        (["--dropout=0.1"], "--dropout"),
         (["--resume_from_checkpoint=auto"], "--resume_from_checkpoint"),
     ],
 )
@@ -371,6 +384,7 @@ def test_what_only_learning_heeds_is_refused_with_evaluation_alone(words, named)
         parse_train_options([*measuring, *words])
     parse_train_options([*measuring, "--do_train", *words])
     parse_train_options([*measuring, "--model_type=scratch-mini", "--vocab_size=512"])
+    parse_train_options([*measuring, "--resume_from_checkpoint=false"])
 
 
 @pytest.mark.parametrize("tokenizer", ["original", "다른/폴더"])
