@@ -91,3 +91,39 @@ def test_beside_the_bar_stand_the_speed_and_the_loss_since_the_last_line_of_the_
 
     assert told(12345.6, 4) == ["초당 토큰 12,346", "손실 2.000", "글자당 비트 1.443"]
     assert told(None, 4, None) == ["손실 2.000"] and told(None, 0) == []
+
+
+def test_the_bar_is_told_once_a_second_at_most(monkeypatch):
+    from gpt2_korean.training import callbacks
+
+    clock, told = SimpleNamespace(now=0.0), []
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    bar = callbacks.ProgressBar(SimpleNamespace(describe_progress=lambda: ["초당 토큰 3", f"손실 {clock.now}"]))
+    bar.training_bar, bar.current_step = SimpleNamespace(update=lambda steps: None, set_postfix_str=told.append), 0
+    for step, clock.now in enumerate((100, 100.5, 101.5, 102), 1):
+        bar.on_step_end(None, SimpleNamespace(is_world_process_zero=True, global_step=step), None)
+    assert told == ["초당 토큰 3 · 손실 100", "초당 토큰 3 · 손실 101.5"]
+
+
+def test_what_is_logged_is_a_line_of_words_and_short_numbers(capsys):
+    from gpt2_korean.training.callbacks import LogLines
+
+    logs = {"loss": 2.345678, "learning_rate": 5e-5, "tokens_per_second": 12345.6, "train_mfu": 0.3152, "x": 1}
+    for first, steps, told in ((True, 6, logs), (False, 6, logs), (True, 0, logs), (True, 6, {"epoch": 1.0, "x": 1})):
+        LogLines().on_log(
+            None, SimpleNamespace(is_world_process_zero=first, global_step=3, max_steps=steps), None, told
+        )
+    shown = capsys.readouterr()
+    assert (
+        shown.err.splitlines() == ["[3/6] 손실 2.346 · 학습률 5e-05 · 초당 토큰 12,346 · MFU 31.5%"] and not shown.out
+    )
+
+
+def test_a_run_in_float16_whose_steps_all_overflow_is_told_as_one_that_diverged():
+    from gpt2_korean.messages import UserError
+    from gpt2_korean.training.trainer import KoreanTrainer
+
+    run = SimpleNamespace(args=SimpleNamespace(fp16=True), state=SimpleNamespace(global_step=3))
+    for name in ("loss", "train_loss"):
+        with pytest.raises(UserError, match="3스텝"):
+            KoreanTrainer.log(run, {name: 0.0})
