@@ -93,6 +93,8 @@ def _set_up_process():
         sys.modules.setdefault(name, None)
     warnings.filterwarnings("ignore", "flock not supported")  # filelock's, of a cache there: it makes do with a file
     warnings.filterwarnings("ignore", r"barrier\(\): using the device")  # torch's, of ranks: theirs is the right one
+    # Of the Hub's libraries, where a user has said by HF_HUB_DISABLE_PROGRESS_BARS or the like what is to be: so it is.
+    warnings.filterwarnings("ignore", "Cannot (en|dis)able progress bars")
     # PyTorch's, with 45 lines of C++, where an ARM processor has no bfloat16: it makes do with float32's kernels.
     warnings.filterwarnings("ignore", r"\w+ failed, switching to (BLAS gemm|baddbmm)")
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):  # Windows has the first two

@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import importlib
 import io
 import os
 import re
@@ -76,6 +77,20 @@ def test_where_arm_has_no_bfloat16_no_frames_of_pytorch_are_shown(instead):
         warnings.simplefilter("always")
         ending.run_script(main)
     assert [str(each.message) for each in told] == ["another"]
+
+
+@pytest.mark.parametrize("library", ["datasets", "huggingface_hub"])
+@pytest.mark.parametrize("disabled", [True, False])
+def test_progress_bars_that_a_user_has_settled_for_all_programs_are_no_matter_to_warn_of(
+    monkeypatch, library, disabled
+):
+    bars = importlib.import_module(f"{library}.utils.tqdm")
+    name = f"HF_{'HUB' if library == 'huggingface_hub' else 'DATASETS'}_DISABLE_PROGRESS_BARS"
+    monkeypatch.setattr(bars, name, disabled)  # as its environment variable does
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        ending.run_script(bars.enable_progress_bars if disabled else bars.disable_progress_bars)
+    assert told == []
 
 
 def test_the_file_stands_where_it_can_be_written(end, tmp_path, monkeypatch):
