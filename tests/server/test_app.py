@@ -56,6 +56,22 @@ def test_what_a_model_cannot_read_of_a_prompt_is_told_beside_its_text(open_page,
         assert notice is told or told in notice
 
 
+def test_presets_set_the_same_values_each_and_those_of_the_flags_come_first():
+    plain, warm = (
+        parse_generate_options(["--model_name_or_path=m", "--serve", *words]).settings
+        for words in ([], ["--temperature=0.8"])
+    )
+    presets = app.list_presets(plain)
+    assert [preset["name"] for preset in presets] == ["차분하게", "보통", "자유롭게"]
+    sliders = {slider["name"]: slider for slider in app.describe_sliders(plain)}
+    for preset in presets:
+        assert preset["values"].keys() == {"top_k", "top_p", "temperature", "repetition_penalty"}
+        assert all(sliders[name]["least"] <= value <= sliders[name]["most"] for name, value in preset["values"].items())
+    values = presets[1]["values"] | {"temperature": 0.8}
+    assert app.list_presets(warm) == [{"name": "처음 값", "values": values}, *presets]
+    assert all(slider["words"] and "기본값" not in slider["words"] for slider in sliders.values())
+
+
 def test_a_seed_repeats_a_text_and_no_seed_is_a_new_one(port):
     texts = [written(ask(port, "/write", prompt="가", seed=seed)[1]) for seed in ("7", "7", None, None)]
     assert texts[0] == texts[1] and len(set(texts)) == 3
