@@ -70,6 +70,21 @@ def test_a_run_that_wrote_nothing_leaves_nothing_and_takes_no_folder_that_was_th
     assert len(opened) == 3  # nobody was waited for
 
 
+def test_a_lock_that_was_removed_and_made_anew_since_it_was_opened_is_not_the_one_held(tmp_path, monkeypatch):
+    """As by a run that was just ending and one that begins: two would hold a lock each."""
+    path, holds = tmp_path / "_lock", lock._hold
+
+    def hold(file, alone=True):
+        monkeypatch.setattr(lock, "_hold", holds)
+        path.unlink()
+        path.write_text("{}")
+        holds(file, alone)
+
+    monkeypatch.setattr(lock, "_hold", hold)
+    with own_output_dir(tmp_path):
+        assert f'"process": {os.getpid()}' in path.read_text()
+
+
 def test_a_lock_that_is_a_link_is_refused_by_name_and_empties_nothing(resumable_words, tmp_path, run_main):
     (tmp_path / "out").mkdir()
     for content in ("내 글", None):
