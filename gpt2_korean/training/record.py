@@ -137,7 +137,7 @@ def _without_names(text):
     with suppress(RuntimeError):  # a container may run us as a user without a home, or with / for one
         home = Path.home()
         if home.parent != home:
-            text = text.replace(str(home), "~")
+            text = re.sub(rf"{re.escape(str(home))}(?![\w.-])", "~", text)
     text = re.sub(r"([A-Za-z]:)?[/\\](home|Users)[/\\][^/\\\s]+", "~", text)
     with suppress(KeyError, OSError, ImportError):  # a container may run us as a user without a name
         text = re.sub(rf"(?<=[/\\]){re.escape(getpass.getuser())}(?=[/\\]|\s|$)", "***", text)

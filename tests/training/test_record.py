@@ -128,6 +128,17 @@ def test_a_host_called_as_many_things_are_is_no_secret(monkeypatch, host):
     assert publishable(f"http://{host}:8000") == f"http://{host}:8000"
 
 
+def test_a_folder_whose_name_begins_as_that_of_the_home_is_not_a_part_of_it(monkeypatch):
+    for home, path, published in (
+        ("/home/gildong", "/home/gildong-2/글.txt", "~/글.txt"),  # another's home
+        ("/data/gil", "/data/gilt/글.txt", "/data/gilt/글.txt"),
+        ("/data/gil", "/data/gil/글.txt", "~/글.txt"),
+        ("/data/gil", "--output_dir=/data/gil", "--output_dir=~"),
+    ):
+        monkeypatch.setenv("HOME", home)
+        assert publishable(path) == published
+
+
 @pytest.mark.parametrize("home", ["/", "", None])
 def test_paths_are_as_they_are_where_a_user_has_no_home(monkeypatch, home):
     monkeypatch.delenv("HOME")
