@@ -1,7 +1,13 @@
 """A flag of Trainer's own that cannot be carried out is refused by name before any text is read."""
 
+import os
+
 import pytest
+from transformers import TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from gpt2_korean.messages import UsageError
+from gpt2_korean.training.rehearsal import rehearse
 
 REFUSED = [
     ["--report_to=somewhere"], ["--report_to", "tensorboard", "nowhere"], ["--optim=lomo"], ["--optim_args=x"],
@@ -40,6 +46,20 @@ def test_what_can_be_carried_out_changes_nothing_of_a_run(train_words, run_main,
         assert run_main("train.py", *run, *words)[0] == 0
         weights.append(load_file(tmp_path / f"{number}" / "model.safetensors"))
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+
+
+def test_what_libraries_leave_in_the_environment_while_they_are_tried_is_taken_back(monkeypatch):
+    monkeypatch.setenv("KEPT", "as it was")
+
+    def build(given):
+        os.environ.update(KEPT="changed", LEFT="for others")
+        if "optim_args" in given:
+            raise ValueError("no such value")
+        return TrainingArguments(**given, use_cpu=True)
+
+    with pytest.raises(UsageError, match=r"--optim_args=x: .*no such value"):
+        rehearse(build, {"optim_args": "x", "adam_beta1": 0.9}, ["optim_args", "adam_beta1"])
+    assert os.environ["KEPT"] == "as it was" and "LEFT" not in os.environ
 
 
 def test_a_schedule_that_needs_evaluations_is_rehearsed_with_one(train_words, run_main):
