@@ -1,5 +1,6 @@
 """A conversation's ids and mask are those of apply_chat_template, token for token; people's words never give a mark."""
 
+import copy
 import json
 from itertools import groupby
 
@@ -230,6 +231,16 @@ def test_a_tokenizer_written_in_python_takes_conversations_too(conversation):
     ends = {"assistant": "</s>"}
     text = "".join(f"{MARKS[turn['role']]} {turn['content']}{ends.get(turn['role'], '')}" for turn in turns)
     assert tokenizer.decode(encode_turns(turns, tokenizer)[0]) == text
+    assert tokenizer.eos_token_id not in encode_texts(["말</s>"], tokenizer)[0]
+
+
+def test_no_text_is_cut_or_filled_up_though_a_tokenizer_would(byte_tokenizer, sample_texts):
+    """As many a tokenizer.json is saved."""
+    expected = encode_texts(sample_texts[:3], byte_tokenizer)
+    for change in (lambda backend: backend.enable_truncation(2), lambda backend: backend.enable_padding(length=999)):
+        tokenizer = copy.deepcopy(byte_tokenizer)
+        change(tokenizer.backend_tokenizer)
+        assert encode_texts(sample_texts[:3], tokenizer) == expected
 
 
 def test_plain_documents_bring_no_marks(sample_texts):
