@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import save_tiny_gpt2, tiny_gpt2
+from tokenizers import Tokenizer
 
 import gpt2_korean.speed
 from gpt2_korean.generation import choose_decoder
@@ -15,6 +16,7 @@ from gpt2_korean.generation.choose_decoder import gpt2_decoder
 from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.load import read_model
+from gpt2_korean.generation.write import encode
 from gpt2_korean.messages import UserError
 from gpt2_korean.model.gpt2 import is_supported
 from gpt2_korean.model.load import load_pretrained
@@ -89,6 +91,19 @@ def test_the_tokenizers_end_of_text_is_found(tiny_model_folder, tmp_path, byte_t
         folder = shutil.copytree(tiny_model_folder, tmp_path / str(number))
         (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": token}), "utf-8")
         assert read_model(folder, CPU, torch.float32).eos_token_id == byte_tokenizer.eos_token_id
+
+
+def test_a_tokenizer_that_would_cut_or_fill_up_texts_reads_them_whole(chat_model_folder, tmp_path):
+    folder = shutil.copytree(chat_model_folder, tmp_path / "model")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding(length=64)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    asked, read = [{"role": "user", "content": "오늘은 날씨가 좋다"}], []
+    for each in (chat_model_folder, folder):
+        model = read_model(each, CPU, torch.float32, engine="torch")
+        read.append((model.eos_token_id, model.chat and encode(model, asked), encode(model, "오늘은 날씨가 좋다")))
+    assert read[0] == read[1] and None not in read[0]
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
