@@ -73,6 +73,18 @@ def own_lock_of_the_bars():
     tqdm.set_lock(threading.RLock())
 
 
+@pytest.fixture
+def otherwise_spelt(monkeypatch):
+    """A function (path, name) that has `name` lead to `path` too, as on a disk that takes both for one."""
+
+    def spell(path, name):
+        if not name.exists():  # else it is on such a disk
+            name.symlink_to(path)
+            monkeypatch.setattr(os.path, "realpath", lambda path, **_: os.path.abspath(path))
+
+    return spell
+
+
 @pytest.fixture(scope="session")
 def sample_texts():
     return (ROOT / "data" / "korean_texts.txt").read_text("utf-8").strip().split("\n\n")

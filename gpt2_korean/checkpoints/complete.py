@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpt2_korean.messages import UsageError, particle
-from gpt2_korean.text.folders import name_some
+from gpt2_korean.text.folders import is_same, name_some
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
@@ -216,8 +216,9 @@ def check_output_dir(output_dir):
 
 def check_source_survives(model_type, output_dir):
     """Raise UsageError where overwriting `output_dir` would delete the very model that training starts from."""
-    source, target = Path(model_type).resolve(), Path(output_dir).resolve()
-    if source == target or (source.parent == target and CHECKPOINT.fullmatch(source.name)):
+    source = Path(model_type).resolve()
+    is_checkpoint = CHECKPOINT.fullmatch(source.name.lower())
+    if is_same(source, output_dir) or (is_checkpoint and is_same(source.parent, output_dir)):
         raise UsageError(
             f"--model_type={model_type}: 덮어쓸 --output_dir 안에 있는 모델에서 시작할 수 없습니다. "
             "다른 --output_dir을 주거나 모델을 다른 곳으로 옮기세요."

@@ -21,7 +21,7 @@ from gpt2_korean.checkpoints.complete import (
     whole_checkpoints,
 )
 from gpt2_korean.messages import UsageError, UserError, particle, warn
-from gpt2_korean.text.folders import find_path, name_some
+from gpt2_korean.text.folders import find_path, is_same, name_some
 
 AUTO = ("auto", "true", "True")
 START_ANEW = "다른 체크포인트를 --resume_from_checkpoint로 주거나, 새 --output_dir에 그 모델을 --model_type으로 주세요."
@@ -196,7 +196,7 @@ def _check_overwriting(output_dir, overwrite, resumes, found):
 def is_inside(checkpoint, output_dir):
     """Whether a checkpoint, a link to one too, is of the run in `output_dir`, and not of another folder's."""
     checkpoint = Path(os.path.abspath(checkpoint))
-    return Path(output_dir).resolve() in (checkpoint.resolve(), checkpoint.parent.resolve())
+    return is_same(checkpoint, output_dir) or is_same(checkpoint.parent, output_dir)
 
 
 def _check(checkpoint, check_model):

@@ -3,9 +3,8 @@
 Imports neither torch nor transformers, as train_options.py.
 """
 
-import os
-
 from gpt2_korean.messages import UsageError, particle
+from gpt2_korean.text.folders import is_same
 
 METRICS = ("bits_per_character", "loss", "perplexity")
 
@@ -20,12 +19,11 @@ def check_together(options):
         raise UsageError("--dataset_path와 --dataset_name은 함께 쓸 수 없습니다. 하나만 주세요.")
     if not (options.dataset_path or options.dataset_name) and (options.do_train or not options.validation_file):
         raise UsageError("글이 필요합니다. --dataset_path=글.txt 또는 --dataset_name=이름을 주세요.")
-    if options.do_train and options.dataset_path:
-        learnt, written = map(os.path.realpath, (options.dataset_path, options.output_dir))
-        if learnt == written:  # to go on would read the files of the model as text
-            raise UsageError(
-                f"--output_dir={options.output_dir}: --dataset_path와 같아 모델과 글이 섞입니다. 다른 폴더를 주세요."
-            )
+    # To go on would read the files of the model as text.
+    if options.do_train and options.dataset_path and is_same(options.dataset_path, options.output_dir):
+        raise UsageError(
+            f"--output_dir={options.output_dir}: --dataset_path와 같아 모델과 글이 섞입니다. 다른 폴더를 주세요."
+        )
     _check_columns(options)
     if options.bf16 and options.fp16:
         raise UsageError("--bf16과 --fp16은 함께 쓸 수 없습니다. 하나만 주세요.")

@@ -77,8 +77,10 @@ def leave_out(held_out, files):
 
     Where that leaves none, all of them, with a warning.
     """
-    measured = set(map(os.path.realpath, held_out))
-    rest = [path for path in files if os.path.realpath(path) not in measured]
+    measured = {}
+    for path in held_out:
+        measured.setdefault(_folded(path), []).append(path)
+    rest = [path for path in files if not any(is_same(path, other) for other in measured.get(_folded(path), ()))]
     if not rest:
         warn("학습 글과 평가 글이 같은 파일이라 평가가 처음 보는 글에서 잰 값이 아닙니다.")
         return files
@@ -92,6 +94,18 @@ def find_path(name):
     """The Path of `name`, where it is there with its Hangul composed otherwise (as macOS does) under that name."""
     root, rest = _existing_part(name)
     return root.joinpath(*rest)
+
+
+def is_same(one, other):
+    """Whether two paths lead to one file or folder, be it by a name in another case or with its Hangul composed
+    otherwise, where the disk takes these for one, as a Mac's does."""
+    paths = os.path.realpath(one), os.path.realpath(other)
+    alike = _folded(one) == _folded(other) and all(map(os.path.exists, paths))
+    return paths[0] == paths[1] or (alike and os.path.samefile(*paths))
+
+
+def _folded(path):
+    return _composed(os.path.realpath(path)).casefold()
 
 
 def suggest_path(missing, otherwise="경로를 확인하세요."):

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -333,6 +334,19 @@ def test_the_model_a_run_starts_from_is_never_overwritten(tmp_path, inside, monk
             complete.check_source_survives(os.path.join(way, inside), out)
     complete.check_source_survives("gpt2-medium", tmp_path)
     complete.check_source_survives(str(tmp_path / "other"), tmp_path)
+
+
+@pytest.mark.parametrize("typed", ["OUT", unicodedata.normalize("NFD", "대화")])
+def test_a_run_is_known_by_a_name_that_the_disk_takes_for_its_own(tmp_path, monkeypatch, typed, otherwise_spelt):
+    """A Mac's takes names in either case, and their Hangul composed or not."""
+    out, name = tmp_path / unicodedata.normalize("NFC", typed.lower()), tmp_path / typed
+    make_checkpoint(out, 500)
+    otherwise_spelt(out, name)
+    for model in (name, name / "checkpoint-500"):
+        with pytest.raises(UsageError, match="--model_type"):
+            complete.check_source_survives(str(model), out)
+    assert going_on.is_inside(name / "checkpoint-500", out)
+    assert not going_on.is_inside(make_checkpoint(tmp_path / "other", 500), out)
 
 
 def test_a_folder_within_anothers_closed_one_is_refused_with_its_flag(tmp_path, monkeypatch):

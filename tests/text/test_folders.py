@@ -180,6 +180,18 @@ def test_what_is_measured_on_is_not_learnt_where_the_folder_has_it_too(tmp_path,
     assert "같은 파일" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("typed", ["VALID.txt", unicodedata.normalize("NFD", "평가.txt")])
+def test_what_is_measured_on_is_not_learnt_by_whatever_name_the_disk_takes_for_it(tmp_path, typed, otherwise_spelt):
+    """A Mac's takes names in either case, and their Hangul composed or not."""
+    write(tmp_path, "a.txt", name := unicodedata.normalize("NFC", typed).lower())
+    files = find_files(str(tmp_path))
+    otherwise_spelt(tmp_path / name, tmp_path / typed)
+    assert leave_out(find_files(str(tmp_path / typed)), files) == [tmp_path / "a.txt"]
+    if not (tmp_path / "A.txt").exists():  # on a disk that tells the two apart
+        write(tmp_path, "A.txt")
+        assert leave_out([tmp_path / "A.txt"], files) == files
+
+
 def test_a_run_learns_from_none_of_the_files_that_it_measures_on(tmp_path, run_main):
     (tmp_path / "a.txt").write_text("배우는 글\n", "utf-8")
     (tmp_path / "b.txt").write_text("재는 글\n", "utf-8")
