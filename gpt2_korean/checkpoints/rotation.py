@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import shutil
 from pathlib import Path
 
@@ -136,8 +137,8 @@ def remove_checkpoint(folder):
     if folder.is_symlink():
         folder.unlink()
     elif folder.is_dir() and all(map(_is_run_file, folder.iterdir())):
-        removed = atomic_files.staging_area(folder.parent) / f"removed-{folder.name}"
-        shutil.rmtree(removed, ignore_errors=True)
+        # By a new name: of one of this name before, NFS and FUSE keep a file that a program still has open.
+        removed = atomic_files.staging_area(folder.parent) / f"removed-{secrets.token_hex(8)}"
         try:
             atomic_files.move(folder, removed, os.rename)
         except OSError as error:

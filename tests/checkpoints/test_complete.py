@@ -278,6 +278,23 @@ def test_of_a_checkpoint_that_lies_elsewhere_the_link_alone_is_removed(tmp_path)
     assert [*link.parent.iterdir()] == [] and {*elsewhere.iterdir()} == before
 
 
+def test_a_checkpoint_goes_while_what_was_open_of_one_of_its_name_is_not_let_go_of_yet(tmp_path, monkeypatch):
+    """NFS keeps a file that is deleted while a program of this computer has it open, under a name of its own."""
+
+    def remove_all_but_what_is_open(folder, **_):
+        if Path(folder).is_dir():
+            for path in Path(folder).iterdir():
+                path.replace(path.with_name(".nfs1"))
+
+    with monkeypatch.context() as nfs:
+        nfs.setattr(shutil, "rmtree", remove_all_but_what_is_open)
+        for _ in range(2):
+            rotation.remove_checkpoint(checkpoint := make_checkpoint(tmp_path, 500))
+            assert not checkpoint.exists()
+    rotation.finish_what_a_killed_run_began(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_with_no_model_loses_nothing(tmp_path):
     (tmp_path / "config.json").write_text("내 설정")
     rotation.remove_earlier_run(tmp_path, keep=tmp_path / "checkpoint-9")
