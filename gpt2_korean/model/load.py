@@ -31,12 +31,17 @@ def load_start(start, documents, options):
 
     if start.from_scratch:
         return make_scratch_model(start.source, documents, options.vocab_size)
-    flag, trusts = "--model_type", options.trust_remote_code
-    if start.checkpoint is not None:
-        flag = "--resume_from_checkpoint"
-        if options.lora_rank:
-            return load_adapted(start.checkpoint, flag, trusts)
-    return load_pretrained(start.source, torch.float32, flag, trusts)
+    trusts = options.trust_remote_code
+    if start.checkpoint is None:
+        return load_pretrained(start.source, torch.float32, trust_remote_code=trusts)
+    flag = "--resume_from_checkpoint"
+    if options.lora_rank:
+        return load_adapted(start.checkpoint, flag, trusts)
+    model, tokenizer = load_pretrained(start.checkpoint, torch.float32, flag, trusts)
+    for weight in model.parameters():
+        # Else they lie in its file, which goes as newer ones come: on NFS and FUSE that would stay there to the end.
+        weight.data = weight.data.clone()
+    return model, tokenizer
 
 
 def make_scratch_model(size, documents, vocab_size=None):

@@ -16,7 +16,8 @@ from transformers.utils import logging
 
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.messages import UserError
-from gpt2_korean.model.load import load_pretrained, make_scratch_model
+from gpt2_korean.model.find import Start
+from gpt2_korean.model.load import load_pretrained, load_start, make_scratch_model
 from gpt2_korean.model.quiet import show_downloads_only
 from gpt2_korean.text.documents import read_corpus
 
@@ -40,6 +41,17 @@ def test_a_scratch_size_needs_no_download_and_loads_anywhere(tmp_path, sample_te
     assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert loaded.decode(loaded(text)["input_ids"]) == text
     assert loaded.model_max_length == model.config.n_positions
+
+
+def test_what_becomes_of_the_checkpoint_that_a_run_goes_on_from_changes_no_weight(tiny_model_folder, tmp_path):
+    checkpoint = Path(shutil.copytree(tiny_model_folder, tmp_path / "checkpoint-1"))
+    options = SimpleNamespace(lora_rank=None, trust_remote_code=False)
+    model, _ = load_start(Start(str(checkpoint), checkpoint), None, options)
+    file = checkpoint / "model.safetensors"
+    with file.open("rb+") as opened:
+        opened.write(bytes(file.stat().st_size))
+    saved = load_file(tiny_model_folder / file.name)
+    assert all(torch.equal(weight, saved[name]) for name, weight in model.named_parameters())
 
 
 def test_gpt2s_own_files_load_with_end_and_padding_in_agreement(tmp_path, byte_tokenizer):
