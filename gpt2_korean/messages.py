@@ -188,7 +188,7 @@ def os_reason(error):
     reasons = {
         errno.ENOSPC: "디스크에 남은 공간이 없습니다. 공간을 비우고 다시 실행하세요",
         errno.EDQUOT: "디스크 할당량을 다 썼습니다. 공간을 비우고 다시 실행하세요",
-        errno.EFBIG: "파일 크기 한도를 넘었습니다. 한도(ulimit -f)를 늘리고 다시 실행하세요",
+        errno.EFBIG: "파일 크기 한도를 넘었습니다. 한도(ulimit -f)를 늘리거나, FAT32(4GB까지)라면 다른 디스크에 쓰세요",
         errno.EACCES: "권한이 없습니다. 파일과 폴더의 권한을 확인하세요",
         errno.EPERM: "권한이 없습니다. 파일과 폴더의 권한을 확인하세요",
         errno.EROFS: "읽기 전용 파일 시스템입니다. 쓸 수 있는 곳을 지정하세요",
@@ -208,6 +208,8 @@ def os_reason(error):
         "이 파일 시스템에서는 할 수 없는 일(잠금 등)입니다. 다른 디스크의 폴더를 주세요",
     )
     reason = reasons.get(error.errno, first_line(error.strerror or error))
+    if error.errno == errno.EINVAL and error.filename:  # how FAT, exFAT and Windows refuse a name
+        reason = '이 디스크에서 쓸 수 없는 이름입니다. : ? * " < > | 같은 글자를 빼거나 다른 디스크에 쓰세요'
     if is_in_use(error):
         may_be = "권한이 없거나 " if error.winerror == IN_USE[0] else ""
         reason = f"{may_be}다른 프로그램이 열어 두고 있습니다. 그 프로그램을 닫고 다시 실행하세요"

@@ -45,11 +45,19 @@ def test_no_name_of_others_moves_the_cursor_or_writes_a_title_or_the_clipboard(c
     assert capsys.readouterr().err == f"{spelled}\t글\n글\n오류: {spelled}\n"
 
 
-@pytest.mark.parametrize(("number", "reason"), [(errno.ESTALE, "네트워크 드라이브"), (errno.ENOLCK, "잠금")])
+@pytest.mark.parametrize(
+    ("number", "reason"), [(errno.ESTALE, "네트워크 드라이브"), (errno.ENOLCK, "잠금"), (errno.EFBIG, "FAT32")]
+)
 def test_what_a_drive_refuses_is_told_in_korean_with_the_file_where_there_is_one(number, reason):
     told = messages.describe_os_error(OSError(number, os.strerror(number)))
     assert reason in told and not told.endswith(")")
     assert messages.describe_os_error(OSError(number, os.strerror(number), "글.txt")) == f"{told} (글.txt)"
+
+
+def test_a_name_that_the_disk_does_not_take_is_told_with_the_letters_to_leave_out():
+    error = OSError(errno.EINVAL, os.strerror(errno.EINVAL), "실험: 1")
+    assert ': ? * " < > |' in messages.describe_os_error(error) and "(실험: 1)" in messages.describe_os_error(error)
+    assert messages.os_reason(OSError(errno.EINVAL, os.strerror(errno.EINVAL))) == os.strerror(errno.EINVAL)
 
 
 def test_of_a_long_error_the_first_line_that_says_something_is_told():

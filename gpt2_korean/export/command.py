@@ -122,8 +122,8 @@ def finished_as(path):
     except OSError as error:
         if error.errno is None:  # NumPy says no more than that it could not write all
             raise UserError(
-                f"--export={path}: 끝까지 쓰지 못했습니다. 디스크의 남은 공간과 할당량, 파일 크기 한도(ulimit -f)를 "
-                "확인하세요."
+                f"--export={path}: 끝까지 쓰지 못했습니다. 디스크의 남은 공간과 할당량, 파일 크기 한도(ulimit -f, "
+                "FAT32는 4GB)를 확인하세요."
             ) from None
         error.filename = error.filename or str(path)
         raise
