@@ -204,8 +204,8 @@ def os_reason(error):
         "디스크나 네트워크 드라이브를 읽거나 쓸 수 없습니다. 연결(마운트)을 확인하고 다시 실행하세요",
     )
     reasons |= dict.fromkeys(
-        (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS),
-        "이 파일 시스템에서는 할 수 없는 일(잠금 등)입니다. 다른 디스크의 폴더를 주세요",
+        (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.ENODEV),
+        "이 파일 시스템에서는 할 수 없는 일(잠금, mmap 등)입니다. 다른 디스크의 폴더를 주세요",
     )
     reason = reasons.get(error.errno, first_line(error.strerror or error))
     if error.errno == errno.EINVAL and error.filename:  # how FAT, exFAT and Windows refuse a name

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gpt2_korean.messages import UsageError, particle
 from gpt2_korean.text.folders import is_same, name_some
+from gpt2_korean.windows import WINDOWS
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
@@ -124,6 +125,29 @@ def missing_weights(folder):
         if not (zipfile.is_zipfile(path) or first_bytes(path, 1) == LEGACY_PICKLE):
             return path.name
     return None if has_weights(folder) else "model.safetensors"
+
+
+def check_opens(folder):
+    """Raise the OSError, with its number and file, of weights that the system does not open or map, as where a drive
+    fails, maps nothing, or memory is limited: they may be whole."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in Path(folder).glob("*.safetensors"):
+        try:
+            with path.open("rb"), safe_open(path, framework="numpy"):
+                pass
+        except (SafetensorError, FileNotFoundError, PermissionError):
+            continue  # missing_weights names it
+        except OSError as error:
+            known = as_os_error(error)
+            known.filename = str(path)
+            raise known from None
+
+
+def as_os_error(error):
+    """The OSError that a library's error stands for: Rust's quote the system's number. Any other is given back."""
+    number = None if WINDOWS else re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
 
 
 def read_shapes(folder):

@@ -7,6 +7,7 @@ from pathlib import Path
 from gpt2_korean.checkpoints.complete import (
     RESUME,
     STATE,
+    check_opens,
     describe_existing,
     has_weights,
     is_model,
@@ -126,8 +127,12 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
 def _find_newest(output_dir, check_model):
     """The newest checkpoint of a run's folder that training goes on from, None where none is whole.
 
-    Those past it are told, a line each. Raises UserError where there are whole ones and nothing goes on from any.
+    Those past it are told, a line each. Raises UserError where there are whole ones and nothing goes on from any, and
+    OSError as check_opens does.
     """
+    checkpoints = list_checkpoints(output_dir)
+    for checkpoint in checkpoints:  # else the run would be begun anew, and they be replaced
+        check_opens(checkpoint)
     troubles = {}  # checkpoint → what is the matter with it
     whole = whole_checkpoints(output_dir)
     for place, checkpoint in reversed([*enumerate(whole)]):
@@ -137,7 +142,7 @@ def _find_newest(output_dir, check_model):
         except UserError as error:
             troubles[checkpoint] = error
             continue
-        for later in list_checkpoints(output_dir):  # half ones, or of a file that does not tell when its run began
+        for later in checkpoints:  # half ones, or of a file that does not tell when its run began
             if step_of(later) > step_of(checkpoint) and later not in troubles:
                 trouble = find_trouble(later) if later in whole else "온전한 체크포인트가 아닙니다."
                 troubles |= {later: f"--resume_from_checkpoint={later}: {trouble}"} if trouble else {}

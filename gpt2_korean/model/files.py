@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import (
     FIRST,
+    check_opens,
     has_weights,
     missing_weights,
     read_json,
@@ -33,6 +34,7 @@ LAYERS = re.compile(r"^(?!max_)(.*_)?layers?$")  # a bound (Qwen's max_window_la
 def check_files(folder, flag):
     """Raise UserError for a `folder` whose files are not what they are called, or whose config.json cannot be true."""
     folder = Path(folder)
+    check_opens(folder)
     for path in sorted([*weights_read(folder), *folder.glob("*.json"), *folder.glob("*.txt")]):
         check_readable(path, f"{flag}={folder}: {path.name}")
     others = sorted(path.name for pattern in OTHERS_WEIGHTS for path in folder.glob(pattern))

@@ -1,6 +1,5 @@
 """What libraries and the system raise while a run trains, told as a UserError with a flag and the way on."""
 
-import re
 import signal
 import threading
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from contextlib import contextmanager
 from torch import OutOfMemoryError
 
 from gpt2_korean.checkpoints import atomic_files
-from gpt2_korean.checkpoints.complete import list_checkpoints
+from gpt2_korean.checkpoints.complete import as_os_error, list_checkpoints
 from gpt2_korean.checkpoints.same_run import start_anew
 from gpt2_korean.messages import (
     UserError,
@@ -19,7 +18,6 @@ from gpt2_korean.messages import (
     particle,
 )
 from gpt2_korean.training.rehearsal import describe
-from gpt2_korean.windows import WINDOWS
 
 UNANSWERED = (ConnectionError, EOFError)  # what asking a process that has died ends in, by how far it had come
 
@@ -89,9 +87,7 @@ def saving(output_dir, name=""):
             atomic_files.clear_staging_area(output_dir)
         if is_of_lost_rank(error):
             raise
-        # Of the libraries each has errors of its own, tokenizers a bare Exception; Rust's quote the system's number.
-        number = None if WINDOWS else re.search(r"\(os error (\d+)\)", str(error))
-        known = OSError(int(number[1]), str(error)) if number else error
+        known = as_os_error(error)  # of the libraries each has errors of its own, tokenizers a bare Exception
         quoted = " ".join(f"{type(error).__name__}: {error}".split())
         words = f"디스크의 남은 공간과 폴더의 권한을 확인하세요 ({quoted})."
         reason = describe_os_error(known) if isinstance(known, OSError) else words

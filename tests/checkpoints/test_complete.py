@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import safetensors
 
 from gpt2_korean.checkpoints import complete, going_on, rotation
 from gpt2_korean.messages import UsageError, UserError
@@ -108,6 +109,22 @@ def test_each_checkpoint_past_the_one_that_is_gone_on_from_is_told_and_no_other(
     half, unreadable = sorted(capsys.readouterr().err.splitlines())
     assert f"{tmp_path / 'checkpoint-1500'}: 온전한 체크포인트가 아닙니다" in half
     assert f"{tmp_path / 'checkpoint-2000'}: resume.json" in unreadable
+
+
+@pytest.mark.parametrize("number", [errno.ENODEV, errno.ENOMEM, errno.EIO])
+def test_weights_that_cannot_be_opened_now_are_not_taken_for_half_ones_and_replaced(tmp_path, monkeypatch, number):
+    """As on a drive that maps no file, or under a limit of memory: safetensors tells the system's number in words."""
+    made = make_checkpoint(tmp_path, 500)
+
+    def refuse(path, **_):
+        raise OSError(f"{os.strerror(number)} (os error {number})")
+
+    monkeypatch.setattr(safetensors, "safe_open", refuse)
+    with pytest.raises(OSError, match=r"model\.safetensors") as refusal:
+        going_on.find_starting_point(tmp_path, overwrite=True, resume="auto")
+    assert (refusal.value.errno, refusal.value.filename) == (number, str(made / "model.safetensors"))
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        find_model(str(made))
 
 
 def test_where_nothing_can_be_gone_on_from_the_newest_says_why_and_how_to_begin_anew(tmp_path):
