@@ -58,44 +58,61 @@ def own_output_dir(output_dir):
 
 
 def _lock(output_dir):
-    path, deadline = output_dir / LOCK, time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
-        output_dir.mkdir(parents=True, exist_ok=True)  # anew, where the run before was the one that made it
-        file = _open(path)
+        try:
+            file = _try_to_lock(output_dir, deadline)
+        except OSError as error:
+            # So NFS tells that a run on another node, which was just ending, has removed the file that we opened.
+            if error.errno != errno.ESTALE or time.monotonic() > deadline:
+                error.filename = error.filename or str(output_dir)  # a full disk is told of without
+                raise
+            file = None
+        if file is not None:
+            return file
+        time.sleep(0.05)
+
+
+def _try_to_lock(output_dir, deadline):
+    """The locked file, None where it is to be tried once more."""
+    path = output_dir / LOCK
+    output_dir.mkdir(parents=True, exist_ok=True)  # anew, where the run before was the one that made it
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(_open(path))
         try:
             _hold(file, alone=file.writable())
         except (BlockingIOError, PermissionError):
             if time.monotonic() < deadline:
-                file.close()
-                time.sleep(0.05)
-                continue
+                return None
             file.seek(0)
             raise UserError(
                 f"--output_dir={output_dir}: 다른 학습{_describe_holder(file.read())}이 쓰고 있습니다.\n"
                 "그 학습이 끝난 뒤 다시 실행하거나 다른 --output_dir을 주세요."
             ) from None
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.ESTALE:
+                raise
             warn(f"{output_dir}: 잠금이 없는 파일 시스템입니다. 같은 --output_dir로 두 작업을 함께 돌리지 마세요.")
         if not file.writable():  # the run of that user was killed
             path.unlink(missing_ok=True)
-            file.close()
-            continue
-        with contextlib.suppress(FileNotFoundError):
-            # A run that was just ending may have removed the file between our opening and locking it. Not for so long:
-            # then the file system has a new number for a file each time.
-            same = fcntl is None or os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-            if same or time.monotonic() > deadline:
-                break
-        file.close()
-    holder = {"job": _job_number(), "process": os.getpid(), "start": time.strftime("%Y-%m-%d %H:%M")}
-    try:
+            return None
+        # A run that was just ending may have removed the file between our opening and locking it. Not for so long: then
+        # the file system has a new number for a file each time.
+        if fcntl is not None and time.monotonic() < deadline and not _is_at(path, file):
+            return None
+        holder = {"job": _job_number(), "process": os.getpid(), "start": time.strftime("%Y-%m-%d %H:%M")}
         file.truncate(0)
         file.write(json.dumps(holder))
         file.flush()
-    except OSError as error:
-        error.filename = str(output_dir)  # a full disk is told of without
-        raise
-    return file
+        opened.pop_all()
+        return file
+
+
+def _is_at(path, file):
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def is_held(output_dir):
@@ -122,10 +139,10 @@ def describe_run(output_dir):
     except OSError:
         return None
     with file:
-        holder, start = file.read(), os.fstat(file.fileno()).st_mtime
-        if _is_own(holder):  # whose lock on Windows keeps out itself too
-            return None
         try:
+            holder, start = file.read(), os.fstat(file.fileno()).st_mtime
+            if _is_own(holder):  # whose lock on Windows keeps out itself too
+                return None
             _hold(file, alone=False)
             return None
         except (BlockingIOError, PermissionError):

@@ -1,5 +1,6 @@
 """One run at a time in an output folder."""
 
+import errno
 import os
 import shutil
 import time
@@ -121,6 +122,22 @@ def test_a_drive_that_gives_a_file_a_new_number_each_time_holds_up_no_run(tmp_pa
     monkeypatch.setattr(os.path, "samestat", are_other_files)
     with own_output_dir(tmp_path / "out"):
         assert (tmp_path / "out" / "_lock").exists()
+
+
+def test_a_run_that_ends_on_another_node_meanwhile_ends_no_run_that_waits_for_it(tmp_path, monkeypatch, capsys):
+    """NFS has a number of its own for a lock that was removed from elsewhere."""
+    hold, refused = lock._hold, []
+
+    def refuse_once(file, alone=True):
+        if not refused:
+            refused.append(True)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        hold(file, alone)
+
+    monkeypatch.setattr(lock, "_hold", refuse_once)
+    with own_output_dir(tmp_path / "out"):
+        assert refused and (tmp_path / "out" / "_lock").exists()
+    assert not capsys.readouterr().err
 
 
 def test_a_full_disk_is_told_with_the_folder(tmp_path):
