@@ -7,6 +7,8 @@ import difflib
 import os
 import random
 import re
+import secrets
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -129,16 +131,36 @@ def save(session, name="", overwrites=False):
     try:
         there = path.exists()
         fits = overwrites or path.is_dir() or path.resolve() in session.saved  # of a folder, /save! is no way on
-        with path.open("w" if fits else "x", encoding="utf-8") as file:
-            file.write(_whole(session))
+        _write_file(path, _whole(session), fits)
     except FileExistsError:
         raise UserError(f"{path}: 이미 있습니다. 다른 이름을 주세요. 덮어쓰려면 /save! {name}") from None
     except OSError as error:
+        error.filename = str(path)  # a full disk is told of without
         raise UserError(describe_os_error(error)) from None
     except ValueError:  # a NUL, half a surrogate pair
         raise UserError("파일 이름에 쓸 수 없는 글자가 있습니다. 다른 이름을 주세요.") from None
     say(f"{path}에 {'덮어썼습니다' if there else '저장했습니다'}.")
     return replace(session, saved=session.saved | {path.resolve()})
+
+
+def _write_file(path, text, replaces):
+    """Write a file; one that is there stays as it was until the whole of the new one is on the disk."""
+    if not (replaces and path.is_file()):
+        with path.open("w" if replaces else "x", encoding="utf-8") as file:
+            file.write(text)
+        return
+    path.open("r+").close()  # refused where it may not be written
+    target = path.resolve()  # of a link, what it leads to
+    beside = target.with_name(f".{secrets.token_hex(8)}")
+    try:
+        with beside.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copymode(target, beside)
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _whole(session):

@@ -1,5 +1,7 @@
 """The commands of an interactive session: what each makes of the texts, the settings and the seed so far."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,6 +225,27 @@ def test_what_was_written_is_saved_and_nothing_of_others_is_overwritten(tmp_path
     shown = capsys.readouterr().err
     assert shown.count("덮어썼습니다") == 2 and shown.count("폴더를 먼저") == 1 and "없는/글.txt" in shown
     assert shown.count("파일이 아니라 폴더입니다 (.)") == 2 and "/save! ." not in shown
+
+
+@pytest.mark.parametrize("command", ["/save", "/save!"])
+def test_a_disk_that_is_full_costs_nothing_that_was_saved(tmp_path, capsys, monkeypatch, command):
+    path = tmp_path / "글.txt"
+    session = follow_all(begin()[0], "가", f"/save {path}")
+
+    def fail(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fail)
+        session = follow_all(session, "나", f"{command} {path}")
+    assert path.read_text("utf-8") == "가<1>\n" and [*tmp_path.iterdir()] == [path]
+    shown = capsys.readouterr().err
+    assert "남은 공간이 없습니다" in shown and str(path) in shown.splitlines()[-1]
+    path.chmod(0o640)
+    path.rename(tmp_path / "옮긴 글.txt")
+    path.symlink_to(tmp_path / "옮긴 글.txt")
+    follow_all(session, f"/save! {path}")
+    assert path.is_symlink() and path.read_text("utf-8") == "가<1>\n\n나<2>\n" and path.stat().st_mode & 0o777 == 0o640
 
 
 def test_all_texts_of_a_prompt_are_saved(tmp_path):
