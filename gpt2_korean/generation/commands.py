@@ -19,7 +19,7 @@ from gpt2_korean.messages import UsageError, UserError, describe_os_error, say
 class Turn:
     """A prompt and what was written for it so far.
 
-    ended: whether the model ended it, which then had room for more. broken: whether the user stopped it.
+    ended: whether the model or a stop text ended it. broken: whether the user stopped it.
     others: the texts that were written for it beside this one, with which a session goes on.
     """
 

@@ -55,7 +55,7 @@ class SentenceStream:
         self.stream, self.length, self.most = stream, length, most
         self.text, self.tokens, self.shown = "", 0, 0  # shown: characters
         self.at_length = None  # how many characters the text of `length` tokens has
-        self.ended = False
+        self.ended = None  # as that of a TextStream
 
     def push(self, new_ids):
         """As TextStream.push."""
@@ -68,16 +68,17 @@ class SentenceStream:
                 self.at_length = len(self.text)
         ends = self._ends(whole=False)
         end = self._enough(ends)
-        if end is None and self.stream.ended:
-            end = len(self.text)
-        self.ended = end is not None
+        if end is not None:
+            self.ended = "sentence"
+        elif self.stream.ended:
+            end, self.ended = len(self.text), self.stream.ended
         return self._show(end if self.ended else max(ends, default=0))
 
     def close(self):
         """As TextStream.close."""
         if self.ended:
             return ""
-        self.ended = True
+        self.ended = "end"
         self.text += self.stream.close()
         ends = self._ends(whole=True)
         end = self._enough(ends)

@@ -10,16 +10,22 @@ import torch
 from gpt2_korean.generation.commands import COMMANDS, Session, Turn, follow
 from gpt2_korean.generation.keyboard import open_keyboard
 from gpt2_korean.generation.output import describe_empty, is_empty, print_piece, put_out, record_text
-from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, read_after_turns, stream_texts, tell_of_unread
-from gpt2_korean.messages import UserError, say, takes_colour
+from gpt2_korean.generation.write import (
+    BY_ITSELF,
+    LOOK_EVERY_IN_STREAM,
+    read_after_turns,
+    stream_pieces,
+    tell_of_unread,
+)
+from gpt2_korean.messages import UserError, say, takes_colour, warn
 from gpt2_korean.text.prompts import read_prompts
 
 
 def converse(model, out, settings, parse_setting, copies):
     """Continue or answer what is typed until /quit or the end of input.
 
-    model: a LoadedModel. out: an Output. settings: see stream_texts; /set changes them by `parse_setting`, see Session.
-    copies: how many texts a prompt is given.
+    model: a LoadedModel. out: an Output. settings: see stream_pieces; /set changes them by `parse_setting`, see
+        Session. copies: how many texts a prompt is given.
     """
     session = Session(partial(write_turn, model, out), parse_setting, out.alone, copies, settings, out.model.seed)
     words = [*COMMANDS, *(f"/set {name} " for name in vars(settings))]
@@ -60,16 +66,16 @@ def write_turn(model, out, earlier, turn, settings, seed):
     pairs = [(each.prompt, each.text) for each in earlier if not each.broken]
     out = replace(out, model=replace(out.model, seed=seed))
     torch.manual_seed(seed)
-    shown, tokens, since, broken, reading = [], 0, time.perf_counter(), False, True
+    shown, tokens, ended, since, broken, reading = [], 0, None, time.perf_counter(), False, True
     read = read_after_turns(model, out.prompts, pairs, prompt, settings.length, before)
-    stream = stream_texts(model, [read], settings, LOOK_EVERY_IN_STREAM)  # what it tells stands before the text
+    stream = stream_pieces(model, [read], settings, LOOK_EVERY_IN_STREAM, warn)  # what it tells stands before the text
 
     def pieces():
-        nonlocal tokens
-        for steps, (new,) in stream:
-            tokens += steps
-            shown.append(new)
-            yield new
+        nonlocal tokens, ended
+        for steps, (piece,) in stream:
+            tokens, ended = tokens + steps, piece.ended
+            shown.append(piece.text)
+            yield piece.text
 
     try:
         _, reading = put_out(out, prompt, pieces(), settings, written=before)
@@ -85,7 +91,7 @@ def write_turn(model, out, earlier, turn, settings, seed):
     _say_dimly(f"{tokens}토큰 · 초당 {rate:.{0 if rate >= 10 else 1}f}토큰 · 시드 {seed}")
     if not broken and is_empty(text, settings):
         say(describe_empty(1, 1, settings, "/set min_length "))
-    return Turn(prompt, before + text, ended=tokens < settings.length and not broken, broken=broken)
+    return Turn(prompt, before + text, ended=ended in BY_ITSELF and not broken, broken=broken)
 
 
 def _say_dimly(line):

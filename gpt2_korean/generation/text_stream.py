@@ -7,6 +7,7 @@ class TextStream:
     tokenizer: of transformers or of tokenizers; both decode ids.
     stops: texts before the first of which to come whole the continuation ends. lead: what it may begin with and is not
         shown.
+    ended: why there is no more to show, as Piece.ended; None before.
     """
 
     def __init__(self, tokenizer, prompt_ids, stops=(), lead=""):
@@ -17,7 +18,7 @@ class TextStream:
         self.ids = list(prompt_ids)
         self.begin, self.known = 0, len(self.ids)
         self.held = ""  # it may be the beginning of a stop text
-        self.ended = False
+        self.ended = None
 
     def push(self, new_ids):
         """The text to show after `new_ids`; empty while a character or a stop text may be under way."""
@@ -40,7 +41,7 @@ class TextStream:
         before = self._decode(self.ids[self.begin : self.known])
         rest = self._decode(self.ids[self.begin :])[len(before) :].rstrip("\ufffd")
         text = self._before_stop(self._after_lead(rest)) + self.held
-        self.ended = True
+        self.ended = "end"
         return text
 
     def _decode(self, ids):
@@ -56,7 +57,7 @@ class TextStream:
         # The one that is whole first, however many ids come at once: one around it is not waited for.
         found = [(place + len(stop), place) for stop in self.stops if (place := text.find(stop)) >= 0]
         if found:
-            self.ended, self.held = True, ""
+            self.ended, self.held = "stop", ""
             return text[: min(found)[1]]
         beginnings = ((stop, range(1, min(len(stop), len(text) + 1))) for stop in self.stops)
         sizes = (size for stop, those in beginnings for size in those if text.endswith(stop[:size]))

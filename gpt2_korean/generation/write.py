@@ -18,12 +18,15 @@ from gpt2_korean.text.unknown import describe_unread
 # Steps between two looks at what is written. Each takes the processor some time; the sooner they come, the sooner a
 # batch leaves out the texts that ended, and several a second seem continuous to a reader.
 LOOK_EVERY, LOOK_EVERY_IN_STREAM = 8, 4
+# The Piece.ended of a text that was not cut: with --end_at_sentence it may have more than `length` tokens.
+BY_ITSELF = ("stop", "end")
 
 
 @dataclass(frozen=True)
 class Piece:
     """What a few steps add to a row. ended: None while it goes on; then "stop", one of the stop texts has come,
-    "end", the document's or the answer's has, or "length", it has all its tokens."""
+    "end", the document's or the answer's has, "length", it has all its tokens, or "sentence", one has ended behind
+    `length` of them."""
 
     ids: list[int]
     text: str
@@ -78,7 +81,7 @@ def _push_chunks(streams, chunks, length, over):
                 continue
             text = stream.push(ids)
             # A row with fewer ids than another has come to the end of its document.
-            ended[row] = "stop" if stream.ended else "end" if len(ids) < steps else None if left else "length"
+            ended[row] = stream.ended or ("end" if len(ids) < steps else None if left else "length")
             if ended[row]:
                 text += stream.close()
                 over[row] = True

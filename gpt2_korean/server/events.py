@@ -62,15 +62,16 @@ def about_model(page):
 def write_text(page, asked):
     """Yield the model, the seed, the equal commands, the tokens that are read and a notice or None, of what the model
     cannot read or will forget; then the text or the answer, piece by piece, with the tokens and seconds so far; and
-    last whether it ended by itself before its `length`.
+    last whether the model or a stop text ended it.
     """
     import torch
 
     from gpt2_korean.generation.write import (
+        BY_ITSELF,
         LOOK_EVERY_IN_STREAM,
         encode,
         read_after_turns,
-        stream_texts,
+        stream_pieces,
         tell_of_unread,
     )
 
@@ -78,15 +79,15 @@ def write_text(page, asked):
     read = read_after_turns(model, page.options.prompts, asked.turns, asked.prompt, asked.settings.length)
     tell_of_unread(model, [asked.prompt], notices.append)
     torch.manual_seed(asked.seed)
-    chunks = stream_texts(model, [read], asked.settings, LOOK_EVERY_IN_STREAM, notices.append)
+    chunks = stream_pieces(model, [read], asked.settings, LOOK_EVERY_IN_STREAM, notices.append)
     commands, reads = equal_commands(page.options, read, asked), len(encode(model, read))
     began_with = {"model": about_model(page), "seed": str(asked.seed), "commands": commands, "read": reads}
     yield began_with | {"notice": " ".join(notices) or None}
     tokens = 0
-    for steps, (new,) in chunks:
+    for steps, (piece,) in chunks:
         tokens += steps
-        yield {"text": new, "tokens": tokens, "seconds": time.perf_counter() - began}
-    yield {"ended": tokens < asked.settings.length}
+        yield {"text": piece.text, "tokens": tokens, "seconds": time.perf_counter() - began}
+    yield {"ended": piece.ended in BY_ITSELF}
 
 
 def equal_commands(options, read, asked):

@@ -5,7 +5,7 @@ import secrets
 import time
 from itertools import accumulate
 
-REASONS = {"stop": "stop", "end": "stop", "length": "length"}  # see generation/write.py, Piece
+REASONS = {"stop": "stop", "sentence": "stop", "end": "stop", "length": "length"}  # see generation/write.py, Piece
 DONE = "data: [DONE]\n\n"
 
 

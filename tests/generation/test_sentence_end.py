@@ -4,10 +4,17 @@ import json
 
 import pytest
 
-from gpt2_korean.generation import sentence_end
+from gpt2_korean.cli.generate_options import parse_generate_options
+from gpt2_korean.generation import sentence_end, write
 from gpt2_korean.generation.batch_size import MOST_ON_CPU
+from gpt2_korean.generation.commands import Turn
+from gpt2_korean.generation.load import load
+from gpt2_korean.generation.output import Output
 from gpt2_korean.generation.sentence_end import SentenceStream, sentence_ends
+from gpt2_korean.generation.terminal import write_turn
 from gpt2_korean.generation.text_stream import TextStream
+from gpt2_korean.server.events import Asked, Page, Row, write_rows, write_text
+from gpt2_korean.server.openai_answers import REASONS
 
 
 def sentences(text, whole=True):
@@ -123,6 +130,36 @@ def test_it_does_not_matter_how_many_tokens_come_at_once_and_no_unfinished_sente
         for piece in shown[:-1]:
             known += piece
             assert known == "" or len(known) in sentence_ends(text, whole=True) or piece == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "stop", "ended"),
+    [
+        ("이름 모를 꽃", "이름 모", "없는 글", "end"),
+        ("이름 모를 꽃", "이름 모", "꽃", "stop"),
+        ("이름 모를 꽃", "이름 모를 꽃", "꽃", "stop"),
+        ("꽃이다. 이름 모를", "꽃이다", "없는 글", "sentence"),
+        ("꽃이다. 이름 모를 꽃", "꽃이다. 이름", "모를", "stop"),
+        ("이름 모를 꽃" + "이 피고" * 9, "이름 모를 꽃", "없는 글", "length"),
+    ],
+)
+def test_all_who_ask_know_a_text_that_ended_by_itself_however_long_it_is(
+    monkeypatch, byte_tokenizer, tiny_model_folder, text, length, stop, ended
+):
+    def stream_ids(_, __, length, *more):
+        yield from ([[index]] for index in byte_tokenizer(text)["input_ids"][: 2 * length])
+
+    monkeypatch.setattr(write, "stream_ids", stream_ids)
+    words = [f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--end_at_sentence", f"--stop={stop}"]
+    options = parse_generate_options([*words, f"--length={count(byte_tokenizer, text, length)}"])
+    model, settled = load(tiny_model_folder, options.model)
+    out = Output(None, False, options.prompts, settled)
+    page, by_itself = Page(model, options, ""), ended in ("end", "stop")
+    assert write_turn(model, out, [], Turn("가"), options.settings, 1).ended == by_itself
+    *_, last = write_text(page, Asked("가", [], options.settings, 1))
+    assert last == {"ended": by_itself}
+    *_, [last] = write_rows(page, [Row("가", 1, options.settings, 1, 0, None, None)])
+    assert last["ended"] == ended and REASONS[ended] == ("length" if ended == "length" else "stop")
 
 
 def test_the_same_text_is_streamed_written_in_a_batch_and_recorded(run_main, tiny_model_folder, tmp_path):

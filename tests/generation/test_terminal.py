@@ -23,6 +23,7 @@ from gpt2_korean.generation.commands import Turn
 from gpt2_korean.generation.load import load
 from gpt2_korean.generation.output import Output, open_output, print_piece
 from gpt2_korean.generation.terminal import write_turn
+from gpt2_korean.generation.write import Piece
 
 SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[=>])")  # what moves the cursor, colours or erases
 PASTE = "\x1b[200~{}\x1b[201~"
@@ -228,10 +229,10 @@ def test_a_text_that_was_broken_off_is_recorded_as_far_as_it_was_shown(
     tiny_model_folder, tmp_path, monkeypatch, capsys, alone, recorded
 ):
     def stream(*_):
-        yield 1, ["나"]
+        yield 1, [Piece([], "나", None)]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gpt2_korean.generation.terminal.stream_texts", stream)
+    monkeypatch.setattr("gpt2_korean.generation.terminal.stream_pieces", stream)
     options = parse_generate_options([f"--model_name_or_path={tiny_model_folder}", "--device=cpu"])
     model, settled = load(tiny_model_folder, options.model)
     with open_output(tmp_path / "글.jsonl") as file:
