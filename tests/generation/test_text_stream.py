@@ -3,7 +3,10 @@
 import pytest
 from tokenizers import Tokenizer, decoders, models
 
+from gpt2_korean.cli.generate_options import parse_generate_options
+from gpt2_korean.generation.load import load
 from gpt2_korean.generation.text_stream import TextStream
+from gpt2_korean.generation.write import encode, stream_pieces
 
 
 def cut(ids, rng):
@@ -97,3 +100,14 @@ def test_no_space_is_lost_behind_a_token_that_is_not_shown():
     for ids in ([1, 0, 2], [0, 0, 2, 1], [1, 0, 0, 1, 0, 2]):
         shown = "나" + "".join(pieces(TextStream(backend, [1]), [[index] for index in ids]))
         assert shown == backend.decode([1, *ids])
+
+
+def test_what_the_model_will_forget_or_leaves_out_of_a_text_is_told_before_it_and_nothing_else(tiny_model_folder):
+    words = [f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--dtype=float32"]
+    model, _ = load(tiny_model_folder, parse_generate_options(words).model)
+    room = model.decoder.context - len(encode(model, "오늘은")) + 1  # the last token is read no more
+    for prompt, length, part in (("오늘은", room, None), ("오늘은", room + 1, "잊으며"), ("오늘은" * 200, 2, "빼고")):
+        told = []
+        settings = parse_generate_options([*words, f"--length={length}"]).settings
+        stream_pieces(model, ["가", prompt], settings, 1, told.append)
+        assert (told == []) if part is None else part in "".join(told)
