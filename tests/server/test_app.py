@@ -116,6 +116,19 @@ def test_suggestions_are_whole_words_that_join_what_was_typed(monkeypatch, promp
     assert (settings.length, settings.min_length, settings.end_at_sentence) == (10, 0, False)
 
 
+def test_a_question_is_suggested_as_it_stands_in_the_template(monkeypatch):
+    read = []
+    monkeypatch.setattr("gpt2_korean.generation.write.put_in_context", lambda *words: words[3])
+    monkeypatch.setattr(
+        "gpt2_korean.generation.write.stream_texts", lambda _, prompts, *more: read.extend(prompts) or []
+    )
+    options = parse_generate_options(["--model_name_or_path=x", "--prompt_template=질문: {prompt} 답변:"])
+    list(
+        events.suggest_texts(Page(SimpleNamespace(chat=None), options, ""), events.Asked("왜", [], options.settings, 1))
+    )
+    assert set(read) == {"질문: 왜"}
+
+
 @pytest.mark.parametrize(
     ("body", "named"),
     [

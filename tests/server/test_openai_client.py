@@ -141,7 +141,7 @@ def test_a_seed_repeats_a_text_whatever_else_is_asked(client, model):
     threads = [threading.Thread(target=lambda: others.append(write())) for _ in range(4)]
     for thread in threads:
         thread.start()
-    assert write(7) == alone and len(set(alone)) == 3 and write() != alone
+    assert write(7) == alone and len(set(alone)) == 3 and write() != alone != write(8)
     for thread in threads:
         thread.join()
     # Texts beyond one batch are no copies of its own.
@@ -170,6 +170,14 @@ def test_log_probabilities_are_those_of_the_model(client, model, loaded, model_f
         assert told.top_logprobs[place + 1][told.tokens[place + 1]] == told.token_logprobs[place + 1]
     alone = client.completions.create(model=model, prompt="오늘은", logprobs=2, **GREEDY).choices[0].logprobs
     assert alone.tokens == told.tokens[len(ids) :]
+
+
+def test_the_log_probabilities_of_several_texts_are_each_ones_own(client, model):
+    asked, prompts = {"model": model, "logprobs": 1, **GREEDY}, ["오늘은", "가나", "한국어 글을"]
+    alone = [client.completions.create(prompt=prompt, **asked).choices[0].logprobs for prompt in prompts]
+    together = [choice.logprobs for choice in client.completions.create(prompt=prompts, **asked).choices]
+    for one, other in zip(alone, together, strict=True):
+        assert other.tokens == one.tokens and other.token_logprobs == pytest.approx(one.token_logprobs, abs=1e-3)
 
 
 def test_echo_changes_no_log_probability_of_a_text_past_the_context(client, model):
@@ -343,10 +351,12 @@ def test_a_prompt_is_echoed_once_also_before_a_text_that_ends_at_once(open_page,
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": "많이"}, "max_tokens"),
         ({"n": 0}, "n"),
+        ({"n": True}, "n"),
         ({"n": 129}, "n"),
         ({"n": 100, "prompt": ["가", "나"]}, "n"),
         ({"stop": ""}, "stop"),
         ({"stop": [1]}, "stop"),
+        ({"stop": ["끝", ""]}, "stop"),
         ({"stop": ["가"] * 17}, "stop"),
         ({"seed": "하나"}, "seed"),
         ({"logprobs": 21}, "logprobs"),
@@ -365,6 +375,7 @@ def test_a_prompt_is_echoed_once_also_before_a_text_that_ends_at_once(open_page,
         ({"extra_body": {"top_k": 1.5}}, "top_k"),
         ({"extra_body": {"repetition_penalty": [1]}}, "repetition_penalty"),
         ({"extra_body": {"output_file": "x"}}, "output_file"),
+        ({"extra_body": {"modalities": ["text", "audio"]}}, "modalities"),
         ({"extra_body": {"tools": [{}], "tool_choice": "required"}}, "tool_choice"),
     ],
 )
@@ -411,6 +422,7 @@ def test_the_apis_own_penalties_are_those_of_the_flags(client, model, loaded):
         [{"role": "user", "content": "가" * 20_001}],
         [{"role": "user", "content": 5}],
         [{"role": "user", "content": ["가"]}],
+        [{"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}, {"role": "user", "content": "가"}],
     ],
 )
 def test_a_conversation_that_is_none_is_refused(chat, messages):
@@ -428,6 +440,8 @@ def test_what_means_nothing_is_taken(client, model):
         "repetition_penalty": 1.1,
         "no_repeat_ngram_size": 3,
         "seed": -1,
+        "response_format": {"type": "text"},
+        "modalities": ["text"],
     }
     answer = client.completions.create(model=model, prompt="가", max_tokens=5, **off, extra_body=extra)
     assert len(answer.choices) == 2 and answer.usage.completion_tokens >= 6
