@@ -164,6 +164,13 @@ def test_a_prompt_too_long_loses_its_own_beginning_and_no_mark(folder, rng):
     assert ids == silent[:start] + whole[len(whole) - end - kept :]
 
 
+def test_a_question_behind_a_system_turn_that_leaves_no_room_for_its_marks_is_read_from_its_end(chat_model_folder):
+    model = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    turns = turns_of("가 나 다", system="너는 시인이야. " * CONTEXT)
+    ids = model.chat.encode(turns)
+    assert shorten(model, turns, ids, 20) == ids
+
+
 @every
 def test_raw_continues_a_text_as_a_model_without_a_template_does(run_main, folder, tmp_path):
     plain = shutil.copytree(folder, tmp_path / "plain")
