@@ -97,6 +97,7 @@ def test_a_prompt_is_a_users_turn_and_the_answer_alone_is_printed(run_main, fold
         "generate.py", *words, f"--prompt_file={file}", "--num_return_sequences=2", f"--output_file={kept}"
     )
     assert code == 0 and out.count("===") == 4 * len(lines)
+    assert all(out.count(f" ===\n나> {line}\n") == 2 for line in lines)
     records = [json.loads(line) for line in kept.read_text("utf-8").splitlines()]
     answers = [answer for prompt, answer in zip(SPOKEN, expected, strict=True) if prompt in lines for _ in range(2)]
     assert [record["text"] for record in records] == [answer.strip() for answer in answers]

@@ -21,7 +21,7 @@ from conftest import ROOT
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.commands import Turn
 from gpt2_korean.generation.load import load
-from gpt2_korean.generation.output import Output, open_output, print_piece
+from gpt2_korean.generation.output import Output, open_output, print_piece, put_out
 from gpt2_korean.generation.terminal import write_turn
 from gpt2_korean.generation.write import Piece
 
@@ -240,6 +240,12 @@ def test_a_text_that_was_broken_off_is_recorded_as_far_as_it_was_shown(
         turn = write_turn(model, out, [], Turn("앞글", "가" if alone else " 가"), options.settings, 5)
     record = json.loads((tmp_path / "글.jsonl").read_text("utf-8"))
     assert turn.broken and (record["prompt"], record["text"], record["seed"]) == (*recorded, 5)
+
+
+def test_an_answer_begins_with_no_blank_but_goes_on_with_one(capsys):
+    for written, shown in (("", "나 다\n"), ("가", "  나 다\n")):
+        put_out(Output(None, True, None, None), "물음", [" ", " 나", " 다"], None, written=written)
+        assert capsys.readouterr().out == shown
 
 
 def test_what_a_model_writes_is_text_to_a_terminal_and_goes_elsewhere_as_it_is(monkeypatch, capsys):
