@@ -56,6 +56,11 @@ def check_together(options):
         raise UsageError(
             "--lora_rank는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 모든 가중치를 학습해야 합니다."
         )
+    if options.lora_rank and getattr(options, "hub_strategy", "end") in ("checkpoint", "all_checkpoints"):
+        raise UsageError(
+            f"--hub_strategy={options.hub_strategy}: --lora_rank와 함께 쓸 수 없습니다. 합친 모델만 학습을 마칠 때 "
+            "올리니 이 플래그를 빼세요."
+        )
     if getattr(options, "dataloader_drop_last", False):
         raise UsageError("--dataloader_drop_last: 글의 토큰은 모두 배웁니다. 이 플래그를 빼세요.")
     sampling = getattr(options, "train_sampling_strategy", "random")

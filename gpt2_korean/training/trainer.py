@@ -427,7 +427,7 @@ class KoreanTrainer(Trainer):
             self._wait_for_all_ranks()
         self.replaces_earlier_run = self._saves_only_best = False
         self.saved_step = self.state.global_step
-        if self.args.push_to_hub:
+        if self.args.push_to_hub and not lora.is_adapted(self.model):  # it would stay there beside the merged model
             super()._push_from_checkpoint(str(output_dir / name))
 
     def _push_from_checkpoint(self, checkpoint_folder):

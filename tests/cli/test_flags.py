@@ -156,6 +156,7 @@ def test_ungiven_trainer_flags_are_left_to_trainer():
         (["--lora_alpha=16"], ["--lora_alpha", "--lora_rank"]),
         (["--lora_rank=8", "--model_type=scratch-mini"], ["--lora_rank", "scratch-mini"]),
         (["--lora_rank=8", "--do_train=false", "--do_eval"], ["--lora_rank", "--do_train"]),
+        (["--lora_rank=8", "--hub_strategy=all_checkpoints"], ["--lora_rank", "--hub_strategy=all_checkpoints"]),
         (["--prompt_column=Q", "--answer_column=Q"], ["--answer_column=Q", "--prompt_column"]),
         (["--use_cpu", "--device=cuda"], ["--use_cpu", "--device=cuda"]),
         (["--streaming"], ["--streaming", "--dataset_name"]),

@@ -1,5 +1,7 @@
 """--push_to_hub: a Hub that cannot be reached is told of in two lines, and the same command pushes later."""
 
+from concurrent.futures import Future
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +11,8 @@ pytestmark = pytest.mark.usefixtures("brief_texts")
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Stands in for the Hub: what was uploaded of a finished run, and what fails."""
-    hub = SimpleNamespace(fails=set(), uploaded=[])
+    """Stands in for the Hub: what was uploaded, the names of the files among it, and what fails."""
+    hub = SimpleNamespace(fails=set(), uploaded=[], files=[])
 
     def reach(what):
         if what in hub.fails:
@@ -23,6 +25,10 @@ def hub(monkeypatch):
     def upload_folder(repo_id, folder_path, **_):
         reach("upload_folder")
         hub.uploaded.append((repo_id, str(folder_path)))
+        hub.files.append({path.name for path in Path(folder_path).iterdir() if path.is_file()})
+        done = Future()
+        done.set_result(None)
+        return done
 
     monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 30)
     monkeypatch.setattr("transformers.trainer.hf_api", lambda: SimpleNamespace(**vars(hub)))
@@ -57,6 +63,16 @@ def test_a_finished_model_is_pushed_where_that_is_asked_for_afterwards(words, hu
     assert run_main("train.py", *words)[0] == 0 and not hub.uploaded
     code, _, err = run_main("train.py", *words, "--push_to_hub", "--hub_strategy=end")
     assert code == 0 and len(hub.uploaded) == 1, err
+
+
+@pytest.mark.parametrize(("adapter", "pushes"), [([], 3), (["--lora_rank=2"], 1)])
+def test_the_hub_gets_the_model_at_every_save_and_never_an_adapter_that_would_stay_beside_the_merged_model(
+    words, adapter, pushes, hub, run_main
+):
+    code, _, err = run_main("train.py", *words, *adapter, "--save_steps=1", "--push_to_hub")
+    assert code == 0 and len(hub.files) == pushes, err
+    assert all("model.safetensors" in names for names in hub.files)
+    assert not any(name.startswith("adapter") for names in hub.files for name in names)
 
 
 def test_a_hub_that_makes_no_repository_is_told_before_the_first_step(words, hub, run_main, tmp_path):
