@@ -1,14 +1,17 @@
 """--early_stopping_patience and --load_best_model_at_end: bits per character decides, the best model is the result."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import signal_self
 from safetensors.torch import load_file
+from transformers import TrainerControl, TrainerState
 
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import UsageError
+from gpt2_korean.training.callbacks import StopEarly
 
 pytestmark = pytest.mark.usefixtures("brief_texts")
 
@@ -47,6 +50,13 @@ def assert_ended_early(folder, patience):
     assert max(measured) == json.loads((folder / "trainer_state.json").read_text())["global_step"] < 60
     assert len([step for step in measured if step > best]) == patience
     return best
+
+
+def test_a_run_that_is_asked_to_stop_at_an_evaluation_is_not_said_to_end_early_for_it(capsys):
+    early, control = StopEarly(3), TrainerControl(should_training_stop=True)
+    asked = SimpleNamespace(metric_for_best_model="eval_loss", greater_is_better=False)
+    early.on_evaluate(asked, TrainerState(), control, {"eval_loss": 1.0})
+    assert not capsys.readouterr().err and not control.should_save
 
 
 @pytest.mark.parametrize("limit", [None, 1])

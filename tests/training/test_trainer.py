@@ -127,3 +127,19 @@ def test_a_run_in_float16_whose_steps_all_overflow_is_told_as_one_that_diverged(
     for name in ("loss", "train_loss"):
         with pytest.raises(UserError, match="3스텝"):
             KoreanTrainer.log(run, {name: 0.0})
+
+
+def test_an_optimizer_whose_weights_in_training_are_others_is_told_of_each_evaluation(
+    evaluated_words, run_main, at_training_step, brief_texts
+):
+    """As those without a schedule have (Defazio et al. 2024)."""
+    told = []
+
+    def watch(trainer):
+        optimizer = trainer.optimizer.optimizer
+        optimizer.train = lambda: None
+        optimizer.eval = lambda: told.append(trainer.state.global_step)
+
+    at_training_step(1, watch)
+    code, _, err = run_main(*evaluated_words, "--report_to=none")
+    assert code == 0 and told == [3, 6], err
