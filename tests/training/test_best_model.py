@@ -70,6 +70,8 @@ def test_it_stops_where_nothing_gets_better_keeps_the_best_and_counts_as_finishe
     assert best % 7 and last % 7  # saved although no interval asked for it; an earlier best does not stay
     assert steps_saved(out) == sorted([*([] if limit else range(7, last, 7)), best, last])
     assert same_weights(out, out / f"checkpoint-{best}") and not same_weights(out, out / f"checkpoint-{last}")
+    log = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    assert any("loss" in entry and entry["step"] == last for entry in log)  # though no interval asked for it either
     # What is printed is of the model that is left, in this run and in one that finds it finished.
     assert json.loads(first.splitlines()[-1])["bits_per_character"] == pytest.approx(bits(out)[best])
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.suffix != ".png"}

@@ -155,6 +155,18 @@ def test_ctrl_c_once_finishes_the_step_and_saves(resumable_words, tmp_path, run_
     assert complete.is_resumable(tmp_path / "out" / "checkpoint-5")
 
 
+def test_a_signal_within_an_epoch_neither_makes_nor_owes_the_evaluation_at_its_end(
+    resumable_words, tmp_path, run_main, at_training_step
+):
+    at_training_step(3, lambda _: signal_self())
+    words = ["--do_eval", "--validation_split_percentage=20", "--eval_strategy=epoch", "--logging_steps=100"]
+    code, _, err = run_main(*resumable_words, *words)
+    checkpoint = tmp_path / "out" / "checkpoint-3"
+    state = complete.trainer_state(checkpoint)
+    assert code == 75 and state["epoch"] % 1 and not complete.read_resume(checkpoint)["evaluation_due"], err
+    assert [entry["step"] for entry in state["log_history"]] == [1]  # nor is there a line that an unbroken run lacks
+
+
 def test_a_signal_during_a_save_lets_it_finish_and_stops_there(resumable_words, tmp_path, run_main, monkeypatch):
     original = torch.save
 
