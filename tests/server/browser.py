@@ -55,6 +55,10 @@ class Page:
     def put_caret_behind(self, text):
         self.run("document.getElementById('text').setSelectionRange(arguments[0], arguments[0])", units(text))
 
+    def letters(self, text):
+        """As a caret steps through them: one may be several characters, which no caret parts."""
+        return self.run("return [...new Intl.Segmenter().segment(arguments[0])].map(({ segment }) => segment)", text)
+
     def enter(self, name, words):
         self.part(name).clear()
         self.part(name).send_keys(words)
