@@ -106,8 +106,8 @@ def test_at_a_terminal_korean_is_edited_pasted_and_continued_and_keys_stay_out_o
     at.wait_for("\n주의")  # a line of its own, before the text
     at.wait_for("\n긴 글")
     at.type("\r\r/set length 3\r\r\x1b[D 끼어든" + PASTE.format(" 말\n두 줄"))
-    text = at.wait_for("1500토큰")
-    assert "set" not in text and "끼어든" not in text and "[D" not in text and "[200~" not in text
+    text = at.wait_for("1500토큰")  # in which the model itself may write a few letters in a row, such as [D
+    assert not [keys for keys in ("/set", "끼어든", "[[D", "[200~") if keys in text]
     at.wait_for("length = 3")  # no text was asked for by the empty lines before it
     at.wait_for("끼어든")  # it stands in the line, and waits
     at.type("\r")
