@@ -20,7 +20,7 @@ def test_two_runs_in_one_output_dir_are_told_apart_and_a_dead_one_holds_nothing(
     holder = start_python(
         "import os, time\nos.environ['PBS_JOBID'] = '4711.pbs-host.example'\n"
         "from gpt2_korean.checkpoints.lock import own_output_dir\n"
-        f"with own_output_dir({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    time.sleep(60)\n"
+        f"with own_output_dir({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     code, _, err = run_main(*resumable_words)
     assert code == 1 and "--output_dir" in err and "작업 4711" in err and f"프로세스 {holder.pid}" in err
@@ -36,7 +36,7 @@ def test_the_lock_of_another_user_is_heeded_while_its_run_lives_and_no_longer(tm
     """In the folder of a group it may be read and removed, and not be written to."""
     holder = start_python(
         "import time\nfrom gpt2_korean.checkpoints.lock import own_output_dir\n"
-        f"with own_output_dir({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    time.sleep(60)\n"
+        f"with own_output_dir({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     path, opens = tmp_path / "out" / "_lock", lock._open_no_link
 

@@ -53,7 +53,7 @@ def test_a_lone_checkpoint_that_is_broken_is_refused(stopped_run):
 
 HOLD = (
     "import time\nfrom gpt2_korean.checkpoints.lock import own_output_dir\n"
-    "with own_output_dir({!r}):\n    print('held', flush=True)\n    time.sleep(60)\n"
+    "with own_output_dir({!r}):\n    print('held', flush=True)\n    time.sleep(600)\n"
 )
 
 

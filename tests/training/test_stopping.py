@@ -61,7 +61,7 @@ def test_a_second_ctrl_c_leaves_at_once():
     process = start_python(
         "import time\nfrom gpt2_korean.training import stopping\nstopping.ONE_PRESS_SECONDS = 0\n"
         "with stopping.stop_requests() as stop:\n    stop.hold_back()\n    print('ready', flush=True)\n"
-        "    while stop.reason is None: time.sleep(0.01)\n    print('asked', flush=True)\n    time.sleep(60)\n"
+        "    while stop.reason is None: time.sleep(0.01)\n    print('asked', flush=True)\n    time.sleep(600)\n"
     )
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "asked\n"
@@ -195,7 +195,7 @@ def test_max_hours_stops_as_a_signal_does(resumable_words, tmp_path, run_main, a
     assert code == 75 and "--max_hours" in err
     assert (tmp_path / "out" / "checkpoint-3").is_dir()
     for timer in running():
-        timer.join(10)  # and not for three quarters of an hour
+        timer.join(60)  # and not for three quarters of an hour
     assert not running()
 
 

@@ -141,7 +141,7 @@ def test_two_runs_in_one_output_dir_are_told_apart_and_a_dead_one_holds_nothing(
     monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.1)
     holder = start_python(
         "import time\nfrom gpt2_korean.checkpoints.lock import own_output_dir\n"
-        f"with own_output_dir({str(tmp_path)!r}):\n    print('held', flush=True)\n    time.sleep(60)\n"
+        f"with own_output_dir({str(tmp_path)!r}):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     with pytest.raises(lock.UserError, match=f"프로세스 {holder.pid}"):
         lock.own_output_dir(tmp_path).__enter__()
