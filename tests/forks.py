@@ -7,6 +7,7 @@ answers it has their exit codes. Nothing here starts a thread before it forks.
 import gc
 import json
 import os
+import random
 import resource
 import runpy
 import signal
@@ -14,6 +15,7 @@ import socket
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -42,9 +44,8 @@ def load_libraries():
 def run(request):
     """The exit codes of request["ranks"] processes, negative where a signal ended one."""
     ranks = request["ranks"]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    running = {start(request, rank, port if ranks > 1 else None): rank for rank in range(ranks)}
+    port = free_port() if ranks > 1 else None
+    running = {start(request, rank, port): rank for rank in range(ranks)}
     codes, deadline = [None] * ranks, time.monotonic() + PATIENCE_SECONDS
     while running:
         for process, rank in list(running.items()):
@@ -56,6 +57,14 @@ def run(request):
                 os.kill(process, signal.SIGKILL)
         time.sleep(0.01)
     return codes
+
+
+def free_port():
+    """Below those that are given to whoever asks for any, one of which may be given before the first rank listens."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def start(request, rank, port):
