@@ -87,7 +87,10 @@ class Page:
         return self.text
 
     def suggestions(self):
-        """The buttons, once there are several; what random weights suggest may be one text three times."""
+        """The buttons, once there are several; what random weights suggest may be one text three times. Behind a blank,
+        where a word of its own alone goes on, it may be none."""
+        if self.text.endswith(" "):
+            self.type("가")
         self.wait(lambda: self.count("#suggestions button"))
         buttons = self.browser.find_elements("css selector", "#suggestions button")
         if len(buttons) > 1:
