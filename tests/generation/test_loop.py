@@ -340,5 +340,5 @@ def test_a_prompt_of_many_texts_is_read_once(model, rng, monkeypatch):
     one, other = random_prompt(rng), random_prompt(rng)
     generate_ids(decoder, [one, other, one, one], 3, GREEDY, -1)
     assert read == [(2, max(len(one), len(other))), (4, 1), (4, 1)]
-    drawn = generate_ids(decoder, [one] * 3, 9, Sampling(), -1)
+    drawn = generate_ids(decoder, [one] * 3, 30, Sampling(), -1)
     assert len({*map(tuple, drawn)}) == 3  # and yet each is drawn by itself

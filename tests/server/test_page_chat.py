@@ -11,7 +11,7 @@ TEMPLATE = "--prompt_template=Q{prompt}A"
 
 @pytest.fixture(scope="module")
 def chat_port(open_page):
-    return open_page("--length=5", "--min_length=5", "--dtype=float32", TEMPLATE)
+    return open_page("--length=9", "--min_length=9", "--dtype=float32", TEMPLATE)
 
 
 @pytest.fixture(scope="module")
