@@ -27,6 +27,8 @@ from gpt2_korean.windows import WINDOWS
 # Flags of TrainingArguments that are ours to carry out: see speed/choose.py. Trainer would compile the whole model,
 # which takes several times as long, anew for each shape of a batch.
 COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
+# How `accelerate launch` passes on what its own settings say of precision and compilation, to Trainer and not to us.
+LAUNCHED = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND")
 
 WHOLE_STATE = "FULL_STATE_DICT"  # how FSDP saves a model as one
 
@@ -82,6 +84,8 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
     if device.type == "xpu" and os.environ.get("WORLD_SIZE", "1") == "1":
         # Where both are present TrainingArguments takes the XPU and accelerate the CUDA device.
         os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "xpu")
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
     if given.get("hub_token"):
         # In the environment the Hub's client finds it, and Trainer does not save it in training_args.bin.
         os.environ["HF_TOKEN"] = given.pop("hub_token")

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DynamoBackend, TorchDynamoPlugin
 
 from gpt2_korean.messages import UsageError
 from gpt2_korean.training import arguments
@@ -26,6 +27,13 @@ def test_a_short_run_has_a_curve_from_its_first_step_and_an_interval_of_evaluati
     assert build().logging_first_step and not build(logging_first_step=False).logging_first_step
     assert (build(eval_steps=5).eval_strategy, build().eval_strategy) == ("steps", "no")
     assert build(eval_steps=5, eval_strategy="epoch").eval_strategy == "epoch"
+
+
+def test_a_run_computes_as_it_says_whatever_accelerate_launch_is_set_to(build, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    assert build().mixed_precision == "no" and build(fp16=True).mixed_precision == "fp16"
+    assert TorchDynamoPlugin().backend == DynamoBackend.NO
 
 
 def test_a_device_that_transformers_would_not_take_is_refused_with_the_way_on(build):
