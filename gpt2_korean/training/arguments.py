@@ -29,6 +29,8 @@ from gpt2_korean.windows import WINDOWS
 COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 # How `accelerate launch` passes on what its own settings say of precision and compilation, to Trainer and not to us.
 LAUNCHED = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND")
+# How it says that the model is to be in parts, which only those of our flags tell us.
+SHARDED = [f"ACCELERATE_USE_{way}" for way in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")]
 
 WHOLE_STATE = "FULL_STATE_DICT"  # how FSDP saves a model as one
 
@@ -72,9 +74,9 @@ def set_up_machine(machine, learning, record=None):
 def build_arguments(trainer_arguments, device, bf16, fp16):
     """TrainingArguments on `device`, of several GPUs (`gpus`) on one: the others are for processes of their own.
 
-    Raises UsageError for values that only transformers can refuse, for FSDP in a single process or whose checkpoints
-    come in parts, for a temporary folder in which a loader's processes cannot speak to each other, and where
-    transformers would choose another device than we did.
+    Raises UsageError for values that only transformers can refuse, for FSDP in a single process, by other than our
+    flags or whose checkpoints come in parts, for a temporary folder in which a loader's processes cannot speak to each
+    other, and where transformers would choose another device than we did.
     """
     given = {**trainer_arguments, "bf16": bf16, "fp16": fp16, "use_cpu": device.type == "cpu"}
     # transformers wants the intervals of saving and evaluating to agree for this; ours saves a new best at once.
@@ -84,6 +86,11 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
     if device.type == "xpu" and os.environ.get("WORLD_SIZE", "1") == "1":
         # Where both are present TrainingArguments takes the XPU and accelerate the CUDA device.
         os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "xpu")
+    if any(os.environ.get(name) == "true" for name in SHARDED) and not (given.get("fsdp") or given.get("deepspeed")):
+        raise UsageError(
+            "accelerate launch에 정해 둔 FSDP나 DeepSpeed로는 학습할 수 없습니다. 모델을 나누려면 --fsdp 또는 "
+            "--deepspeed를 더하고,\n아니면 accelerate launch 대신 python이나 torchrun으로 실행하세요."
+        )
     for name in LAUNCHED:
         os.environ.pop(name, None)
     if given.get("hub_token"):

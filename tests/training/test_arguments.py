@@ -36,6 +36,15 @@ def test_a_run_computes_as_it_says_whatever_accelerate_launch_is_set_to(build, m
     assert TorchDynamoPlugin().backend == DynamoBackend.NO
 
 
+@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED"])
+def test_a_model_that_accelerate_launch_alone_would_have_in_parts_is_refused(build, elsewhere, monkeypatch, way):
+    monkeypatch.setenv(f"ACCELERATE_USE_{way}", "true")
+    with pytest.raises(UsageError, match=r"accelerate launch.*--fsdp.*--deepspeed"):
+        build()
+    elsewhere("cuda")
+    assert build("cuda", fsdp=True).fsdp and build("cuda", deepspeed="way.json").deepspeed
+
+
 def test_a_device_that_transformers_would_not_take_is_refused_with_the_way_on(build):
     with pytest.raises(UsageError, match=r"--device=meta.*CUDA_VISIBLE_DEVICES"):
         build("meta")
