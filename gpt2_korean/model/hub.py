@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import missing_weights
-from gpt2_korean.messages import UserError, particle
+from gpt2_korean.messages import UserError, first_line, particle
 from gpt2_korean.model import lora
 
 
@@ -51,7 +51,7 @@ def newest_commit(name, flag):
         raise UserError(
             f"{flag}={name}: Hub에 그런 모델이 없습니다. 이름을 확인하세요(비공개라면 HF_TOKEN 설정)."
         ) from None
-    except Exception:  # no route, no name, a proxy's page, HF_HUB_OFFLINE: whatever else, the Hub did not answer
+    except Exception as error:  # no route, no name, a proxy's page, HF_HUB_OFFLINE: whatever else, no answer
         config = cached_file(name, "config.json")
         if config is not None:
             missing = missing_weights(config.parent)
@@ -63,9 +63,10 @@ def newest_commit(name, flag):
             ) from None
         if cached_file(name, lora.CONFIG) is not None:
             raise adapter from None
+        why = f"{type(error).__name__}: {first_line(error)}"
         scratch = "\n(3) 내려받지 않는 --model_type=scratch-mini로 처음부터 학습합니다."
         raise UserError(
-            f"{flag}={name}: 네트워크에 연결할 수 없고 미리 받아 둔 파일도 없습니다. 이름이 맞다면 다음 가운데 "
+            f"{flag}={name}: 네트워크에 연결할 수 없고 미리 받아 둔 파일도 없습니다({why}).\n이름이 맞다면 다음 가운데 "
             "하나를 하세요.\n"
             f"(1) 네트워크가 되는 곳에서 `hf download {name}` 명령으로 받은 캐시(HF_HOME)나 모델 폴더를 씁니다.\n"
             f"(2) HF_ENDPOINT에 미러 주소를 설정합니다.{scratch if flag == '--model_type' else ''}"

@@ -75,10 +75,10 @@ def _check_reach(name, where):
         huggingface_hub.dataset_info(name, timeout=10)
     except (HfHubHTTPError, ValueError):  # an answer, and what can be no name: the library tells of both
         return
-    except Exception:  # no route, no name, HF_HUB_OFFLINE: whatever else, the Hub did not answer
+    except Exception as error:  # no route, no name, HF_HUB_OFFLINE: whatever else, the Hub did not answer
         raise UserError(
-            f"{where}: 네트워크에 연결할 수 없고 미리 받아 둔 데이터도 없습니다.\n네트워크가 되는 곳에서 받은 "
-            "캐시(HF_HOME)를 쓰거나, 글이 든 파일을 내려받아 --dataset_path로 주세요."
+            f"{where}: 네트워크에 연결할 수 없고 미리 받아 둔 데이터도 없습니다({_reason(error)}).\n네트워크가 되는 "
+            "곳에서 받은 캐시(HF_HOME)를 쓰거나, 글이 든 파일을 내려받아 --dataset_path로 주세요."
         ) from None
 
 

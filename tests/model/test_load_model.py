@@ -231,6 +231,15 @@ def test_a_download_that_broke_off_names_what_is_missing_and_how_it_goes_on(tiny
         load_pretrained("owner/half", torch.float32)
 
 
+def test_why_the_hub_is_out_of_reach_is_told(monkeypatch):
+    def unreachable(*_, **__):
+        raise ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
+
+    monkeypatch.setattr("huggingface_hub.model_info", unreachable)
+    with pytest.raises(UserError, match=r"파일도 없습니다\(ConnectionError: \[SSL: CERTIFICATE_VERIFY_FAILED\]"):
+        load_pretrained("owner/none", torch.float32)
+
+
 @pytest.mark.parametrize("hub_answers", [False, True])
 def test_an_adapter_of_the_hub_is_sent_for_as_a_folder(hub_answers, monkeypatch):
     """By its name it would be looked for as a whole model, and a downloaded one called missing."""

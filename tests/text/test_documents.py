@@ -162,14 +162,14 @@ def test_a_hub_data_set_that_is_not_there_or_lacks_the_column_is_refused(hub_fol
         corpus.read_hub_dataset("no-such-owner/no-such-name")
 
 
-def test_a_hub_out_of_reach_is_asked_once(tmp_path, monkeypatch):
+def test_a_hub_out_of_reach_is_asked_once_and_why_it_is_is_told(tmp_path, monkeypatch):
     def unreachable(*_, **__):
-        raise ConnectionError
+        raise ConnectionError("no certificate")
 
     monkeypatch.setattr("huggingface_hub.dataset_info", unreachable)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked again"))
-    with pytest.raises(UserError, match=r"(?s)--dataset_name=owner/name.*네트워크.*--dataset_path"):
+    with pytest.raises(UserError, match=r"(?s)--dataset_name=owner/name.*네트워크.*\(no certificate\).*--dataset_path"):
         corpus.read_hub_dataset("owner/name")
     (tmp_path / "owner___name").mkdir()  # what the library has it finds by itself
     with pytest.raises(pytest.fail.Exception):
