@@ -7,11 +7,14 @@ import pytest
 import torch
 from conftest import tiny_gpt2
 
+from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.dry import LONGEST, find_breakers, penalize_continued_repeats
 from gpt2_korean.generation.library_decoder import LibraryDecoder
+from gpt2_korean.generation.load import load
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.generation.write import encode, stream_pieces
 
 VOCABULARY = 12
 DRY = Sampling(temperature=0, dry_multiplier=5.0, dry_base=2.0)
@@ -91,14 +94,14 @@ def model():
     return tiny_gpt2(VOCABULARY, n_positions=100)
 
 
-def write_plainly(model, prompt, length, breakers):
+def write_plainly(model, prompt, length, breakers, allowed_length=DRY.dry_allowed_length):
     """Greedy ids with DRY, each by a forward pass over all before it."""
     ids = list(prompt)
     for _ in range(length):
         with torch.inference_mode():
             logits = model(torch.tensor([ids])).logits[0, -1].tolist()
-        logits = plainly(logits, ids, breakers, DRY.dry_multiplier, DRY.dry_base, DRY.dry_allowed_length)
-        ids.append(max(range(VOCABULARY), key=logits.__getitem__))
+        logits = plainly(logits, ids, breakers, DRY.dry_multiplier, DRY.dry_base, allowed_length)
+        ids.append(max(range(len(logits)), key=logits.__getitem__))
     return ids[len(prompt) :]
 
 
@@ -152,3 +155,24 @@ def test_a_vocabulary_that_is_not_byte_level_has_breakers_too():
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.add_special_tokens([AddedToken("<end>", special=True)])
     assert find_breakers(words, (":",), 5).tolist() == [False, False, True, False, True]
+
+
+def test_the_breakers_that_flags_ask_for_are_those_that_texts_are_written_with(tmp_path, byte_tokenizer):
+    model, prompts, length = tiny_gpt2(len(byte_tokenizer), n_positions=100), ["오늘은", "나는 그 사람을 "], 30
+    model.save_pretrained(tmp_path)
+    byte_tokenizer.save_pretrained(tmp_path)
+    words = [f"--model_name_or_path={tmp_path}", "--device=cpu", "--dtype=float32", "--engine=torch", "--temperature=0"]
+    words += ["--allow_invalid_utf8", f"--length={length}", "--dry_multiplier=5", "--dry_base=2"]
+    loaded, _ = load(tmp_path, parse_generate_options(words).model)
+    end, seen = byte_tokenizer.eos_token_id, []
+    tokens = {index: byte_tokenizer.decode([index]) for index in range(model.config.vocab_size)}
+    for asked in (["none"], ["했"], ["했", "나"]):
+        flags = ["--dry_allowed_length=1", *(f"--dry_sequence_breaker={text}" for text in asked)]
+        settings = parse_generate_options(words + flags).settings
+        steps = [rows for _, rows in stream_pieces(loaded, prompts, settings, 1, print)]
+        written = [[index for piece in row for index in piece.ids] for row in zip(*steps, strict=True)]
+        breakers = {end} | {index for index, token in tokens.items() if any(text in token for text in asked)}
+        plain = [write_plainly(model, encode(loaded, prompt), length, breakers, 1) for prompt in prompts]
+        assert written == [ids[: [*ids, end].index(end)] for ids in plain]
+        assert written not in seen
+        seen.append(written)
