@@ -3,10 +3,11 @@
 import os
 
 import pytest
-from transformers import TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import integration_utils
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from gpt2_korean.messages import UsageError
+from gpt2_korean.messages import UsageError, UserError
 from gpt2_korean.training.rehearsal import rehearse
 
 REFUSED = [
@@ -60,6 +61,52 @@ def test_what_libraries_leave_in_the_environment_while_they_are_tried_is_taken_b
     with pytest.raises(UsageError, match=r"--optim_args=x: .*no such value"):
         rehearse(build, {"optim_args": "x", "adam_beta1": 0.9}, ["optim_args", "adam_beta1"])
     assert os.environ["KEPT"] == "as it was" and "LEFT" not in os.environ
+
+
+def test_a_rehearsal_is_one_step_that_tells_nobody_and_keeps_nothing(monkeypatch, tmp_path, capsys):
+    told, steps, step = [], [], Trainer.training_step
+    tracker = type("Callback", (TrainerCallback,), {"on_train_begin": lambda *_, **__: told.append("begun")})
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "mlflow", tracker)
+    monkeypatch.setattr(Trainer, "training_step", lambda *words, **more: steps.append(1) or step(*words, **more))
+    given = {
+        "output_dir": str(tmp_path / "out"), "report_to": ["mlflow"], "push_to_hub": True, "disable_tqdm": False,
+        "max_steps": 9, "save_strategy": "steps", "save_steps": 1, "logging_steps": 1, "eval_strategy": "steps",
+        "eval_steps": 1, "load_best_model_at_end": True, "metric_for_best_model": "bits", "adam_beta1": 0.8,
+    }  # fmt: skip
+    rehearse(lambda given: TrainingArguments(**given, use_cpu=True), given, ["adam_beta1"])
+    assert (told, len(steps), list(tmp_path.iterdir()), *capsys.readouterr()) == ([], 1, [], "", "")
+
+
+def test_the_flags_to_blame_are_those_without_which_it_can_be_carried_out(tmp_path):
+    def refusal(fails, error):
+        def build(given):
+            if fails(given.keys()):
+                raise error
+            return TrainingArguments(**given, use_cpu=True)
+
+        given = {"output_dir": str(tmp_path), "adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-6}
+        try:
+            rehearse(build, given, ["adam_beta1", "adam_beta2", "adam_epsilon"])
+        except UserError as told:
+            return str(told).partition(":")[0]
+
+    wrong = ValueError("no such value")
+    assert refusal(lambda names: "adam_beta2" in names, wrong) == "--adam_beta2=0.9"
+    assert refusal(lambda names: {"adam_beta1", "adam_beta2"} <= names, wrong) == "--adam_beta1=0.8, --adam_beta2=0.9"
+    # Each wrong by itself: which of all it is nobody can tell.
+    every = "--adam_beta1=0.8, --adam_beta2=0.9, --adam_epsilon=1e-06"
+    assert refusal(lambda names: {"adam_beta1", "adam_beta2"} & names, wrong) == every
+    # Not for them at all: the run itself will tell, but for a flag that the error names.
+    assert refusal(lambda names: True, wrong) is None
+    assert refusal(lambda names: True, ValueError("of adam_beta2")) == "--adam_beta2=0.9"
+    assert refusal(lambda names: "adam_beta2" in names, UsageError("--adam: told already")) == "--adam"
+
+
+def test_a_push_that_cannot_be_is_refused_before_any_text_is_read(run_words, run_main, tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt2_korean.training.rehearsal.get_token", lambda: None)
+    for name, told in (("한국어 모델", "--hub_model_id=한국어 모델"), ("out", "hf auth login")):
+        code, _, err = run_main(*run_words, "--push_to_hub", f"--output_dir={tmp_path / name}")
+        assert code == 2 and told in err and "문서" not in err, err
 
 
 def test_a_schedule_that_needs_evaluations_is_rehearsed_with_one(train_words, run_main):

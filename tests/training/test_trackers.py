@@ -42,6 +42,12 @@ def test_a_tracker_that_cannot_begin_is_refused_with_its_flag(resumable_words, t
     assert not (tmp_path / "out" / "run.json").exists()
 
 
+def test_a_tracker_that_is_not_installed_is_refused_before_any_text_is_read(run_words, run_main, track):
+    track(__init__=fail)
+    code, _, err = run_main(*run_words, "--report_to=mlflow")
+    assert code == 2 and "--report_to=mlflow" in err and "no server" in err and "문서" not in err, err
+
+
 def test_trackers_are_told_numbers_and_no_texts(evaluated_words, run_main, track):
     told = []
     track(on_log=lambda *_, logs, **__: told.append(logs))
@@ -56,9 +62,12 @@ def test_a_disk_that_is_full_before_the_first_log_ends_no_run_either(tmp_path, c
         raise OSError(errno.ENOSPC, "no space")
 
     logs, arguments = TensorBoardCallback(SimpleNamespace(add_text=full)), TrainingArguments(output_dir=tmp_path)
-    go_on_without_trackers([logs], ["tensorboard"])
+    other = type("Callback", (TrainerCallback,), {"on_log": fail})()
+    go_on_without_trackers([logs, other], ["tensorboard"])
     events = {"args": arguments, "state": TrainerState(), "control": TrainerControl()}
     logs.on_train_begin(**events)
     logs.on_log(**events, logs={"loss": 1.0})
     logs.on_train_end(**events)
     assert len(capsys.readouterr().err.splitlines()) == 1
+    with pytest.raises(RuntimeError):  # who is no tracker fails as ever
+        other.on_log(**events)
