@@ -367,6 +367,46 @@ def test_numbers_in_range_are_taken(rng):
         assert (options.settings.top_p, options.settings.temperature) == (top_p, temperature)
 
 
+# Of each number what is just taken, and what is just refused.
+BOUNDS = {
+    generate_parser: {
+        "length": ("1 1000000", "0 1000001"), "min_length": ("0", "-1"), "seed": (f"0 {2**63 - 1}", f"-1 {2**63}"),
+        "top_k": ("0", "-1"), "top_p": ("0.001 1", "0 1.001"), "min_p": ("0 1", "-0.001 1.001"),
+        "typical_p": ("0.001 1", "0 1.001"), "temperature": ("0 0.001 1000", "-0.001 0.0009 1000.1"),
+        "repetition_penalty": ("0.001 1000", "0 0.0009 1000.1"), "repetition_window": ("0", "-1"),
+        "frequency_penalty": ("-2 2", "-2.001 2.001"), "presence_penalty": ("-2 2", "-2.001 2.001"),
+        "dry_multiplier": ("0", "-0.001"), "dry_base": ("1", "0.999"), "dry_allowed_length": ("1", "0"),
+        "dry_penalty_last_n": ("0", "-1"), "no_repeat_ngram_size": ("0", "-1"), "port": ("0 65535", "-1 65536"),
+        "num_return_sequences": ("1 1000000", "0 1000001"), "batch_size": ("1 4096", "0 4097"),
+    },
+    train_parser: {
+        "block_size": ("2 1000000", "1 1000001"), "validation_split_percentage": ("0.001 90", "0 90.001"),
+        "show_data": ("0", "-1"), "vocab_size": ("384 512 999936", "256 383 385 1000064"),
+        "max_hours": ("0.001 100000", "0 100001"), "save_steps": ("0.001 1 2", "0 1.001"),
+        "logging_steps": ("0.001 1 2", "0 1.001"), "eval_steps": ("0.001 1 2", "0 1.001"),
+        "save_total_limit": ("1", "0"), "early_stopping_patience": ("1", "0"), "early_stopping_threshold": ("0", "-1"),
+        "per_device_train_batch_size": ("1 65536", "0 65537"), "per_device_eval_batch_size": ("1 65536", "0 65537"),
+        "gradient_accumulation_steps": ("1 65536", "0 65537"), "num_train_epochs": ("0.001", "0"),
+        "max_steps": ("-1 1", "-2 0.5"), "learning_rate": ("1e-9 1000", "0 1001"), "adam_epsilon": ("1e-30", "0"),
+        "embedding_learning_rate": ("1e-9 1000", "0 1001"), "warmup_steps": ("0 0.5 2", "-1 2.5"),
+        "weight_decay": ("0", "-0.001"), "dropout": ("0 0.999", "-0.001 1"), "max_grad_norm": ("0", "-0.001"),
+        "average_last": ("0 0.5 2", "-1 2.5"), "lora_rank": ("0 4096", "-1 4097"),
+        "lora_alpha": ("1 1000000", "0 1000001"), "seed": (f"0 {2**32 - 1}", f"-1 {2**32}"),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make_parser", "name"), [(parser, name) for parser in BOUNDS for name in BOUNDS[parser]])
+def test_the_least_and_the_most_that_a_flag_takes_are_taken_and_no_more(make_parser, name):
+    taken, refused = (words.split() for words in BOUNDS[make_parser][name])
+    for word in taken:
+        value = getattr(make_parser().parse([f"--{name}={word}"]), name)
+        assert value == type(value)(word)
+    for word in refused:
+        with pytest.raises(UsageError, match=f"--{name}: "):
+            make_parser().parse([f"--{name}={word}"])
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
