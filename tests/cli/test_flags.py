@@ -462,6 +462,13 @@ def test_no_steps_leave_the_length_of_a_run_to_its_epochs(word):
     assert options.learning.trainer_arguments["max_steps"] == -1
 
 
+def test_switches_that_a_run_settles_itself_are_left_open():
+    settled = ["train_on_prompt", "load_best_model_at_end", "bf16", "fp16", "torch_compile", "device_graphs", "fsdp"]
+    for make_parser, names in ((train_parser, settled), (generate_parser, ["stream"])):
+        options = make_parser().parse(["--seed=1"])
+        assert {getattr(options, name) for name in names} == {None}
+
+
 def test_a_page_that_holds_conversations_needs_no_prompt_as_a_command_does():
     command, page = (parse_generate_options(["--model_name_or_path=m", *words]) for words in ([], ["--serve"]))
     with pytest.raises(UsageError, match="건넬 말이 없습니다"):
