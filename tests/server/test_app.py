@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ROOT, save_kogpt2
-from server.client import ask, post, written
+from server.client import ask, get, post, written
 
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.load import read_model
@@ -70,6 +70,19 @@ def test_presets_set_the_same_values_each_and_those_of_the_flags_come_first():
     values = presets[1]["values"] | {"temperature": 0.8}
     assert app.list_presets(warm) == [{"name": "처음 값", "values": values}, *presets]
     assert all(slider["words"] and "기본값" not in slider["words"] for slider in sliders.values())
+
+
+def test_a_page_is_told_its_seed_to_the_last_digit_and_whether_its_model_talks(open_page, chat_model_folder):
+    """A number of JavaScript's has 53 bits."""
+    pages = [
+        open_page(f"--seed={2**63 - 1}"),
+        open_page("--prompt_template=질문: {prompt} 답변:"),
+        open_page(folder=chat_model_folder),
+    ]
+    told = [json.loads(get(port, "/settings").read()) for port in pages]
+    assert [(each["seed"], each["chat"], each["suggests"]) for each in told] == [
+        (str(2**63 - 1), False, True), (None, True, True), (None, True, False)
+    ]  # fmt: skip
 
 
 def test_a_seed_repeats_a_text_and_no_seed_is_a_new_one(port):
@@ -141,6 +154,7 @@ def test_a_question_is_suggested_as_it_stands_in_the_template(monkeypatch):
         ({"prompt": "가" * 20_001}, "20,000"),
         ({"prompt": "가", "turns": [["나", "다" * 20_000]]}, "20,000"),
         ({"prompt": "가", "turns": [["나"]]}, "읽을 수 없는"),
+        ({"prompt": "가", "turns": 5}, "읽을 수 없는"),
         ({"settings": {}}, "읽을 수 없는"),
         (b'{"prompt": "\\ud800"}', "읽을 수 없는"),
         (b"[" * 100_000, "읽을 수 없는"),

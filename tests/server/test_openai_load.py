@@ -10,7 +10,8 @@ import pytest
 from server.client import ask, post, written
 
 from gpt2_korean.generation import write
-from gpt2_korean.server.openai_routes import read_events
+from gpt2_korean.server.openai_requests import Refused
+from gpt2_korean.server.openai_routes import read_events, read_whole
 from gpt2_korean.server.turns import MOST_TOGETHER, Line
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
@@ -163,6 +164,23 @@ def test_an_answer_that_has_ended_waits_for_no_other_of_its_batch():
         return await asyncio.gather(read(short, "short"), read(long, "long"))
 
     assert asyncio.run(run()) == [1, 52] and done == ["short", "written", "long"]
+
+
+def test_an_answer_that_the_end_of_the_server_cuts_is_none():
+    closing = []
+
+    def work(items):
+        yield [{"text": "가"}]
+        closing.append(True)
+        yield [{"text": "나"}]
+        yield [{"text": "다", "ended": "stop"}]
+
+    async def run():
+        return await read_whole(Line(lambda: bool(closing)).join(work, ["a"]))
+
+    with pytest.raises(Refused, match="닫히는 중") as refusal:
+        asyncio.run(run())
+    assert refusal.value.status == 503
 
 
 def test_a_batch_that_fails_is_told_to_each_of_it_and_to_nobody_else(port, monkeypatch, tmp_path, capfd):
