@@ -178,6 +178,18 @@ def particle(word, pair):
     return word + (after_consonant if consonant and not (l_sound and pair.startswith("으로")) else after_vowel)
 
 
+def width(text):
+    """How many columns a terminal takes for `text`: two for a Korean syllable, none for what joins another."""
+    return sum(map(_columns, text))
+
+
+def _columns(character):
+    # The vowel and the end of a syllable in parts, as macOS writes names of files, join its beginning.
+    if unicodedata.combining(character) or "\u1160" <= character <= "\u11ff":
+        return 0
+    return 1 + (unicodedata.east_asian_width(character) in "WF")
+
+
 def describe_os_error(error):
     """What an OSError means, in Korean, with the file it is about."""
     return f"{os_reason(error)} ({error.filename})" if error.filename else os_reason(error)

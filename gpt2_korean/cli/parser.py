@@ -6,25 +6,38 @@ Knows how flags are parsed, not which flags there are.
 import argparse
 import dataclasses
 import os
+import shutil
 
 from gpt2_korean.cli.suggestions import describe_bare, suggest_flag
 from gpt2_korean.cli.values import NO, YES, boolean, negated
-from gpt2_korean.messages import UsageError
+from gpt2_korean.messages import UsageError, width
 
 # What both scripts have.
 DEVICES = ("auto", "xpu", "cuda", "mps", "cpu")
 DEVICE = "auto, xpu, cuda, mps, cpu. auto는 xpu, cuda, mps, cpu 순으로 있는 것을 고릅니다"
 REMOTE_CODE = "모델에 딸린 Python 코드를 실행합니다. 만든 사람을 믿을 때만 주세요"
+WIDEST = 120  # columns of a line of --help
 
 
 class KoreanHelp(argparse.HelpFormatter):
-    """Help with a Korean usage line and one column wide enough for the longest flag."""
+    """Help with a Korean usage line, one column wide enough for the longest flag, and lines that the terminal holds."""
 
     def __init__(self, prog):
-        super().__init__(prog, max_help_position=38, width=110)
+        super().__init__(prog, max_help_position=38, width=min(shutil.get_terminal_size().columns, WIDEST) - 2)
 
     def add_usage(self, usage, actions, groups, prefix=None):
         super().add_usage(usage, actions, groups, prefix="사용법: ")
+
+    def _split_lines(self, text, columns):
+        # textwrap counts letters, of which a Korean one takes two columns.
+        lines = [""]
+        for word in text.split():
+            longer = f"{lines[-1]} {word}".lstrip()
+            lines[-1:] = [longer] if not lines[-1] or width(longer) <= columns else [lines[-1], word]
+        return lines
+
+    def _fill_text(self, text, columns, indent):
+        return "\n".join(indent + line for line in self._split_lines(text, columns))
 
 
 class KoreanArgumentParser(argparse.ArgumentParser):

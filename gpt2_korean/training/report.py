@@ -2,10 +2,10 @@
 
 import json
 import math
-import unicodedata
 from itertools import accumulate
 from operator import itemgetter
 
+from gpt2_korean.messages import width
 from gpt2_korean.training.diversity import REPEATED
 from gpt2_korean.windows import join_command
 
@@ -142,22 +142,10 @@ def pad(text, size):
     return text + " " * (size - width(text))
 
 
-def width(text):
-    """How many columns a terminal takes for `text`: two for a Korean syllable, none for what joins another."""
-    return sum(map(_columns, text))
-
-
-def _columns(character):
-    # The vowel and the end of a syllable in parts, as macOS writes names of files, join its beginning.
-    if unicodedata.combining(character) or "\u1160" <= character <= "\u11ff":
-        return 0
-    return 1 + (unicodedata.east_asian_width(character) in "WF")
-
-
 def shorten(text, size):
     """`text` on one line of at most `size` columns, without what a terminal takes for a command."""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     if width(text) <= size:
         return text
-    kept = sum(columns < size for columns in accumulate(map(_columns, text)))
+    kept = sum(columns < size for columns in accumulate(map(width, text)))
     return text[:kept].rstrip() + "…"

@@ -13,7 +13,7 @@ from gpt2_korean.cli.generate_options import parse_generate_options, parse_setti
 from gpt2_korean.cli.train_flags import train_parser
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.cli.trainer_flags import read_trainer_flags
-from gpt2_korean.messages import UsageError
+from gpt2_korean.messages import UsageError, width
 
 TRAIN = ["--do_train", "--dataset_path=data/korean_texts.txt"]
 
@@ -357,6 +357,18 @@ def test_help_is_korean_and_loads_neither_torch_nor_transformers(script, run_scr
     imported = {line.rsplit("|", 1)[-1].strip() for line in finished.stderr.splitlines()}
     assert "argparse" in imported
     assert not imported & {"torch", "transformers", "datasets", "numpy"}
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_fits_the_terminal(columns, monkeypatch):
+    """A Korean letter takes two columns; what is too long would go on below the flags."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for parser in (train_parser(), generate_parser()):
+        lines = parser.format_help().splitlines()
+        told = [line for line in lines if not line.startswith("사용법:")]  # a command is not broken
+        assert columns - 20 < max(map(width, told)) <= columns
+        text = " ".join(" ".join(lines).split())
+        assert [action.dest for action in parser.listed() if action.help.replace("%%", "%") not in text] == []
 
 
 def test_numbers_in_range_are_taken(rng):
