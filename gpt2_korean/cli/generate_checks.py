@@ -35,12 +35,14 @@ def check_together(options, given):
             f"--output_file={files[1]}: 앞글을 읽을 파일(--prompt_file)입니다. 결과를 쓸 다른 파일을 주세요."
         )
     if options.interactive and (options.prompt or options.prompt_file):
-        raise UsageError("--interactive에서는 앞글을 직접 치므로 --prompt나 --prompt_file을 함께 쓸 수 없습니다.")
+        raise UsageError("--interactive에서는 앞글을 직접 치니 --prompt나 --prompt_file을 빼세요.")
     if options.interactive and options.prompt_template and options.num_return_sequences > 1:
         raise UsageError(ONE_ANSWER)
     if options.system and (options.raw or options.prompt_template):
         other = "--raw와" if options.raw else "--prompt_template과"
-        raise UsageError(f"--system은 대화 양식이 있는 모델과의 대화에 쓰이므로 {other} 함께 쓸 수 없습니다.")
+        raise UsageError(
+            f"--system은 대화 양식이 있는 모델과의 대화에 쓰이므로 {other} 함께 쓸 수 없습니다. 하나만 주세요."
+        )
     if options.min_length > options.length:
         most = particle(f"--length={options.length}", "을/를")
         raise UsageError(f"--min_length={options.min_length}: {most} 넘을 수 없습니다. --length를 더 크게 주세요.")
@@ -49,7 +51,9 @@ def check_together(options, given):
     for name in NOT_ASKED:
         if name in given and (options.serve or options.interactive):
             mode = "--serve" if options.serve else "--interactive"
-            raise UsageError(f"{mode}와 --{name} 플래그는 함께 쓸 수 없습니다. 글은 한 편씩, 쓰는 대로 보입니다.")
+            raise UsageError(
+                f"{mode}와 --{name} 플래그는 함께 쓸 수 없습니다. 글은 한 편씩, 쓰는 대로 보이니 이 플래그를 빼세요."
+            )
     if options.resume and not options.output_file:
         raise UsageError(
             "--resume은 파일에 쓰던 글을 이어 쓸 때만 쓰입니다. --output_file을 더하거나 이 플래그를 빼세요."

@@ -46,7 +46,8 @@ def check_together(options):
         )
     if options.tokenizer and options.model_type == "scratch-mini":
         raise UsageError(
-            "--tokenizer는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 늘 글에서 어휘를 배웁니다."
+            "--tokenizer는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 늘 글에서 어휘를 배우니 "
+            "이 플래그를 빼세요."
         )
     if options.lora_alpha and not options.lora_rank:
         raise UsageError("--lora_alpha는 --lora_rank와 함께 써야 합니다. --lora_rank=16처럼 더하세요.")
@@ -54,7 +55,8 @@ def check_together(options):
         raise UsageError("--lora_rank는 --do_train과 함께 써야 합니다. 학습한 어댑터는 이 플래그 없이 열립니다.")
     if options.lora_rank and options.model_type == "scratch-mini":
         raise UsageError(
-            "--lora_rank는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 모든 가중치를 학습해야 합니다."
+            "--lora_rank는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 모든 가중치를 학습해야 하니 "
+            "이 플래그를 빼세요."
         )
     if options.lora_rank and getattr(options, "hub_strategy", "end") in ("checkpoint", "all_checkpoints"):
         raise UsageError(

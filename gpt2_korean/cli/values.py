@@ -61,19 +61,19 @@ def number(minimum=None, maximum=MOST, *, above=None, below=None):
 
 
 def _number(convert, kind, fits, range_words):
+    way_on = f"{range_words} {particle(kind, '을/를')} 주세요."
+
     def parse(text):
         if not text.strip():
-            raise argparse.ArgumentTypeError(f"값이 비었습니다. {range_words} {particle(kind, '을/를')} 주세요.")
+            raise argparse.ArgumentTypeError(f"값이 비었습니다. {way_on}")
         try:
             value = convert(text)
         except ValueError:
             raise argparse.ArgumentTypeError(
-                f"{particle(repr(text), '은/는')} {particle(kind, '이/가')} 아닙니다."
+                f"{particle(repr(text), '은/는')} {particle(kind, '이/가')} 아닙니다. {way_on}"
             ) from None
         if not fits(value):
-            raise argparse.ArgumentTypeError(
-                f"{particle(text, '은/는')} 쓸 수 없습니다. {range_words} {particle(kind, '을/를')} 주세요."
-            )
+            raise argparse.ArgumentTypeError(f"{particle(text, '은/는')} 쓸 수 없습니다. {way_on}")
         return value
 
     return parse

@@ -139,7 +139,7 @@ def damaged(flag, path, error):
 
 def unfitting(flag, source, names, words="가중치가 config.json과 맞지 않습니다"):
     """The UserError of weights, `names`, that are missing or of other shapes than the config wants."""
-    return UserError(f"{flag}={source}: {words} ({names[0]} 등 {len(names)}개).")
+    return UserError(f"{flag}={source}: {words}. 폴더를 통째로 다시 받으세요 ({names[0]} 등 {len(names)}개).")
 
 
 def unloadable(flag, source, error):
@@ -193,7 +193,7 @@ def without_end(flag, source):
     """The UserError of a model in which nothing ends a text."""
     return UserError(
         f"{flag}={source}: 글의 끝을 나타내는 토큰(eos_token)이 없는 모델입니다. 모델 폴더의 tokenizer_config.json에 "
-        '{"eos_token": "</s>"}처럼 적으세요.'
+        '"eos_token": "</s>"처럼 적으세요.'
     )
 
 

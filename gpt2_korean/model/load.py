@@ -163,7 +163,7 @@ def check_room(source, config, flag, **access):
     if wanted > size + SMALL:
         raise UserError(
             f"{flag}={source}: config.json의 모델은 매개변수가 {wanted:,}개인데 가중치는 {size:,}바이트뿐입니다. "
-            "다른 모델의 파일이 섞였습니다."
+            "다른 모델의 파일이 섞였으니 폴더를 통째로 다시 받으세요."
         )
 
 

@@ -82,7 +82,7 @@ def leave_out(held_out, files):
         measured.setdefault(_folded(path), []).append(path)
     rest = [path for path in files if not any(is_same(path, other) for other in measured.get(_folded(path), ()))]
     if not rest:
-        warn("학습 글과 평가 글이 같은 파일이라 평가가 처음 보는 글에서 잰 값이 아닙니다.")
+        warn("학습 글과 평가 글이 같은 파일입니다. 처음 보는 글에서 재려면 다른 파일을 --validation_file로 주세요.")
         return files
     if len(rest) < len(files):
         both = sorted(set(files) - set(rest))

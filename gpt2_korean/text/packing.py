@@ -35,7 +35,8 @@ def choose_size(block_size, context):
     context: None where it sets no limit; a block that nobody asked for then has 1,024."""
     size = block_size or min(context or 1024, LONGEST)
     if context and size > context:
-        raise UsageError(f"--block_size={size}: 모델의 문맥 길이 {context}보다 길 수 없습니다.")
+        way_on = f"{context} 이하로 줄이거나 이 플래그를 빼세요"
+        raise UsageError(f"--block_size={size}: 모델의 문맥 길이 {context}보다 길 수 없습니다. {way_on}.")
     return size
 
 

@@ -129,4 +129,5 @@ def _parquet_rows(path):
 
 
 def _unreadable(path, reason):
-    return UserError(f"{path}: Parquet 파일로 읽을 수 없습니다 ({(str(reason).splitlines() or ['?'])[0]}).")
+    said = (str(reason).splitlines() or ["?"])[0]
+    return UserError(f"{path}: Parquet 파일로 읽을 수 없습니다. 다시 받거나 저장하세요 ({said}).")

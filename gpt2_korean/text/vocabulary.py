@@ -176,9 +176,12 @@ def _other_tokenizer(path, context_length, reader):
         way_on = "온전한 tokenizer.json이 든 폴더나 Hub의 이름을 주세요"
         raise UserError(f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다. {way_on} ({words}).") from None
     if sorted(tokenizer.get_vocab().values()) != list(range(len(tokenizer))):  # rows of embeddings have no gaps
-        raise UserError(f"--tokenizer={path}: 토큰의 번호가 0부터 빠짐없이 이어지지 않는 토크나이저입니다.")
+        raise UserError(
+            f"--tokenizer={path}: 토큰의 번호가 0부터 빠짐없이 이어지지 않습니다. 다른 토크나이저를 주세요."
+        )
     if not settle_ends(tokenizer):
-        raise UserError(f"--tokenizer={path}: 글의 끝을 나타내는 토큰(eos_token)이 없습니다.")
+        way_on = 'tokenizer_config.json에 "eos_token": "</s>"처럼 적으세요'
+        raise UserError(f"--tokenizer={path}: 글의 끝을 나타내는 토큰(eos_token)이 없습니다. {way_on}.")
     keep_one_template(tokenizer)
     tokenizer.model_max_length = context_length
     return tokenizer

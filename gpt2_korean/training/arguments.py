@@ -152,7 +152,10 @@ def _check_trainable(arguments, device):
             f"TMPDIR=/tmp처럼 짧은 폴더({LONGEST_TEMPORARY}바이트까지)를 주거나 이 플래그를 빼세요."
         )
     if arguments.uses_muon and (arguments.fsdp or arguments.deepspeed):
-        raise UsageError("--optim=muon: --fsdp, --deepspeed와 함께 쓸 수 없습니다. 나뉘지 않은 행렬이 있어야 합니다.")
+        raise UsageError(
+            "--optim=muon: --fsdp, --deepspeed와 함께 쓸 수 없습니다. 나뉘지 않은 행렬이 있어야 하니 둘 가운데 하나를 "
+            "빼세요."
+        )
     if arguments.device.type != device.type:
         raise UsageError(
             f"--device={device.type}: transformers는 {particle(arguments.device.type, '을/를')} 고릅니다. "

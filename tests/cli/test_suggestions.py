@@ -169,10 +169,24 @@ def test_a_misspelt_tokenizer_is_refused(word):
 def test_numbers_out_of_bounds_are_refused_in_korean_that_is_right():
     for word, said in (("--top_p=1.5", "1.5는 쓸 수 없습니다. 0보다 크고 1 이하인 수를 주세요."),
                        ("--top_k=-1", "-1은 쓸 수 없습니다. 0 이상 1,000,000,000 이하인 정수를 주세요."),
-                       ("--length=둘", "'둘'은 정수가 아닙니다."),
+                       ("--length=둘", "'둘'은 정수가 아닙니다. 1 이상 1,000,000 이하인 정수를 주세요."),
                        ("--length=", "값이 비었습니다. 1 이상 1,000,000 이하인 정수를 주세요.")):  # fmt: skip
         assert said in refusal(parse_generate_options, ["--model_name_or_path=x", word])
     assert "1000은 128의 배수가 아닙니다. 1024는 어떤가요?" in refusal(parse_train_options, ["--vocab_size=1000"])
+
+
+@pytest.mark.parametrize(
+    ("parse", "words"),
+    [
+        (parse_train_options, "--do_train --dataset_path=x --model_type=scratch-mini --tokenizer=korean"),
+        (parse_train_options, "--do_train --dataset_path=x --model_type=scratch-mini --lora_rank=8"),
+        (parse_generate_options, "--model_name_or_path=x --interactive --prompt=x"),
+        (parse_generate_options, "--model_name_or_path=x --prompt=x --system=x --raw"),
+        (parse_generate_options, "--model_name_or_path=x --serve --stream"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused_with_the_way_on(parse, words):
+    assert re.search("(빼세요|주세요)[.]$", refusal(parse, words.split()))
 
 
 def test_without_flags_a_script_shows_how_it_is_used(capsys):
