@@ -117,7 +117,7 @@ def generate_parser(most_tokens=MOST_TOKENS):
     add_switch(output, "--resume", "--output_file에 이미 있는 글은 두고 나머지를 이어 씁니다. 멈춘 명령에 더하세요")
 
     page = parser.add_argument_group("웹 페이지와 API")
-    serve_help = "브라우저로 글을 쓰는 웹 페이지와 OpenAI 호환 API(/v1)를 엽니다. 다른 플래그는 그 처음 값이 됩니다"
+    serve_help = "브라우저로 글을 쓰는 웹 페이지와 OpenAI 호환 API(/v1)를 엽니다. 다른 플래그로 준 값에서 시작합니다"
     add_switch(page, "--serve", serve_help)
     host_help = "웹 페이지를 열 주소. 기본값으로는 이 컴퓨터에서만 접속할 수 있습니다. 다른 컴퓨터에서도 쓰려면 0.0.0.0"
     add_flag(page, "--host", text, host_help, "127.0.0.1")

@@ -43,7 +43,7 @@ def train_parser():
 
     data = parser.add_argument_group("데이터")
     files = "파일, 폴더(그 아래 모두), 또는 와일드카드(glob) 패턴"
-    add_flag(data, "--dataset_path", path, f"학습할 글: {files}. .txt .jsonl .json .csv .tsv .parquet과 그 .gz .xz")
+    add_flag(data, "--dataset_path", path, f"학습할 글: {files}. .txt .jsonl .json .csv .tsv .parquet와 그 .gz .xz")
     add_flag(data, "--dataset_name", path, "파일 대신 쓸 Hugging Face Hub 데이터 세트 이름 (예: wikimedia/wikipedia)")
     add_flag(data, "--dataset_config_name", text, "Hub 데이터 세트의 설정 이름 (예: 20231101.ko)")
     add_switch(data, "--streaming", "Hub 데이터 세트를 내려받지 않고 스트리밍으로 읽습니다. --max_steps가 필요합니다")
@@ -171,7 +171,13 @@ def train_parser():
         integer(1),
         "평가가 이 횟수만큼 연속으로 나아지지 않으면 일찍 마칩니다. --eval_steps와 함께",
     )
-    add_flag(training, "--early_stopping_threshold", number(0), "이보다 많이 낮아져야 나아진 것으로 봅니다", 0.0)
+    add_flag(
+        training,
+        "--early_stopping_threshold",
+        number(0),
+        "글자당 비트가 이보다 많이 낮아져야 나아진 것으로 봅니다",
+        0.0,
+    )
     add_switch(
         training,
         "--load_best_model_at_end",
@@ -229,7 +235,9 @@ def train_parser():
     )
     add_switch(machine, "--fsdp", "장치 하나에 담기지 않는 모델을 여럿에 나눕니다(FSDP). torchrun과 함께", default=None)
 
-    config_help = "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 여러 번 주면 뒤의 것이, 또 명령줄의 값이 우선합니다"
+    config_help = (
+        "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 여러 번 주면 뒤의 파일이, 그보다도 명령줄의 값이 우선합니다"
+    )
     add_flag(parser, "--config", file_path, config_help, action="append")
     return parser
 

@@ -154,7 +154,7 @@ def unloadable(flag, source, error):
     if "trust_remote_code" in str(error):
         return UserError(
             f"{flag}={source}: 모델에 딸린 Python 코드를 실행해야 하는 모델입니다.\n"
-            "만든 이를 믿는다면 그 코드를 읽어 본 뒤 --trust_remote_code를 더하세요."
+            "만든 사람을 믿는다면 그 코드를 읽어 본 뒤 --trust_remote_code를 더하세요."
         )
     if isinstance(error, ImportError):
         return UserError(f"{flag}={source}: 이 모델을 열려면 여기에 없는 패키지가 필요합니다 ({said}).")
