@@ -85,7 +85,7 @@ def _write(session, earlier, line):
 def more(session, _=""):
     if not session.turns:
         if session.converses:
-            raise UserError("아직 받은 답이 없습니다. 말을 먼저 치세요.")
+            raise _nothing_yet(session)
         return _write(session, (), "")
     if session.converses and session.turns[-1].ended:
         raise UserError("답이 끝났습니다. 다음 말을 치거나, /again으로 답을 다시 받으세요.")
@@ -94,9 +94,15 @@ def more(session, _=""):
 
 def again(session, _=""):
     if not session.steps:
-        raise UserError("아직 쓴 글이 없습니다. 앞글을 먼저 치세요.")
+        raise _nothing_yet(session)
     _, earlier, line = session.steps[-1]
     return _write(session, earlier, line)
+
+
+def _nothing_yet(session):
+    if session.converses:
+        return UserError("아직 받은 답이 없습니다. 말을 먼저 치세요.")
+    return UserError("아직 쓴 글이 없습니다. 앞글을 먼저 치세요.")
 
 
 def undo(session, _=""):
@@ -232,7 +238,7 @@ def show_help(session, _=""):
         say(f"  {usage}{' ' * (20 - len(usage.encode('cp949')))}{meaning}")  # Hangul: two bytes, two columns
     say(
         "여러 줄은 붙여 넣으면 한 번에 들어갑니다. 직접 줄을 바꾸려면 Alt-Enter(Esc 다음 Enter)를 누르세요.\n"
-        "쓰는 동안 친 글자는 보이지 않다가 다음 줄에 들어갑니다. 빈 Enter는 버립니다."
+        "쓰는 동안 친 글자는 보이지 않다가 다음 줄에 들어갑니다. 이때 그냥 누른 Enter는 버립니다."
     )
     return session
 

@@ -72,6 +72,12 @@ def test_again_writes_the_last_text_again_or_what_was_added_to_it():
     assert len({seed for *_, seed in asked}) == 3
 
 
+def test_nothing_to_write_again_is_told_in_the_words_of_the_session(capsys):
+    for converses, word in ((False, "앞글"), (True, "말")):
+        follow_all(begin(converses)[0], "/again")
+        assert f" {word}을 먼저 치세요." in capsys.readouterr().err
+
+
 def test_again_after_new_asks_the_last_prompt_with_nothing_before_it():
     for converses in (False, True):
         session, asked = begin(converses)
