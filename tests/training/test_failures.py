@@ -153,7 +153,7 @@ def test_logs_that_have_no_place_are_told_with_their_flag(resumable_words, tmp_p
 
 def test_a_temporary_folder_too_long_for_the_loaders_processes_is_refused(resumable_words, run_main, monkeypatch):
     for length, refused in ((75, False), (76, True)):
-        folder = Path("/tmp") / ("x" * (length - 5))
+        folder = Path("/tmp") / str(os.getpid()).rjust(length - 5, "x")
         monkeypatch.setattr(tempfile, "tempdir", str(folder))
         try:
             folder.mkdir()
