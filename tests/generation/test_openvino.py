@@ -3,10 +3,12 @@
 import importlib
 import json
 import os
+import platform
 import random
 import shutil
 import signal
 import socket
+import subprocess
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -299,6 +301,17 @@ def test_that_somebody_writes_is_told_to_nobody(folder, run_script, tmp_path, mo
         with pytest.raises(BlockingIOError):
             proxy.accept()
     assert not (tmp_path / "intel").exists()
+
+
+@pytest.mark.skipif(not shutil.which("cc") or platform.libc_ver()[0] != "glibc", reason="no C compiler, or no glibc")
+def test_another_allocator_may_be_preloaded(folder, run_script, tmp_path):
+    """As Colab has tcmalloc, and guides to PyTorch on CPUs jemalloc: OpenVINO ended in 'free(): invalid pointer'."""
+    library = tmp_path / "allocator.so"
+    source = ROOT / "tests" / "generation" / "allocator.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-fno-builtin", "-o", library, source], check=True)
+    words = (f"--model_name_or_path={folder}", "--prompt=오늘", "--length=2", "--device=cpu", "--engine=openvino")
+    done = run_script("generate.py", *words, env={"LD_PRELOAD": str(library)})
+    assert done.returncode == 0 and done.stdout, done.stderr
 
 
 def test_nobody_is_told_that_somebody_tests():
