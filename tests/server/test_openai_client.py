@@ -14,7 +14,7 @@ from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.server import turns
-from gpt2_korean.server.openai_requests import read_completion
+from gpt2_korean.server.openai_requests import Refused, read_completion
 from gpt2_korean.server.openai_routes import model_name
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
@@ -388,6 +388,36 @@ def test_what_is_wrong_or_not_supported_is_refused_by_name(client, model, change
         client.completions.create(**asked)
     assert refused.value.param == param and refused.value.type == "invalid_request_error"
     assert param in refused.value.message and "1,000,000 이하" not in refused.value.message
+
+
+SAID = [{"role": "user", "content": "가"}]
+PICTURE = [{"type": "text", "text": "가"}, {"type": "image_url"}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "chat", "param"),
+    [
+        ({"prompt": "가", "messages": SAID}, False, "messages"),
+        ({"prompt": "가", "top_logprobs": 1}, False, "top_logprobs"),
+        ({"prompt": [True]}, False, "prompt"),
+        ({"prompt": "가", "messages": SAID}, True, "prompt"),
+        ({"messages": SAID, "echo": True}, True, "echo"),
+        ({"messages": 5}, True, "messages"),
+        ({"messages": [{"role": "user", "content": PICTURE}]}, True, "messages[0].content"),
+    ],
+)
+def test_what_is_no_field_of_a_text_or_of_a_conversation_is_refused(asked, chat, param):
+    with pytest.raises(Refused) as refused:
+        read_completion(asked, SETTINGS, None, 1000, chat)
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [({"include_usage": True}, True), ({"include_usage": False}, False), ("x", False)]
+)
+def test_a_stream_tells_its_usage_where_it_is_asked_for(options, told):
+    asked = {"prompt": "가", "stream": True, "stream_options": options}
+    assert read_completion(asked, SETTINGS, None, 1000, chat=False).include_usage is told
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "length"])
