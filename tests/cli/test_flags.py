@@ -455,6 +455,49 @@ def test_what_a_session_and_the_page_settle_themselves_is_refused(mode, flag):
     assert mode in str(refusal.value) and flag.split("=")[0].replace("batch-", "batch_") in str(refusal.value)
 
 
+TEMPLATE, SYSTEM = "--prompt_template=질문: {prompt}", "--system=너는 시인이야."
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        ("--interactive", "--prompt=가"),
+        ("--interactive", "--prompt_file=x"),
+        ("--raw", SYSTEM),
+        (TEMPLATE, SYSTEM),
+        ("--export=a.gguf", "--stream"),
+        ("--export=a.gguf", "--end_at_sentence"),
+        ("--serve", "--num_return_sequences=2"),
+        ("--quantize=int8", "--engine=torch"),
+        ("--quantize=int8", "--dtype=float16"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused_and_each_is_taken_alone(first, other, monkeypatch):
+    monkeypatch.setattr("gpt2_korean.cli.generate_checks.find_spec", lambda name: name)
+    model = "--model_name_or_path=x"
+    with pytest.raises(UsageError, match=other.partition("=")[0]):
+        parse_generate_options([model, first, other])
+    for word in (first, other):
+        parse_generate_options([model, word])
+
+
+def test_flags_that_go_together_are_taken(tmp_path):
+    (tmp_path / "글.txt").touch()
+    (tmp_path / "답.jsonl").touch()
+    files = f"--prompt_file={tmp_path / '글.txt'}"
+    for words in (
+        ["--interactive", TEMPLATE, "--num_return_sequences=1"],
+        ["--interactive", "--num_return_sequences=2"],
+        [TEMPLATE, "--num_return_sequences=2"],
+        ["--min_length=8", "--length=8"],
+        ["--serve", "--prompt=가", "--num_return_sequences=1"],
+        ["--export=a.gguf", "--export_type=f32", SYSTEM, "--temperature=0.5"],
+        [files, f"--output_file={tmp_path / '답.jsonl'}"],
+        [files, f"--output_file={tmp_path / '새.jsonl'}"],
+    ):
+        parse_generate_options(["--model_name_or_path=x", *words])
+
+
 def test_taking_up_needs_the_file_of_what_is_written():
     with pytest.raises(UsageError, match=r"--resume.*--output_file"):
         parse_generate_options(["--model_name_or_path=x", "--resume"])
