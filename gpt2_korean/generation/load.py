@@ -151,8 +151,6 @@ def _read_tokenizer(folder, config, allow_invalid_utf8):
     except Exception as error:  # tokenizers raises nothing more specific
         raise damaged(FLAG, folder / "tokenizer.json", error) from None
     check_tokens(tokenizer, config["vocab_size"], FLAG, folder)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     token = (read_model_json(FLAG, folder / "tokenizer_config.json") or {}).get("eos_token")
     token = token.get("content") if isinstance(token, dict) else token
     if not isinstance(token, str | None):

@@ -87,7 +87,7 @@ def has_our_template(tokenizer):
     """
     if hasattr(tokenizer, "chat_template"):
         return tokenizer.chat_template == CHAT_TEMPLATE
-    return None not in map(tokenizer.token_to_id, MARKS.values()) and len(tokenizer.encode("").ids) == 1
+    return None not in map(tokenizer.token_to_id, MARKS.values()) and len(encode_texts([""], tokenizer, True)[0]) == 1
 
 
 def encode_turns(turns, tokenizer, opens_answer=False):
