@@ -198,11 +198,11 @@ def warn_of_plan(arguments, steps, blocks):
         warn(f"글이 한 블록보다 짧습니다(토큰 {tokens:,}개 < {blocks.size:,}개). 더 많은 글이 있어야 제대로 배웁니다.")
     if warmup_steps >= max(steps, 1):
         warn(
-            f"{particle(f'--warmup_steps={warmup_steps:g}', '이/가')} 전체 {steps:,}스텝 이상이라 학습률이 최댓값에 "
+            f"{particle(f'--warmup_steps={warmup_steps:.12g}', '이/가')} 전체 {steps:,}스텝 이상이라 학습률이 최댓값에 "
             f"이르지 못합니다. --warmup_steps={max(1, steps // 10)} 정도를 추천합니다."
         )
     if save_steps is not None and save_steps > steps:
         warn(
-            f"{particle(f'--save_steps={save_steps:g}', '이/가')} 전체 {steps:,}스텝보다 길어 끝나기 전에는 저장되지 "
-            f"않습니다. --save_steps={max(1, steps // 3)} 정도를 추천합니다."
+            f"{particle(f'--save_steps={save_steps:.12g}', '이/가')} 전체 {steps:,}스텝보다 길어 끝나기 전에는 "
+            f"저장되지 않습니다. --save_steps={max(1, steps // 3)} 정도를 추천합니다."
         )

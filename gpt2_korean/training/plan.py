@@ -61,7 +61,8 @@ def propose(
         learns_little = adapter and "learning_rate" not in settled
         return {"learning_rate": (ADAPTER_RATE, "어댑터이므로")} if learns_little else {}
     why = "어휘가 새것이므로" if new_vocabulary else "처음부터 배우므로" if from_scratch else TAUGHT_HERE
-    reading = f"글을 {epochs:.3g}번 읽으므로" if epochs else "스트리밍이므로"
+    times = f"{epochs:.3g}" if epochs < 1000 else f"{epochs:,.0f}"
+    reading = f"글을 {times}번 읽으므로" if epochs else "스트리밍이므로"
     often, open_to_muon = epochs > OFTEN, not {"optim", "learning_rate"} & set(settled)
     chooses_muon = is_new and open_to_muon and epochs <= MUON_EPOCHS and tokens_per_step >= MUON_TOKENS * width
     optimizer = MUON if uses_muon or chooses_muon else "adamw"

@@ -112,8 +112,8 @@ def learn_blocks(trainer, start, blocks, steps, learning):
     patience = learning.early_stopping_patience
     if is_finished(start.checkpoint, steps, patience):
         complete(trainer, start.checkpoint)
-        more = "--num_train_epochs, --max_steps, --early_stopping_patience"
-        say(f"이미 끝난 학습입니다: {output_dir} (더 하려면 {more}를 늘리세요)")
+        more = "--num_train_epochs나 --max_steps를, 일찍 마쳤다면 --early_stopping_patience를"
+        say(f"이미 끝난 학습입니다: {output_dir} (더 하려면 {more} 늘리세요)")
     else:
         if start.checkpoint is not None:
             check_state(start.checkpoint, trainer.args)

@@ -87,6 +87,7 @@ def test_muon_whose_matrices_would_be_in_parts_is_refused(build, elsewhere):
         ({"warmup_steps": 100, "steps": 50}, ("--warmup_steps=100", "--warmup_steps=5 ")),
         ({"save_steps": 500, "steps": 50}, ("--save_steps=500", "--save_steps=16 ")),
         ({"save_steps": 500, "steps": 2}, ("--save_steps=500", "--save_steps=1 ")),
+        ({"save_steps": 1e6, "steps": 50}, ("--save_steps=1000000이 ", "--save_steps=16 ")),
         ({"tokens": 31}, ("31개 < 32개",)),
         ({"warmup_steps": 11, "steps": 12, "save_steps": 12, "tokens": 32}, ()),
         ({"warmup_steps": 0.5, "save_steps": 0.5, "steps": 1}, ()),

@@ -93,6 +93,8 @@ def test_a_plan_is_told_as_flags_with_why():
     told = "\n".join(plan.describe_plan(plan.propose(120_000, 60, 256, 4096, True, False, {"warmup_steps"})))
     assert "--learning_rate=0.001 --embedding_learning_rate=0.0006 (어휘가 새것이므로)" in told
     assert "--weight_decay=1 (글을 60번 읽으므로)" in told and "warmup" not in told
+    by_heart = plan.describe_plan(plan.propose(120, 1500.0, 256, 4096, True, False, set()))
+    assert any("(글을 1,500번 읽으므로)" in line for line in by_heart)
     of_a_stream = "\n".join(plan.describe_plan(plan.propose(None, 0, 256, 4096, False, True, set())))
     assert "--weight_decay=0.3 --dropout=0 (스트리밍이므로)" in of_a_stream and "번 읽으므로" not in of_a_stream
     assert "--warmup_steps=0.1 (처음부터 배우므로)" in of_a_stream and "어휘" not in of_a_stream
