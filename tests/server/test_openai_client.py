@@ -14,7 +14,7 @@ from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.server import turns
-from gpt2_korean.server.openai_requests import Refused, read_completion
+from gpt2_korean.server.openai_requests import Refused, read_completion, read_messages
 from gpt2_korean.server.openai_routes import model_name
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
@@ -458,6 +458,15 @@ def test_the_apis_own_penalties_are_those_of_the_flags(client, model, loaded):
 def test_a_conversation_that_is_none_is_refused(chat, messages):
     with pytest.raises(openai.BadRequestError, match="messages"):
         chat.chat.completions.create(model="chat", messages=messages)
+
+
+def test_how_a_conversation_may_end_is_told_as_it_is():
+    for messages in ([{"role": "assistant", "content": "가"}], [{"role": "system", "content": "가"}]):
+        with pytest.raises(Refused, match="user의 말이 있어야 하고, user나 assistant의 말로 끝나야"):
+            read_messages(messages)
+    asked = [{"role": "user", "content": "가"}]
+    for messages in (asked, [*asked, {"role": "assistant", "content": "나"}]):
+        assert read_messages(messages) == messages
 
 
 def test_what_means_nothing_is_taken(client, model):
