@@ -175,14 +175,14 @@ def report(error):
     name = f"gpt2-korean-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     # Not platform.platform(), which starts a program: there may be no memory for it.
     about = f"Python {platform.python_version()}, {platform.system()} {platform.release()} {platform.machine()}\n"
-    place = "적을 곳이 없었습니다. 환경 변수 GPT2_KOREAN_DEBUG를 1로 두고 다시 실행하면 화면에 나옵니다."
+    asks, place = "", "적을 곳이 없었습니다. 환경 변수 GPT2_KOREAN_DEBUG를 1로 두고 다시 실행하면 화면에 나옵니다."
     for folder in (getattr(error, "reported_in", None) or ".", ".", "logs", None):
         with contextlib.suppress(OSError, ValueError, TypeError, MemoryError):
             folder = folder or tempfile.gettempdir()  # there may be none
             Path(folder).mkdir(parents=True, exist_ok=True)
             file = Path(folder, name).resolve()
             file.write_text(about + lines, "utf-8", "backslashreplace")
-            place = f"{file}에 적었습니다. 프로젝트의 이슈에 이 파일을 붙여 알려 주세요."
+            asks, place = " 프로젝트의 이슈에 이 파일을 붙여 알려 주세요.", f"{file}에 적었습니다."
             break
     what = KEY.sub("***", hide_secrets(f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")))
     # The second of a library, as PyTorch's gigabytes where the memory of a job is limited.
@@ -193,7 +193,7 @@ def report(error):
     way_on = (
         f" requirements.txt와 버전이 다릅니다({others}). pip install -r requirements.txt로 맞추세요." if others else ""
     )
-    return f"예상하지 못한 오류가 났습니다({what}).{way_on}\n자세한 것은 {place}"
+    return f"예상하지 못한 오류가 났습니다({what}).{way_on}\n자세한 것은 {place}{asks}"
 
 
 def other_versions():

@@ -161,9 +161,10 @@ def test_no_secret_is_told(end, monkeypatch, secret):
         RuntimeError("unable to mmap 1419322880 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
     ],
 )
-def test_a_lack_of_memory_is_called_so(end, error):
+def test_a_lack_of_memory_is_called_so_and_no_fault_of_ours(end, error):
     code, err, file = end(error)
-    assert code == 1 and "메모리가 모자랍니다" in err and file.exists()
+    assert code == 1 and "메모리가 모자랍니다" in err and file.exists() and "이슈" not in err
+    assert "이슈" in end(TypeError("x"))[1]
 
 
 def test_a_lack_of_memory_is_told_where_none_is_left_to_start_a_program(end, monkeypatch):
