@@ -52,7 +52,7 @@ class StopRequest:
         self.reason = self.reason or WORDS[number]
         if self.nothing_to_save:
             self.nothing_to_save = False  # a second signal must not disturb the way out
-            raise Stopped(f"{self.reason} 멈췄습니다. 학습을 시작하기 전이라 저장할 것은 없습니다.")
+            raise Stopped(f"{self.reason} 멈췄습니다. 아직 준비하는 중이라 저장할 것은 없습니다.")
         if number == signal.SIGINT:
             line = "\n" * os.isatty(2)  # behind the ^C that a terminal shows
             line += "하던 스텝을 마치고 저장한 뒤 멈춥니다. 바로 끝내려면 Ctrl-C를 한 번 더 누르세요.\n"
