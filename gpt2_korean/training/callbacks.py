@@ -142,7 +142,7 @@ class LogLines(TrainerCallback):
 
 
 class ProgressBar(ProgressCallback):
-    """Trainer's progress bar with speed and loss in place of its log lines.
+    """Trainer's progress bar with tokens a second and the loss in place of its log lines.
 
     To read the loss is to wait for the device, so that is done once a second at most.
     """
@@ -150,6 +150,12 @@ class ProgressBar(ProgressCallback):
     def __init__(self, trainer):
         super().__init__()
         self.trainer, self.shown = trainer, 0.0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        if state.is_world_process_zero:
+            # Without the steps a second: a terminal of 80 columns, as Colab's is, would show half of the last number.
+            self.training_bar.bar_format = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
     def on_step_end(self, args, state, control, **kwargs):
         super().on_step_end(args, state, control, **kwargs)
