@@ -17,7 +17,7 @@ from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.write import encode
-from gpt2_korean.messages import UserError
+from gpt2_korean.messages import UsageError, UserError
 from gpt2_korean.model.gpt2 import is_supported
 from gpt2_korean.model.load import load_pretrained
 from gpt2_korean.speed import linear
@@ -112,6 +112,22 @@ def test_a_damaged_file_is_named(tiny_model_folder, tmp_path, name):
     (folder / name).write_bytes((folder / name).read_bytes()[:50])
     with pytest.raises(UserError, match="온전하지 않습니다"):
         read_model(folder, CPU, torch.float32)
+
+
+def test_a_model_whose_texts_nothing_ends_is_refused(tiny_model_folder, tmp_path):
+    for number, (token, told) in enumerate([(None, r"글의 끝.*tokenizer_config\.json"), (5, "온전하지 않습니다")]):
+        folder = shutil.copytree(tiny_model_folder, tmp_path / str(number))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": token}), "utf-8")
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": None}), "utf-8")
+        with pytest.raises(UserError, match=told):
+            read_model(folder, CPU, torch.float32)
+
+
+@pytest.mark.parametrize(("name", "value"), [("quantize", "int4"), ("engine", "openvino")])
+def test_what_openvino_computes_is_refused_on_another_device_than_the_cpu(tiny_model_folder, name, value):
+    with pytest.raises(UsageError, match=f"--{name}={value}: CPU.*--device=cpu"):
+        read_model(tiny_model_folder, torch.device("cuda"), torch.float32, **{name: value})
 
 
 def test_weights_of_another_shape_are_refused(tiny_model_folder, tmp_path):
