@@ -190,7 +190,7 @@ def describe_sliders(settings):
     words = describe_settings(SLIDERS)
     return [
         {"name": name, "label": label, "value": getattr(settings, name), "least": least, "most": most, "step": step}
-        | {"words": words[name].partition(" (기본값")[0]}  # the page has its own
+        | {"words": words[name].partition(" (기본값")[0].removeprefix(f"{label}: ")}  # the page has its own
         for name, (label, least, most, step) in SLIDERS.items()
     ]
 

@@ -70,6 +70,7 @@ def test_presets_set_the_same_values_each_and_those_of_the_flags_come_first():
     values = presets[1]["values"] | {"temperature": 0.8}
     assert app.list_presets(warm) == [{"name": "처음 값", "values": values}, *presets]
     assert all(slider["words"] and "기본값" not in slider["words"] for slider in sliders.values())
+    assert not any(slider["words"].startswith(slider["label"]) for slider in sliders.values())
 
 
 def test_a_page_is_told_its_seed_to_the_last_digit_and_whether_its_model_talks(open_page, chat_model_folder):
