@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from shutil import get_terminal_size
 
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback
@@ -17,6 +18,8 @@ from gpt2_korean.training.curve import curve_of, draw, is_worth_drawing
 from gpt2_korean.training.record import write_record
 from gpt2_korean.training.report import shorten
 from gpt2_korean.training.samples import as_markdown, write_samples
+
+WIDE = 100  # columns that hold the progress bar with all its words
 
 
 class GoOnAndStop(TrainerCallback):
@@ -142,7 +145,7 @@ class LogLines(TrainerCallback):
 
 
 class ProgressBar(ProgressCallback):
-    """Trainer's progress bar with tokens a second and the loss in place of its log lines.
+    """Trainer's progress bar with speed and loss in place of its log lines.
 
     To read the loss is to wait for the device, so that is done once a second at most.
     """
@@ -154,13 +157,15 @@ class ProgressBar(ProgressCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
         if state.is_world_process_zero:
-            # Without the steps a second: a terminal of 80 columns, as Colab's is, would show half of the last number.
+            # Without the steps a second, which would leave half of the last number in a terminal's columns.
             self.training_bar.bar_format = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
     def on_step_end(self, args, state, control, **kwargs):
         super().on_step_end(args, state, control, **kwargs)
         if state.is_world_process_zero and time.monotonic() - self.shown > 1:
-            self.training_bar.set_postfix_str(" · ".join(self.trainer.describe_progress()))
+            words = self.trainer.describe_progress()
+            shown = words if get_terminal_size().columns >= WIDE else words[:2]  # a bar is cut in the midst of a number
+            self.training_bar.set_postfix_str(" · ".join(shown))
             self.shown = time.monotonic()
 
     def on_log(self, *args, **kwargs):

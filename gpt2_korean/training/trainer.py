@@ -195,12 +195,14 @@ class KoreanTrainer(Trainer):
         self.state.epoch = epoch
 
     def describe_progress(self):
-        """What the progress bar shows beside the steps: a list of words. Waits for the device."""
+        """What the progress bar shows beside the steps, the least important last. Waits for the device."""
         speed, steps = self.meter.overall(), self.state.global_step - self._globalstep_last_logged
         words = [] if speed is None else [f"초당 토큰 {speed:,.0f}"]
         if steps:
-            loss, spends = self._tr_loss.item() / steps, self.tokens_per_character
-            words.append(f"손실 {loss:.3f}" if spends is None else f"글자당 비트 {loss / math.log(2) * spends:.3f}")
+            loss = self._tr_loss.item() / steps
+            if self.tokens_per_character is not None:
+                words.append(f"글자당 비트 {loss / math.log(2) * self.tokens_per_character:.3f}")
+            words.append(f"손실 {loss:.3f}")
         return words
 
     def note_progress(self):

@@ -92,22 +92,27 @@ def test_beside_the_bar_stand_the_speed_and_the_loss_since_the_last_line_of_the_
         run = {"meter": meter, "state": state, "_globalstep_last_logged": 10, "_tr_loss": torch.tensor(8.0)}
         return KoreanTrainer.describe_progress(SimpleNamespace(**run, tokens_per_character=tokens_per_character))
 
-    assert told(12345.6, 4) == ["초당 토큰 12,346", "글자당 비트 1.443"]
+    assert told(12345.6, 4) == ["초당 토큰 12,346", "글자당 비트 1.443", "손실 2.000"]
     assert told(None, 4, None) == ["손실 2.000"] and told(None, 0) == []
 
 
-def test_the_bar_shows_its_numbers_whole_in_80_columns(monkeypatch):
-    """Of a run of hours, on a terminal as a notebook's is."""
+@pytest.mark.parametrize(("columns", "last"), [(80, "글자당 비트 2.605]"), (100, "손실 6.331]")])
+def test_the_bar_shows_its_numbers_whole(columns, last, monkeypatch):
+    """Of a run of hours; a terminal has 80 columns, as a notebook's, or more."""
     from gpt2_korean.training.callbacks import ProgressBar
 
+    monkeypatch.setenv("COLUMNS", str(columns))
     bar = partial(tqdm, disable=False, file=io.StringIO())
     monkeypatch.setattr("transformers.trainer_callback.tqdm", bar)
-    shown = ProgressBar(None)
-    shown.on_train_begin(None, SimpleNamespace(is_world_process_zero=True, max_steps=150_000), None)
-    told = {"n": 75_000, "elapsed": 36_000, "ncols": 79, "postfix": "초당 토큰 199,499 · 글자당 비트 2.605"}
+    words = ["초당 토큰 199,499", "글자당 비트 2.605", "손실 6.331"]
+    shown = ProgressBar(SimpleNamespace(describe_progress=lambda: words))
+    state = SimpleNamespace(is_world_process_zero=True, max_steps=150_000, global_step=75_000)
+    shown.on_train_begin(None, state, None)
+    shown.on_step_end(None, state, None)
+    told = {"elapsed": 36_000, "ncols": columns - 1}
     line = tqdm.format_meter(**{**shown.training_bar.format_dict, **told})
     shown.training_bar.close()
-    assert line.endswith("글자당 비트 2.605]") and "75000/150000" in line and "10:00:00<10:00:00" in line
+    assert line.endswith(last) and "75000/150000" in line and "10:00:00<10:00:00" in line
 
 
 def test_the_bar_is_told_once_a_second_at_most(monkeypatch):
