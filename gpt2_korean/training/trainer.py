@@ -237,7 +237,6 @@ class KoreanTrainer(Trainer):
             self.log(metrics)
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.evaluated[self.state.global_step] = metrics
-        self.evaluation_due = False
         return metrics
 
     def _model_to_evaluate(self):
