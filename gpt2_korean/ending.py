@@ -49,6 +49,7 @@ def run_script(main):
     hook, threading.excepthook = threading.excepthook, _report_of_thread
     stderr, sys.stderr = sys.stderr, Lasting(sys.stderr)
     try:
+        _check_folder()
         return _unwrapped(main)
     except UserError as error:
         say_error(error)
@@ -115,6 +116,15 @@ def _set_up_process():
     if not sys.stderr.isatty():
         # Progress bars are redrawn in place; in the log of a batch job each drawing is a line more.
         os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+def _check_folder():
+    """Raise UserError where the current folder is gone: no path begins there, and Intel's MKL cannot be loaded."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        way_on = 'cd로 다른 폴더에 가서, 다시 만든 폴더라면 cd "$PWD"를 한 뒤 다시 실행하세요.'
+        raise UserError(f"지금 있는 폴더가 지워졌습니다. {way_on}") from None
 
 
 def _unwrapped(main):

@@ -238,6 +238,16 @@ def test_what_the_system_says_and_what_a_user_stops_need_no_file(end):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_a_current_folder_that_is_gone_is_told_of(tmp_path):
+    """Deleted, or deleted and made anew, in another terminal: MKL ended with a line on a library of PyTorch's."""
+    (tmp_path / "gone").mkdir()
+    words = [sys.executable, ROOT / "generate.py", f"--model_name_or_path={tmp_path}", "--prompt=x"]
+    command = ["sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', tmp_path / "gone", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("오류: 지금 있는 폴더가 지워졌습니다."), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_ctrl_c_at_a_terminal_is_told_of_in_a_line_of_its_own():
     controller, side = os.openpty()
     script = """
