@@ -309,7 +309,7 @@ def test_another_allocator_may_be_preloaded(folder, run_script, tmp_path):
     library = tmp_path / "allocator.so"
     source = ROOT / "tests" / "generation" / "allocator.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-fno-builtin", "-o", library, source], check=True)
-    words = (f"--model_name_or_path={folder}", "--prompt=오늘", "--length=2", "--device=cpu", "--engine=openvino")
+    words = (f"--model_name_or_path={folder}", "--prompt=오늘", "--length=2", "--device=cpu")
     done = run_script("generate.py", *words, env={"LD_PRELOAD": str(library)})
     assert done.returncode == 0 and done.stdout, done.stderr
 
