@@ -25,8 +25,8 @@ from gpt2_korean.speed import linear
 CPU = torch.device("cpu")
 
 
-def logits_of(folder):
-    model = read_model(folder, CPU, torch.float32)
+def logits_of(folder, engine="auto"):
+    model = read_model(folder, CPU, torch.float32, engine=engine)
     ids = torch.tensor([[5, 6, 7]])
     with torch.inference_mode():
         return model.decoder.start(ids, torch.ones_like(ids), 0)
@@ -41,6 +41,7 @@ def test_generation_of_a_gpt2_folder_imports_no_transformers(tiny_model_folder, 
 
 def test_weights_are_read_as_transformers_reads_them(tmp_path, byte_tokenizer):
     shapes = [{}, {"n_inner": 50}, {"tie_word_embeddings": False}, {"activation_function": "relu"}]
+    shapes += [{"activation_function": "gelu", "layer_norm_epsilon": 0.1}]
     for number, changes in enumerate(shapes):
         model, folder = tiny_gpt2(len(byte_tokenizer), **changes), tmp_path / str(number)
         model.save_pretrained(folder, max_shard_size="20KB" if number else "5GB")
@@ -48,7 +49,8 @@ def test_weights_are_read_as_transformers_reads_them(tmp_path, byte_tokenizer):
         with torch.inference_mode():
             expected = model(torch.tensor([[5, 6, 7]])).logits[:, -1]
         assert not isinstance(read_model(folder, CPU, torch.float32).decoder, LibraryDecoder)
-        torch.testing.assert_close(logits_of(folder), expected, rtol=1e-4, atol=1e-4)
+        for engine in ("auto", "torch"):
+            torch.testing.assert_close(logits_of(folder, engine), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_head_of_its_own_is_used_and_kept_whatever_the_config_says(tmp_path, byte_tokenizer):

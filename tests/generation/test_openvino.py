@@ -35,6 +35,7 @@ from gpt2_korean.speed.openvino_graph import BLOCK
 
 CPU, VOCABULARY = torch.device("cpu"), 300
 SHAPES = ({}, {"n_inner": 50}, {"tie_word_embeddings": False}, {"activation_function": "relu"}, {"n_embd": 2 * GROUP})
+SHAPES += ({"activation_function": "gelu", "layer_norm_epsilon": 0.1, "initializer_range": 0.2},)
 
 
 def restored(tensors, config, quantize):
