@@ -45,8 +45,8 @@ def training():
         if hasattr(signal, "SIGCHLD"):  # PyTorch's handler would raise again, wherever we are
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise UserError(
-            "글을 읽는 프로세스(--dataloader_num_workers)가 죽었습니다. 앞서 저장된 체크포인트는 그대로 있습니다.\n"
-            "메모리가 모자라면 그 수를 줄이고, --resume_from_checkpoint=auto를 넣어 다시 실행하세요."
+            "글을 읽는 프로세스(--dataloader_num_workers)가 죽었습니다. 앞서 저장된 체크포인트가 있다면 그대로 "
+            "있습니다.\n메모리가 모자라면 그 수를 줄이고, --resume_from_checkpoint=auto를 넣어 다시 실행하세요."
         ) from error
 
 
@@ -108,8 +108,8 @@ def reaching_hub(way_on):
 def diverged(step):
     """The UserError for a loss or weights that are no numbers."""
     return UserError(
-        f"{step}스텝까지의 손실이나 가중치에 NaN 또는 무한대가 나와 멈춥니다. 앞서 저장된 체크포인트는 그대로 "
-        "있습니다.\n--learning_rate를 낮추거나 --warmup_steps를 늘리거나 --fp16을 끄세요."
+        f"{step}스텝까지의 손실이나 가중치에 NaN 또는 무한대가 나와 멈춥니다. 앞서 저장된 체크포인트가 있다면 "
+        "그대로 있습니다.\n--learning_rate를 낮추거나, --warmup_steps를 늘리거나, --fp16을 주었다면 빼세요."
     )
 
 

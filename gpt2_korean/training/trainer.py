@@ -106,7 +106,7 @@ class KoreanTrainer(Trainer):
         if own_rate is not None:
             weights = [layer.weight for layer in embedding_layers(trained)]
             if not split_off(optimizer, weights, lr=own_rate):
-                warn("임베딩의 가중치가 따로 있지 않아 --learning_rate로 배웁니다(--embedding_learning_rate, --fsdp).")
+                warn("임베딩이 따로 있지 않아(--fsdp 등) --embedding_learning_rate 대신 --learning_rate로 배웁니다.")
         return optimizer
 
     def training_step(self, model, inputs, num_items_in_batch=None):

@@ -199,7 +199,7 @@ def test_embeddings_that_are_no_weights_of_their_own_are_told_of(
         "--max_steps=1", f"--output_dir={tmp_path / 'out'}", "--device=cpu", "--report_to=none",
         "--embedding_learning_rate=0.1",
     )  # fmt: skip
-    assert code == 0 and "--embedding_learning_rate, --fsdp" in err
+    assert code == 0 and "--embedding_learning_rate 대신 --learning_rate" in err
 
 
 def test_a_run_that_goes_on_keeps_the_rate_of_its_new_embeddings(english_tokenizer, tmp_path, run_main):
