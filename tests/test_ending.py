@@ -237,7 +237,7 @@ def test_what_the_system_says_and_what_a_user_stops_need_no_file(end):
         assert code in (1, 75) and file is None and len(err.splitlines()) == 1
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+@pytest.mark.skipif(os.name == "nt", reason="Windows deletes no folder that is somebody's current one")
 def test_a_current_folder_that_is_gone_is_told_of(tmp_path):
     """Deleted, or deleted and made anew, in another terminal: MKL ended with a line on a library of PyTorch's."""
     (tmp_path / "gone").mkdir()
@@ -248,6 +248,7 @@ def test_a_current_folder_that_is_gone_is_told_of(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
 def test_ctrl_c_at_a_terminal_is_told_of_in_a_line_of_its_own():
     controller, side = os.openpty()
     script = """
