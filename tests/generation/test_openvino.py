@@ -256,6 +256,20 @@ def test_what_is_kept_can_be_read_before_the_rest(folder, kept, monkeypatch):
     assert begin_reading(folder, replace(options, quantize=None)) is begin_reading("an/id", options) is None
 
 
+def test_what_one_process_keeps_another_reads(folder, run_script, tmp_path):
+    words = (
+        "generate.py",
+        f"--model_name_or_path={folder}",
+        "--prompt=오늘",
+        "--length=2",
+        "--quantize=int8",
+        "--seed=1",
+    )
+    first, second = (run_script(*words, env={"HF_HOME": str(tmp_path / "cache")}) for _ in range(2))
+    assert "줄이는 중" in first.stderr and "줄이는 중" not in second.stderr, second.stderr
+    assert first.stdout == second.stdout != "" and first.returncode == second.returncode == 0
+
+
 def test_a_model_of_the_hub_and_one_with_anothers_template_are_kept_as_well(folder, kept, monkeypatch):
     expected = logits_of(folder)
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}", "utf-8")
