@@ -380,6 +380,15 @@ def test_on_arm_keys_are_kept_in_the_one_type_that_openvino_has_there(machine, q
     assert caches and {each.element_type.get_type_name() for each in caches} == {"f32"}
 
 
+@pytest.mark.parametrize("asked", ["1", "1,4", "", "많이"])
+def test_openvino_takes_as_many_threads_as_the_environment_says_as_pytorch_does(asked, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    model = tiny_gpt2(VOCABULARY)
+    decoder = gpt2_decoder(model.config.to_dict(), dict(model.state_dict()), CPU, torch.float32, openvino=True)
+    threads = decoder.request.get_compiled_model().get_property("INFERENCE_NUM_THREADS")
+    assert threads == 1 or not asked.startswith("1")
+
+
 @pytest.mark.parametrize("flag", ["--quantize=int8", "--quantize=int4", "--engine=openvino"])
 def test_a_model_that_is_no_gpt2_is_refused_by_the_flag(flag, tmp_path, byte_tokenizer):
     folder = save_tiny_gpt2(tmp_path / "model", byte_tokenizer, scale_attn_by_inverse_layer_idx=True)
