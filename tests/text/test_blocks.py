@@ -11,6 +11,7 @@ from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset, concatenate_datasets
 from torch.utils.data import BatchSampler
 
+from gpt2_korean.messages import UsageError
 from gpt2_korean.text import documents as corpus
 from gpt2_korean.text import tokens
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, collate, count_targets, pack, pack_texts
@@ -266,15 +267,25 @@ def test_a_short_block_is_padded_on_the_right_and_its_padding_is_no_label(rng):
 def test_texts_are_packed_as_asked_or_as_the_model_reads_and_drawn_by_the_seed_of_the_data(
     small_corpus, byte_tokenizer
 ):
-    texts = corpus.Texts(train=corpus.read_corpus([small_corpus]))
+    documents = corpus.read_corpus([small_corpus])
+    texts = corpus.Texts(train=documents, held_out=documents)
 
-    def packed(apart=True, packing=None, **more):
-        options = SimpleNamespace(block_size=None, packing=packing, train_on_prompt=False)
+    def packed(apart=True, packing=None, block_size=None, **more):
+        options = SimpleNamespace(block_size=block_size, packing=packing, train_on_prompt=False)
         asked = {"seed": 3, "data_seed": None, "train_sampling_strategy": "random", **more}
         return pack_texts(texts, byte_tokenizer, 16, apart, options, SimpleNamespace(**asked))
 
     assert packed().packing == "documents" and "position_ids" in packed().train[0]
     for stream in (packed(apart=False), packed(packing="stream")):
         assert stream.packing == "stream" and "position_ids" not in stream.train[0]
+    # What is held out is read document by document, by one in a block each where the model does not keep them apart.
+    assert ["position_ids" in each.held_out[0] for each in (packed(packing="stream"), packed(apart=False))] == [
+        True,
+        False,
+    ]
+    with pytest.raises(UsageError, match="--packing=documents"):
+        packed(apart=False, packing="documents")
+    drawn = packed(block_size=8).train  # of a small block some pieces stand anywhere in the model's context
+    assert 8 < max(drawn[len(drawn) + index]["position_ids"].max() for index in range(len(drawn))) <= 16
     seeds = [packed(**more).train.seed for more in ({}, {"data_seed": 7}, {"train_sampling_strategy": "sequential"})]
     assert seeds == [3, 7, 0]
