@@ -38,19 +38,15 @@ def newest_commit(name, flag):
     Asked once and at once: each file's own request would try six times, half a minute in all.
     """
     import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     adapter = UserError(
         f"{flag}={name}: 어댑터는 Hub의 이름으로 열지 못합니다. `hf download {name}` 명령이 알려 주는 폴더를 주세요."
     )
     try:
         info = huggingface_hub.model_info(name, timeout=10)
-    except GatedRepoError:
-        raise UserError(f"{flag}={name}: 허락이 필요한 모델입니다. Hub에서 신청하고 HF_TOKEN을 설정하세요.") from None
-    except RepositoryNotFoundError:
-        raise UserError(
-            f"{flag}={name}: Hub에 그런 모델이 없습니다. 이름을 확인하세요(비공개라면 HF_TOKEN 설정)."
-        ) from None
+    except RepositoryNotFoundError as error:
+        raise broken_off(name, flag, error) from None
     except Exception as error:  # no route, no name, a proxy's page, HF_HUB_OFFLINE: whatever else, no answer
         config = cached_file(name, "config.json")
         if config is not None:
@@ -63,6 +59,8 @@ def newest_commit(name, flag):
             ) from None
         if cached_file(name, lora.CONFIG) is not None:
             raise adapter from None
+        if hasattr(error, "response"):  # the Hub is reached, and refuses
+            raise broken_off(name, flag, error) from None
         why = f"{type(error).__name__}: {first_line(error)}"
         scratch = "\n(3) 내려받지 않는 --model_type=scratch-mini로 처음부터 학습합니다."
         raise UserError(
@@ -75,3 +73,34 @@ def newest_commit(name, flag):
     if lora.CONFIG in names and "config.json" not in names:
         raise adapter
     return info.sha
+
+
+def broken_off(name, flag, error):
+    """The UserError of a Hub that refused a model's files, or could not be heard to their end, for which a library
+    raised `error`; None where that has another reason."""
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    while not _is_of_hub(error):
+        error = error.__cause__ or error.__context__
+        if error is None:
+            return None
+    if isinstance(error, GatedRepoError):  # the Hub tells anybody of one, but hands out no file
+        words = "허락이 필요한 모델입니다. Hub에서 신청하고 HF_TOKEN을 설정하세요."
+    elif isinstance(error, RepositoryNotFoundError):
+        words = "Hub에 그런 모델이 없습니다. 이름을 확인하세요(비공개라면 HF_TOKEN 설정)."
+    elif getattr(getattr(error, "response", None), "status_code", None) == 401 and get_token():
+        words = "Hub가 토큰을 받지 않습니다. HF_TOKEN을 고치거나, 저장해 둔 토큰이라면 hf auth login을 다시 하세요."
+    else:
+        words = (
+            f"Hub에서 받지 못했습니다({type(error).__name__}: {first_line(error)}).\n"
+            "조금 뒤에 다시 실행하세요. 다 받은 파일은 다시 받지 않습니다."
+        )
+    return UserError(f"{flag}={name}: {words}")
+
+
+def _is_of_hub(error):
+    from huggingface_hub.errors import EntryNotFoundError, FileMetadataError, HTTPError
+
+    is_cut = "Consistency check failed" in str(error)  # an OSError like others
+    return is_cut or (isinstance(error, (HTTPError, FileMetadataError)) and not isinstance(error, EntryNotFoundError))

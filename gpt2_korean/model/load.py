@@ -8,7 +8,7 @@ from gpt2_korean.model import lora
 from gpt2_korean.model.files import check_numbers, count_bytes, still_there, unfitting, unloadable
 from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
-from gpt2_korean.model.hub import newest_commit
+from gpt2_korean.model.hub import broken_off, newest_commit
 from gpt2_korean.model.quiet import without_warnings
 from gpt2_korean.model.tokenizer import learn_scratch_tokenizer, load_tokenizer
 from gpt2_korean.text.chat_prompt import find_answer_end
@@ -77,7 +77,7 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False,
         except UserError:
             raise
         except Exception as error:  # the files are others', and what the libraries raise over them has no end
-            raise unloadable(flag, source, error) from error
+            raise broken_off(source, flag, error) or unloadable(flag, source, error) from error
 
 
 def _load_whole(source, dtype, flag, access):

@@ -240,6 +240,39 @@ def test_why_the_hub_is_out_of_reach_is_told(monkeypatch):
         load_pretrained("owner/none", torch.float32)
 
 
+GATED, NO_TOKEN = {"X-Error-Code": "GatedRepo"}, {"X-Error-Message": "Invalid credentials in Authorization header"}
+
+
+@pytest.mark.parametrize(("refused", "status", "headers", "words"), [
+    ("/resolve/", 401, GATED, "허락이 필요한 모델입니다"),
+    ("/resolve/", 502, {}, r"Hub에서 받지 못했습니다\(.*502"),
+    ("/resolve/", 200, {}, r"Hub에서 받지 못했습니다\(FileMetadataError"),  # a page to log in at, of a hotel's network
+    ("/api/", 429, {}, r"Hub에서 받지 못했습니다\(.*429"),
+    ("/api/", 401, NO_TOKEN, "Hub가 토큰을 받지 않습니다"),
+])  # fmt: skip
+def test_what_the_hub_refuses_is_told_as_such(refused, status, headers, words, monkeypatch):
+    """Of a gated model it tells everybody; only its files are refused."""
+    import httpx2
+    from huggingface_hub.utils import _http, set_client_factory
+
+    def answer(request):
+        if refused in request.url.path:
+            return httpx2.Response(status, headers=headers, request=request)
+        return httpx2.Response(200, json={"id": "owner/model", "sha": "a" * 40, "siblings": []}, request=request)
+
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 30)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between its library's trials
+    usual = _http.default_client_factory
+    set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(answer)))
+    try:
+        with pytest.raises(UserError, match=words) as refusal:
+            load_pretrained("owner/model", torch.float32)
+    finally:
+        set_client_factory(usual)
+    assert len(str(refusal.value).splitlines()) <= 2
+
+
 @pytest.mark.parametrize("hub_answers", [False, True])
 def test_an_adapter_of_the_hub_is_sent_for_as_a_folder(hub_answers, monkeypatch):
     """By its name it would be looked for as a whole model, and a downloaded one called missing."""
