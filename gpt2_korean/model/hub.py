@@ -1,5 +1,6 @@
 """What the Hub, and its library's cache, have of a model: asked before anything is loaded."""
 
+import errno
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import missing_weights
@@ -76,12 +77,12 @@ def newest_commit(name, flag):
 
 
 def broken_off(name, flag, error):
-    """The UserError of a Hub that refused a model's files, or could not be heard to their end, for which a library
-    raised `error`; None where that has another reason."""
+    """The UserError of a Hub that refused a model's files, or could not be heard to their end, or of a cache without
+    room for them, for which a library raised `error`; None where that has another reason."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    while not _is_of_hub(error):
+    while not (_is_of_hub(error) or _is_full(error)):
         error = error.__cause__ or error.__context__
         if error is None:
             return None
@@ -91,6 +92,11 @@ def broken_off(name, flag, error):
         words = "Hub에 그런 모델이 없습니다. 이름을 확인하세요(비공개라면 HF_TOKEN 설정)."
     elif getattr(getattr(error, "response", None), "status_code", None) == 401 and get_token():
         words = "Hub가 토큰을 받지 않습니다. HF_TOKEN을 고치거나, 저장해 둔 토큰이라면 hf auth login을 다시 하세요."
+    elif _is_full(error):
+        words = (
+            "받은 파일을 둘 캐시(HF_HOME)의 디스크에 남은 공간이 없습니다. 공간을 비우거나 다른 디스크의 폴더를 "
+            "HF_HOME에 설정하세요."
+        )
     else:
         words = (
             f"Hub에서 받지 못했습니다({type(error).__name__}: {first_line(error)}).\n"
@@ -102,5 +108,12 @@ def broken_off(name, flag, error):
 def _is_of_hub(error):
     from huggingface_hub.errors import EntryNotFoundError, FileMetadataError, HTTPError
 
+    if isinstance(error, EntryNotFoundError):
+        return False
     is_cut = "Consistency check failed" in str(error)  # an OSError like others
-    return is_cut or (isinstance(error, (HTTPError, FileMetadataError)) and not isinstance(error, EntryNotFoundError))
+    # The last is of hf_xet, which fetches large files.
+    return is_cut or isinstance(error, (HTTPError, FileMetadataError, ConnectionError))
+
+
+def _is_full(error):
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)

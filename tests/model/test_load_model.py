@@ -1,5 +1,6 @@
 """Any causal LM loads with ids that agree; what cannot be loaded is refused with the way on."""
 
+import errno
 import json
 import shutil
 import unicodedata
@@ -271,6 +272,23 @@ def test_what_the_hub_refuses_is_told_as_such(refused, status, headers, words, m
     finally:
         set_client_factory(usual)
     assert len(str(refusal.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (OSError(errno.ENOSPC, "No space left on device"), r"HF_HOME.*디스크에 남은 공간이 없습니다"),
+    (ConnectionError("Data processing error: CAS service error"), r"Hub에서 받지 못했습니다\(ConnectionError: Data"),
+])  # fmt: skip
+def test_a_download_that_breaks_off_is_told_as_one_whatever_transformers_makes_of_it(error, words, monkeypatch):
+    def load(*_, **__):
+        try:
+            raise error
+        except OSError:
+            raise OSError("Can't load the configuration. Make sure you don't have a local directory") from None
+
+    monkeypatch.setattr("huggingface_hub.model_info", lambda *_, **__: SimpleNamespace(sha="abc", siblings=[]))
+    monkeypatch.setattr("gpt2_korean.model.load.choose_attention", load)  # the first to ask for a file
+    with pytest.raises(UserError, match=words):
+        load_pretrained("owner/model", torch.float32)
 
 
 @pytest.mark.parametrize("hub_answers", [False, True])
