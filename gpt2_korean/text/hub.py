@@ -29,8 +29,8 @@ def read_hub_dataset(name, config=None, *, streaming=False, **columns):
         raise UserError(f"{where}: {NO_TEXT}") from None
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
-            f"{where}: 불러올 수 없습니다. 이름, --dataset_config_name, 네트워크를 확인하거나, 글이 든 파일을 내려받아 "
-            "--dataset_path로 주세요.\n"
+            f"{where}: 불러올 수 없습니다. 이름, --dataset_config_name, 네트워크를(비공개이거나 허락이 필요하면 "
+            "HF_TOKEN도) 확인하거나, 글이 든 파일을 내려받아 --dataset_path로 주세요.\n"
             f"({_reason(error.__cause__ or error)})"
         ) from None
     render, features = row_renderer(**columns), document_features()

@@ -162,6 +162,16 @@ def test_a_hub_data_set_that_is_not_there_or_lacks_the_column_is_refused(hub_fol
         corpus.read_hub_dataset("no-such-owner/no-such-name")
 
 
+def test_a_hub_data_set_that_is_gated_or_private_is_told_of_the_token(monkeypatch):
+    def refuse(*_, **__):
+        raise datasets.exceptions.DatasetNotFoundError("Dataset 'owner/name' is a gated dataset on the Hub.")
+
+    monkeypatch.setattr("huggingface_hub.dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(UserError, match=r"(?s)--dataset_name=owner/name.*HF_TOKEN.*gated dataset"):
+        corpus.read_hub_dataset("owner/name")
+
+
 def test_a_hub_out_of_reach_is_asked_once_and_why_it_is_is_told(tmp_path, monkeypatch):
     def unreachable(*_, **__):
         raise ConnectionError("no certificate")
