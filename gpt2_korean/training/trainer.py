@@ -496,4 +496,5 @@ class KoreanTrainer(Trainer):
     def push_to_hub(self, *args, **kwargs):
         model = f"모델은 {self.args.output_dir}에 있습니다"
         with failures.reaching_hub(f"{model}. --resume_from_checkpoint=auto를 넣어 다시 실행하면 올립니다."):
-            return super().push_to_hub(*args, **kwargs)
+            super().push_to_hub(*args, **kwargs)
+        say(f"Hub에 올렸습니다: {self.hub_model_id}")

@@ -65,6 +65,12 @@ def test_a_finished_model_is_pushed_where_that_is_asked_for_afterwards(words, hu
     assert code == 0 and len(hub.uploaded) == 1, err
 
 
+def test_a_pushed_model_is_told_by_its_name_on_the_hub(words, hub, run_main):
+    """Whose it is the token says, where the command does not."""
+    code, _, err = run_main("train.py", *words, "--push_to_hub", "--hub_strategy=end")
+    assert code == 0 and "Hub에 올렸습니다: someone/out" in err, err
+
+
 @pytest.mark.parametrize(("adapter", "pushes"), [([], 3), (["--lora_rank=2"], 1)])
 def test_the_hub_gets_the_model_at_every_save_and_never_an_adapter_that_would_stay_beside_the_merged_model(
     words, adapter, pushes, hub, run_main
