@@ -1,6 +1,7 @@
 """Hub id | local folder | built-in scratch size → model and tokenizer, their special tokens in agreement."""
 
 import copy
+import os
 from pathlib import Path
 
 from gpt2_korean.messages import UsageError, UserError, say, warn
@@ -99,6 +100,8 @@ def _load_whole(source, dtype, flag, access):
         )
     tokenizer = load_tokenizer(source, config, flag, **access)
     check_room(source, config, flag, trust_remote_code=access["trust_remote_code"], **attention)
+    # It would have a Space of the Hub turn pickled weights into others, in a thread for which the program's end waits.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     with without_warnings():  # its table of what fits is said below
         model, loading = AutoModelForCausalLM.from_pretrained(
             source, config=config, dtype=dtype, output_loading_info=True, **access, **attention,

@@ -291,6 +291,33 @@ def test_a_download_that_breaks_off_is_told_as_one_whatever_transformers_makes_o
         load_pretrained("owner/model", torch.float32)
 
 
+def test_nobody_is_asked_to_convert_the_pickled_weights_of_the_hub(tiny_model_folder, monkeypatch, tmp_path):
+    """Nor is the end of a program waited with for an answer."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = tmp_path / "repository"
+    shutil.copytree(tiny_model_folder, folder)
+    (folder / "model.safetensors").rename(tmp_path / "weights")
+    torch.save(load_file(tmp_path / "weights"), folder / "pytorch_model.bin")
+
+    def find(_, file, **__):
+        return str(folder / file) if (folder / file).exists() else None
+
+    started = []
+    monkeypatch.delenv("DISABLE_SAFETENSORS_CONVERSION", raising=False)
+    monkeypatch.setattr("huggingface_hub.model_info", lambda *_, **__: SimpleNamespace(sha="abc", siblings=[]))
+    monkeypatch.setattr("transformers.modeling_utils.is_offline_mode", lambda: False)
+    monkeypatch.setattr("transformers.modeling_utils.has_file", lambda *_, **__: False)
+    monkeypatch.setattr("transformers.modeling_utils.cached_file", find)
+    monkeypatch.setattr("transformers.modeling_utils.auto_conversion", lambda *_, **__: started.append(1))
+    repository = Path(HF_HUB_CACHE) / "models--owner--pickled"
+    shutil.copytree(folder, repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    load_pretrained("owner/pickled", torch.float32)
+    assert not started
+
+
 @pytest.mark.parametrize("hub_answers", [False, True])
 def test_an_adapter_of_the_hub_is_sent_for_as_a_folder(hub_answers, monkeypatch):
     """By its name it would be looked for as a whole model, and a downloaded one called missing."""
