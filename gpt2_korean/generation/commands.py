@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gpt2_korean.messages import UsageError, UserError, describe_os_error, say
+from gpt2_korean.messages import UsageError, UserError, describe_os_error, say, width
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def show_help(session, _=""):
     say(f"{question}을 치고 Enter를 누르면 {text}을 씁니다. 쓰는 동안 Ctrl-C를 누르면 그 {text}만 멈춥니다.")
     for name, (_, words, meaning) in COMMANDS.items():
         usage = f"{name} {words}"
-        say(f"  {usage}{' ' * (20 - len(usage.encode('cp949')))}{meaning}")  # Hangul: two bytes, two columns
+        say(f"  {usage}{' ' * (20 - width(usage))}{meaning}")
     say(
         "여러 줄은 붙여 넣으면 한 번에 들어갑니다. 직접 줄을 바꾸려면 Alt-Enter(Esc 다음 Enter)를 누르세요.\n"
         "쓰는 동안 친 글자는 보이지 않다가 다음 줄에 들어갑니다. 이때 그냥 누른 Enter는 버립니다."
