@@ -26,8 +26,8 @@ from gpt2_korean.messages import (
     Lasting,
     Stopped,
     UserError,
+    describe_error,
     describe_os_error,
-    first_line,
     hide_secrets,
     is_of_lost_rank,
     is_out_of_memory,
@@ -194,7 +194,7 @@ def report(error):
             file.write_text(about + lines, "utf-8", "backslashreplace")
             asks, place = " 프로젝트의 이슈에 이 파일을 붙여 알려 주세요.", f"{file}에 적었습니다."
             break
-    what = KEY.sub("***", hide_secrets(f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")))
+    what = KEY.sub("***", hide_secrets(describe_error(error).removesuffix(": ")))
     # The second of a library, as PyTorch's gigabytes where the memory of a job is limited.
     if is_out_of_memory(error) or "failed to map segment" in what:
         way_on = "배치나 모델을 줄이거나 메모리의 한도(ulimit -v)를 늘려 다시 실행하세요."

@@ -130,6 +130,11 @@ def is_out_of_memory(error):
     return refused or type(error).__name__ == "OutOfMemoryError" or bool(said)
 
 
+def describe_error(error):
+    """What kind of an error it is, with the first line of its message."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def first_line(error):
     """The first line of an error's message that is not blank, cut where it is long."""
     try:

@@ -4,7 +4,7 @@ import errno
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import missing_weights
-from gpt2_korean.messages import UserError, first_line, particle
+from gpt2_korean.messages import UserError, describe_error, particle
 from gpt2_korean.model import lora
 
 
@@ -62,11 +62,10 @@ def newest_commit(name, flag):
             raise adapter from None
         if hasattr(error, "response"):  # the Hub is reached, and refuses
             raise broken_off(name, flag, error) from None
-        why = f"{type(error).__name__}: {first_line(error)}"
         scratch = "\n(3) 내려받지 않는 --model_type=scratch-mini로 처음부터 학습합니다."
         raise UserError(
-            f"{flag}={name}: 네트워크에 연결할 수 없고 미리 받아 둔 파일도 없습니다({why}).\n이름이 맞다면 다음 가운데 "
-            "하나를 하세요.\n"
+            f"{flag}={name}: 네트워크에 연결할 수 없고 미리 받아 둔 파일도 없습니다({describe_error(error)}).\n"
+            "이름이 맞다면 다음 가운데 하나를 하세요.\n"
             f"(1) 네트워크가 되는 곳에서 `hf download {name}` 명령으로 받은 캐시(HF_HOME)나 모델 폴더를 씁니다.\n"
             f"(2) HF_ENDPOINT에 미러 주소를 설정합니다.{scratch if flag == '--model_type' else ''}"
         ) from None
@@ -99,7 +98,7 @@ def broken_off(name, flag, error):
         )
     else:
         words = (
-            f"Hub에서 받지 못했습니다({type(error).__name__}: {first_line(error)}).\n"
+            f"Hub에서 받지 못했습니다({describe_error(error)}).\n"
             "조금 뒤에 다시 실행하세요. 다 받은 파일은 다시 받지 않습니다."
         )
     return UserError(f"{flag}={name}: {words}")

@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
 
-from gpt2_korean.messages import UsageError, UserError, first_line
+from gpt2_korean.messages import UsageError, UserError, describe_error
 from gpt2_korean.model.quiet import without_warnings
 
 # What a rehearsal does not do: it tells nobody, keeps nothing, and goes on for no longer than a step.
@@ -76,7 +76,7 @@ def check_reports(arguments):
 def describe(error):
     """An error of a library in a line, also where it is told of already."""
     error = error.__cause__ if isinstance(error, UserError) and error.__cause__ else error
-    return f"{type(error).__name__}: {first_line(error)}"
+    return describe_error(error)
 
 
 def _without(given, names):
