@@ -103,6 +103,11 @@ def generate_parser(most_tokens=MOST_TOKENS):
     add_flag(
         sampling, "--no_repeat_ngram_size", integer(0), "이만큼 이어진 토큰은 반복하지 않습니다. 0이면 막지 않습니다", 0
     )
+    healing_help = (
+        "앞글의 마지막 토큰을 그 글자로 시작하는 토큰 가운데에서 다시 골라, 낱말 가운데에서 끝난 앞글도 그 낱말부터 "
+        "잇습니다 (기본값: 빈칸으로 끝난 앞글만)"
+    )
+    add_switch(sampling, "--token_healing", healing_help, default=None)
     add_switch(sampling, "--allow_invalid_utf8", "글자 일부만 나와 깨지는 것(�)을 막지 않습니다")
     add_flag(
         sampling, "--seed", integer(0, 2**63 - 1), "난수 시드. 고른 값을 표준 오류에 알려 줍니다 (기본값: 매번 새로)"

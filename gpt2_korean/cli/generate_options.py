@@ -67,6 +67,7 @@ class Settings:
     dry_penalty_last_n: int
     dry_sequence_breaker: list[str]
     no_repeat_ngram_size: int
+    token_healing: bool | None
 
 
 @dataclass(frozen=True)

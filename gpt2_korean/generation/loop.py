@@ -47,7 +47,9 @@ def generate_ids(*arguments, **keywords):
 
 
 @torch.inference_mode()
-def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, every=1, breakers=None, more=0, ended=None):
+def stream_ids(
+    decoder, prompts, length, sampling, eos_token_id, utf8=None, every=1, breakers=None, more=0, ended=None, first=None
+):  # fmt: skip
     """Continue each of `prompts`, a batch of non-empty id lists, by up to `length` tokens.
 
     Yields, every few steps, the new ids of each row, a list of lists; a row ends before its first
@@ -59,6 +61,8 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
     breakers: bool [vocab], the tokens at which repetitions end (dry.py), on any device; None for none.
     more: how many tokens may follow `length`, for which no room is kept behind a prompt.
     ended: a list of bool for each prompt, in which the caller may note at each look that a row is over, too.
+    first: for each prompt the ids of which its first new token is to be, a tensor, None where it may be any; None for
+        all of them.
     """
     device, context = decoder.device, decoder.context
     places = {}  # of each prompt among those that differ: several texts of one prompt share one reading of it
@@ -79,6 +83,8 @@ def stream_ids(decoder, prompts, length, sampling, eos_token_id, utf8=None, ever
             # The last token of a stretch is drawn but never read, so it needs no position.
             steps = min(steps, context - width + 1)
         logits = decoder.start(ids, mask, steps - 1, shares)
+        if first is not None:
+            logits, first = _only(logits, first), None
         ids, mask = (ids, mask) if shares is None else (ids[shares], mask[shares])
         room = len(decoder.slots) + 1 if decoder.captures else width + steps
         history = F.pad(ids.where(mask == 1, -1), (room - width, 0), value=-1)
@@ -109,6 +115,14 @@ def fit_prompt(prompt, length, context):
     if context is None:
         return prompt
     return prompt[-max(context - length + 1, context // 2) :]
+
+
+def _only(logits, first):
+    """Logits [batch, vocab] without what is not in its row of `first`, see stream_ids."""
+    wanted = torch.zeros(logits.shape, dtype=torch.bool)
+    for row, ids in zip(wanted, first, strict=True):
+        row[slice(None) if ids is None else ids] = True
+    return logits.masked_fill(~wanted.to(logits.device), -torch.inf)
 
 
 def pad_left(windows, device):

@@ -8,6 +8,7 @@ from gpt2_korean.generation.loop import fit_prompt, stream_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.sentence_end import SentenceStream
 from gpt2_korean.generation.text_stream import TextStream
+from gpt2_korean.generation.token_healing import heal
 from gpt2_korean.messages import warn
 from gpt2_korean.text.chat_prompt import as_turns
 from gpt2_korean.text.chat_template import common_length, encode_texts
@@ -43,8 +44,8 @@ def stream_pieces(model, prompts, settings, every, tell):
     """Continue `prompts`, a batch of str or of ids, by a LoadedModel; or answer them, conversations as Chat.encode
     takes them.
 
-    settings: a frozen dataclass with the fields of a Sampling, and `length`, `stop`, `dry_sequence_breaker` and
-        `end_at_sentence`.
+    settings: a frozen dataclass with the fields of a Sampling, and `length`, `stop`, `dry_sequence_breaker`,
+        `end_at_sentence` and `token_healing`.
     tell: gets the line that says so where the model's context is too short for all of a text, at once.
 
     Returns an iterator that yields, every few steps, how many steps they were and a Piece for each row. A row's text
@@ -56,7 +57,7 @@ def stream_pieces(model, prompts, settings, every, tell):
     _tell_of_context(encoded, settings.length, model.decoder.context, tell)
     encoded = [shorten(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
     end, stop = end_of(model, prompts[0]), settings.stop or ()
-    leads = ["" if not is_conversation(prompt) or _has_begun(prompt) else model.chat.lead for prompt in prompts]
+    encoded, leads, first = _heal_all(model, prompts, encoded, settings.token_healing)
     streams = [TextStream(model.tokenizer, ids, stop, lead) for ids, lead in zip(encoded, leads, strict=True)]
     breakers, more = None, settings.length if settings.end_at_sentence else 0
     if more:
@@ -64,8 +65,24 @@ def stream_pieces(model, prompts, settings, every, tell):
     if sampling.dry_multiplier > 0:
         breakers = find_breakers(model.tokenizer, tuple(settings.dry_sequence_breaker), model.decoder.vocab_size)
     every, over = every if model.decoder.captures else 1, [False] * len(prompts)
-    chunks = stream_ids(model.decoder, encoded, settings.length, sampling, end, model.utf8, every, breakers, more, over)
+    chunks = stream_ids(
+        model.decoder, encoded, settings.length, sampling, end, model.utf8, every, breakers, more, over, first
+    )
     return _push_chunks(streams, chunks, settings.length + more, over)
+
+
+def _heal_all(model, prompts, encoded, always):
+    """`(ids, leads, first)`: what is read of each prompt, how its new text begins, which is not shown, and stream_ids'
+    `first`. always: as heal has it; an answer that is yet to begin has its mark and nothing to heal."""
+    vocab_size = model.decoder.vocab_size
+    ids, leads, first = list(encoded), [""] * len(prompts), [None] * len(prompts)
+    for row, prompt in enumerate(prompts):
+        if is_conversation(prompt) and not _has_begun(prompt):
+            leads[row] = model.chat.lead
+            continue
+        read, first[row], leads[row] = heal(ids[row], model.tokenizer, vocab_size, always)
+        ids[row] = read or [model.eos_token_id]  # as an empty prompt
+    return ids, leads, None if all(ids is None for ids in first) else first
 
 
 def _push_chunks(streams, chunks, length, over):

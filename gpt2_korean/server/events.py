@@ -175,17 +175,16 @@ def suggest_texts(page, asked):
     if page.model.chat is not None:
         yield {"suggestions": []}
         return
-    # Words are learnt with the space before them, so a prompt that ends in one is continued from before it.
-    template, typed = page.options.prompts.prompt_template, asked.prompt.rstrip(" ")
+    template = page.options.prompts.prompt_template
     opening = (template or PROMPT).partition(PROMPT)[0]
-    whole = put_in_context(page.model, template, asked.turns, opening + typed, SUGGESTED_TOKENS)
+    whole = put_in_context(page.model, template, asked.turns, opening + asked.prompt, SUGGESTED_TOKENS)
     stop = [*(asked.settings.stop or ()), "\n"]
-    short = replace(asked.settings, length=SUGGESTED_TOKENS, min_length=0, stop=stop, end_at_sentence=False)
+    # A word is under way as often as not where somebody stops typing.
+    own = {"length": SUGGESTED_TOKENS, "min_length": 0, "end_at_sentence": False, "token_healing": True}
+    short = replace(asked.settings, stop=stop, **own)
     texts = [""] * SUGGESTIONS
     for _, new in stream_texts(page.model, [whole] * SUGGESTIONS, short, LOOK_EVERY, lambda _: None):
         texts = [text + more for text, more in zip(texts, new, strict=True)]
         yield {"suggestions": []}  # between two steps the work can be ended
-    if typed != asked.prompt:
-        texts = [text[1:] for text in texts if text.startswith(" ")]
     texts = [text[: text.rfind(" ")] if text.rfind(" ") > 0 else text for text in texts]
     yield {"suggestions": list(dict.fromkeys(filter(str.strip, texts)))}

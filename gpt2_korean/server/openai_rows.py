@@ -1,5 +1,6 @@
 """A Completion → the Rows that are written for it: what the model reads, in ids or as a conversation that has room."""
 
+from dataclasses import replace
 from itertools import accumulate
 
 from gpt2_korean.server.events import Row
@@ -27,8 +28,12 @@ def rows_of(page, completion, most_characters):
             echo = text if completion.echo else None
         prompts.append((read, len(encode(page.model, read)), echo))
     each = [prompt for prompt in prompts for _ in range(completion.n)]
+    settings = completion.settings
+    gives_ids = not completion.chat and not all(isinstance(prompt, str) for prompt in completion.prompts)
+    if completion.logprobs is not None or gives_ids:
+        settings = replace(settings, token_healing=False)  # who counts tokens has them as they are
     return [
-        Row(read, count, completion.settings, completion.seed, number, completion.logprobs, echo)
+        Row(read, count, settings, completion.seed, number, completion.logprobs, echo)
         for number, (read, count, echo) in enumerate(each)
     ]
 

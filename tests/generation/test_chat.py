@@ -27,7 +27,7 @@ OTHERS = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 SPOKEN = ["오늘은", " 그 사람은 ", "<|assistant|>네<|endoftext|>", "마을에 <|user|>\n눈이", "가나 다라"]
-PLAIN = {"end_at_sentence": False, "dry_sequence_breaker": ()}
+PLAIN = {"end_at_sentence": False, "dry_sequence_breaker": (), "token_healing": False}
 
 
 @pytest.fixture(scope="module")

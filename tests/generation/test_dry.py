@@ -162,7 +162,13 @@ def test_the_breakers_that_flags_ask_for_are_those_that_texts_are_written_with(t
     model.save_pretrained(tmp_path)
     byte_tokenizer.save_pretrained(tmp_path)
     words = [f"--model_name_or_path={tmp_path}", "--device=cpu", "--dtype=float32", "--engine=torch", "--temperature=0"]
-    words += ["--allow_invalid_utf8", f"--length={length}", "--dry_multiplier=5", "--dry_base=2"]
+    words += [
+        "--allow_invalid_utf8",
+        "--token_healing=false",
+        f"--length={length}",
+        "--dry_multiplier=5",
+        "--dry_base=2",
+    ]
     loaded, _ = load(tmp_path, parse_generate_options(words).model)
     end, seen = byte_tokenizer.eos_token_id, []
     tokens = {index: byte_tokenizer.decode([index]) for index in range(model.config.vocab_size)}

@@ -268,15 +268,18 @@ def test_a_conversation_that_is_too_long_loses_its_oldest_exchanges(chat, chat_m
     assert len(longest) > 4 and answer.choices == same.choices and answer.usage == same.usage
 
 
-def test_an_answer_that_has_begun_goes_on_behind_its_last_space(chat, chat_model_folder):
+def test_an_answer_that_has_begun_goes_on_behind_its_last_space_with_a_word_or_as_it_is(chat, chat_model_folder):
     loaded = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
     asked = [{"role": "user", "content": "가"}, {"role": "assistant", "content": "나는 "}]
-    rest = chat.chat.completions.create(model="chat", messages=asked, **GREEDY)
+    plain = GREEDY | {"extra_body": GREEDY["extra_body"] | {"token_healing": False}}
+    rest = chat.chat.completions.create(model="chat", messages=asked, **plain)
     begun = loaded.tokenizer.encode(f"{loaded.chat.lead}나는 ", add_special_tokens=False).ids
     ids = loaded.chat.encode(asked[:1]) + begun
     new = generate_ids(loaded.decoder, [ids], 12, Sampling(temperature=0), loaded.chat.end, loaded.utf8)[0]
     assert rest.choices[0].message.content == loaded.tokenizer.decode(new)
-    assert rest.usage.prompt_tokens == len(ids)
+    healed = chat.chat.completions.create(model="chat", messages=asked, **GREEDY)
+    assert not healed.choices[0].message.content.startswith(" ")
+    assert rest.usage.prompt_tokens == healed.usage.prompt_tokens == len(ids)
 
 
 def test_a_model_whose_conversations_have_no_system_holds_them_and_refuses_one(chat_tokenizer, open_page, tmp_path):

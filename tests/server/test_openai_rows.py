@@ -67,6 +67,21 @@ def test_a_prompt_of_as_many_characters_as_there_may_be_is_read_and_any_token_th
         rows(page, 3, chat=False, prompt="가나다라")
 
 
+def test_the_last_token_stays_as_it_is_where_tokens_are_given_or_their_probabilities_asked_for(
+    tiny_model_folder, chat_model_folder
+):
+    page, ids = page_of(tiny_model_folder), [5, 6]
+    for asked in ({"prompt": "가 "}, {"prompt": ["가 ", "나"]}, {"prompt": "가 ", "token_healing": True}):
+        healing = asked.get("token_healing")
+        assert {row.settings.token_healing for row in rows(page, 99, chat=False, **asked)} == {healing}
+    for asked in ({"prompt": ids}, {"prompt": ["가 ", ids]}, {"prompt": "가 ", "logprobs": 0, "token_healing": True}):
+        assert {row.settings.token_healing for row in rows(page, 99, chat=False, **asked)} == {False}
+    messages = [{"role": "user", "content": "가"}, {"role": "assistant", "content": "나 "}]
+    page = page_of(chat_model_folder)
+    assert rows(page, 99, messages=messages)[0].settings.token_healing is None
+    assert rows(page, 99, messages=messages, logprobs=True)[0].settings.token_healing is False
+
+
 @pytest.mark.parametrize(
     "roles", ["assistant", "user user", "user assistant assistant", "assistant user", "system user"]
 )
