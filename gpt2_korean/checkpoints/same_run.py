@@ -46,7 +46,9 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
     saved = {} if checkpoint is None else read_resume(checkpoint)
     if "corpus" not in saved:
         return now
-    differences = _differences(saved, now, text.train_on_prompt is not None)
+    # By what was measured on another text no best model can be chosen, be it asked for only now.
+    measured = saved.get("held_out") if arguments.load_best_model_at_end else None
+    differences = _differences(saved, now, text.train_on_prompt is not None, measured)
     if differences:
         raise UserError(
             f"{checkpoint}: 다른 학습의 체크포인트라 이어 갈 수 없습니다({_list(differences)}).\n"
@@ -78,8 +80,7 @@ def _describe_run(model, text, tokenizer, blocks, own, arguments):
         "packing": blocks.packing,
         "train_on_prompt": blocks.all_learnt,
         "corpus": _identify_text(blocks.train) or {"name": _name_stream(text)},
-        # It decides which model is kept as the best: what was measured on another cannot be compared.
-        "held_out": _identify_text(blocks.held_out) if arguments.load_best_model_at_end else None,
+        "held_out": _identify_text(blocks.held_out),
         "learning": {
             "batch_size": arguments.train_batch_size,
             "accumulation": arguments.gradient_accumulation_steps,
@@ -121,10 +122,11 @@ def _name_stream(options):
     return " ".join([f"{options.dataset_name}/{options.dataset_config_name}", *columns])
 
 
-def _differences(saved, now, asks_of_prompts):
+def _differences(saved, now, asks_of_prompts, measured):
     """`(what, the checkpoint's, the run's)` for each thing in which they differ.
 
-    asks_of_prompts: whether --train_on_prompt was given; a text without conversations has none either.
+    asks_of_prompts: whether --train_on_prompt was given; a text without conversations has none either. measured: the
+    held-out text that the run's must be, None where it may be any.
     """
     none = {"name": "없음"}
     found = []
@@ -146,8 +148,8 @@ def _differences(saved, now, asks_of_prompts):
         found.append(("--train_on_prompt", *(str(run.get("train_on_prompt", False)).lower() for run in (saved, now))))
     if not found and saved["corpus"] != now["corpus"]:
         found.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))
-    if not found and saved.get("held_out") and now["held_out"] not in (None, saved["held_out"]):
-        found.append(("평가할 글", _words(saved["held_out"]), _words(now["held_out"])))
+    if not found and measured not in (None, now["held_out"]):
+        found.append(("평가할 글", _words(measured), _words(now["held_out"])))
     return found
 
 

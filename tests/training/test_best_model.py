@@ -324,3 +324,7 @@ def test_the_best_is_not_chosen_by_what_was_measured_on_two_texts(run_words, tmp
     code, _, err = go_on(9)
     assert code == 1 and "(평가할 글: " in err
     assert go_on(9, "--load_best_model_at_end=false")[0] == 0
+    # Nor by what a run measured that did not ask for the best yet.
+    (tmp_path / "다른 글.txt").write_text("또 고친 글이다.", "utf-8")
+    code, _, err = go_on(12)
+    assert code == 1 and "(평가할 글: " in err

@@ -61,6 +61,16 @@ def test_a_run_that_fails_or_is_killed_has_its_record_too(run, tmp_path, run_mai
     assert read_record(tmp_path / "out")["exit_code"] == 1
 
 
+def test_run_json_tells_which_text_the_model_was_measured_on(run, tmp_path, run_main, brief_texts):
+    """By its contents, whether or not the best model is kept; what is held out is another text of another seed."""
+    told = []
+    for seed in (1, 2):
+        words = [*run, "--do_eval", "--validation_split_percentage=50", "--overwrite_output_dir", f"--seed={seed}"]
+        assert run_main(*words)[0] == 0
+        told.append(read_record(tmp_path / "out")["provenance"]["held_out"])
+    assert told[0]["tokens"] > 0 and told[0]["hash"] != told[1]["hash"]
+
+
 def test_the_model_card_is_one_and_a_readme_of_the_users_stays(run, tmp_path, run_main):
     out = tmp_path / "out"
     assert run_main(*run)[0] == 0
