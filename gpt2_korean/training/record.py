@@ -80,10 +80,17 @@ def write_record(output_dir, record):
     """Write run.json; of several ranks the first does. Of a run that took no step only its end is told beside what the
     run before it told, whose model is still there."""
     if is_first_rank():
-        public = publishable({**asdict(record), "losses": logged_losses(record)})
+        public = publishable({**asdict(record), "options": used_options(record), "losses": logged_losses(record)})
         if record.steps is None:
             public = {**public, **read_record(output_dir), "end": record.end, "exit_code": record.exit_code}
         write_file(Path(output_dir) / RECORD, json.dumps(public, ensure_ascii=False, indent=1) + "\n")
+
+
+def used_options(record):
+    """Flag → the value that the run learnt by: a plan's in place of a default that nobody asked for."""
+    learnt_by = {**record.provenance, **record.provenance.get("learning", {})}
+    plan = record.provenance.get("plan") or {}
+    return {**record.options, **{name: value for name, value in learnt_by.items() if name in plan}}
 
 
 def has_ended(output_dir):

@@ -61,6 +61,23 @@ def test_a_run_that_fails_or_is_killed_has_its_record_too(run, tmp_path, run_mai
     assert read_record(tmp_path / "out")["exit_code"] == 1
 
 
+def test_the_options_in_run_json_are_those_that_the_run_learnt_by(run, tmp_path, run_main, at_training_step):
+    """A plan's values, which no flag gave, and not the defaults in whose place they are."""
+    used = {}
+
+    def look(trainer):
+        used["learning_rate"], used["weight_decay"] = trainer.args.learning_rate, trainer.args.weight_decay
+
+    words = [*run, "--tokenizer=korean", "--vocab_size=512", "--max_grad_norm=0.5", "--warmup_steps=2"]
+    at_training_step(1, look)
+    assert run_main(*words)[0] == 0
+    options = read_record(tmp_path / "out")["options"]
+    assert used["learning_rate"] != 5e-5 and used["weight_decay"] != 0
+    assert {name: options[name] for name in used} == used
+    assert (options["dropout"], options["max_grad_norm"], options["warmup_steps"]) == (0, 0.5, 2)
+    assert options["embedding_learning_rate"] > 0 and options["vocab_size"] == 512
+
+
 def test_run_json_tells_which_text_the_model_was_measured_on(run, tmp_path, run_main, brief_texts):
     """By its contents, whether or not the best model is kept; what is held out is another text of another seed."""
     told = []
