@@ -150,6 +150,7 @@ def _making(record):
         "시작한 모델": made_from["model"]["name"],
         "학습한 글": " · ".join(text),
         "어휘": f"토큰 {made_from['vocabulary']['tokens']:,}개",
+        "매개변수": f"{record.parameters['model']:,}개" if record.parameters else None,
         "LoRA": f"랭크 {record.options['lora_rank']}" if record.options.get("lora_rank") else None,
         "블록": f"{made_from['block_size']:,}토큰",
         "스텝": steps,

@@ -30,7 +30,8 @@ class Record:
     """What is to be told of a run, filled in as it goes; times are ISO 8601 in UTC.
 
     command: the words of the command line. options: flag → value, with the defaults. versions: package → version.
-    provenance: what the model is made from, see same_run.py. characters: how many are learnt, None of a stream.
+    provenance: what the model is made from, see same_run.py. parameters: how many the "model" has that is saved, and
+    how many of it or of its adapter are "trained". characters: how many are learnt, None of a stream.
     steps: {"done", "of"}, None before training begins. model: of the one that was saved at the end, after which "step"
     it was as it is, and its "sample", a prompt and the text that it wrote. losses: Trainer's log. exit_code: None where
     the run was killed.
@@ -48,6 +49,7 @@ class Record:
     seed: int | None = None
     resumed_from: str | None = None
     provenance: dict = field(default_factory=dict)
+    parameters: dict | None = None
     characters: int | None = None
     steps: dict | None = None
     model: dict | None = None

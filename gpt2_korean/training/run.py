@@ -51,7 +51,7 @@ def build_trainer(model, tokenizer, arguments, blocks, stop, record=None, output
     # every batch for padding without a mask: a warning that is wrong here, and a stop of the device.
     language_model.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
     record = record or Record()
-    record.characters = blocks.train_characters
+    record.characters, record.parameters = blocks.train_characters, count_parameters(model)
     # What several ranks learn of a stream the first one reads for all, in one batch, which wants one shape.
     length = blocks.size if arguments.world_size > 1 and blocks.train_characters is None else 0
     trainer = KoreanTrainer(
@@ -75,6 +75,13 @@ def build_trainer(model, tokenizer, arguments, blocks, stop, record=None, output
     trainer.add_callback(LogLines())
     stop.hold_back()
     return trainer
+
+
+def count_parameters(model):
+    """How many the model has, without an adapter, which is merged into it in the end, and how many are trained."""
+    weights = dict(model.named_parameters())
+    own = sum(weight.numel() for name, weight in weights.items() if ".lora_" not in name)
+    return {"model": own, "trained": sum(weight.numel() for weight in weights.values() if weight.requires_grad)}
 
 
 def _without_end(blocks):

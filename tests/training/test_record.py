@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import signal_self
 from huggingface_hub import ModelCard
+from transformers import AutoModelForCausalLM
 
 from gpt2_korean.training.record import publishable
 
@@ -76,6 +77,19 @@ def test_the_options_in_run_json_are_those_that_the_run_learnt_by(run, tmp_path,
     assert {name: options[name] for name in used} == used
     assert (options["dropout"], options["max_grad_norm"], options["warmup_steps"]) == (0, 0.5, 2)
     assert options["embedding_learning_rate"] > 0 and options["vocab_size"] == 512
+
+
+def test_run_json_and_the_card_tell_how_many_parameters_the_model_has_and_how_many_were_trained(
+    run, tmp_path, run_main
+):
+    out = tmp_path / "out"
+    for adapter, words in ((0, []), (4, ["--lora_rank=4", "--overwrite_output_dir"])):
+        assert run_main(*run, *words)[0] == 0
+        whole = AutoModelForCausalLM.from_pretrained(out).num_parameters()
+        # Two layers of 32: the rank times what goes in and out of c_attn, c_proj, c_fc and the other c_proj.
+        trained = 2 * adapter * (32 + 96 + 32 + 32 + 32 + 128 + 128 + 32) or whole
+        assert read_record(out)["parameters"] == {"model": whole, "trained": trained}
+        assert f"| 매개변수 | {whole:,}개 |" in (out / "README.md").read_text("utf-8")
 
 
 def test_run_json_tells_which_text_the_model_was_measured_on(run, tmp_path, run_main, brief_texts):
