@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import socket
+import subprocess
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -158,11 +159,24 @@ def _without_names(text):
 
 
 def _versions():
-    found = {}
+    found = _own_version()
     for package in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def _own_version():
+    """The commit of this program, as {"gpt2-korean": its hash}, with -dirty where its files were changed since; empty
+    where it is no clone, or git is not there."""
+    root = Path(__file__).resolve().parents[2]
+    # Named and not looked for: a copy that lies in a repository of another project has no commit of its own.
+    git = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}", "--no-optional-locks"]
+    asked = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with suppress(OSError, subprocess.SubprocessError):
+        told = subprocess.run(asked, cwd=root, capture_output=True, check=True, timeout=10)
+        return {"gpt2-korean": told.stdout.decode().strip()}
+    return {}
 
 
 def _now():

@@ -1,6 +1,8 @@
 """run.json and the model card tell what a run was, and nothing that must not be published."""
 
 import json
+import shutil
+import subprocess
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from conftest import signal_self
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
-from gpt2_korean.training.record import publishable
+from gpt2_korean.training.record import _own_version, publishable
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz"
 
@@ -77,6 +79,33 @@ def test_the_options_in_run_json_are_those_that_the_run_learnt_by(run, tmp_path,
     assert {name: options[name] for name in used} == used
     assert (options["dropout"], options["max_grad_norm"], options["warmup_steps"]) == (0, 0.5, 2)
     assert options["embedding_learning_rate"] > 0 and options["vocab_size"] == 512
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_run_json_tells_the_commit_of_the_program_and_whether_its_files_were_changed(tmp_path, monkeypatch):
+    def git(*words):
+        who = ("-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "commit.gpgsign=false")
+        told = subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
+        return told.stdout.decode().strip()
+
+    def own_version(root):
+        monkeypatch.setattr(
+            "gpt2_korean.training.record.__file__", str(root / "gpt2_korean" / "training" / "record.py")
+        )
+        return _own_version()
+
+    program, copy = tmp_path / "train.py", tmp_path / "받은 것"
+    program.write_text("1\n", "utf-8")
+    copy.mkdir()
+    assert own_version(tmp_path) == {}
+    git("init")
+    git("add", "train.py")
+    git("commit", "-m", "1")
+    commit = git("rev-parse", "HEAD")
+    assert own_version(tmp_path) == {"gpt2-korean": commit}
+    program.write_text("22\n", "utf-8")
+    assert own_version(tmp_path) == {"gpt2-korean": f"{commit}-dirty"}
+    assert own_version(copy) == {}  # in a repository of another project
 
 
 def test_run_json_and_the_card_tell_how_many_parameters_the_model_has_and_how_many_were_trained(
