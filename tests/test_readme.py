@@ -1,11 +1,12 @@
 """README's commands work as they stand there, with only the model swapped for a tiny one."""
 
+import json
 import re
 import shutil
 
 import pytest
 from conftest import ROOT
-from test_docs import commands, text_of
+from test_docs import blocks, commands, text_of
 from transformers import AutoModelForCausalLM, pipeline
 
 README = ROOT / "README.md"
@@ -128,3 +129,35 @@ def test_the_commands_of_the_documents_work_in_their_order(
         code, out, err = run_main(script, *words, "--device=cpu", *["--max_steps=1"] * ("--do_train" in words))
         assert code == 0, (words, err)
     assert ran
+
+
+@pytest.mark.usefixtures("brief_texts")
+def test_the_programs_for_research_tell_what_the_runs_did(
+    tmp_path, tiny_model_folder, run_main, monkeypatch, sample_texts, capsys
+):
+    """A model of a size of one's own, a table of runs, and bits of each document that add up to those of the whole."""
+
+    def run_program(program):
+        exec(program, {})
+        return [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+
+    monkeypatch.chdir(tmp_path)
+    lines = [line for text in sample_texts for line in text.splitlines() if line.strip()]
+    (tmp_path / "train.txt").write_text("\n".join(lines[20:]), "utf-8")
+    (tmp_path / "valid.txt").write_text("\n".join(line[:20] for line in lines[:20]), "utf-8")
+    tabulate, make_model = blocks(ROOT / "docs" / "recipes.md", "python")
+    run_program(make_model.replace('"gpt2"', repr(str(tiny_model_folder))))
+    (train,) = [words for words in commands(ROOT / "docs" / "recipes.md") if "--model_type=models/2x128" in words]
+    code, out, err = run_main(*train[1:], "--max_steps=2", "--seed=7", "--device=cpu", "--no_bf16", "--report_to=none")
+    assert code == 0, err
+    bits = json.loads(out.splitlines()[-1])["bits_per_character"]
+    (row,) = run_program(tabulate)
+    used = json.loads((tmp_path / "fine_tuned_models" / row[0] / "run.json").read_text("utf-8"))["options"]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "fine_tuned_models" / row[0])
+    assert row[1:] == ["7", str(used["learning_rate"]), str(model.num_parameters()), str(bits)]
+    assert (model.config.n_layer, model.config.n_embd) == (2, 128)
+    (score,) = blocks(ROOT / "docs" / "evaluation.md", "python")
+    scored = run_program(score.replace("체크포인트", f"fine_tuned_models/{row[0]}"))
+    assert len(scored) == 20
+    whole = sum(float(each) for each, _ in scored) / sum(int(length) for _, length in scored)
+    assert whole == pytest.approx(bits, rel=1e-4)
