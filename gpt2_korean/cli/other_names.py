@@ -36,7 +36,8 @@ TRAIN_NAMES = {
     "eval_ratio test_size test_split",
     "show_data": "preview dry_run inspect peek show",
     "model_type": "model model_name model_name_or_path model_path model_id model_dir m base_model init_model "
-    "init_from pretrained pretrained_model pretrained_model_name_or_path checkpoint",
+    "init_from pretrained pretrained_model pretrained_model_name_or_path checkpoint config_name config_overrides "
+    "from_scratch",
     "tokenizer": "tokenizer_name tokenizer_name_or_path tokenizer_path tokenizer_type vocab vocab_file",
     "vocab_size": "vocabulary_size n_vocab vocab_length",
     "lora_rank": "lora_r lora_dim r rank",

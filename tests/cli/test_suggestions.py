@@ -57,6 +57,12 @@ def test_another_tools_name_leads_to_our_flag(other, spell, value):
         assert f" --{ours}입니다." in refusal(PARSERS[script].parse, [f"-{name}", "1"])
 
 
+def test_the_flags_by_which_run_clm_makes_a_model_of_another_size_lead_to_the_models_folder():
+    """--config_name is spelt like --config, which takes a file of flags."""
+    for word in ("--config_name=gpt2", "--config_overrides=n_layer=2,n_embd=128"):
+        assert "여기서는 --model_type입니다." in refusal(PARSERS["train.py"].parse, [word])
+
+
 @pytest.mark.parametrize("script", TABLES)
 def test_every_name_means_one_flag_that_is_taken_as_it_is_told(script):
     parser, table = PARSERS[script], TABLES[script]
