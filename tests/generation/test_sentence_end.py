@@ -36,9 +36,10 @@ MARKED = [
     "그런데... 나는… 모르겠다.| 정말 재밌게 봤어요...| 근데 결말이 아쉬워요~| 다시 볼 듯",
     "“그게….”| 그는 말을 흐렸다.|",
     "진짜 재밌어요.또 보고 싶다.그래도 3.5점.|",
+    "좋죠.다시 봤다.[1] 그러나 “좋다.”라고 한다…그런데 예시.한국은 없다.|",
     "뭐?!| 정말이야?…| 그래!!!| 좋다。그렇다！| 끝",
     "스토리도 연기도 최고\n|한 번 더 볼 예정ㅋㅋㅋ\n|\n아쉽다",
-    "비가 오고, \n바람이 분다.|\n산,\n",
+    "비가 오고, \n눈이 오고，\n산、\n바람이 분다.|\n산,\n",
     "example.com에서 v1.2를 받는다.| 끝",
     "점수는 10~20점 사이이다.| 끝",
     "구두점이 하나도 없는 글은 그대로 둔다",
@@ -50,7 +51,8 @@ MARKED = [
 @pytest.mark.parametrize("marked", MARKED)
 def test_sentences_end_where_a_reader_says_so(marked):
     # What stands without a blank behind 다. and 요. is marked apart, so that the examples stay readable.
-    marked = marked.replace("요.또", "요.|또").replace("다.그래", "다.|그래").replace("다。그", "다。|그")
+    for joined in ("요.또", "다.그래", "다。그", "죠.다"):
+        marked = marked.replace(joined, f"{joined[:2]}|{joined[2:]}")
     expected = [part.strip() for part in marked.split("|")[:-1]]
     assert sentences(marked.replace("|", "")) == expected
 
@@ -97,6 +99,7 @@ def test_a_text_is_finished_or_cut_back_and_stays_where_it_has_no_end(byte_token
     assert write(text, "첫 문장이다.") == "첫 문장이다."
     assert write(text, "첫 문장이다. 둘") == "첫 문장이다. 둘째 문장이다."
     assert write(text, text[:-4], text) == "첫 문장이다. 둘째 문장이다. 셋째 문장이다."
+    assert write(text, "첫 문장이다. 둘", "첫 문장이다. 둘째 문장이다.") == "첫 문장이다. 둘째 문장이다."
     assert write("끝이 없는 글이 이어지고 이어지고", "끝이 없는", None) == "끝이 없는"
     assert write("한 줄 리뷰\n또 한 줄", "한 줄") == "한 줄 리뷰"
 
@@ -109,7 +112,8 @@ def count(tokenizer, text, part):
 
 def test_what_the_model_or_a_stop_text_ends_is_shown_whole(byte_tokenizer):
     text = "끝난 문장이다. 이름 모를 꽃"
-    for stops, whole in (((), text), (("모를",), "끝난 문장이다. 이름 "), (("이름",), "끝난 문장이다. ")):
+    cases = [((), text), (("모를",), "끝난 문장이다. 이름 "), (("이름",), "끝난 문장이다. "), (("꽃이다",), text)]
+    for stops, whole in cases:
         for length in range(count(byte_tokenizer, text, whole) + 5, 60):  # what comes at once may be more than it
             assert "".join(pieces(byte_tokenizer, text, length, 2 * length, endless(99), stops)) == whole
 
@@ -117,7 +121,7 @@ def test_what_the_model_or_a_stop_text_ends_is_shown_whole(byte_tokenizer):
 def test_it_does_not_matter_how_many_tokens_come_at_once_and_no_unfinished_sentence_is_shown(
     byte_tokenizer, sample_texts, rng
 ):
-    for text in rng.sample(sample_texts, 60):
+    for text in [*rng.sample(sample_texts, 60), *(marked.replace("|", "") for marked in MARKED if marked)]:
         text = text[: rng.randint(20, 200)]
         ids = byte_tokenizer(text)["input_ids"]
         length = rng.randint(1, len(ids))
