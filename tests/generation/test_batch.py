@@ -14,7 +14,7 @@ from conftest import save_kogpt2
 from gpt2_korean import device
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.batch import plan_batches, write_batches, write_each
-from gpt2_korean.generation.batch_size import MOST_ON_CPU, UNKNOWN, choose_batch_size
+from gpt2_korean.generation.batch_size import MOST, MOST_ON_CPU, UNKNOWN, choose_batch_size
 from gpt2_korean.generation.load import read_model
 
 CPU = torch.device("cpu")
@@ -124,6 +124,22 @@ def test_the_batch_is_chosen_by_the_memory_that_is_free(tmp_path, monkeypatch):
     )
     # As much as it says it takes at most.
     assert sizes[0.5][0] * 110 * 10**5 <= 0.5 * 2**30 and sizes[2][1] * 1024 * 10**5 <= 2 * 2**30
+
+
+def test_what_a_prompt_is_read_with_and_the_logits_count_where_they_take_memory(monkeypatch):
+    monkeypatch.setattr("gpt2_korean.generation.batch_size.free_memory", lambda _: 10**9)
+
+    def choose(read, length, device="cpu", **changes):
+        shape = {"context": 1024, "vocab_size": 1000, "cache_bytes": 10**5, "captures": False, **changes}
+        device = torch.device(device)
+        return choose_batch_size(SimpleNamespace(device=device, room=lambda tokens: tokens, **shape), read, length)
+
+    assert choose(900, 50) == 4 and choose(900, 50, captures=True) == 8  # a graph reads a few tokens at a time
+    assert choose(10**6, 100) == choose(1024, 100) == 2  # no more is read than the context has
+    assert choose(10, 10**6) == choose(10, 1014) == 4
+    assert choose(3000, 100, context=None) == 1 and choose(100, 500, context=None) == 8
+    assert choose(1, 1, cache_bytes=1, vocab_size=10**6) == 16  # the logits
+    assert choose(1, 1, device="cuda") == MOST
 
 
 @pytest.mark.parametrize(

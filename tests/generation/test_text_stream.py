@@ -2,6 +2,7 @@
 
 import pytest
 from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.load import load
@@ -77,7 +78,15 @@ def test_it_does_not_matter_how_many_tokens_come_at_once_where_a_stop_stands_in_
 def test_what_only_began_like_a_stop_is_shown_after_all(byte_tokenizer):
     stream = TextStream(byte_tokenizer, byte_tokenizer("가")["input_ids"], ["끝이다"])
     shown = [stream.push(byte_tokenizer(text)["input_ids"]) for text in ("이제 끝이", "네 끝")] + [stream.close()]
-    assert shown == ["이제 ", "끝이네 ", "끝"]
+    assert shown == ["이제 ", "끝이네 ", "끝"] and stream.close() == ""
+
+
+def test_a_stop_is_found_though_another_could_begin_within_it_and_the_text_with_it(byte_tokenizer):
+    for text, shown in (("끝이다", ""), ("더는 끝이다", "더는 ")):
+        for stops in (["끝이다", "이다음"], ["이다음", "끝이다"]):
+            stream = TextStream(byte_tokenizer, byte_tokenizer("가")["input_ids"], stops)
+            ids = byte_tokenizer(text)["input_ids"]
+            assert "".join(pieces(stream, [[index] for index in ids])) == shown and stream.ended == "stop"
 
 
 def test_a_stop_is_held_against_what_stands_there_alone_however_long_it_is(byte_tokenizer):
@@ -93,13 +102,20 @@ def test_a_stop_is_held_against_what_stands_there_alone_however_long_it_is(byte_
     assert shown == "라나나다" and Stop.looks < 100
 
 
+def test_what_a_text_may_begin_with_is_left_out_of_its_beginning_alone(byte_tokenizer):
+    ids = [byte_tokenizer.eos_token_id, *byte_tokenizer(" 뷁 가")["input_ids"]]
+    for chunks in ([ids], [[index] for index in ids]):
+        assert "".join(pieces(TextStream(byte_tokenizer, [1], lead=" "), chunks)) == "뷁 가"
+
+
 def test_no_space_is_lost_behind_a_token_that_is_not_shown():
     backend = Tokenizer(models.WordLevel({"<unk>": 0, "▁나": 1, "▁너": 2}, unk_token="<unk>"))
     backend.decoder = decoders.Metaspace()  # as of Llama and Gemma: what stands first loses its space
     backend.add_special_tokens(["<unk>"])
-    for ids in ([1, 0, 2], [0, 0, 2, 1], [1, 0, 0, 1, 0, 2]):
-        shown = "나" + "".join(pieces(TextStream(backend, [1]), [[index] for index in ids]))
-        assert shown == backend.decode([1, *ids])
+    for tokenizer in (backend, PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")):
+        for ids in ([1, 0, 2], [0, 0, 2, 1], [1, 0, 0, 1, 0, 2]):
+            shown = "나" + "".join(pieces(TextStream(tokenizer, [1]), [[index] for index in ids]))
+            assert shown == backend.decode([1, *ids])
 
 
 def test_what_the_model_will_forget_or_leaves_out_of_a_text_is_told_before_it_and_nothing_else(tiny_model_folder):
