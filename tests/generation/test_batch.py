@@ -263,6 +263,21 @@ def test_a_file_that_was_cut_at_any_byte_is_taken_up_to_what_it_would_have_been(
     assert whole.read_bytes() == content
 
 
+def test_another_device_and_another_batch_go_on_with_a_file_and_a_folder_may_end_in_a_slash(
+    write, tmp_path, tiny_model_folder
+):
+    file = tmp_path / "글.jsonl"
+    write(file, "--batch_size=3", "--seed=3")
+    first, *lines = file.read_text("utf-8").splitlines(keepends=True)
+    first = first.replace('"device": "cpu"', '"device": "cuda"').replace('"dtype": "float32"', '"dtype": "float16"')
+    file.write_text(first, "utf-8")
+    code, _, err = write(file, "--batch_size=2", "--resume", f"--model_name_or_path={tiny_model_folder}/")
+    records = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert code == 0 and len(records) == 1 + len(lines), err
+    assert [each["settings"]["batch_size"] for each in records] == [3] + [2] * len(lines)
+    assert records[0]["settings"]["device"] == "cuda" and {each["seed"] for each in records} == {3}
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
@@ -321,3 +336,5 @@ def test_more_prompts_and_more_texts_of_the_last_are_added_to_what_there_is(run_
     for more in (["--prompt=가"], ["--prompt=가", "--prompt=나"]):
         assert run_main(*words, *more)[0] == 0
     assert [json.loads(line)["prompt"] for line in file.read_text("utf-8").splitlines()] == ["가", "나"]
+    code, _, err = run_main(*words, "--prompt=가")
+    assert code == 2 and "2번째 줄은 다른 앞글" in err

@@ -46,6 +46,19 @@ def random_documents(rng):
     return make
 
 
+def test_a_corpus_is_told_from_another_by_any_token_any_end_and_what_is_learnt():
+    def table(*rows):
+        return Tokens(Dataset.from_list([dict(zip(("ids", "lengths", "learnt"), row, strict=True)) for row in rows]))
+
+    row = [[1, 2, 0, 3, 4, 0], [3, 3], [1, 0, 1, 1, 0, 1]]
+    others = [[[1, 2, 0, 3, 5, 0], *row[1:]], [row[0], [2, 4], row[2]], [*row[:2], [0, 1, 1, 1, 0, 1]]]
+    assert tokens.fingerprint(table(row, row)) == tokens.fingerprint(table(row, row))
+    assert len({tokens.fingerprint(table(row, last)) for last in (row, *others)}) == 4
+    rows = [[[number, 0], [2], [1, 1]] for number in range(1, 9)]
+    assert [each["ids"].tolist() for each in tokens.some_rows(table(*rows), 5)] == [[1, 0], [5, 0]]
+    assert len(list(tokens.some_rows(table(*rows), 99))) == 8
+
+
 def test_in_documents_every_piece_is_read_as_if_it_stood_alone(random_documents, rng):
     for _ in range(200):
         documents, size = random_documents(), rng.randint(2, 24)

@@ -175,6 +175,19 @@ def test_conversations_are_tokenised_anew_by_another_template_of_the_same_vocabu
             assert (found.tolist(), flags.tolist()) == (ids, learnt)
 
 
+def test_a_conversation_ends_in_the_end_of_text_though_its_template_does_not_write_it_and_that_is_learnt(
+    foreign, conversation
+):
+    turns = conversation()
+    (ids, learnt), end = encode_turns(turns, foreign), foreign.eos_token_id
+    more = [] if foreign.chat_template == BLANKS else [end]
+    tokens = tokenise(Dataset.from_list([{"text": "글", "length": 1, "turns": turns}]), foreign)
+    found, flags = tokens.read(0, 0, tokens.lengths[0])
+    assert (found.tolist(), flags.tolist()) == ([*ids, *more], [*map(bool, learnt), *([True] * len(more))]) and found[
+        -1
+    ] == end
+
+
 def test_an_answer_of_weight_0_is_read_as_any_other_and_never_learnt(tokenizer, conversation, rng):
     check_weights(tokenizer, conversation, rng)
 
