@@ -65,6 +65,21 @@ def saved(run_is, tmp_path):
         *(({"text": {name: "답"}}, f"체크포인트는 a/b/ko, 지금은 a/b/ko --{name}=답") for name in COLUMNS),
         ({"arguments": {"adam_epsilon": 1e-6}}, "--adam_epsilon: 체크포인트는 1e-08, 지금은 1e-06"),
         ({"arguments": {"adam_beta1": 0.8}}, "--adam_beta1: 체크포인트는 0.9, 지금은 0.8"),
+        ({"arguments": {"adam_beta2": 0.9}}, "--adam_beta2: 체크포인트는 0.999, 지금은 0.9"),
+        ({"arguments": {"learning_rate": 1e-3}}, "--learning_rate: 체크포인트는 5e-05, 지금은 0.001"),
+        ({"arguments": {"weight_decay": 0.5}}, "--weight_decay: 체크포인트는 0.0, 지금은 0.5"),
+        ({"arguments": {"optim": "adafactor"}}, "--optim: 체크포인트는 adamw_torch_fused, 지금은 adafactor"),
+        ({"arguments": {"optim_args": "a=1"}}, "--optim_args: 체크포인트는 없음, 지금은 a=1"),
+        ({"arguments": {"seed": 7}}, "--seed: 체크포인트는 42, 지금은 7"),
+        ({"arguments": {"data_seed": 7}}, "--data_seed: 체크포인트는 없음, 지금은 7"),
+        (
+            {"arguments": {"train_sampling_strategy": "sequential"}},
+            "--train_sampling_strategy: 체크포인트는 random, 지금은 sequential",
+        ),
+        (
+            {"arguments": {"gradient_accumulation_steps": 2}},
+            "--per_device_train_batch_size × --gradient_accumulation_steps: 체크포인트는 8×1, 지금은 8×2",
+        ),
     ],
 )
 def test_what_a_run_may_not_change_is_told_by_its_flag_alone(run_is, saved, changes, told):
@@ -73,6 +88,29 @@ def test_what_a_run_may_not_change_is_told_by_its_flag_alone(run_is, saved, chan
     message = str(refusal.value)
     assert f"{told})" in message and message.count("체크포인트는") == 1, message
     assert "--output_dir" in message and len(message.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr_scheduler_type", "cosine"),
+        ("lr_scheduler_kwargs", {"num_cycles": 2}),
+        ("warmup_steps", 5),
+        ("max_grad_norm", 0.5),
+        ("label_smoothing_factor", 0.1),
+        ("neftune_noise_alpha", 5.0),
+    ],
+)
+def test_what_may_be_another_from_some_step_on_is_told_and_the_run_goes_on(run_is, saved, capsys, name, value):
+    assert run_is(saved(), arguments={name: value})["learning"][name] == value
+    told = capsys.readouterr().err
+    assert f"(--{name}: 체크포인트는" in told and f"지금은 {value})" in told and told.count("체크포인트는") == 1, told
+
+
+def test_a_step_may_have_its_blocks_in_other_parts(run_is, saved, capsys):
+    parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    assert run_is(saved(), arguments=parts)["learning"]["accumulation"] == 4
+    assert "블록 8개를 8×1 대신 2×4로" in capsys.readouterr().err
 
 
 def test_what_the_command_line_leaves_open_is_the_checkpoints_own(run_is, saved):
