@@ -14,6 +14,7 @@ import sys
 import termios
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -233,6 +234,9 @@ def test_a_text_that_was_broken_off_is_recorded_as_far_as_it_was_shown(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("gpt2_korean.generation.terminal.stream_pieces", stream)
+    monkeypatch.setattr(
+        "gpt2_korean.generation.terminal.time", SimpleNamespace(perf_counter=iter((10.0, 12.0)).__next__)
+    )
     options = parse_generate_options([f"--model_name_or_path={tiny_model_folder}", "--device=cpu"])
     model, settled = load(tiny_model_folder, options.model)
     with open_output(tmp_path / "글.jsonl") as file:
@@ -240,6 +244,8 @@ def test_a_text_that_was_broken_off_is_recorded_as_far_as_it_was_shown(
         turn = write_turn(model, out, [], Turn("앞글", "가" if alone else " 가"), options.settings, 5)
     record = json.loads((tmp_path / "글.jsonl").read_text("utf-8"))
     assert turn.broken and (record["prompt"], record["text"], record["seed"]) == (*recorded, 5)
+    err = capsys.readouterr().err
+    assert "이어 씁니다.)" in err and "1토큰 · 초당 0.5토큰 · 시드 5" in err
 
 
 def test_an_answer_begins_with_no_blank_but_goes_on_with_one(capsys):
@@ -289,7 +295,8 @@ def test_texts_that_end_at_once_are_counted_and_the_way_on_is_named(run_main, si
 def test_more_goes_on_behind_the_blank_that_stopped_a_text(piped, tiny_model_folder, tmp_path):
     file = tmp_path / "글.jsonl"
     lines = ["가", "", *["/again"] * 12]
-    piped(tiny_model_folder, *lines, flags=["--length=60", "--stop= ", "--seed=1", f"--output_file={file}"])
+    flags = ["--length=60", "--stop=없는 글", "--stop= ", "--seed=1", f"--output_file={file}"]
+    out, _ = piped(tiny_model_folder, *lines, flags=flags)
     first, *others = (json.loads(line) for line in file.read_text("utf-8").splitlines())
-    assert {each["prompt"] for each in others} == {first["text"] + " "}
+    assert {each["prompt"] for each in others} == {first["text"] + " "} and out.startswith(f"{first['text']}\n ")
     assert any(len(each["text"]) > len(each["prompt"]) for each in others)
