@@ -10,7 +10,7 @@ from gpt2_korean.messages import UsageError
 TRAIN = ["--do_train", "--dataset_path=data/korean_texts.txt"]
 
 
-@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+@pytest.mark.parametrize("suffix", [".json", ".yaml", ".yml"])
 def test_a_config_file_gives_the_same_names_and_the_command_line_wins(tmp_path, suffix):
     values = {
         "learning_rate": "3e-4",
@@ -76,6 +76,7 @@ def test_a_number_within_a_mapping_of_yaml_is_a_number(tmp_path, word, value):
         ("run.json", '{"do_eval": []}', "do_eval"),
         ("run.json", '{"report_to": ["none", "--do_eval"]}', "report_to"),
         ("run.json", '{"help": ["x"]}', "help"),
+        ("run.yml", "config: other.yml", "config"),
         ("run.json", '{"output_dir": "a\\u0000b"}', "NUL"),
         ("run.toml", "seed = 1", ".yaml"),
     ],
