@@ -58,7 +58,7 @@ def read_vocabulary(tokenizer, rows, begin):
         types.append(
             UNUSED if index not in names else NORMAL if token is None else CONTROL if token.special else USER_DEFINED
         )
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in parts["model"]["merges"]]
+    merges = [" ".join(pair) for pair in parts["model"]["merges"]]
     return Vocabulary(tokens, types, merges, *_find_ends(tokenizer, begin))
 
 

@@ -101,8 +101,14 @@ def add_line(parts, **how):
 
 
 DIGITS = {"type": "Digits", "individual_digits": True}
-PAIR = {"type": "TemplateProcessing", "pair": [{"Sequence": {"id": "A", "type_id": 0}}]}
+TEXT = {"Sequence": {"id": "A", "type_id": 0}}
 ENDS = [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}] * 2
+
+
+def put_around(single):
+    """A post-processor that makes a text what `single` says."""
+    end = {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}
+    return {"type": "TemplateProcessing", "single": single, "pair": [TEXT], "special_tokens": {end["id"]: end}}
 
 
 @pytest.mark.parametrize(
@@ -123,18 +129,8 @@ ENDS = [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}] * 2
         (lambda parts: add_line(parts, special=False, lstrip=True), "빈칸"),
         (lambda parts: add_line(parts, special=False, rstrip=True), "빈칸"),
         (lambda parts: add_line(parts, special=False, single_word=True), "빈칸"),
-        (
-            lambda parts: parts.update(
-                post_processor={
-                    **PAIR,
-                    "single": [*ENDS, {"Sequence": {"id": "A", "type_id": 0}}],
-                    "special_tokens": {
-                        "<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}
-                    },
-                }
-            ),
-            "앞뒤",
-        ),
+        (lambda parts: parts.update(post_processor=put_around([*ENDS, TEXT])), "앞뒤"),
+        (lambda parts: parts.update(post_processor=put_around([TEXT, *ENDS])), "앞뒤"),
     ],
 )
 def test_a_tokenizer_that_llama_cpp_would_not_be_true_to_is_refused(byte_tokenizer, tmp_path, change, named):
@@ -196,6 +192,16 @@ def test_beside_the_file_stands_how_a_conversation_is_written_and_what_ends_it(
     assert re.findall('PARAMETER stop """(.*)"""', written) == ends and "옮기지 못했습니다" not in err
 
 
+def test_what_a_conversation_begins_with_stays_where_the_tokenizer_does_not_put_it_there(
+    export, byte_tokenizer, tmp_path
+):
+    tokenizer = copy.deepcopy(byte_tokenizer)
+    tokenizer.chat_template = "{{ bos_token }}{% for message in messages %}{{ message.content }}\n{% endfor %}"
+    code, _, err, _ = export(save_tiny_gpt2(tmp_path / "begins", tokenizer))
+    assert code == 0, err
+    assert 'TEMPLATE """{{ "<|endoftext|>" }}' in (tmp_path / "나감" / "내 모델.Modelfile").read_text("utf-8")
+
+
 def test_a_conversation_that_cannot_be_written_for_ollama_is_told(export, chat_tokenizer, tmp_path):
     tokenizer = copy.deepcopy(chat_tokenizer)
     tokenizer.chat_template = "{% for message in messages %}{{ loop.index }}. {{ message.content }}\n{% endfor %}"
@@ -222,6 +228,12 @@ def test_where_it_fails_nothing_is_left(export, tiny_model_folder, tmp_path, byt
     byte_tokenizer.save_pretrained(tmp_path / "large")
     code, _, err, there = export(tmp_path / "large", "--export_type=f16")
     assert (code, there) == (1, []) and "--export_type=f16" in err and len(err.splitlines()) == 2
+    model.transformer.h[0].mlp.c_fc.weight.data[0, 0] = float("inf")
+    model.save_pretrained(tmp_path / "large")
+    code, _, err, there = export(tmp_path / "large", "--export_type=bf16")
+    assert (code, there) == (1, []) and "무한대" in err and "--export_type" not in err
+    model.transformer.h[0].mlp.c_fc.weight.data[0, 0] = 1e6
+    model.save_pretrained(tmp_path / "large")
     code, _, _, there = export(tmp_path / "large", "--export_type=bf16")
     assert code == 0 and len(there) == 2
 
