@@ -189,6 +189,22 @@ def test_embeddings_learn_at_their_own_rate_and_nothing_else_does(tiny_model_fol
     assert steps[0]["transformer.wte.weight"].abs().max() > 1e-5
 
 
+def test_what_is_split_off_keeps_all_else_of_its_group():
+    weights = {name: torch.nn.Parameter(torch.zeros(1)) for name in "abcde"}
+    groups = [
+        {"params": [weights["a"], weights["b"]], "weight_decay": 0.1},
+        {"params": [weights["c"], weights["d"]], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, eps=1e-6)
+    assert embeddings.split_off(optimizer, [weights[name] for name in "bde"], lr=5e-3) == 2
+    named = {id(weight): name for name, weight in weights.items()}
+    found = [
+        ("".join(named[id(each)] for each in group["params"]), group["weight_decay"], group["lr"], group["eps"])
+        for group in optimizer.param_groups
+    ]
+    assert found == [("a", 0.1, 1e-3, 1e-6), ("c", 0.0, 1e-3, 1e-6), ("b", 0.1, 5e-3, 1e-6), ("d", 0.0, 5e-3, 1e-6)]
+
+
 def test_embeddings_that_are_no_weights_of_their_own_are_told_of(
     small_corpus, tiny_model_folder, tmp_path, run_main, monkeypatch
 ):

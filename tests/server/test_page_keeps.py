@@ -37,6 +37,9 @@ def test_each_step_is_undone_and_done_again_by_keys_and_buttons(page):
     korean = "{ key: 'ㅋ', code: 'KeyZ', ctrlKey: true, bubbles: true }"
     page.run(f"arguments[0].dispatchEvent(new KeyboardEvent('keydown', {korean}))", page.part("text"))
     assert page.text == states[-2] and "글 고치기" in page.part("status").text
+    assert page.part("redo").is_enabled()
+    page.type("새")  # what was undone would not fit behind it
+    assert page.text == states[-2] + "새" and not page.part("redo").is_enabled()
 
 
 def test_settings_and_presets_are_undone_too(page):
