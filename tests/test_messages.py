@@ -41,6 +41,18 @@ def test_a_rank_that_never_came_is_no_fault_of_ours():
         assert messages.is_of_lost_rank(failure.value), failure.value
 
 
+def test_a_broken_pipe_is_no_lost_rank_and_memory_may_be_refused_by_the_system():
+    assert not messages.is_of_lost_rank(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
+    assert messages.is_out_of_memory(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+    assert not messages.is_out_of_memory(OSError(errno.ENOSPC, "Cannot allocate memory"))
+
+
+@pytest.mark.parametrize("name", ["한글 각.txt", "é", "漢ab"])
+def test_a_name_takes_as_many_columns_however_it_is_composed(name):
+    wide = sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name)
+    assert {messages.width(unicodedata.normalize(form, name)) for form in ("NFC", "NFD")} == {wide}
+
+
 def test_no_name_of_others_moves_the_cursor_or_writes_a_title_or_the_clipboard(capsys):
     name = "\x1b]52;c;eA==\x07\x9b2J\r"
     messages.say(f"{name}\t글\n글")
@@ -73,6 +85,12 @@ def test_short_values_of_the_environment_hide_nothing(monkeypatch):
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("KEY", "1")
     assert messages.hide_secrets("--torch_compile=false 10") == "--torch_compile=false 10"
+
+
+def test_nothing_is_left_of_a_key_that_begins_with_another(monkeypatch):
+    monkeypatch.setenv("OUR_KEY", "z-korean")
+    monkeypatch.setenv("THEIR_KEY", "z-korean-2026")
+    assert messages.hide_secrets("z-korean-2026 z-korean") == "*** ***"
 
 
 def test_what_is_wrong_with_a_key_is_told_in_whole_words():

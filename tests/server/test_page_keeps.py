@@ -210,6 +210,7 @@ def test_a_file_brings_everything_back_and_other_files_are_refused(page, browser
         ("가.json", b"{", "내보낸 파일이 아닙니다"),
         ("대화.json", b'{"format": "gpt2-korean", "turns": [["a", "b"]]}', "대화하는 웹 페이지에서"),
         ("가.txt", b"\x89PNG\r\n\xff\x00", "글로 읽을 수 없는"),
+        ("큰.txt", b"a" * 5_000_001, "5MB까지"),
         ("긴.txt", ("나" * 20_005).encode(), "뒤의 5자를"),
     ]:
         (tmp_path / name).write_bytes(content)
@@ -222,6 +223,8 @@ def test_a_file_brings_everything_back_and_other_files_are_refused(page, browser
     page.part("file").send_keys(str(tmp_path / "긴.json"))
     page.wait(lambda: "뒤의 3자를" in page.part("file-error").text)
     assert page.text == "나" * 19_999 and page.marked() == ["나" * 19_996]  # half a character is none
+    page.type("끝")
+    assert page.text == "나" * 19_999 + "끝" and page.marked() == ["나" * 19_996]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp949"])
@@ -265,6 +268,11 @@ def test_a_kept_state_that_is_broken_is_as_none(page):
         page.run("sessionStorage.setItem('gpt2-korean text', arguments[0])", broken)
         page.open()
         assert page.text == "" and page.marked() == [""]
+    page.browser.get(f"{page.address}page.css")
+    outside = {"text": "가나", "marks": [[0, 1], [1, 9], [2, 1], [-1, 2], [0.5, 2]], "last": [0, 9]}
+    page.run("sessionStorage.setItem('gpt2-korean text', arguments[0])", json.dumps(outside))
+    page.open()
+    assert page.text == "가나" and page.marked() == ["가"] and not page.part("again").is_enabled()
 
 
 def test_where_the_browser_keeps_nothing_the_page_says_so_and_asks_before_it_goes(page, browser):
