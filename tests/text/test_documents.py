@@ -3,10 +3,12 @@
 import json
 import shutil
 import unicodedata
+from unittest.mock import MagicMock
 
 import datasets
 import pyarrow.parquet
 import pytest
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import UserError
@@ -170,6 +172,29 @@ def test_a_hub_data_set_that_is_gated_or_private_is_told_of_the_token(monkeypatc
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(UserError, match=r"(?s)--dataset_name=owner/name.*HF_TOKEN.*gated dataset"):
         corpus.read_hub_dataset("owner/name")
+
+
+@pytest.mark.parametrize("answer", [HfHubHTTPError("401", response=MagicMock()), HFValidationError("no name")])
+@pytest.mark.parametrize("error", [OSError, ValueError, RuntimeError, datasets.exceptions.DatasetNotFoundError])
+def test_what_the_hub_or_its_library_answers_is_told_and_not_taken_for_a_hub_out_of_reach(monkeypatch, answer, error):
+    def raise_it(error):
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.dataset_info", lambda *_, **__: raise_it(answer))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: raise_it(error("not so")))
+    with pytest.raises(UserError, match=r"(?s)--dataset_name=owner/name: 불러올 수 없습니다.*\(not so\)"):
+        corpus.read_hub_dataset("owner/name")
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, RuntimeError])
+def test_a_stream_that_breaks_off_is_told_with_the_way_on(hub_folder, monkeypatch, error):
+    def rows():
+        yield from [{"text": "가"}] * 3
+        raise error("cut")
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.IterableDataset.from_generator(rows))
+    with pytest.raises(UserError, match=r"(?s)스트리밍으로 읽다가 멈췄습니다\(cut\).*--resume_from_checkpoint"):
+        list(corpus.read_hub_dataset(hub_folder, streaming=True))
 
 
 def test_a_hub_out_of_reach_is_asked_once_and_why_it_is_is_told(tmp_path, monkeypatch):

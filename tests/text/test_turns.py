@@ -247,7 +247,7 @@ def test_broken_conversations_are_left_out_counted_and_named_by_line(tmp_path, r
         documents = read(path, streaming)
         assert [own for _, turns in document_batches(documents, 7) for own in turns] == kept
         told = capsys.readouterr().err + (corpus.describe_files(documents, [path]) if streaming is None else "")
-        assert told.count(f"잘못된 대화 {len(broken)}개를 뺌") == 1
+        assert told.count(f"잘못된 대화 {len(broken)}개를 뺌") == 1 and "글이 없는 행" not in told
         for number in lines[:3]:
             assert f"{number}번째 {'줄' if streaming is None else '행'}(" in told
         assert f"{lines[3]}번째" not in told and (streaming is not None or ") 등" in told)
