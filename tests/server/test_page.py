@@ -117,6 +117,13 @@ def test_a_seed_that_is_fixed_before_there_is_one_is_drawn_and_stays(page):
     seed = page.part("seed").get_property("value")
     assert seed.isdecimal() and page.part("seed-error").text == "" and page.part("fixed").is_selected()
     assert page.write("again") == text and page.part("seed").get_property("value") == seed
+    page.press("fixed")
+    page.write("again")
+    assert page.part("seed").get_property("value") != seed and not page.part("fixed").is_selected()
+    page.enter("seed", "7")
+    assert page.part("fixed").is_selected()
+    page.write("again")
+    assert page.part("seed").get_property("value") == "7"
 
 
 def test_text_is_shown_as_text_and_nothing_is_asked_of_others(browser, open_page):

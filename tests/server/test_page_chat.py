@@ -69,6 +69,18 @@ def test_a_conversation_survives_a_reload_and_its_end_is_undone(chat):
     assert (texts(chat, "asked"), texts(chat, "answered")) == before
 
 
+def test_a_conversation_is_saved_as_a_text_with_who_said_what(chat, browser, tmp_path):
+    folder = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", folder)
+    say(chat, "가", "나")
+    chat.press("save")
+    chat.wait(lambda: [*tmp_path.glob("*.txt")])
+    told = [
+        f"나: {asked}\n모델: {answer.strip()}\n" for asked, answer in zip("가나", texts(chat, "answered"), strict=True)
+    ]
+    assert next(tmp_path.glob("*.txt")).read_text("utf-8") == "\n".join(told)
+
+
 def test_a_turn_is_changed_and_what_followed_it_can_be_had_back(chat):
     from selenium.webdriver.common.keys import Keys
 
