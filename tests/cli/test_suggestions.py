@@ -114,10 +114,14 @@ def test_a_path_alone_leads_to_the_flag_that_it_is_for(tmp_path):
     model = tmp_path / "모델"
     model.mkdir()
     (model / "config.json").write_text("{}")
-    for name in ("글.txt", "표.csv", "run.yaml"):
+    adapter = tmp_path / "어댑터"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    for name in ("글.txt", "표.csv", "run.yaml", "other.YML"):
         (tmp_path / name).touch()
     for path, flag in ((tmp_path / "글.txt", "dataset_path"), (tmp_path, "dataset_path"), (model, "model_type"),
-                       (tmp_path / "run.yaml", "config")):  # fmt: skip
+                       (adapter, "model_type"), (tmp_path / "run.yaml", "config"),
+                       (tmp_path / "other.YML", "config")):  # fmt: skip
         assert f"--{flag}={path}인가요?" in refusal(parse_train_options, ["--do_train", str(path)])
     for path, flag in ((model, "model_name_or_path"), (tmp_path / "글.txt", "prompt_file")):
         assert f"--{flag}={path}인가요?" in refusal(parse_generate_options, [str(path)])
