@@ -198,7 +198,7 @@ def shorten(model, prompt, ids, length):
     excess = len(ids) - len(fit_prompt(ids, length, model.decoder.context))
     if excess == 0 or not is_conversation(prompt) or _has_begun(prompt):
         return ids
-    silent = model.chat.encode([*prompt[:-1], {"role": "user", "content": ""}])
+    silent = model.chat.encode([*prompt[:-1], {**prompt[-1], "content": ""}])
     if excess > len(ids) - len(silent):
         return ids
     start = common_length(ids, silent)

@@ -168,8 +168,8 @@ def read_messages(messages):
     turns = [_read_message(message, f"messages[{number}]") for number, message in enumerate(messages)]
     if turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip():
         turns.pop()  # the place of the answer, which some programs send along; a model would go on from a lone space
-    if not any(turn["role"] == "user" for turn in turns) or turns[-1]["role"] == "system":
-        raise Refused(400, "messages: user의 말이 있어야 하고, user나 assistant의 말로 끝나야 합니다.", "messages")
+    if not any(turn["role"] == "user" for turn in turns):
+        raise Refused(400, "messages: user의 말이 있어야 합니다.", "messages")
     return turns
 
 

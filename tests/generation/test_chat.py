@@ -165,6 +165,15 @@ def test_a_prompt_too_long_loses_its_own_beginning_and_no_mark(folder, rng):
     assert ids == silent[:start] + whole[len(whole) - end - kept :]
 
 
+def test_an_order_at_the_end_that_is_too_long_loses_its_own_beginning_and_no_mark(chat_model_folder):
+    model = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    conversation = [*turns_of("가"), {"role": "system", "content": "나는 " * CONTEXT}]
+    ids, last = model.chat.encode(conversation), model.chat.encode(conversation[1:])
+    begun = len(ids) - len(last) + 2  # the begin token is in both; the last turn's mark
+    kept = CONTEXT - 20 + 1 - begun
+    assert shorten(model, conversation, ids, 20) == ids[:begun] + ids[-kept:]
+
+
 def test_a_question_behind_a_system_turn_that_leaves_no_room_for_its_marks_is_read_from_its_end(chat_model_folder):
     model = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
     turns = turns_of("가 나 다", system="너는 시인이야. " * CONTEXT)
