@@ -20,20 +20,24 @@ NAMES = {
     "typ_p": "typical_p",
 }
 OWN = {"model", "stream", "stream_options", "seed", "n", "logprobs"}
-# They change nothing of a text: who asks, what a model that thinks first is told, and tools that it may use or not, of
-# which it uses none. llama.cpp's page sends most of them with each request.
+# They change nothing of a text: who asks, what a model that thinks first is told, tools that it may use or not, of
+# which it uses none, what is of beams, and of special tokens that are shown. llama.cpp's page sends most of them with
+# each request.
 PASSED_OVER = {
     *("user", "metadata", "safety_identifier", "prompt_cache_key", "service_tier", "parallel_tool_calls"),
     *("cache_prompt", "return_progress", "sse_ping_interval", "timings_per_token", "backend_sampling"),
     *("tools", "functions", "reasoning_format", "reasoning_control", "thinking_budget_tokens", "chat_template_kwargs"),
     *("add_generation_prompt", "continue_final_message"),
+    *("length_penalty", "early_stopping", "spaces_between_special_tokens"),
 }
 # What is not done here, and the values by which it is not asked for.
 OFF = {
     **dict.fromkeys(("dynatemp_range", "xtc_probability"), (0,)),
     **dict.fromkeys(("tool_choice", "function_call"), ("none", "auto")),
     "reasoning_effort": ("none",),
-    **dict.fromkeys(("store", "ignore_eos", "use_beam_search"), (False,)),
+    **dict.fromkeys(("store", "ignore_eos", "use_beam_search", "include_stop_str_in_output"), (False,)),
+    "skip_special_tokens": (True,),
+    "stop_token_ids": ([],),
     "logit_bias": ({},),
     "suffix": ("",),
     "best_of": (1,),

@@ -6,9 +6,11 @@ import pytest
 import torch
 from server.client import post
 
+from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.server.openai_requests import Refused, read_completion
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 
@@ -35,3 +37,40 @@ def test_a_conversation_that_ends_with_an_order_as_sillytavern_has_one_continued
     answer = json.loads(post(chat_port, "/v1/chat/completions", {"messages": messages}).read())
     assert answer["choices"][0]["message"]["content"] == loaded.tokenizer.decode(new).removeprefix(" ")
     assert answer["usage"]["prompt_tokens"] == len(ids)
+
+
+# SillyTavern's, of a server of vLLM; and what vLLM takes besides, as it is where nobody has set it.
+OF_VLLM = {
+    "prompt": "User: 비가 와\n",
+    "max_tokens": 350,
+    "temperature": 1,
+    "top_p": 0.95,
+    "min_p": 0.01,
+    "repetition_penalty": 1.1,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "top_k": -1,
+    "min_tokens": 0,
+    "stop": ["\nUser:", "\n***"],
+    "skip_special_tokens": True,
+    "n": 1,
+    "ignore_eos": False,
+    "spaces_between_special_tokens": True,
+    "length_penalty": 1,
+    "early_stopping": False,
+    "stop_token_ids": [],
+    "include_stop_str_in_output": False,
+}
+
+
+def test_what_a_program_sends_to_vllm_is_taken():
+    settings = parse_generate_options(["--model_name_or_path=m"]).settings
+    asked = read_completion(OF_VLLM, settings, None, 1000, chat=False).settings
+    assert (asked.length, asked.top_k, asked.min_p, asked.stop) == (350, 0, 0.01, ["\nUser:", "\n***"])
+    for name, value in {
+        "skip_special_tokens": False,
+        "stop_token_ids": [5],
+        "include_stop_str_in_output": True,
+    }.items():
+        with pytest.raises(Refused, match=f"{name}: 지원하지 않습니다"):
+            read_completion({**OF_VLLM, name: value}, settings, None, 1000, chat=False)
