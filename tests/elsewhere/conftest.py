@@ -59,7 +59,7 @@ def saved(tmp_path_factory, sample_texts, english_tokenizer):
     from gpt2_korean.training import samples
 
     root = tmp_path_factory.mktemp("saved")
-    start = save_tiny_gpt2(root / "start", english_tokenizer, n_positions=96)
+    start = save_tiny_gpt2(root / "start", english_tokenizer, n_positions=96, n_embd=64)  # vLLM wants heads of 32
     texts, talks = root / "글.txt", root / "대화.csv"
     texts.write_text("\n\n".join(sample_texts), "utf-8")
     talks.write_text("질문,답변\n" + "".join(f'"{text[:30]}","{text[30:60]}"\n' for text in sample_texts), "utf-8")

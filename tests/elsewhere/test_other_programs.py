@@ -110,6 +110,23 @@ print(json.dumps([ids.data[0].tolist(), chat, text]))
     assert text == tokenizer.decode(greedy(folder)[len(ids) :], skip_special_tokens=True)
 
 
+def test_vllm_writes_the_same_and_speaks_by_the_template(saved, run_with):
+    code = f"""
+import os, sys, json
+if __name__ == "__main__":
+    os.environ["VLLM_CONFIGURE_LOGGING"] = "0"  # on its standard output
+    from vllm import LLM, SamplingParams
+    model = LLM(sys.argv[1], dtype="float32", enforce_eager=True, kv_cache_memory_bytes=2**26)
+    sampling = SamplingParams(temperature=0, max_tokens={NEW}, min_tokens={NEW})
+    (text,), (answer,) = model.generate([{PROMPT!r}], sampling), model.chat([{TURNS!r}], sampling)
+    print(json.dumps([text.prompt_token_ids + list(text.outputs[0].token_ids), answer.prompt_token_ids]))
+"""
+    folder = saved["conversations"]
+    written, asked = json.loads(run_with("vllm", code, folder))
+    assert written == greedy(folder)
+    assert AutoTokenizer.from_pretrained(folder).decode(asked) == "<|endoftext|><|user|> 안녕 하세요<|assistant|>"
+
+
 def test_trl_learns_texts_and_of_messages_the_answers(saved, run_with, tmp_path):
     code = """
 import sys, json
