@@ -26,17 +26,17 @@ def api_key(word):
 
 
 def origin(word):
-    """An origin as browsers send it, or * for any."""
+    """An origin as browsers send it, or as programs that are made of pages do (app://obsidian.md), or * for any."""
     if word == "*":
         return word
     try:
         scheme, host, *rest = urlsplit(word)
         host = host.lower().encode("idna").decode()  # a name in Korean has another in ASCII
-        if scheme not in ("http", "https") or not host or "".join(rest) not in ("", "/"):
+        if not scheme or not host or "".join(rest) not in ("", "/"):
             raise ValueError
     except ValueError:
         raise argparse.ArgumentTypeError(f"{word!r}: https://example.com 꼴의 주소나 *를 주세요.") from None
-    return f"{scheme}://{host}".removesuffix({"http": ":80", "https": ":443"}[scheme])
+    return f"{scheme}://{host}".removesuffix({"http": ":80", "https": ":443"}.get(scheme, ""))
 
 
 def temperature(word):

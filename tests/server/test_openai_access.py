@@ -20,8 +20,9 @@ PAGE = {"Authorization": "Basic " + base64.b64encode(f"누구나:{KEY}".encode()
 @pytest.fixture(scope="module")
 def guarded(open_page):
     return open_page(
-        "--serve", f"--api_key={KEY}", "--cors_origin=https://a.example", "--cors_origin=http://b.example:81/"
-    )
+        "--serve", f"--api_key={KEY}", "--cors_origin=https://a.example", "--cors_origin=http://b.example:81/",
+        "--cors_origin=app://obsidian.md",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,7 @@ def test_the_key_may_be_an_environment_variable(monkeypatch):
         ("--api_key=키", "--api_key"),
         ("--api_key=a b", "--api_key"),
         ("--cors_origin=example.com", "--cors_origin"),
+        ("--cors_origin=localhost:3000", "--cors_origin"),
         ("--cors_origin=https://a.example/page", "--cors_origin"),
         ("--cors_origin=", "--cors_origin"),
         ("--cors_origin=https://", "--cors_origin"),
@@ -154,6 +156,12 @@ def test_an_origin_is_the_one_that_a_browser_sends():
     assert parse_generate_options(words).page.cors_origin == sent
 
 
+@pytest.mark.parametrize("word", ["app://obsidian.md", "tauri://localhost", "chrome-extension://abcdefghijklmnop"])
+def test_a_program_that_is_made_of_pages_may_ask_by_its_own_origin(word):
+    options = parse_generate_options(["--model_name_or_path=x", "--serve", f"--cors_origin={word}"])
+    assert options.page.cors_origin == [word]
+
+
 @pytest.mark.parametrize("word", ["--api_key=k", "--cors_origin=*"])
 def test_they_belong_to_a_server(word):
     with pytest.raises(UsageError, match="--serve"):
@@ -162,7 +170,7 @@ def test_they_belong_to_a_server(word):
 
 def test_other_sites_may_ask_where_the_flag_names_them_alone(port, guarded):
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
-    for origin in ("https://a.example", "http://b.example:81"):
+    for origin in ("https://a.example", "http://b.example:81", "app://obsidian.md"):
         allowed = get(guarded, "/v1/completions", "OPTIONS", Origin=origin, **asked)
         assert allowed.status == 200 and allowed.getheader("Access-Control-Allow-Origin") == origin
         assert get(guarded, "/v1/models", Origin=origin).getheader("Access-Control-Allow-Origin") == origin  # a 401 too
