@@ -10,7 +10,7 @@ from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
-from gpt2_korean.server.openai_requests import Refused, read_completion
+from gpt2_korean.server.openai_requests import Refused, read_completion, read_messages
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 
@@ -37,6 +37,15 @@ def test_a_conversation_that_ends_with_an_order_as_sillytavern_has_one_continued
     answer = json.loads(post(chat_port, "/v1/chat/completions", {"messages": messages}).read())
     assert answer["choices"][0]["message"]["content"] == loaded.tokenizer.decode(new).removeprefix(" ")
     assert answer["usage"]["prompt_tokens"] == len(ids)
+
+
+@pytest.mark.parametrize("nothing", ["", " \n"])
+def test_a_system_turn_that_says_nothing_is_none_as_in_training(nothing):
+    # Many programs send one where their field for it is left empty; it would stand for --system's too.
+    asked, nobody = {"role": "user", "content": "가"}, {"role": "system", "content": nothing}
+    assert read_messages([nobody, asked, nobody]) == [asked]
+    with pytest.raises(Refused, match="user의 말이 있어야"):
+        read_messages([nobody])
 
 
 # SillyTavern's, of a server of vLLM; and what vLLM takes besides, as it is where nobody has set it.
