@@ -176,7 +176,18 @@ def read_messages(messages):
         turns.pop()  # the place of the answer, which some programs send along; a model would go on from a lone space
     if not any(turn["role"] == "user" for turn in turns):
         raise Refused(400, "messages: user의 말이 있어야 합니다.", "messages")
-    return turns
+    return _join_turns(turns)
+
+
+def _join_turns(turns):
+    """`turns` as conversations are learnt: who speaks twice in a row has said it in one turn of two lines."""
+    joined = []
+    for turn in turns:
+        if joined and joined[-1]["role"] == turn["role"] != "assistant":
+            joined[-1] = {**turn, "content": f"{joined[-1]['content'].rstrip()}\n{turn['content'].lstrip()}"}
+        else:
+            joined.append(turn)
+    return joined
 
 
 def _read_message(message, param):

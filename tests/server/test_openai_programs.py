@@ -11,6 +11,7 @@ from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.server.openai_requests import Refused, read_completion, read_messages
+from gpt2_korean.text.turns import conversation
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 
@@ -46,6 +47,24 @@ def test_a_system_turn_that_says_nothing_is_none_as_in_training(nothing):
     assert read_messages([nobody, asked, nobody]) == [asked]
     with pytest.raises(Refused, match="user의 말이 있어야"):
         read_messages([nobody])
+
+
+def test_who_speaks_twice_in_a_row_says_it_in_one_turn_as_in_training():
+    said = [
+        ("system", "너는"),
+        ("system", "시인이야."),
+        ("user", "가"),
+        ("user", "나 "),
+        ("user", " 나"),
+        ("assistant", "다"),
+        ("user", "라"),
+    ]
+    learnt = conversation([*((role, content, 1) for role, content in said), ("assistant", "마", 1)], "")["turns"][:-1]
+    read = read_messages([{"role": role, "content": content} for role, content in said])
+    assert read == [{"role": turn["role"], "content": turn["content"]} for turn in learnt]
+    assert [turn["role"] for turn in read] == ["system", "user", "assistant", "user"]
+    answers = [{"role": "user", "content": "가"}, *[{"role": "assistant", "content": "나"}] * 2]
+    assert read_messages(answers) == answers  # the second goes on
 
 
 # SillyTavern's, of a server of vLLM; and what vLLM takes besides, as it is where nobody has set it.
