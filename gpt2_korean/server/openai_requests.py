@@ -170,10 +170,9 @@ def read_messages(messages):
     if not isinstance(messages, list) or not messages:
         raise Refused(400, "messages: [{role, content}] 꼴의 목록을 주세요.", "messages")
     turns = [_read_message(message, f"messages[{number}]") for number, message in enumerate(messages)]
-    # Nor does a model learn from a system turn that says nothing.
-    turns = [turn for turn in turns if turn["role"] != "system" or turn["content"].strip()]
-    if turns and turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip():
-        turns.pop()  # the place of the answer, which some programs send along; a model would go on from a lone space
+    # Empty are a system that nobody has set, an answer stopped before its first word, and the place of the one to come,
+    # which some programs send along. No model learns from such, and from a lone space it would go on.
+    turns = [turn for turn in turns if turn["role"] == "user" or turn["content"].strip()]
     if not any(turn["role"] == "user" for turn in turns):
         raise Refused(400, "messages: user의 말이 있어야 합니다.", "messages")
     return _join_turns(turns)

@@ -40,6 +40,13 @@ def test_a_conversation_that_ends_with_an_order_as_sillytavern_has_one_continued
     assert answer["usage"]["prompt_tokens"] == len(ids)
 
 
+def test_an_answer_that_was_stopped_before_its_first_word_is_none():
+    said = [("user", "가"), ("assistant", ""), ("user", "나")]
+    assert read_messages([{"role": role, "content": content} for role, content in said]) == [
+        {"role": "user", "content": "가\n나"}
+    ]
+
+
 @pytest.mark.parametrize("nothing", ["", " \n"])
 def test_a_system_turn_that_says_nothing_is_none_as_in_training(nothing):
     # Many programs send one where their field for it is left empty; it would stand for --system's too.
