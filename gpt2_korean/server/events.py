@@ -186,5 +186,7 @@ def suggest_texts(page, asked):
     for _, new in stream_texts(page.model, [whole] * SUGGESTIONS, short, LOOK_EVERY, lambda _: None):
         texts = [text + more for text, more in zip(texts, new, strict=True)]
         yield {"suggestions": []}  # between two steps the work can be ended
+    if asked.prompt.endswith(" "):
+        texts = [text.lstrip(" ") for text in texts]
     texts = [text[: text.rfind(" ")] if text.rfind(" ") > 0 else text for text in texts]
     yield {"suggestions": list(dict.fromkeys(filter(str.strip, texts)))}

@@ -106,8 +106,11 @@ def test_suggestions_differ_and_go_on_where_the_text_ends(port):
     assert ask(port, "/suggest", prompt="오늘은")[1][-1]["suggestions"]
 
 
-@pytest.mark.parametrize("prompt", ["오늘은", "오늘은 ", ""])
-def test_suggestions_are_whole_words_that_join_what_was_typed(monkeypatch, prompt):
+@pytest.mark.parametrize(
+    ("prompt", "suggested"),
+    [("오늘은", [" 날씨가", "도", " 비"]), ("오늘은 ", ["날씨가", "도", "비"]), ("", [" 날씨가", "도", " 비"])],
+)
+def test_suggestions_are_whole_words_that_join_what_was_typed(monkeypatch, prompt, suggested):
     asked = []
 
     def write_them(model, prompts, settings, *_):
@@ -121,7 +124,7 @@ def test_suggestions_are_whole_words_that_join_what_was_typed(monkeypatch, promp
     monkeypatch.setattr(events, "SUGGESTIONS", 5)
     page = Page(SimpleNamespace(chat=None), options, "")
     *_, last = events.suggest_texts(page, events.Asked(prompt, [], options.settings, 1))
-    assert last == {"suggestions": [" 날씨가", "도", " 비"]}
+    assert last == {"suggestions": suggested}
     ((prompts, settings),) = asked
     assert prompts == [prompt] * 5 and settings.stop == ["끝", "\n"]
     assert (settings.length, settings.min_length, settings.end_at_sentence) == (10, 0, False)
