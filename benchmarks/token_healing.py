@@ -88,9 +88,9 @@ def go_on(model, prompts, settings):
 def go_on_by_library(model, tokenizer, prompt):
     """What transformers writes behind `prompt`; "" where it is no beginning of it."""
     ids = tokenizer(prompt, return_tensors="pt").to(model.device)
-    pad = {"pad_token_id": tokenizer.eos_token_id}
     whole = model.generate(
-        **ids, tokenizer=tokenizer, token_healing=True, do_sample=False, max_new_tokens=6, **pad
+        **ids, tokenizer=tokenizer, token_healing=True, do_sample=False, max_new_tokens=6,
+        pad_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     whole = tokenizer.decode(whole[0], skip_special_tokens=True)
     return whole[len(prompt) :] if whole.startswith(prompt) else ""

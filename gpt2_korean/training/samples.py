@@ -87,10 +87,8 @@ def continue_prompts(loaded, prompts):
     """What the model writes after each of `prompts`, a list of str in whole characters; a chat model answers them."""
     if loaded.chat is not None:
         prompts = [as_turns(None, [], prompt) for prompt in prompts]
-    texts, plain = (
-        [""] * len(prompts),
-        {"stop": None, "dry_sequence_breaker": (), "end_at_sentence": False, "token_healing": None},
-    )
+    texts = [""] * len(prompts)
+    plain = {"stop": None, "dry_sequence_breaker": (), "end_at_sentence": False, "token_healing": None}
     settings = SimpleNamespace(**vars(SAMPLING), length=LENGTH, **plain)
     for _, new in stream_texts(loaded, prompts, settings, tell=lambda _: None):
         texts = [text + more for text, more in zip(texts, new, strict=True)]
