@@ -13,6 +13,8 @@ from functools import lru_cache
 
 import torch
 
+from gpt2_korean.generation.whole_characters import ordinary_tokens
+
 BLANKS = {"Ġ", "▁"}  # a space, as vocabularies of bytes and SentencePiece's spell it
 LAST = "\U0010ffff"
 
@@ -40,7 +42,5 @@ def heal(ids, tokenizer, vocab_size, always=None):
 @lru_cache(maxsize=4)  # each text asks for the same again
 def _vocabulary(tokenizer, vocab_size):
     """`(tokens, ids)` in the order of the tokens as they are spelled, less the special ones: list of str, int64 [n]."""
-    added = tokenizer.get_added_tokens_decoder()
-    items = ((token, index) for token, index in tokenizer.get_vocab().items() if index < vocab_size)
-    items = sorted((token, index) for token, index in items if index not in added or not added[index].special)
+    items = sorted((token, index) for token, index in ordinary_tokens(tokenizer) if index < vocab_size)
     return [token for token, _ in items], torch.tensor([index for _, index in items])

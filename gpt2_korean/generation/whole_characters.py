@@ -99,13 +99,20 @@ def fallback_bytes(tokenizer):
     tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if not getattr(getattr(tokenizer, "model", None), "byte_fallback", False):
         return None
-    vocabulary, added = tokenizer.get_vocab(), tokenizer.get_added_tokens_decoder()
+    vocabulary = tokenizer.get_vocab()
     single = {f"<0x{byte:02X}>": bytes([byte]) for byte in range(256)}
     pieces = [None] * (max(vocabulary.values()) + 1)
-    for token, index in vocabulary.items():
-        if index not in added or not added[index].special:
-            pieces[index] = single.get(token, token.encode())
+    for token, index in ordinary_tokens(tokenizer):
+        pieces[index] = single.get(token, token.encode())
     return pieces if single.keys() <= vocabulary.keys() else None
+
+
+def ordinary_tokens(tokenizer):
+    """Yield `(token, id)` of all but the special tokens of a tokenizer (of tokenizers), as they are spelled."""
+    added = tokenizer.get_added_tokens_decoder()
+    for token, index in tokenizer.get_vocab().items():
+        if index not in added or not added[index].special:
+            yield token, index
 
 
 def _run_automaton(next_state, states, pieces):
