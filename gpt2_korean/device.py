@@ -131,6 +131,12 @@ def computes_bfloat16(device):
     return device.type == "xpu"
 
 
+def computes_float16(device):
+    """Whether float16 is much faster than float32 on the device, which has no bfloat16: CUDA from 7.0 to 7.5."""
+    is_cuda = device.type == "cuda" and not computes_bfloat16(device)
+    return is_cuda and torch.cuda.get_device_capability(device) >= (7, 0)
+
+
 def cpu_capabilities():
     """What the processor is and can do, by PyTorch's names for it; {} where PyTorch is too old to tell."""
     return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
@@ -146,6 +152,8 @@ def choose_precision(device, bf16=None, fp16=None):
         return False, False, f"--no_{'bf16' if bf16 is False else 'fp16'} 플래그"
     if computes_bfloat16(device):
         return True, False, "장치가 bfloat16으로 계산함"
+    if computes_float16(device):
+        return False, True, "장치가 float16으로 계산함"
     return False, False, "bfloat16이 이 장치에서 기본이 아님"
 
 

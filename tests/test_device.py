@@ -203,6 +203,7 @@ def test_float16_is_not_said_of_a_cpu_on_which_nothing_computes_in_it(train_word
 
 def test_bfloat16_is_for_devices_that_compute_in_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (6, 1))
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     for name in ("cpu", "cuda", "mps"):
         assert device.choose_precision(torch.device(name))[:2] == (False, False)
@@ -216,6 +217,20 @@ def test_bfloat16_is_for_devices_that_compute_in_it(monkeypatch):
         assert device.choose_dtype(torch.device("cpu"), "auto") == torch.bfloat16
         assert device.choose_dtype(torch.device("cpu"), "auto", quantize="int8") == torch.float32
     assert device.choose_dtype(torch.device("cpu"), "float16") == torch.float16
+
+
+def test_a_gpu_with_tensor_cores_for_float16_alone_trains_in_it_unless_told_otherwise(monkeypatch):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    for own in ((7, 0), (7, 5)):  # V100, T4
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None, own=own: own)
+        assert device.choose_precision(gpu)[:2] == (False, True)
+        assert device.choose_precision(gpu, fp16=False)[:2] == device.choose_precision(gpu, bf16=False)[:2]
+        assert device.choose_precision(gpu, fp16=False)[:2] == (False, False)
+        assert device.choose_precision(gpu, bf16=True)[:2] == (True, False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+    assert device.choose_precision(gpu)[:2] == (True, False)
 
 
 @pytest.mark.parametrize("name", ["cuda", "xpu"])

@@ -220,7 +220,12 @@ def train_parser():
     machine = parser.add_argument_group("장치")
     add_flag(machine, "--device", choice(*DEVICES), DEVICE, "auto")
     add_switch(machine, "--bf16", "bfloat16 혼합 정밀도 (기본값: 장치가 bfloat16으로 계산하면 켬)", default=None)
-    add_switch(machine, "--fp16", "float16 혼합 정밀도. GPU에서만 (기본값: 끔)", default=None)
+    add_switch(
+        machine,
+        "--fp16",
+        "float16 혼합 정밀도. GPU에서만 (기본값: 장치가 float16으로만 빠르게 계산하면 켬)",
+        default=None,
+    )
     add_switch(
         machine,
         "--torch_compile",

@@ -42,7 +42,7 @@ def begin_kernels(model, arguments):
                 config = deepcopy(language_model.config)
                 config.update(rates)
                 layer.try_out(config, device, dtype)
-                if dtype != torch.float32:  # see load_attention
+                if _multiplies_in_triton(device, dtype):
                     attention.try_out(config, device, dtype)
 
     thread = Thread(target=compile_kernels)
@@ -81,17 +81,21 @@ def load_kernels(name, failure, *how):
 def load_attention(model, arguments):
     """`(how the fused layer keeps pieces apart, whether one text is attended to so as well)`.
 
-    By attention.py, by a mask where this machine cannot compile it. In float32 by a mask too: without the tensor cores
-    that round, Triton's products are slow.
+    By attention.py, by a mask where this machine cannot compile it or its products would be slow.
     """
     from gpt2_korean.speed import layer as fused_layer
 
     dtype = dtype_of(arguments.bf16, arguments.fp16)
-    if dtype == torch.float32:
+    if not _multiplies_in_triton(arguments.device, dtype):
         return fused_layer.masked, False
     how = model.config, arguments.device, dtype
     attention = load_kernels("attention", "어텐션의 Triton 커널을 쓸 수 없어 느리게 학습합니다", *how)
     return (fused_layer.masked, False) if attention is None else (attention.fused, True)
+
+
+def _multiplies_in_triton(device, dtype):
+    """Whether Triton's products run on tensor cores: in float32 they would round, and before Ampere it uses none."""
+    return dtype != torch.float32 and (device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0))
 
 
 def speed_up(model, arguments, machine, blocks, tokens=None):
@@ -129,8 +133,7 @@ def speed_up(model, arguments, machine, blocks, tokens=None):
     recorded = (
         (arguments.device.type == "cuda" if machine.device_graphs is None else machine.device_graphs)
         and has_graphs(arguments.device)
-        # What they do between the passes, or in the middle of one, no graph can hold.
-        and not (arguments.fp16 or arguments.gradient_checkpointing)
+        and not arguments.gradient_checkpointing  # what it does in the middle of a pass no graph can hold
         and (compilation or {}).get("mode") not in ("reduce-overhead", "max-autotune")  # graphs of their own
     )
     full_length = blocks.size if compilation or recorded else None

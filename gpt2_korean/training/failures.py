@@ -109,7 +109,7 @@ def diverged(step):
     """The UserError for a loss or weights that are no numbers."""
     return UserError(
         f"{step}스텝까지의 손실이나 가중치에 NaN 또는 무한대가 나와 멈춥니다. 앞서 저장된 체크포인트가 있다면 "
-        "그대로 있습니다.\n--learning_rate를 낮추거나, --warmup_steps를 늘리거나, --fp16을 주었다면 빼세요."
+        "그대로 있습니다.\n--learning_rate를 낮추거나, --warmup_steps를 늘리거나, float16이었다면 --no_fp16을 더하세요."
     )
 
 

@@ -129,7 +129,8 @@ class KoreanTrainer(Trainer):
         A fused AdamW divides them itself as it reads them, by what torch.amp.GradScaler would hand it: a pass less.
         """
         optimizer = getattr(self.optimizer, "optimizer", None)
-        if self.recorded_step is None or type(optimizer) is not AdamW or not optimizer.defaults["fused"]:
+        is_fused = type(optimizer) is AdamW and optimizer.defaults["fused"]
+        if self.recorded_step is None or self.args.fp16 or not is_fused:  # in float16 they are scaled already
             return super()._clip_grad_norm(model)
         norm = get_total_norm([weight.grad for weight in model.parameters() if weight.grad is not None])
         optimizer.grad_scale = ((norm + 1e-6) / self.args.max_grad_norm).clamp(min=1)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import tiny_gpt2
+from conftest import needs_gpu, tiny_gpt2
 
 import gpt2_korean.speed
 from gpt2_korean.speed import choose
@@ -98,6 +98,8 @@ def test_where_attention_cannot_be_compiled_a_mask_keeps_documents_apart_and_it_
     stand_in = SimpleNamespace(try_out=fails, fused="ours")
     monkeypatch.setitem(sys.modules, "gpt2_korean.speed.attention", stand_in)
     monkeypatch.setattr(gpt2_korean.speed, "attention", stand_in, raising=False)
+    own = [(9, 0)]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: own[0])
     arguments = SimpleNamespace(device=torch.device("cuda"), bf16=True, fp16=False)
     assert choose.load_attention(tiny_gpt2(301), arguments) == (layer.masked, False)
     assert "Triton" in capsys.readouterr().err
@@ -105,6 +107,8 @@ def test_where_attention_cannot_be_compiled_a_mask_keeps_documents_apart_and_it_
     assert choose.load_attention(tiny_gpt2(301), arguments) == ("ours", True)
     in_float32 = SimpleNamespace(**{**vars(arguments), "bf16": False})
     assert choose.load_attention(tiny_gpt2(301), in_float32) == (layer.masked, False)
+    own[0] = (7, 5)  # a T4, for which Triton multiplies without tensor cores
+    assert choose.load_attention(tiny_gpt2(301), arguments) == (layer.masked, False)
     assert not capsys.readouterr().err
 
 
@@ -123,6 +127,7 @@ def test_kernels_are_compiled_meanwhile_with_dropout_and_without_and_say_nothing
         monkeypatch.setitem(sys.modules, f"gpt2_korean.speed.{name}", stand_in)
         monkeypatch.setattr(gpt2_korean.speed, name, stand_in, raising=False)
     monkeypatch.setattr(torch.cuda, "device", lambda device: on.append(device) or nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     device, model = torch.device("cuda:1"), tiny_gpt2(301, attn_pdrop=0.5)
     arguments = SimpleNamespace(device=device, bf16=True, fp16=False, fsdp=None, deepspeed=None)
     choose.begin_kernels(model, arguments)()
@@ -132,3 +137,27 @@ def test_kernels_are_compiled_meanwhile_with_dropout_and_without_and_say_nothing
     arguments.device = torch.device("cpu")
     choose.begin_kernels(model, arguments)()
     assert len(tried) == 5 and capsys.readouterr() == ("", "")
+
+
+class Bold(torch.amp.GradScaler):
+    """Multiplies the losses of the first steps by so much that their gradients overflow, which halves it each time."""
+
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **{**keywords, "init_scale": 2.0**32})
+
+
+@needs_gpu
+@pytest.mark.parametrize("passes", [1, 2])
+def test_recorded_steps_in_float16_learn_what_unrecorded_ones_do(train_words, tmp_path, run_main, monkeypatch, passes):
+    monkeypatch.setattr(torch.amp, "GradScaler", Bold)
+    losses, plain = [], ["--device_graphs=false"]
+    for words in (plain, []):
+        code, _, err = run_main(
+            "train.py", *train_words, "--do_train", "--overwrite_output_dir", "--max_steps=60", "--logging_steps=1",
+            "--fp16", "--dropout=0", "--optim=adamw_torch", "--learning_rate=1e-3", "--warmup_steps=0",
+            "--per_device_train_batch_size=4", f"--gradient_accumulation_steps={passes}", *words,
+        )  # fmt: skip
+        assert code == 0 and "float16" in err, err
+        history = json.loads((tmp_path / "out/checkpoint-60/trainer_state.json").read_text())["log_history"]
+        losses.append([entry["loss"] for entry in history if "loss" in entry])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1][-1] < 0.95 * losses[1][0]
