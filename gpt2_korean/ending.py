@@ -47,7 +47,7 @@ def run_script(main):
     """Run `main()` and turn whatever it raises into a message and an exit code (0, 1, 2 or 75)."""
     _set_up_process()
     hook, threading.excepthook = threading.excepthook, _report_of_thread
-    stderr, sys.stderr = sys.stderr, Lasting(sys.stderr)
+    stderr, sys.stderr = sys.stderr, Lasting(sys.stderr, may_lack=True)
     try:
         _check_folder()
         return _unwrapped(main)
@@ -155,7 +155,7 @@ def tracebacks_in(folder):
 @contextlib.contextmanager
 def stdout_for_results():
     """Have what libraries print in here go to stderr, and what processes of theirs print (wandb's outlives its run)."""
-    stdout = Lasting(sys.stdout)
+    stdout = Lasting(sys.stdout, may_lack=True)
     stdout.flush()
     results = os.dup(1)
     os.dup2(2, 1)

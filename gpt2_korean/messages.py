@@ -24,17 +24,19 @@ READ_WITH_CONSONANT = READ_WITH_L | set("036MmNn") | {chr(letter) for letter in 
 READ = READ_WITH_CONSONANT | set("2459%ABCDEFGHIJKOPQSTUVWXYZabcdefghijkopqstuvwxyz")
 IN_USE = (5, 32, 33)  # how Windows refuses to change a file that a program has open or mapped; 5: or for its rights
 NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EINVAL)  # EIO: of a terminal; the last is Windows' word for the first
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHORTEST_SECRET = 6  # what is shorter, as the 1 or false of a switch, would hide half of every message
 
 
 class Lasting:
     """A standard stream whose reader may leave, as a terminal that closes does, or a `tee` that Ctrl-C ends too.
 
-    What is written after that goes nowhere, where the error would end a run before it has saved.
+    What is written after that goes nowhere, where the error would end a run before it has saved. So does, where it
+    `may_lack` some, what a full disk has no room for.
     """
 
-    def __init__(self, stream):
-        self._stream = stream
+    def __init__(self, stream, may_lack=False):
+        self._stream, self._may_lack = stream, may_lack
 
     def __getattr__(self, name):
         return getattr(self._stream, name)
@@ -49,9 +51,12 @@ class Lasting:
         try:
             return do(*text)
         except OSError as error:
-            if error.errno not in NOBODY_READS:
+            if error.errno in NOBODY_READS:
+                send_nowhere(self)
+            elif self._may_lack and error.errno in NO_ROOM:
+                _drop_what_waits(self._stream)
+            else:
                 raise
-            send_nowhere(self)
 
 
 def send_nowhere(stream):
@@ -59,6 +64,15 @@ def send_nowhere(stream):
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def _drop_what_waits(stream):
+    """Have what a stream's buffer holds go nowhere: Python would try once more at the end, and fail with code 120."""
+    place = os.dup(stream.fileno())
+    send_nowhere(stream)
+    stream.flush()
+    os.dup2(place, stream.fileno())
+    os.close(place)
 
 
 class UserError(Exception):

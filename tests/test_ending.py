@@ -366,6 +366,29 @@ def test_what_libraries_and_their_processes_print_does_not_stand_among_the_resul
     assert ended.stdout == "result\n" and sorted(ended.stderr.split()) == ["library", "process"], ended
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit to the size of a file")
+@pytest.mark.parametrize("has_room_again", [True, False])
+def test_a_log_that_the_disk_has_no_room_for_ends_nothing_and_goes_on_once_there_is(tmp_path, has_room_again):
+    """As on a quota, until `copytruncate` of logrotate or a user makes room."""
+    log = tmp_path / "log"
+    script = (
+        "import os, resource, sys\nfrom gpt2_korean.ending import run_script, stdout_for_results\n"
+        "from gpt2_korean.messages import print_once, say\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "def main():\n with stdout_for_results():\n  for number in range(2000): say(f'[{number}] 손실 1')\n"
+        f"  print('library')\n  if {has_room_again}: os.truncate({str(log)!r}, 0)\n  say('끝')\n"
+        " print_once('result')\n return 0\nsys.exit(run_script(main))"
+    )
+    # PYTHONUNBUFFERED: a buffer keeps what was not taken, and Python would end with 120.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open(log, "ab") as file:
+        ended = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=file, check=False
+        )
+    assert (ended.returncode, ended.stdout) == (0, b"result\n")
+    assert log.read_text("utf-8", "replace").endswith("끝\nlibrary\n") is has_room_again
+
+
 @pytest.mark.parametrize("given, cores, threads", [(None, 1, "1"), (None, None, None), (None, 3, None), ("7", 1, "7")])
 def test_there_are_no_more_threads_than_a_container_has_cores(given, cores, threads, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", given or "")
