@@ -211,7 +211,8 @@ def _columns(character):
 
 def describe_os_error(error):
     """What an OSError means, in Korean, with the file it is about."""
-    return f"{os_reason(error)} ({error.filename})" if error.filename else os_reason(error)
+    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename  # bytes: of TensorBoard
+    return f"{os_reason(error)} ({name})" if name else os_reason(error)
 
 
 def os_reason(error):

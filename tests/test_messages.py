@@ -70,6 +70,11 @@ def test_what_a_drive_refuses_is_told_in_korean_with_the_file_where_there_is_one
     assert messages.describe_os_error(OSError(number, os.strerror(number), "글.txt")) == f"{told} (글.txt)"
 
 
+def test_the_korean_name_of_a_file_can_be_read_where_a_library_names_it_by_bytes():
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fsencode("logs/모델/events"))
+    assert messages.describe_os_error(error).endswith(" (logs/모델/events)")
+
+
 def test_a_name_that_the_disk_does_not_take_is_told_with_the_letters_to_leave_out():
     error = OSError(errno.EINVAL, os.strerror(errno.EINVAL), "실험: 1")
     assert ': ? * " < > |' in messages.describe_os_error(error) and "(실험: 1)" in messages.describe_os_error(error)
