@@ -29,7 +29,7 @@ OTHERS = [
     "apply_chat_template", "wrap", "max_tokens", "ignore_chat_template", "hf_path", "mlx_path", "q_bits",
     "array", "batch",
     "rm", "init", "stop_timeout", "user", "userns", "build_arg", "gpus", "ipc", "cpus", "group_add", "yes", "include",
-    "force_reinstall",
+    "force_reinstall", "now",
 ]  # fmt: skip
 
 
@@ -102,7 +102,8 @@ def test_every_command_shown_is_accepted(page, tmp_path, monkeypatch):
     (tmp_path / "run.yaml").write_text("dataset_path: 글.txt\ndo_train: true\n", "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(generate_checks, "find_spec", lambda name: name)  # whether OpenVINO is installed or not
-    for words in [words for shell in SHELLS for words in commands(page, shell)]:
+    units = re.findall("^ExecStart=(.*)$", "".join(blocks(page, "ini")), re.MULTILINE)  # of systemd
+    for words in [words for shell in SHELLS for words in commands(page, shell)] + [unit.split() for unit in units]:
         if flags := train_words(words):
             parse_train_options(flags)
         elif "generate.py" in words:
