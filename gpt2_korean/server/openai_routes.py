@@ -18,6 +18,8 @@ MOST_BYTES = 1 << 20  # of a request
 MOST_AWAITED = 64 * MOST_BYTES  # of one that is refused
 WAIT = {"Retry-After": "5"}  # seconds; programs wait so long and ask again
 CLOSED = "서버가 닫히는 중입니다."
+# As "model", none; the last is what huggingface_hub's InferenceClient sends where it is given an address alone.
+NO_MODEL = (None, "", "dummy")
 
 
 def openai_routes(page, line, most_length, most_characters):
@@ -54,13 +56,14 @@ def openai_routes(page, line, most_length, most_characters):
         return answer
 
     def check_model(asked):
-        if asked not in (None, name, options.model.model_name_or_path):
+        if asked not in (name, options.model.model_name_or_path):
             raise Refused(404, f"model: 없는 모델입니다. 이 서버의 모델은 {name}입니다.", "model", "model_not_found")
 
     async def complete(request, chat):
         asked = await read_json(request)
         completion = read_completion(asked, options.settings, options.model.seed, most_length, chat)
-        check_model(asked.get("model"))
+        if asked.get("model") not in NO_MODEL:
+            check_model(asked["model"])
         line.check(completion.n * len(completion.prompts))
         rows = await line.on_its_thread(rows_of, page, completion, most_characters)
         # A seed's texts depend on their request alone.

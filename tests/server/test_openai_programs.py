@@ -40,6 +40,14 @@ def test_a_conversation_that_ends_with_an_order_as_sillytavern_has_one_continued
     assert answer["usage"]["prompt_tokens"] == len(ids)
 
 
+@pytest.mark.parametrize("named", [{}, {"model": ""}, {"model": "dummy"}])
+def test_who_names_no_model_is_answered_by_the_one_that_is_there(chat_port, chat_model_folder, named):
+    # "dummy" is huggingface_hub's, of an InferenceClient that was given an address alone.
+    asked = {**named, "messages": [{"role": "user", "content": "가"}], "stream": False}
+    answer = json.loads(post(chat_port, "/v1/chat/completions", asked).read())
+    assert answer["model"] == chat_model_folder.name and answer["choices"]
+
+
 def test_an_answer_that_was_stopped_before_its_first_word_is_none():
     said = [("user", "가"), ("assistant", ""), ("user", "나")]
     assert read_messages([{"role": role, "content": content} for role, content in said]) == [
