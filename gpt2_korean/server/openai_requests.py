@@ -20,11 +20,12 @@ NAMES = {
     "typ_p": "typical_p",
 }
 OWN = {"model", "stream", "stream_options", "seed", "n", "logprobs"}
-# They change nothing of a text: who asks, what a model that thinks first is told, tools that it may use or not, of
-# which it uses none, what is of beams, and of special tokens that are shown. llama.cpp's page sends most of them with
-# each request.
+# They change nothing of a text: who asks, what is kept of it for the next one, a guess at the answer, what a model that
+# thinks first is told, tools that it may use or not, of which it uses none, what is of beams, and of special tokens
+# that are shown. llama.cpp's page sends most of them with each request.
 PASSED_OVER = {
-    *("user", "metadata", "safety_identifier", "prompt_cache_key", "service_tier", "parallel_tool_calls"),
+    *("user", "metadata", "safety_identifier", "service_tier", "parallel_tool_calls"),
+    *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "prediction"),
     *("cache_prompt", "return_progress", "sse_ping_interval", "timings_per_token", "backend_sampling"),
     *("tools", "functions", "reasoning_format", "reasoning_control", "thinking_budget_tokens", "chat_template_kwargs"),
     *("add_generation_prompt", "continue_final_message"),

@@ -117,3 +117,18 @@ def test_what_a_program_sends_to_vllm_is_taken():
     }.items():
         with pytest.raises(Refused, match=f"{name}: 지원하지 않습니다"):
             read_completion({**OF_VLLM, name: value}, settings, None, 1000, chat=False)
+
+
+# What litellm hands on to each server of a group, of which OpenAI's is one.
+OF_OPENAI = {
+    "messages": [{"role": "user", "content": "비가 와"}],
+    "prompt_cache_key": "가",
+    "prompt_cache_retention": "24h",
+    "prompt_cache_options": {"mode": "implicit"},
+    "prediction": {"type": "content", "content": "우산을 챙기세요."},
+}
+
+
+def test_what_only_makes_an_answer_of_openai_come_sooner_is_passed_over():
+    settings = parse_generate_options(["--model_name_or_path=m"]).settings
+    assert read_completion(OF_OPENAI, settings, None, 1000, chat=True).settings == settings
