@@ -9,8 +9,9 @@ from gpt2_korean.cli.generate_options import SETTINGS, Settings, parse_setting
 from gpt2_korean.messages import UserError
 from gpt2_korean.text.normalise import normalise
 
-# The most texts of a request, and likeliest tokens that are told for each; as the API has them.
-MOST_TEXTS, MOST_LIKELIEST, MOST_STOPS = 128, 20, 16
+# The most texts of a request, and likeliest tokens that are told for each; as the API has them. Of stop texts it has 4,
+# and the programs for vLLM and llama.cpp, which take any number, send one for each who speaks and each of their marks.
+MOST_TEXTS, MOST_LIKELIEST, MOST_STOPS = 128, 20, 128
 # The API's names of settings; all others go by the names of the flags.
 NAMES = {
     "max_tokens": "length",

@@ -119,6 +119,13 @@ def test_what_a_program_sends_to_vllm_is_taken():
             read_completion({**OF_VLLM, name: value}, settings, None, 1000, chat=False)
 
 
+def test_there_is_a_stop_text_for_each_of_a_group_and_each_mark_as_sillytavern_sends_them():
+    settings = parse_generate_options(["--model_name_or_path=m"]).settings
+    stops = [f"\n{number}:" for number in range(40)]
+    asked = {**OF_VLLM, "stop": stops}
+    assert read_completion(asked, settings, None, 1000, chat=False).settings.stop == stops
+
+
 # What litellm hands on to each server of a group, of which OpenAI's is one.
 OF_OPENAI = {
     "messages": [{"role": "user", "content": "비가 와"}],
