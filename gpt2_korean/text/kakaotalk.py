@@ -64,8 +64,8 @@ def read_messages(lines):
             day = new_day.groups()
         elif message := _message(line, day):
             messages.append(message)
-        elif messages and NOTICE.fullmatch(line):  # Windows gives it no time
-            messages.append([messages[-1][0], None, [line]])
+        elif NOTICE.fullmatch(line):  # Windows gives it no time
+            messages.append([messages[-1][0] if messages else datetime.min, None, [line]])
         elif messages and (day or not NEW_DAY_ON_PHONE.fullmatch(line)):
             messages[-1][2].append(line)
     return [(time, name, "".join(text).strip()) for time, name, text in messages]

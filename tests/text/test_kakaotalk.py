@@ -147,8 +147,12 @@ def test_a_notice_is_nobodys_message():
     ):
         messages = read_messages([*lines, told, "\n"])
         assert messages[:1] == read_messages(lines) and [has_words(each) for each in messages] == [True, False]
-    *before, said = lines
-    assert read_messages([*before, "지영님이 들어왔습니다.\n", said]) == read_messages(lines)
+
+
+def test_a_notice_before_the_first_message_counts_too():
+    *before, said = "".join(windows(list(with_times([(0, "민수", "안녕")])), True)).splitlines(keepends=True)
+    notice, *messages = read_messages([*before, "지영님이 들어왔습니다.\n", said])
+    assert messages == read_messages([*before, said]) and notice[1:] == (None, "지영님이 들어왔습니다.")
 
 
 def test_what_the_board_of_a_room_and_settling_up_write_is_no_text():
