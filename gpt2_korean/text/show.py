@@ -99,7 +99,7 @@ def _pieces_of_row(row, all_learnt):
 
 
 def describe_documents(name, documents):
-    """Yield a line: how many documents, conversations, turns, and how many broken ones were left out of the corpus."""
+    """Yield a line: how many documents, conversations, turns, and how many broken ones were left out beside them."""
     import pyarrow.compute as compute
 
     conversations = turns = 0
@@ -110,7 +110,7 @@ def describe_documents(name, documents):
     if conversations:
         plain = len(documents) - conversations
         counts = [f"대화 {conversations:,}개(차례 {turns:,}개)", *([f"그 밖의 글 {plain:,}개"] if plain else [])]
-    broken = compute.sum(documents.data.table["broken"]).as_py()
+    broken = sum(compute.sum(each).as_py() or 0 for each in arrow_column(documents, "broken"))
     left_out = f" · 읽으며 뺀 잘못된 대화 {broken:,}개" if broken else ""
     yield f"{name}: {' · '.join(counts)}{left_out}"
 
