@@ -198,7 +198,9 @@ def _encode_by_template(turns, tokenizer, opens_answer):
 
 def _render(tokenizer, turns, opens_answer, **keywords):
     """What apply_chat_template makes of `turns`: ids, of people's words as text, if `keywords` do not say else."""
-    as_ids = {"return_dict": False, "sanitize_control_tokens": not keywords, "tokenizer_kwargs": {"verbose": False}}
+    # One that is longer than the model reads at a time is cut into blocks, of which transformers would warn.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    as_ids = {"return_dict": False, "sanitize_control_tokens": not keywords}
     roles = ", ".join(turn["role"] for turn in turns)
     way_on = "그런 대화를 빼거나 고치세요"
     with template_errors(

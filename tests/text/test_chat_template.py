@@ -8,7 +8,7 @@ import pytest
 from conftest import tiny_gpt2, words_of_kogpt2
 from datasets import Dataset
 from tokenizers import Tokenizer
-from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast, tokenization_utils_base
 
 from gpt2_korean.messages import UserError
 from gpt2_korean.text.chat_prompt import find_chat
@@ -154,6 +154,13 @@ def test_a_template_of_another_maker_writes_as_it_does_and_its_answers_are_told(
         end = foreign.eos_token if foreign.chat_template == BLANKS else "<|im_end|>"
         answers = [turn["content"] + end for turn in turns if turn["role"] == "assistant"]
         assert told.replace("\n", "").replace(" ", "") == "".join(answers).replace("\n", "").replace(" ", "")
+
+
+def test_a_conversation_longer_than_the_model_reads_at_a_time_is_nothing_to_warn_of(foreign, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(tokenization_utils_base.logger, "warning", warnings.append)
+    ids, _ = encode_turns([{"role": role, "content": "가나다 " * 100} for role in ("user", "assistant")], foreign)
+    assert len(ids) > foreign.model_max_length and not warnings
 
 
 def test_a_template_that_is_broken_is_blamed_itself_and_not_the_conversations(foreign, conversation):
