@@ -134,7 +134,8 @@ def _text_documents(path, encoding, sample_by, tell, answer_as):
         lines = chain(beginning, lines)
         if kakaotalk.is_export(beginning):
             lines = list(lines)
-            if messages := kakaotalk.read_messages(lines):
+            messages = kakaotalk.read_messages(lines)
+            if any(name for _, name, _ in messages):
                 yield from _talk(path, messages, answer_as, tell)
                 return
             tell(f"{path}: 카카오톡에서 내보낸 글로 보이지만 누구의 말인지 알아보지 못해 글 그대로 배웁니다.")

@@ -57,16 +57,20 @@ def is_table(beginning):
 
 
 def read_messages(lines):
-    """The `(time, name, text)` of each message, in order; the name of a notice is None."""
+    """The `(time, name, text)` of each message, in order; the name of a notice is None, and of what is left of a
+    message whose beginning was cut off."""
     day, messages = _day_of_the_first(lines), []
-    for line in lines:
+    header = next((number for number, line in enumerate(lines[:HEADER_LINES], 1) if HEADER.match(line)), 0)
+    for line in lines[header:]:
         if new_day := NEW_DAY.fullmatch(line):
             day = new_day.groups()
         elif message := _message(line, day):
             messages.append(message)
-        elif NOTICE.fullmatch(line):  # Windows gives it no time
+        elif (line.isspace() and not messages) or (not day and NEW_DAY_ON_PHONE.fullmatch(line)):
+            continue
+        elif not messages or NOTICE.fullmatch(line):  # neither has a time
             messages.append([messages[-1][0] if messages else datetime.min, None, [line]])
-        elif messages and (day or not NEW_DAY_ON_PHONE.fullmatch(line)):
+        else:
             messages[-1][2].append(line)
     return [(time, name, "".join(text).strip()) for time, name, text in messages]
 

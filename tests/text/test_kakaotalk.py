@@ -155,6 +155,15 @@ def test_a_notice_before_the_first_message_counts_too():
     assert messages == read_messages([*before, said]) and notice[1:] == (None, "지영님이 들어왔습니다.")
 
 
+@pytest.mark.parametrize("write", [windows, android, ios])
+def test_what_is_left_of_a_message_whose_beginning_is_cut_off_counts_too(write):
+    said = [*with_times([(0, "지영", "첫 줄\n둘째 줄\n셋째 줄"), (1, "지영", "자?"), (1, "민수", "응")])]
+    cut = "".join(write(said, True)).partition("첫 줄\n")[2].splitlines(keepends=True)
+    rest, *messages = read_messages(cut)
+    assert is_export(cut) and rest[1:] == (None, "둘째 줄\n셋째 줄")
+    assert [message[1:] for message in messages] == [message[1:] for message in said[1:]]
+
+
 def test_what_the_board_of_a_room_and_settling_up_write_is_no_text():
     for text in ("톡게시판 '공지': 모임\n토요일 세 시", "정산 내용을 확인해주세요.\n\n- 정산금액 : 30,000원"):
         assert not has_words((BEGINNING, "민수", text))
