@@ -57,5 +57,5 @@ def find_breakers(tokenizer, texts, vocab_size):
     # As it stands behind a letter: at the beginning of a text some tokenizers put a blank before it.
     found |= {ids[-1] for text in texts for ids in encode_texts([f"a{text}"], tokenizer)}
     breakers = torch.zeros(vocab_size, dtype=torch.bool)
-    breakers[[index for index in found if index < vocab_size]] = True
+    breakers[sorted(found)] = True
     return breakers

@@ -19,7 +19,7 @@ BLANKS = {"Ġ", "▁"}  # a space, as vocabularies of bytes and SentencePiece's 
 LAST = "\U0010ffff"
 
 
-def heal(ids, tokenizer, vocab_size, always=None):
+def heal(ids, tokenizer, always=None):
     """`(ids, again, begun)` for the non-empty ids of a prompt: those to read, perhaps none; the ids of which the first
     new one is to be, int64 [n]; and the text with which it begins, which is the prompt's. Where all is left as it is,
     `(ids, None, "")`.
@@ -32,7 +32,7 @@ def heal(ids, tokenizer, vocab_size, always=None):
         return ids, None, ""
     near = ids[-6:]  # a character has four bytes at most
     before, whole = (tokenizer.decode(part, skip_special_tokens=True) for part in (near[:-1], near))
-    spelled, numbers = _vocabulary(tokenizer, vocab_size)
+    spelled, numbers = _vocabulary(tokenizer)
     again = numbers[bisect_left(spelled, token) : bisect_left(spelled, token + LAST)]
     if len(again) < 2 or before.endswith("\ufffd"):  # no other begins so, or it ends a character
         return ids, None, ""
@@ -40,7 +40,7 @@ def heal(ids, tokenizer, vocab_size, always=None):
 
 
 @lru_cache(maxsize=4)  # each text asks for the same again
-def _vocabulary(tokenizer, vocab_size):
+def _vocabulary(tokenizer):
     """`(tokens, ids)` in the order of the tokens as they are spelled, less the special ones: list of str, int64 [n]."""
-    items = sorted((token, index) for token, index in ordinary_tokens(tokenizer) if index < vocab_size)
+    items = sorted(ordinary_tokens(tokenizer))
     return [token for token, _ in items], torch.tensor([index for _, index in items])

@@ -74,13 +74,12 @@ def stream_pieces(model, prompts, settings, every, tell):
 def _heal_all(model, prompts, encoded, always):
     """`(ids, leads, first)`: what is read of each prompt, how its new text begins, which is not shown, and stream_ids'
     `first`. always: as heal has it; an answer that is yet to begin has its mark and nothing to heal."""
-    vocab_size = model.decoder.vocab_size
     ids, leads, first = list(encoded), [""] * len(prompts), [None] * len(prompts)
     for row, prompt in enumerate(prompts):
         if is_conversation(prompt) and not _has_begun(prompt):
             leads[row] = model.chat.lead
             continue
-        read, first[row], leads[row] = heal(ids[row], model.tokenizer, vocab_size, always)
+        read, first[row], leads[row] = heal(ids[row], model.tokenizer, always)
         ids[row] = read or [model.eos_token_id]  # as an empty prompt
     return ids, leads, None if all(ids is None for ids in first) else first
 

@@ -125,7 +125,7 @@ def test_words_marked_by_sentencepiece_are_healed_too_and_special_tokens_never_d
     tokenizer = words_of_kogpt2(sample_texts[:40], also=["▁<mask>"])
     ids = tokenizer.encode("오늘 ").ids
     assert tokenizer.id_to_token(ids[-1]) == "▁"
-    kept, again, begun = heal(ids, tokenizer, tokenizer.get_vocab_size())
+    kept, again, begun = heal(ids, tokenizer)
     names = {tokenizer.id_to_token(index) for index in again.tolist()}
     assert kept == ids[:-1] and begun == " "
     assert names == {token for token in tokenizer.get_vocab() if token.startswith("▁")} - {"▁<mask>"}
@@ -138,15 +138,23 @@ def test_words_marked_by_sentencepiece_are_healed_too_and_special_tokens_never_d
 
 
 def test_a_token_that_begins_no_other_and_a_vocabulary_of_another_kind_are_left_alone(byte_tokenizer):
-    backend, size = byte_tokenizer.backend_tokenizer, len(byte_tokenizer)
+    backend = byte_tokenizer.backend_tokenizer
     lonely = next(
         index
         for token, index in byte_tokenizer.get_vocab().items()
         if sum(other.startswith(token) for other in byte_tokenizer.get_vocab()) == 1 and len(token) > 5
     )
-    assert heal([5, lonely], backend, size, always=True) == ([5, lonely], None, "")
-    assert heal([5, 0], backend, size, always=True) == ([5, 0], None, "")  # the end of a text
-    assert heal([5, 7], object(), size, always=True) == ([5, 7], None, "")
+    assert heal([5, lonely], backend, always=True) == ([5, lonely], None, "")
+    assert heal([5, 0], backend, always=True) == ([5, 0], None, "")  # the end of a text
+    assert heal([5, 7], object(), always=True) == ([5, 7], None, "")
+
+
+def test_no_character_is_torn_though_other_tokens_begin_as_its_last_byte_does(byte_tokenizer, vocabulary):
+    tokenizer = byte_tokenizer.backend_tokenizer
+    ids = tokenizer.encode("각").ids
+    assert vocabulary[ids[-1]] == "각".encode()[2:]
+    assert sum(piece.startswith(vocabulary[ids[-1]]) for piece in vocabulary) > 1
+    assert heal(ids, tokenizer, always=True) == (ids, None, "")
 
 
 def test_an_answer_that_was_begun_is_healed_and_one_that_is_yet_to_begin_is_not(chat_model_folder):
