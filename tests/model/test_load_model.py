@@ -18,6 +18,7 @@ from transformers.utils import logging
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.messages import UserError
 from gpt2_korean.model.find import Start
+from gpt2_korean.model.hub import find_cached
 from gpt2_korean.model.load import load_pretrained, load_start, make_scratch_model
 from gpt2_korean.model.quiet import show_downloads_only
 from gpt2_korean.text.documents import read_corpus
@@ -220,6 +221,26 @@ def test_a_cached_hub_model_loads_without_the_hub(tiny_model_folder):
     assert model.config.n_embd == 32
 
 
+def test_of_a_cached_model_the_newest_files_are_read_as_far_as_the_hub_answers(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert find_cached("owner/two", "--model_type") == (None, None)
+    repository = tmp_path / "models--owner--two"
+    for commit in ("old", "new"):
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            (repository / "snapshots" / commit / name).write_text("{}")
+        save_file({"weight": torch.zeros(1)}, repository / "snapshots" / commit / "model.safetensors")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("old")
+    for told in ("old", "new", "newer"):
+        info = SimpleNamespace(sha=told, siblings=None)
+        monkeypatch.setattr("huggingface_hub.model_info", lambda *_, info=info, **__: info)
+        there = repository / "snapshots" / told
+        assert find_cached("owner/two", "--model_type") == (there if there.exists() else None, True)
+    monkeypatch.setattr("huggingface_hub.model_info", lambda *_, **__: 1 / 0)
+    assert find_cached("owner/two", "--model_type") == (repository / "snapshots" / "old", False)
+
+
 def test_a_download_that_broke_off_names_what_is_missing_and_how_it_goes_on(tiny_model_folder):
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -248,6 +269,7 @@ GATED, NO_TOKEN = {"X-Error-Code": "GatedRepo"}, {"X-Error-Message": "Invalid cr
     ("/resolve/", 401, GATED, "허락이 필요한 모델입니다"),
     ("/resolve/", 502, {}, r"Hub에서 받지 못했습니다\(.*502"),
     ("/resolve/", 200, {}, r"Hub에서 받지 못했습니다\(FileMetadataError"),  # a page to log in at, of a hotel's network
+    ("/api/", 404, {"X-Error-Code": "RepoNotFound"}, r"Hub에 그런 모델이 없습니다.*HF_TOKEN"),
     ("/api/", 429, {}, r"Hub에서 받지 못했습니다\(.*429"),
     ("/api/", 401, NO_TOKEN, "Hub가 토큰을 받지 않습니다"),
 ])  # fmt: skip
@@ -274,9 +296,19 @@ def test_what_the_hub_refuses_is_told_as_such(refused, status, headers, words, m
     assert len(str(refusal.value).splitlines()) <= 2
 
 
+def a_file_that_the_hub_has_not():
+    import httpx2
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    request = httpx2.Request("GET", "https://hub/owner/model/resolve/main/model-00002-of-00002.safetensors")
+    return RemoteEntryNotFoundError("404 Client Error", response=httpx2.Response(404, request=request))
+
+
 @pytest.mark.parametrize(("error", "words"), [
+    (a_file_that_the_hub_has_not(), r"모델을 불러올 수 없습니다 \(Can't load"),  # and will not have a little later
     (OSError(errno.ENOSPC, "No space left on device"), r"HF_HOME.*디스크에 남은 공간이 없습니다"),
     (ConnectionError("Data processing error: CAS service error"), r"Hub에서 받지 못했습니다\(ConnectionError: Data"),
+    (OSError("Consistency check failed: file should be of size 9"), r"Hub에서 받지 못했습니다\(OSError: Consistency"),
 ])  # fmt: skip
 def test_a_download_that_breaks_off_is_told_as_one_whatever_transformers_makes_of_it(error, words, monkeypatch):
     def load(*_, **__):
