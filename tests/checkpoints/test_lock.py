@@ -140,7 +140,33 @@ def test_a_run_that_ends_on_another_node_meanwhile_ends_no_run_that_waits_for_it
     assert not capsys.readouterr().err
 
 
-def test_a_full_disk_is_told_with_the_folder(tmp_path):
+def test_a_drive_that_never_knows_the_lock_again_ends_a_run_with_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.2)
+    end, tries = time.monotonic() + 60, []
+
+    def refuse(*_, **__):
+        assert time.monotonic() < end
+        tries.append(True)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(lock, "_hold", refuse)
+    with pytest.raises(OSError, match="out") as failure, own_output_dir(tmp_path / "out"):
+        pass
+    assert failure.value.errno == errno.ESTALE and len(tries) > 1
+
+
+def test_on_a_drive_without_locks_a_run_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(lock, "_hold", refuse)
+    with own_output_dir(tmp_path / "out"):
+        assert f'"process": {os.getpid()}' in (tmp_path / "out" / "_lock").read_text()
+    assert capsys.readouterr().err.count("잠금이 없는 파일 시스템") == 1
+
+
+def test_a_full_disk_is_told_with_the_folder_and_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waited"))
     resource = pytest.importorskip("resource")  # Windows has none
     most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gpt2_korean.messages import UsageError
 from gpt2_korean.text import documents as corpus
-from gpt2_korean.text.kakaotalk import has_words, is_export, read_messages, read_table, split_conversations
+from gpt2_korean.text.kakaotalk import has_words, is_export, is_table, read_messages, read_table, split_conversations
 
 NAMES = ["민수", "지영 (회사)", "[팀장] 박", "a:b"]
 LINES = st.text(st.sampled_from("가나다 ㅋ?!,:[]()1오전후"), min_size=1, max_size=12).map(str.strip).filter(bool)
@@ -115,10 +115,22 @@ def test_no_message_between_a_question_and_its_answer_is_lost(messages, answer_a
         "동영상",
         "삭제된 메시지입니다.",
         "<사진 읽지 않음>",
+        "음성메시지",
         "파일: 계획.hwp",
         "보이스톡 해요",
+        "그룹콜이 방금 시작되었습니다.",
+        "페이스톡 부재중",
+        "보이스룸 종료",
+        "지도: 서울역",
+        "샵검색: 날씨",
+        "투표 : 점심",
         "라이브톡 시작",
         "1,000원을 보냈어요. 송금 받기 전까지 보낸 분은 내역 상세화면에서 취소할 수 있어요.",
+        "5,000원을 받으세요.",
+        "5,000원 받기 완료! 받으신 카카오페이머니는 송금 및 결제에 사용할 수 있어요.",
+        "송금봉투가 도착했어요. 꼭 받아 주세요",
+        "선물과 메시지를 보냈습니다.",
+        f"{'0af' * 11}.jpg",
         "https://a.kr/b?c=1",
         "\u3164",
         "\ufeff",
@@ -130,7 +142,7 @@ def test_what_stands_for_no_text_is_none(text):
 
 
 def test_a_bot_of_kakaotalk_is_nobody():
-    assert not has_words((BEGINNING, "오픈채팅봇", "어서 오세요"))
+    assert not any(has_words((BEGINNING, bot, "어서 오세요")) for bot in ("오픈채팅봇", "방장봇"))
 
 
 def test_a_notice_is_nobodys_message():
@@ -141,6 +153,7 @@ def test_a_notice_is_nobodys_message():
         "지영님을 내보냈습니다.",
         "지영님이 철수님을 초대했습니다.",
         "지영님이 부방장이 되었습니다.",
+        "지영님이 부방장에서 해제되었습니다.",
         "메시지가 삭제되었습니다.",
         "2026. 10. 31. 오후 9:00: 채팅방 관리자가 메시지를 가렸습니다.",
         "2026년 10월 31일 오후 9:00, 지영님이 나갔습니다.",
@@ -176,6 +189,13 @@ def test_an_export_without_its_header_is_one(write):
     assert is_export(lines[header:])
     assert not is_export(["2026년 10월 31일 토요일\n", "오후 3:12, 민수 : 안녕\n"])
     assert not is_export(["[민수] [15:12] 안녕\n"])
+    assert not is_export(["글\n"] * 5 + lines)  # one that tells of an export
+
+
+@pytest.mark.parametrize("day", ["0001년 1월 1일", "2026년 2월 30일"])
+def test_a_day_that_there_is_not_takes_no_message_before_it(day):
+    messages = read_messages(["[민수] [오전 11:58] 밥?\n", f"------- {day} 월요일 -------\n"])
+    assert messages[0][1:] == ("민수", "밥?")
 
 
 @given(MESSAGES, st.booleans())
@@ -229,6 +249,8 @@ def test_a_table_that_a_spreadsheet_saved_has_its_times_and_one_that_is_none_is_
 def test_the_table_of_a_mac_is_read_as_the_text_of_the_others_is(messages):
     messages = [*with_times([*messages, (0, "지영", "지영님이 나갔습니다.")])]
     table = io.StringIO("".join(csv_lines(messages)), newline="")
+    assert is_table(table.readlines()) and not is_table([])
+    table.seek(0)
     assert read_table(csv.DictReader(table)) == [*messages[:-1], (messages[-1][0], None, messages[-1][2])]
 
 
