@@ -5,7 +5,6 @@ import fnmatch
 import os
 import unicodedata
 from collections import deque
-from contextlib import suppress
 from pathlib import Path
 
 from gpt2_korean.messages import UsageError, say, warn
@@ -35,7 +34,7 @@ def find_files(pattern, flag="--dataset_path"):
         if file_format(root) is None:
             raise UsageError(f"{flag}={pattern}: 읽을 수 없는 형식입니다. {READABLE}")
         return [root]
-    if "://" in pattern and rest:
+    if "://" in pattern:
         raise UsageError(
             f"{flag}={pattern}: 인터넷 주소는 읽지 않습니다. 내려받은 파일을 주거나, Hub의 데이터 세트라면 "
             "--dataset_name=만든이/이름을 주세요."
@@ -46,7 +45,7 @@ def find_files(pattern, flag="--dataset_path"):
     for path, is_hidden in _walk(root, rest or [ANY_DEPTH, "*"]):
         if path.name in ABOUT_DATA:
             about.append(path)
-        elif file_format(path) and not path.is_dir():
+        elif file_format(path):
             (hidden if is_hidden else files if path.is_file() else broken).append(path)
         elif not is_hidden:
             (models if path.is_dir() else others).append(path)
@@ -111,12 +110,11 @@ def _folded(path):
 def suggest_path(missing, otherwise="경로를 확인하세요."):
     """A sentence that names the path there is whose spelling is nearest to a `missing` one; `otherwise` if none is."""
     root, rest = _existing_part(missing)
-    with suppress(PermissionError):  # into what may not be looked, nobody is sent
-        names = {_composed(path.name): path.name for path in root.iterdir()} if rest and root.is_dir() else {}
-        for name in difflib.get_close_matches(_composed(rest[0]), names) if names else ():
-            found = root.joinpath(names[name], *rest[1:])
-            if found.exists():
-                return f"혹시 {found}인가요?"
+    names = {_composed(path.name): path.name for path in root.iterdir()} if rest and root.is_dir() else {}
+    for name in difflib.get_close_matches(_composed(rest[0]), names) if names else ():
+        found = root.joinpath(names[name], *rest[1:])
+        if os.path.exists(found):  # a Path's own raises in a folder into which one may not look
+            return f"혹시 {found}인가요?"
     return otherwise
 
 
@@ -128,8 +126,6 @@ def name_some(paths, most=3):
 def _existing_part(pattern):
     """`(path, parts)`: how far `pattern` leads by its letters, and what of it does not."""
     path = Path(pattern)
-    if os.path.lexists(path):
-        return path, []
     parts = path.parts
     found = Path(parts[0]) if path.is_absolute() else Path()
     for index in range(int(path.is_absolute()), len(parts)):
@@ -159,7 +155,7 @@ def _walk(root, pattern):
         if key in entered:
             continue
         entered.add(key)
-        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        paths = sorted(folder.iterdir())
         if folder != root and _is_model({path.name for path in paths}):
             yield folder, hidden
             continue

@@ -69,11 +69,11 @@ def test_globs_find_what_the_standard_library_finds(tmp_path, rng):
 
 
 def test_what_a_run_leaves_in_a_folder_of_texts_is_no_text(tmp_path, capsys):
-    write(tmp_path, "a.txt", "b/c.jsonl", "b/run.json", "new/_lock")
+    write(tmp_path, "a.txt", "b/c.jsonl", "b/run.json", "new/_lock", "d/checkpoint-1.txt")
     write(tmp_path, "stopped/run.json", "stopped/checkpoint-1/config.json")
     write(tmp_path, "old/model.safetensors", "old/config.json", "old/adapter/adapter_config.json", ".x/run.json")
     for pattern in (tmp_path, tmp_path / "**/*"):
-        assert [path.name for path in find_files(str(pattern))] == ["a.txt", "c.jsonl", "run.json"]
+        assert [path.name for path in find_files(str(pattern))] == ["a.txt", "c.jsonl", "run.json", "checkpoint-1.txt"]
         assert "모델의 폴더 3개를 뺐습니다" in capsys.readouterr().err
     assert find_files(str(tmp_path / "old")) == [
         tmp_path / name for name in ("old/adapter/adapter_config.json", "old/config.json")
