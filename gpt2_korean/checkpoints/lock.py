@@ -174,7 +174,7 @@ def _open(path):
     except PermissionError:
         if not path.exists():
             raise
-        return open(path, encoding="utf-8", opener=_open_no_link)
+        return open(path, encoding="utf-8")  # no link: that would be refused as one
 
 
 def _open_no_link(path, flags):

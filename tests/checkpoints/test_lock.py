@@ -163,6 +163,24 @@ def test_on_a_drive_without_locks_a_run_says_so_and_goes_on(tmp_path, monkeypatc
     with own_output_dir(tmp_path / "out"):
         assert f'"process": {os.getpid()}' in (tmp_path / "out" / "_lock").read_text()
     assert capsys.readouterr().err.count("잠금이 없는 파일 시스템") == 1
+    (tmp_path / "_lock").write_text("{}")
+    assert lock.describe_run(tmp_path) is None  # nobody knows
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "글"])
+def test_a_lock_that_does_not_tell_whose_it_is_is_one_all_the_same(tmp_path, monkeypatch, content):
+    (tmp_path / "_lock").write_text(content, "utf-8")
+    assert lock.describe_run(tmp_path) is None
+
+    def refuse(*_, **__):
+        raise BlockingIOError
+
+    monkeypatch.setattr(lock, "_hold", refuse)
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0)
+    assert lock.describe_run(tmp_path) == "아직 학습하는 중이고 저장된 것이 없습니다."
+    with pytest.raises(UserError, match="다른 학습이 쓰고"), own_output_dir(tmp_path):
+        pass
+    assert (tmp_path / "_lock").read_text("utf-8") == content
 
 
 def test_a_full_disk_is_told_with_the_folder_and_not_waited_for(tmp_path, monkeypatch):

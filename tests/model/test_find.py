@@ -1,5 +1,6 @@
 """A name that a user gives for a model → the model that is meant, or a line that tells what is there."""
 
+import datetime
 import json
 import os
 import re
@@ -62,6 +63,7 @@ HOLD = (
     [
         ({"save_steps": 50}, 400, 50),
         ({"save_steps": 500}, 400, 400),
+        ({"save_steps": 1}, 400, 1),
         ({"save_steps": 0.1}, 405, 41),
         ({"save_steps": 50, "save_strategy": "no"}, 400, 400),
         ({"save_steps": 50, "save_strategy": "epoch"}, 400, None),
@@ -76,7 +78,8 @@ def test_a_run_that_has_saved_nothing_yet_is_told_apart_from_a_folder_that_is_no
     shutil.copytree(tiny_model_folder, folder / "다른 학습")
     holder = start_python(HOLD.format(str(folder)))
     try:
-        record = {"start": "2100-01-01T00:00:00+00:00", "options": options, "steps": steps and {"done": 0, "of": steps}}
+        began = datetime.datetime.fromtimestamp(int((folder / "_lock").stat().st_mtime), datetime.UTC)
+        record = {"start": began.isoformat(), "options": options, "steps": steps and {"done": 0, "of": steps}}
         (folder / "run.json").write_text(json.dumps(record))
         with pytest.raises(UserError) as refusal:
             find_model(str(folder))
@@ -84,10 +87,12 @@ def test_a_run_that_has_saved_nothing_yet_is_told_apart_from_a_folder_that_is_no
         assert "학습하는 중" in said and f"프로세스 {holder.pid}" in said
         assert (f" {first:,}스텝에 저장합니다" in said) if first else ("스텝" not in said)
         # What an earlier run left there tells nothing of this one.
-        (folder / "run.json").write_text(json.dumps({**record, "start": "2001-01-01T00:00:00+00:00"}))
-        with pytest.raises(UserError) as refusal:
-            find_model(str(folder))
-        assert "학습하는 중" in str(refusal.value) and "스텝" not in str(refusal.value)
+        earlier = {**record, "start": (began - datetime.timedelta(seconds=2)).isoformat()}
+        for other in (earlier, {}):
+            (folder / "run.json").write_text(json.dumps(other))
+            with pytest.raises(UserError) as refusal:
+                find_model(str(folder))
+            assert "학습하는 중" in str(refusal.value) and "스텝" not in str(refusal.value)
     finally:
         holder.kill()
         holder.communicate()

@@ -39,7 +39,7 @@ def test_the_encodings_korean_files_come_in_are_found(tmp_path, rng, codec, dete
         text = "가" + random_text(rng, alphabet)
         path = tmp_path / f"{number}.txt"
         path.write_bytes(text.encode(codec))
-        assert detect_encoding(path) == detected
+        assert detect_encoding(path) == guess_encoding(path) == detected
         # Python's own decoder is the reference; blank lines separate documents and are not kept.
         lines = [line for line in path.read_bytes().decode(codec).split("\n") if line.strip()]
         read = "\n".join(read_documents(path, detected))
@@ -118,6 +118,8 @@ def test_a_forced_utf16_is_read_without_a_mark_in_either_order(tmp_path, rng, si
         for forced in (f"UTF{size}", f"utf_{size}{order}"):
             found = detect_encoding(path, forced)
             assert "\n".join(read_documents(path, found)).split() == text.split()
+    path.write_bytes("Korean, in English.".encode(f"utf-{size}{order}"))
+    assert list(read_documents(path, detect_encoding(path, f"utf-{size}"))) == ["Korean, in English."]
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
