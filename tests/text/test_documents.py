@@ -3,6 +3,7 @@
 import json
 import shutil
 import unicodedata
+from pathlib import Path
 from unittest.mock import MagicMock
 
 import datasets
@@ -147,6 +148,22 @@ def test_a_hub_data_set_gives_the_same_documents(hub_folder, streaming):
     assert sample_texts(documents, 1_000_000) == ["답\n0", "답\n1", "답\n2"]
     templated = corpus.read_hub_dataset(hub_folder, streaming=streaming, template="{Q}: {A}")
     assert next(iter(templated))["text"] == "질문 0: 답\n0"
+
+
+@pytest.mark.parametrize("more", [[], ["--streaming", "--max_steps=1"]])
+def test_of_a_hub_data_set_the_configuration_that_the_flag_names_is_learnt(tmp_path, run_main, monkeypatch, more):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("owner", "name")  # which is there, and no name of the Hub
+    folder.mkdir(parents=True)
+    names = [f"- config_name: {name}\n  data_files: {name}.jsonl\n" for name in ("ko", "en")]
+    (folder / "README.md").write_text(f"---\nconfigs:\n{''.join(names)}---\n")
+    for name, text in (("ko", "한국말"), ("en", "남의 말")):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"text": text}), "utf-8")
+    words = ["train.py", f"--dataset_name={folder}", "--model_type=scratch-mini", "--show_data=1", *more]
+    code, out, err = run_main(*words, "--dataset_config_name=ko")
+    assert code == 0 and "한국말" in out and "남의" not in out, err
+    code, out, err = run_main(*words)
+    assert code == 1 and not out and "--dataset_config_name" in err and "['ko', 'en']" in err, err
 
 
 def test_a_hub_data_set_is_read_anew_by_other_code(hub_folder, monkeypatch):
