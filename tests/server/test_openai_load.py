@@ -12,7 +12,7 @@ from server.client import ask, post, written
 from gpt2_korean.generation import write
 from gpt2_korean.server.openai_requests import Refused
 from gpt2_korean.server.openai_routes import read_events, read_whole
-from gpt2_korean.server.turns import MOST_TOGETHER, Line
+from gpt2_korean.server.turns import MOST_TOGETHER, Line, LineIsFull
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 
@@ -142,6 +142,37 @@ def test_the_oldest_goes_first_and_takes_its_kind_along():
     assert worked[:5] == [["a1", "a2", "a3"], ["b1", "b2"], ["c1"], ["x1"], ["x2"]]
     assert [len(items) for items in worked[5:]] == [MOST_TOGETHER, 1]
     assert told[1] == [(0, {"done": "b1"})] and len(told[-1]) == MOST_TOGETHER + 1
+
+
+def test_a_full_line_takes_no_more_until_somebody_leaves_and_an_empty_one_whatever_is_asked(monkeypatch):
+    monkeypatch.setattr("gpt2_korean.server.turns.MOST_WAITING", 3)
+
+    def work(items):
+        yield [{"done": item} for item in items]
+
+    async def run():
+        line = Line(lambda: False)
+
+        def is_full():
+            with pytest.raises(LineIsFull):
+                line.join(work, ["z"])
+            return True
+
+        large = line.join(work, range(5))
+        assert is_full()
+        large.leave()
+        first, second = line.join(work, ["a", "b"]), line.join(work, ["c"])
+        assert is_full()
+        second.leave()
+        third = line.join(work, ["d"])
+        assert is_full() and third.before == 2
+        async for _, event in first.read():
+            if event["done"] == "a":  # while it is worked on
+                fourth = line.join(work, ["e"])
+        assert fourth.before == 3
+        return [[event async for event in turn.read()] for turn in (third, fourth)]
+
+    assert asyncio.run(run()) == [[(0, {"done": "d"})], [(0, {"done": "e"})]]
 
 
 def test_an_answer_that_has_ended_waits_for_no_other_of_its_batch():
