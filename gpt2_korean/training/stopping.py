@@ -67,7 +67,6 @@ class StopRequest:
 
     def hold_back(self):
         """From here on signals are only noted: whoever calls this asks `agreed` in good time."""
-        signal.set_wakeup_fd(-1)
         self.nothing_to_save = False
 
     def agreed(self, device="cpu"):

@@ -1,11 +1,14 @@
 """Evaluation counts each target once, whatever the batches, and stops where it is asked to."""
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_gpt2
 
-from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss
+from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics
 from gpt2_korean.training.stopping import StopRequest
 
 
@@ -29,6 +32,12 @@ def test_the_summed_loss_is_that_of_every_token_by_itself(rng, batch):
                 expected -= log_probabilities[block["input_ids"][place]].item()
     found = exact_loss(model.float(), blocks, batch, torch.device("cpu"), StopRequest())
     assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_model_that_is_surer_of_what_is_wrong_than_numbers_can_tell_has_a_perplexity():
+    blocks = SimpleNamespace(targets=2)
+    assert exact_metrics(2 * 3.0, blocks, 5)["perplexity"] == pytest.approx(math.exp(3))
+    assert exact_metrics(2 * 800.0, blocks, 5)["perplexity"] == math.inf
 
 
 def test_it_asks_at_every_batch_whether_to_stop(rng):

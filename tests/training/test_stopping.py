@@ -42,6 +42,16 @@ def test_the_end_of_max_hours_before_training_ends_the_run_at_once():
         wait()
 
 
+def test_more_hours_than_any_clock_counts_end_nothing(monkeypatch):
+    failed = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    with stop_requests(max_hours=10**9) as stop:
+        timers = [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
+        [timer] = [each for each in timers if each.interval > 10**6]
+    timer.join(60)
+    assert not failed and stop.reason is None
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, None])
 def test_what_ends_a_run_while_native_code_runs_is_honoured_too(number):
     """Learning a vocabulary is one long call into Rust; so is this key derivation, into C."""
