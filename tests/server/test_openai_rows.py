@@ -10,6 +10,7 @@ from server.client import get, post
 
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.load import read_model
+from gpt2_korean.server.openai_answers import begin_answer, describe_choice, describe_error, describe_piece, stream_part
 from gpt2_korean.server.openai_requests import Refused, read_completion
 from gpt2_korean.server.openai_rows import rows_of
 
@@ -98,7 +99,9 @@ def test_answers_have_the_fields_of_openais_api_and_llama_cpps(port):
     assert text["id"].startswith("cmpl-") and text["object"] == "text_completion" and type(text["created"]) is int
     assert {*text} == {"id", "object", "created", "model", "choices", "usage"}
     assert {*text["choices"][0]} == {"index", "text", "logprobs", "finish_reason"}
-    assert {*text["usage"]} == {"prompt_tokens", "completion_tokens", "total_tokens"}
+    usage = text["usage"]
+    assert {*usage} == {"prompt_tokens", "completion_tokens", "total_tokens"} and usage["completion_tokens"] == 2
+    assert usage["total_tokens"] == usage["prompt_tokens"] + 2
     errors = [
         (answer("/v1/completions", prompt=5), ("invalid_request_error", "prompt", None)),
         (answer("/v1/completions", prompt="가", model="x"), ("invalid_request_error", "model", "model_not_found")),
@@ -110,5 +113,36 @@ def test_answers_have_the_fields_of_openais_api_and_llama_cpps(port):
     assert model == {"object": "model", "owned_by": "gpt2-korean", "max_model_len": 256}
     told = json.loads(get(port, "/props").read())
     params = told["default_generation_settings"]["params"]
+    assert told["default_generation_settings"]["n_ctx"] == 256 and told["model_path"] and told["role"] == "model"
     assert {*params} == {"temperature", "top_k", "top_p", "repeat_penalty", "n_predict"}
-    assert told["total_slots"] == 1 and not any(told["modalities"].values()) and "chat_template" in told
+    assert told["total_slots"] == 1 and "chat_template" in told
+    assert told["modalities"] == {"vision": False, "audio": False, "video": False}
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason"), [("stop", "stop"), ("end", "stop"), ("sentence", "stop"), ("length", "length")]
+)
+def test_whatever_ends_a_text_is_one_of_openais_reasons_whole_and_in_pieces(ended, reason):
+    for chat in (False, True):
+        assert describe_choice(0, "가", ended, None, chat)["finish_reason"] == reason
+        assert describe_piece(0, "가", ended, None, chat, first=False)["finish_reason"] == reason
+        assert describe_piece(0, "가", None, None, chat, first=False)["finish_reason"] is None
+
+
+def test_a_streamed_answer_is_of_its_kind_says_once_who_speaks_and_ends_without_a_word():
+    for chat, kind, streamed in (
+        (False, "text_completion", "text_completion"),
+        (True, "chat.completion", "chat.completion.chunk"),
+    ):
+        begun = begin_answer("model", chat)
+        assert begun["object"] == kind
+        assert json.loads(stream_part(begun, []).removeprefix("data: "))["object"] == streamed
+    pieces = [("", None, True), ("가", None, False), ("", "stop", False)]
+    told = [describe_piece(0, text, ended, None, True, first)["delta"] for text, ended, first in pieces]
+    assert told == [{"role": "assistant", "content": ""}, {"content": "가"}, {}]
+
+
+def test_what_is_refused_is_of_the_kind_that_programs_try_again_or_do_not():
+    told = {status: describe_error("", status)["error"]["type"] for status in (400, 401, 404, 429, 500, 503)}
+    wrong, ours = "invalid_request_error", "server_error"
+    assert told == {400: wrong, 401: wrong, 404: wrong, 429: "requests", 500: ours, 503: ours}
