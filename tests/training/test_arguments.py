@@ -36,7 +36,15 @@ def test_a_run_computes_as_it_says_whatever_accelerate_launch_is_set_to(build, m
     assert TorchDynamoPlugin().backend == DynamoBackend.NO
 
 
-@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED"])
+def test_trainer_is_not_told_of_what_is_ours_to_carry_out(build):
+    for given in ({"torch_compile": True}, {"torch_compile_backend": "inductor"}, {"torch_compile_mode": "default"}):
+        assert not build(**given).torch_compile  # by it all of the model, anew for each shape of a batch
+    ours = {"save_total_limit": 2, "resume_from_checkpoint": "auto", "enable_jit_checkpoint": True}
+    arguments = build(**ours)
+    assert not any(getattr(arguments, name) for name in ours)
+
+
+@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
 def test_a_model_that_accelerate_launch_alone_would_have_in_parts_is_refused(build, elsewhere, monkeypatch, way):
     monkeypatch.setenv(f"ACCELERATE_USE_{way}", "true")
     with pytest.raises(UsageError, match=r"accelerate launch.*--fsdp.*--deepspeed"):
