@@ -14,6 +14,8 @@ Each recipe is a string of settings that differ from DEFAULTS, what train.py too
     beta2=             of Adam
     warmup=            the share of the run in which the learning rate rises
     decay=             the share at the end in which it falls to 0, in a straight line; between, it stays
+    bpe_dropout=       the chance of each merge to be left out where a text is tokenised (Provilkov et al. 2020,
+                       arXiv 1910.13267), for each epoch anew: see --tokenisations
     average=           the share at the end over which weights are averaged (measured at the end beside the others)
 
 The body is an English GPT-2 made here (see adaptation.py) with a Korean vocabulary, --vocabulary=old keeps GPT-2's,
@@ -67,6 +69,7 @@ DEFAULTS = {
     "warmup": 0.05,
     "decay": 1.0,
     "average": 0.0,
+    "bpe_dropout": 0.0,
 }
 HELD_OUT_CHARACTERS = 200_000
 
@@ -88,7 +91,10 @@ def main():
         print("| recipe | bits per character | ± | best at | at the end | steps | epochs | ms a step |")
         print(f"{'|---' * 8}|")
         for words in options.recipes:
-            compare(words, model, blocks, test, sum(map(len, held_out)), length, options)
+            recipe = parse_recipe(words)
+            drawn = tokenised_anew(texts, tokenizer, recipe["bpe_dropout"], device, options) or [blocks]
+            epoch = len(torch.cat(drawn)) / len(drawn)
+            compare(words, recipe, model, torch.cat(drawn), epoch, test, sum(map(len, held_out)), length, options)
 
 
 def parse():
@@ -103,6 +109,7 @@ def parse():
     parser.add_argument("--seconds", type=float, nargs="+", default=[60, 30, 10], help="of training, for each size")
     parser.add_argument("--steps", type=int, nargs="+", help="of training, for each size, instead of --seconds")
     parser.add_argument("--recipes", nargs="+", default=["", "muon"])
+    parser.add_argument("--tokenisations", type=int, default=50, help="of the text with bpe_dropout, all in memory")
     parser.add_argument("--evaluations", type=int, default=12, help="along the way")
     return parser.parse_args()
 
@@ -147,14 +154,27 @@ def prepare(start, old, tokenizer, blocks, options):
     return model
 
 
-def compare(words, start, blocks, test, characters, length, options):
-    """Print what a recipe comes to over the seeds."""
+def parse_recipe(words):
     recipe = dict(DEFAULTS)
     for word in words.split():
         name, _, value = word.partition("=")
         recipe[name] = float(value or 1)
     if unknown := set(recipe) - set(DEFAULTS):
         raise SystemExit(f"{words!r}: no such setting: {', '.join(unknown)}")
+    return recipe
+
+
+def tokenised_anew(texts, tokenizer, dropout, device, options):
+    """The blocks of each tokenisation, [] without dropout."""
+    model = tokenizer.backend_tokenizer.model
+    model.dropout = dropout or None
+    drawn = [packed(texts, tokenizer, options.context, device) for _ in range(options.tokenisations if dropout else 0)]
+    model.dropout = None
+    return drawn
+
+
+def compare(words, recipe, start, blocks, epoch, test, characters, length, options):
+    """Print what a recipe comes to over the seeds. epoch: how many of the blocks are as many as the text has."""
     best, ends, places = [], [], []
     for seed in range(options.seeds):
         torch.manual_seed(seed)
@@ -170,7 +190,7 @@ def compare(words, start, blocks, test, characters, length, options):
     row = (
         words or "before", f"{statistics.mean(best):.4f}", f"{(max(best) - min(best)) / 2:.4f}",
         f"{statistics.mean(places):.2f}", f"{statistics.mean(ends):.4f}", steps,
-        f"{steps * options.batch / len(blocks):.1f}", f"{1000 * taken / steps:.2f}",
+        f"{steps * options.batch / epoch:.1f}", f"{1000 * taken / steps:.2f}",
     )  # fmt: skip
     print(f"| {' | '.join(map(str, row))} |", flush=True)
 
