@@ -273,6 +273,19 @@ def test_lines_that_are_no_json_object_are_skipped_and_counted_where_that_is_ask
         read_corpus([path])
 
 
+def test_json_objects_that_have_a_name_twice_are_refused_or_skipped_and_counted(tmp_path):
+    path, whole = tmp_path / "a.jsonl", tmp_path / "a.json"
+    turns = '[{"role": "user", "content": "라"}, {"role": "assistant", "content": "마", "content": "바"}]'
+    path.write_text(f'{{"text": "가"}}\n{{"text": "나", "text": "다"}}\n{{"messages": {turns}}}\n', "utf-8")
+    with pytest.raises(UserError, match=r"2번째 줄.*이름이 같은 열이 여럿입니다: text.*--skip_bad_rows"):
+        read_corpus([path])
+    documents = read_corpus([path], skip_bad_rows=True)
+    assert documents["text"] == ["가"] and "행 2개를 건너뜀" in describe_files(documents, [path])
+    whole.write_text('{\n"Q": "가", "A": "나",\n"Q": "다", "A": "라"\n}', "utf-8")
+    with pytest.raises(UserError, match=r"a\.json: .*이름이 같은 열이 여럿입니다: Q\."):
+        read_corpus([whole])
+
+
 def test_rows_without_the_column_of_those_before_are_skipped_and_counted_where_that_is_asked(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "가"}\n{"id": 1}\n{"text": "나"}\n', "utf-8")
