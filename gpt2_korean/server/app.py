@@ -91,10 +91,11 @@ def build_server(host, page):
 
     names = {"localhost", "127.0.0.1", "::1", host} if ipaddress.ip_address(host).is_loopback else None
     app = build_app(names, lambda: server.should_exit, page)
-    quiet = {"log_level": "warning", "access_log": False, "server_header": False}
-    server = uvicorn.Server(
-        uvicorn.Config(app, lifespan="off", ws="none", headers=HEADERS, timeout_graceful_shutdown=5, **quiet)
-    )
+    # Java's own client offers HTTP/2 with each request: httptools, where it is installed, loses the body of such a one,
+    # and of each uvicorn warns that something for WebSockets were missing.
+    plain = {"http": "h11", "ws": "none", "lifespan": "off"}
+    quiet = {"log_level": "error", "access_log": False, "server_header": False}
+    server = uvicorn.Server(uvicorn.Config(app, headers=HEADERS, timeout_graceful_shutdown=5, **plain, **quiet))
     return server
 
 

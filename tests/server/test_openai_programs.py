@@ -1,6 +1,7 @@
 """The API of generate.py --serve by the requests that other programs send, as they sent them."""
 
 import json
+import logging.handlers
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
+from gpt2_korean.server import app
 from gpt2_korean.server.openai_requests import Refused, read_completion, read_messages
 from gpt2_korean.text.turns import conversation
 
@@ -46,6 +48,22 @@ def test_who_names_no_model_is_answered_by_the_one_that_is_there(chat_port, chat
     asked = {**named, "messages": [{"role": "user", "content": "가"}], "stream": False}
     answer = json.loads(post(chat_port, "/v1/chat/completions", asked).read())
     assert answer["model"] == chat_model_folder.name and answer["choices"]
+
+
+OF_JAVA = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAAAAIAAAABAAMAAABk"}
+
+
+def test_javas_client_which_offers_http_2_each_time_is_answered_and_nothing_is_said_of_it(chat_port):
+    told, log = logging.handlers.BufferingHandler(100), logging.getLogger("uvicorn.error")
+    log.addHandler(told)
+    answer = post(chat_port, "/v1/chat/completions", {"messages": [{"role": "user", "content": "가"}]}, **OF_JAVA)
+    log.removeHandler(told)
+    assert answer.status == 200 and told.buffer == []
+
+
+def test_httptools_which_loses_what_javas_client_asks_is_not_taken_where_it_is_installed(monkeypatch):
+    monkeypatch.setattr(app, "build_app", lambda *_: None)
+    assert app.build_server("127.0.0.1", None).config.http == "h11"
 
 
 def test_an_answer_that_was_stopped_before_its_first_word_is_none():
