@@ -6,10 +6,11 @@ Or write the model for other programs.
 import os
 import sys
 
+from gpt2_korean.checkpoints.lock import hold_records
 from gpt2_korean.cli.generate_checks import check_chat
 from gpt2_korean.cli.generate_options import parse_generate_options, parse_setting
 from gpt2_korean.ending import run_script
-from gpt2_korean.generation.output import Output, check_output_file, open_output
+from gpt2_korean.generation.output import Output, naming, open_output
 from gpt2_korean.generation.resume import take_up
 from gpt2_korean.model.find import find_model, models_below
 from gpt2_korean.text.prompts import find_prompts
@@ -26,7 +27,14 @@ def main(argv=None):
         return 0
     prompts = [] if options.output.interactive else find_prompts(options.prompts, not options.page.serve)
     source = find_model(options.model.model_name_or_path)
-    check_output_file(options.output.output_file)
+    with open_output(options.output.output_file) as file:
+        if file:
+            hold_records(file, alone=options.output.resume)
+        return write(options, prompts, source, file)
+
+
+def write(options, prompts, source, file):
+    """The texts, answers or the page that `options` (GenerateOptions) ask for; file: of the records, open, or None."""
     done = 0  # of the texts
     if options.output.resume:
         options, done = take_up(options, prompts, source)
@@ -61,7 +69,7 @@ def main(argv=None):
     if options.page.serve:
         serve(listener, Page(model, options, prompts[0]))
         return 0
-    with open_output(options.output.output_file) as file:
+    with naming(file):
         out = Output(file, converses(model, options.prompts), options.prompts, settled)
         if options.output.interactive:
             converse(model, out, options.settings, parse_setting, options.output.num_return_sequences)

@@ -132,6 +132,28 @@ def _hold(file, alone):
     msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # which knows no other way
 
 
+def hold_records(file, alone):
+    """Hold an open file of texts until it is closed: `alone` where the run goes on with what is in it, else with others
+    that add to it. Raises UserError where another run stands against that.
+
+    Not as _hold does: POSIX' lock would end as soon as any other opening of the file is closed.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while fcntl is not None:  # Windows' lock cannot be shared: two that only add to a file would be kept apart
+        try:
+            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"--output_file={file.name}: 다른 generate.py가 쓰고 있습니다.\n"
+                    "끝난 뒤 다시 실행하거나 --output_file에 다른 파일을 주세요."
+                ) from None
+        except OSError:  # a file system without locks, or no file
+            return
+        time.sleep(0.05)
+
+
 def describe_run(output_dir):
     """What is known of a run that works in `output_dir` and has saved nothing yet; None where no other one does."""
     try:

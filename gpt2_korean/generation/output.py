@@ -27,28 +27,37 @@ class Output:
     batch_size: int = 1
 
 
-def check_output_file(path):
-    """Raise UsageError for a file that cannot be appended to: now, not when the text is written. None: no file."""
-    if path:
-        try:
-            open(path, "a", encoding="utf-8").close()
-        except OSError as error:
-            raise UsageError(f"--output_file={path}: {os_reason(error)}.") from None
-
-
 @contextlib.contextmanager
 def open_output(path):
-    """A context that gives the file of the records, to append to; None for no path."""
+    """A context that gives the file of the records, to append to; None for no path.
+
+    Raises UsageError for a file that cannot be appended to: now, not when the text is written.
+    """
     if not path:
         yield None
         return
     try:
-        with open(path, "a", encoding="utf-8", newline="\n") as file:
-            if os.path.isfile(path) and not _ends_in_line_end(path):  # as an editor may have left it
+        file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115
+    except OSError as error:
+        raise UsageError(f"--output_file={path}: {os_reason(error)}.") from None
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def naming(file):
+    """A context in which texts are recorded in `file`, closed at its end, None for none: what fails there without a
+    name, as on a full disk, gets the file's."""
+    if file is None:
+        yield
+        return
+    try:
+        with file:
+            if os.path.isfile(file.name) and not _ends_in_line_end(file.name):  # as an editor may have left it
                 print(file=file, flush=True)
-            yield file
-    except OSError as error:  # a full disk is told of without
-        error.filename = error.filename or path
+            yield
+    except OSError as error:
+        error.filename = error.filename or file.name
         raise
 
 

@@ -12,6 +12,7 @@ import torch
 from conftest import save_kogpt2
 
 from gpt2_korean import device
+from gpt2_korean.checkpoints.lock import hold_records
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.batch import plan_batches, write_batches, write_each
 from gpt2_korean.generation.batch_size import MOST, MOST_ON_CPU, UNKNOWN, choose_batch_size
@@ -297,6 +298,28 @@ def test_a_file_of_another_run_is_refused_and_stays_as_it_was(write, tmp_path, c
     code, out, err = write(file, "--seed=3", "--resume", *changed)
     assert (code, out) == (2, "") and named in err and "--output_file" in err
     assert file.read_bytes() == content
+
+
+def test_no_run_goes_on_with_a_file_that_another_still_writes(write, tmp_path, monkeypatch):
+    """As where cron starts the command anew: the texts of both would stand there, and no run could go on with them."""
+    monkeypatch.setattr("gpt2_korean.checkpoints.lock.PATIENCE_SECONDS", 0)
+    file = tmp_path / "글.jsonl"
+    write(file, "--seed=3")
+    content = file.read_bytes()[:-9]
+    file.write_bytes(content)
+    for theirs, ours in ((False, ["--resume"]), (True, ["--resume"]), (True, [])):
+        with open(file, "ab") as other:
+            hold_records(other, alone=theirs)
+            code, out, err = write(file, "--seed=3", *ours)
+        assert (code, out) == (1, "") and f"--output_file={file}: 다른 generate.py가 쓰고 있습니다" in err
+        assert file.read_bytes() == content
+    with open(file, "ab") as other:
+        hold_records(other, alone=False)
+        assert write(tmp_path / "둘.jsonl", "--seed=3", "--resume")[0] == 0
+    assert write(file, "--seed=3", "--resume")[0] == 0
+    with open(file, "ab") as other:
+        hold_records(other, alone=False)
+        assert write(file, "--seed=3")[0] == 0  # two that only add to it
 
 
 def test_the_file_of_the_prompts_is_no_file_for_the_texts(write, tmp_path):
