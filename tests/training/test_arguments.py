@@ -1,5 +1,8 @@
 """The flags as Trainer gets them, and what a user is warned of before a run of hours."""
 
+import os
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -78,6 +81,19 @@ def test_a_gpu_is_sent_its_next_batch_while_it_works_unless_memory_is_not_pinned
     assert way == ({"non_blocking": True} if device in ("cuda", "xpu") else None)
     assert not hasattr(build(device, dataloader_pin_memory=False), "accelerator_config")
     assert build(device).use_cpu == (device == "cpu")
+
+
+@pytest.mark.parametrize("name", ["ko", "models/ko/", ".", "가" * 80, "a" * 250])
+def test_the_events_of_each_run_have_a_folder_that_is_called_as_it_and_when_it_began(name, monkeypatch, tmp_path):
+    (tmp_path / "ko").mkdir()
+    monkeypatch.chdir(tmp_path / "ko")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")
+    arguments.send_logs_to(tmp_path, name, started=0)
+    folder = Path(os.environ["TENSORBOARD_LOGGING_DIR"])
+    folder.mkdir()  # which a name that is too long could not be
+    called, began = folder.name[:-16], folder.name[-15:]
+    assert folder.parent == tmp_path and began == time.strftime("%Y%m%d-%H%M%S", time.localtime(0))
+    assert called == "ko" or (len(name) > 50 and name.startswith(called) and len(called.encode()) > 230)
 
 
 def test_muon_whose_matrices_would_be_in_parts_is_refused(build, elsewhere):
