@@ -10,6 +10,7 @@ from server.client import get, post
 
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.load import read_model
+from gpt2_korean.server.events import Row, logprobs_of
 from gpt2_korean.server.openai_answers import begin_answer, describe_choice, describe_error, describe_piece, stream_part
 from gpt2_korean.server.openai_requests import Refused, read_completion
 from gpt2_korean.server.openai_rows import rows_of
@@ -81,6 +82,19 @@ def test_the_last_token_stays_as_it_is_where_tokens_are_given_or_their_probabili
     page = page_of(chat_model_folder)
     assert rows(page, 99, messages=messages)[0].settings.token_healing is None
     assert rows(page, 99, messages=messages, logprobs=True)[0].settings.token_healing is False
+
+
+def test_what_is_echoed_changes_no_log_probability_wherever_the_context_ends(chat_model_folder, rng):
+    page = page_of(chat_model_folder)
+    context, settings = page.model.decoder.context, replace(page.options.settings, length=4)
+    for read in range(context - 6, context + 3):
+        for written in (1, 4):
+            ids = [rng.randrange(1, 600) for _ in range(read + written)]
+            row = Row(ids[:read], read, settings, None, number=0, logprobs=1, echo=None)
+            told = [logprobs_of(page.model, replace(row, echo=echo), ids[read:]) for echo in (None, "글")]
+            alone, echoed = ([each and each[0] for each in one["logprobs"]] for one in told)
+            assert echoed[-written:] == pytest.approx(alone, abs=1e-3)
+            assert [one["ids"] for one in told] == [ids[read:], ids] and len(echoed) == len(ids) and echoed[0] is None
 
 
 @pytest.mark.parametrize("roles", ["assistant", "user assistant assistant", "assistant user", "system user"])
