@@ -135,7 +135,8 @@ def test_a_path_alone_leads_to_the_flag_that_it_is_for(tmp_path):
 
 def test_a_value_of_a_switch_is_one_whatever_is_called_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for word, value in (("1", True), ("False", False), ("on", True)):
+    words = {True: ("1", "on", "Yes", "TRUE"), False: ("0", "off", "No", "False")}
+    for word, value in ((word, value) for value, each in words.items() for word in each):
         (tmp_path / word).mkdir()
         parsed = parse_train_options(["--do_eval", word, "--do_train", "--dataset_path=x"])
         assert parsed.do_eval is value and parsed.do_train

@@ -36,6 +36,16 @@ def test_the_hub_reads_what_the_flags_say(license_name):
     card = ModelCard(model_card("x", record_of(options={"dataset_name": "someone/texts", "dataset_path": None})))
     assert card.data.datasets == ["someone/texts"] and "someone/texts" in card.text
     assert ModelCard(model_card("x", record_of(options={"model_type": "scratch-mini"}))).data.base_model is None
+    told = card.data
+    assert (told.language, told.pipeline_tag, told.library_name) == ("ko", "text-generation", "transformers")
+    assert "gpt2-korean" in told.tags
+
+
+def test_what_is_not_known_is_not_made_up_and_a_folder_of_ones_own_is_no_data_set_of_the_hub(tmp_path):
+    card = ModelCard(model_card("x", record_of(options={"model_type": "someone/model"})))
+    assert (card.data.license, card.data.base_model) == ("unknown", "someone/model")
+    card = ModelCard(model_card("x", record_of(options={"dataset_name": str(tmp_path), "dataset_path": None})))
+    assert card.data.datasets is None
 
 
 def test_it_tells_the_text_by_name_and_characters_and_which_step_the_model_is_of():
@@ -70,11 +80,11 @@ def test_a_text_is_called_by_its_name_alone(path, name):
     assert name_of_text({"dataset_path": path}) == name
 
 
-@pytest.mark.parametrize("written", ["이다.", "```\n---\nlicense: x\n---\n# 제목", "````", ""])
+@pytest.mark.parametrize("written", ["이다.", "```\n---\nlicense: x\n---\n# 제목", "````", "`가` ````", ""])
 def test_a_sample_stands_there_as_it_was_written(written):
     sample = {"prompt": "오늘은", "text": written}
     card = ModelCard(model_card("x", record_of(model={"step": 3, "sample": sample})))
-    fence = "`" * (5 if written == "````" else 4 if "```" in written else 3)
+    fence = "`" * (5 if "````" in written else 4 if "```" in written else 3)
     assert f"\n{fence}text\n오늘은{written}\n{fence}\n" in card.text and card.data.license == "mit"
     told = model_card("x", record_of(model={"step": 3, "sample": sample}), talks=True)
     assert f"나: 오늘은\n모델: {written}\n" in told and '[{"role": "user", "content": ' in told
