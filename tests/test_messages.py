@@ -86,6 +86,14 @@ def test_of_a_long_error_the_first_line_that_says_something_is_told():
     assert messages.first_line(ValueError("a" * 301)) == "a" * 299 + "…"
 
 
+def test_an_error_whose_own_message_fails_is_told_by_its_kind():
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    assert messages.describe_error(Mute()) == "Mute: "
+
+
 def test_short_values_of_the_environment_hide_nothing(monkeypatch):
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("KEY", "1")
