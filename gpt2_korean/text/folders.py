@@ -34,7 +34,7 @@ def find_files(pattern, flag="--dataset_path"):
         if file_format(root) is None:
             raise UsageError(f"{flag}={pattern}: 읽을 수 없는 형식입니다. {READABLE}")
         return [root]
-    if "://" in pattern:
+    if "://" in pattern and rest:
         raise UsageError(
             f"{flag}={pattern}: 인터넷 주소는 읽지 않습니다. 내려받은 파일을 주거나, Hub의 데이터 세트라면 "
             "--dataset_name=만든이/이름을 주세요."
@@ -126,6 +126,8 @@ def name_some(paths, most=3):
 def _existing_part(pattern):
     """`(path, parts)`: how far `pattern` leads by its letters, and what of it does not."""
     path = Path(pattern)
+    if os.path.lexists(path):
+        return path, []
     parts = path.parts
     found = Path(parts[0]) if path.is_absolute() else Path()
     for index in range(int(path.is_absolute()), len(parts)):

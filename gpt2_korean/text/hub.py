@@ -96,7 +96,7 @@ def _whole(documents, where):
 
     table = documents.data.table
     is_whole = compute.not_equal(table["text"], "")
-    whole, broken = compute.sum(is_whole).as_py(), compute.sum(table["broken"]).as_py() or 0
+    whole, broken = compute.sum(is_whole).as_py(), compute.sum(table["broken"]).as_py()
     if not whole:
         raise _nothing_left(where, table.filter(compute.not_equal(table["broken_at"], ""))["broken_at"].to_pylist())
     counts = {key: compute.sum(table[key]).as_py() for key in ("composed", "line_ends", "controls")}

@@ -55,6 +55,12 @@ def test_an_address_on_the_internet_is_called_so():
         find_files("https://huggingface.co/datasets/wikimedia/wikipedia")
 
 
+def test_a_folder_that_is_there_is_no_address_whatever_stands_behind_its_drive(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "C:/글/a.txt")
+    assert find_files("C://글") == [Path("C:/글/a.txt")]
+
+
 def test_globs_find_what_the_standard_library_finds(tmp_path, rng):
     write(tmp_path, *(f"{a}/{b}/{c}.txt" for a in "ab" for b in ("c", "ca") for c in "xyz"), "x.txt", "a/y.csv")
     parts = ["*", "**", "a", "c*", "?", "[ac]*", "*.txt", "[!x].txt", "x.txt"]
