@@ -113,7 +113,7 @@ def missing_weights(folder):
         if not (isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values())):
             return first.name
         for name in sorted(set(names.values())):
-            if "\0" in name or not (folder / name).is_file():
+            if not (folder / name).is_file():
                 return name
     for path in folder.glob("*.safetensors"):
         try:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import unicodedata
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,16 @@ def test_resuming_takes_the_newest_whole_checkpoint_whatever_the_names_say(tmp_p
     for broken in (half, cut, tmp_path / "checkpoint-7"):
         with pytest.raises(UsageError, match=r"온전한.*checkpoint-500"):
             going_on.find_starting_point(tmp_path, False, str(broken))
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "training_args.bin"])
+def test_a_checkpoint_with_half_a_state_is_not_whole(tmp_path, name):
+    path = make_checkpoint(tmp_path, 500) / name
+    with zipfile.ZipFile(path, "w") as file:  # as torch.save writes
+        file.writestr("archive/data.pkl", "0" * 100)
+    assert complete.is_resumable(path.parent)
+    path.write_bytes(path.read_bytes()[:-50])
+    assert not complete.is_resumable(path.parent)
 
 
 def test_each_checkpoint_that_is_passed_over_is_told_be_its_name_the_beginning_of_anothers(tmp_path, capsys):
