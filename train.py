@@ -65,7 +65,7 @@ def learn(options, stop):
         from gpt2_korean.model.packing import can_pack_documents
         from gpt2_korean.model.prepare import prepare_model
         from gpt2_korean.speed.choose import begin_kernels, speed_up
-        from gpt2_korean.text.blocks import pack_texts
+        from gpt2_korean.text.blocks import pack_texts, with_merges_undone
         from gpt2_korean.text.chat_template import prepare_tokenizer
         from gpt2_korean.text.vocabulary import choose_tokenizer
         from gpt2_korean.training.arguments import announce, send_logs_to, set_up_machine
@@ -86,6 +86,7 @@ def learn(options, stop):
         changes, rank = tokenizer is not own, options.model.lora_rank
         plan = settle_plan(start, blocks, options.learning, arguments, model.config, changes, rank)
         record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, plan, arguments)
+        blocks = with_merges_undone(blocks, tokenizer, record.provenance["bpe_dropout"])
         send_logs_to(options.output.logging_dir, options.output.output_dir, record.provenance["started"])
         end_kernels()
         with arguments.main_process_first():  # it computes the embeddings of a new vocabulary

@@ -203,7 +203,7 @@ def train_through_trainer(name, options, size, accumulation, steps, clock):
 def plain_trainer(model, blocks, flags, fast):
     import transformers
 
-    from gpt2_korean.text.blocks import collate
+    from gpt2_korean.text.assemble import collate
 
     return transformers.Trainer(
         model=model,

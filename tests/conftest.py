@@ -113,7 +113,7 @@ NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 def random_batch(rng, vocabulary=301, longest=32):
     """What a batch of 1 to 5 texts of random tokens is to a model: `input_ids`, `labels`."""
-    from gpt2_korean.text.blocks import collate
+    from gpt2_korean.text.assemble import collate
 
     rows = [[rng.randrange(vocabulary) for _ in range(rng.randint(2, longest))] for _ in range(rng.randint(1, 5))]
     return collate([{"input_ids": np.array(row), "labels": np.array(row)} for row in rows], 0)

@@ -27,7 +27,7 @@ TOLD = (
     "neftune_noise_alpha",
 )  # fmt: skip
 # What learning takes beside them, each with what it is where a checkpoint does not tell it.
-OWN = {"embedding_learning_rate": None, "average_last": 0, "dropout": None}
+OWN = {"embedding_learning_rate": None, "average_last": 0, "dropout": None, "bpe_dropout": 0}
 COLUMNS = ("text_column_name", "text_template", "prompt_column", "answer_column")
 FILE_BEGINNING = 2**20  # bytes of each file of weights that tell it from another
 

@@ -74,6 +74,7 @@ TRAIN_NAMES = {
     "iters iterations max_iters num_iters num_iterations",
     "learning_rate": "lr max_lr base_lr peak_lr eta",
     "embedding_learning_rate": "embedding_lr embed_lr",
+    "bpe_dropout": "subword_dropout merge_dropout subword_regularization",
     "dropout": "drop dropout_rate resid_pdrop attn_pdrop embd_pdrop",
     "average_last": "average average_weights weight_averaging swa lawa ema",
     "warmup_steps": "warmup warmup_iters warmup_ratio warmup_proportion num_warmup_steps lr_warmup_steps",

@@ -123,7 +123,7 @@ def choose_best_by_bits(options):
 
 def _check_measuring(options):
     """Raise UsageError for what only a run that learns can heed."""
-    names = ["tokenizer", "embedding_learning_rate", "average_last", "dropout"]
+    names = ["tokenizer", "embedding_learning_rate", "average_last", "dropout", "bpe_dropout"]
     if options.model_type != "scratch-mini":  # which learns its vocabulary even to be measured untrained
         names.append("vocab_size")
     for name in names:
@@ -156,5 +156,7 @@ def _check_streaming(options):
         raise UsageError("--streaming은 --dataset_name과 함께 써야 합니다.")
     if options.do_train and options.max_steps < 1:
         raise UsageError("--streaming에는 --max_steps가 필요합니다. 스트리밍하는 글은 끝을 미리 알 수 없습니다.")
+    if options.bpe_dropout:
+        raise UsageError("--bpe_dropout은 --streaming과 함께 쓸 수 없습니다. 둘 가운데 하나를 빼세요.")
     if options.do_eval and not options.validation_file:
         raise UsageError("--streaming으로 평가하려면 --validation_file을 주세요.")

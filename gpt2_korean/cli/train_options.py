@@ -62,6 +62,7 @@ class LearningOptions:
     embedding_learning_rate: float | None
     average_last: float | None
     dropout: float | None
+    bpe_dropout: float | None
     sample_prompts: str | None
     no_measure_texts: bool
     early_stopping_patience: int | None

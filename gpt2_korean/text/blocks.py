@@ -6,15 +6,17 @@ Packed as documents, no piece sees another; packed as a stream, a block is one t
 itself, however those to learn from are packed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, repeat
 
 import numpy as np
 
 from gpt2_korean.messages import UsageError, say
+from gpt2_korean.text.assemble import assemble
 from gpt2_korean.text.chat_template import hold_conversations
 from gpt2_korean.text.corpus import count_characters, is_stream
+from gpt2_korean.text.merges import Merges
 from gpt2_korean.text.packing import (
     choose_size,
     plan_documents,
@@ -26,7 +28,6 @@ from gpt2_korean.text.packing import (
 from gpt2_korean.text.tokens import Buffer, some_rows, token_rows, tokenise
 from gpt2_korean.text.unknown import warn_of_unknown
 
-IGNORED = -100  # the label of a position that predicts nothing, as in transformers
 DOCUMENTS, STREAM = "documents", "stream"
 NO_BLOCK = -1  # the index of one that teaches nothing
 HOW = {DOCUMENTS: "문서마다 따로", STREAM: "이어 붙인 글"}
@@ -66,11 +67,15 @@ class PackedBlocks:
     make_plan: `(lengths, room, random) -> Plan`. Block `(epoch + 1) * len(self) + index` is of that epoch's own plan,
     drawn by `seed`; block `index` of one in which all stands as it does in the text. NO_BLOCK is a token without a
     target. Of a question longer than a block, those that have nothing else are left out.
+
+    merges: Merges that are undone in each block anew, as many as it has room for; None: the tokens stay as they are.
     """
 
-    def __init__(self, tokens, size, make_plan, begin, seed=0):
+    def __init__(self, tokens, size, make_plan, begin, seed=0, merges=None):
         self.tokens, self.size, self.begin = tokens, size, begin
-        self.make_plan, self.seed = make_plan, seed
+        self.make_plan, self.seed, self.merges = make_plan, seed, merges
+        self.growth = 1 if merges is None else merges.growth(tokens.ids)
+        self.room = max(1, int((size - 1) / self.growth))  # for tokens that stand in the text
         self.plan = self._make_plan()
         self.drawn = 0  # which plan it is
 
@@ -89,16 +94,20 @@ class PackedBlocks:
             self.plan, self.drawn = self._make_plan(random), number
         chosen = slice(*self.plan.starts[index : index + 2])
         offsets = None if self.plan.offsets is None else self.plan.offsets[chosen]
-        return assemble(self.tokens, self.plan.pieces[chosen], offsets, self.begin)
+        undo = None
+        if self.merges is not None:
+            random = np.random.default_rng((self.seed, number, index))
+            undo = partial(self.merges.undo, most=self.size - 1, random=random)
+        return assemble(self.tokens, self.plan.pieces[chosen], offsets, self.begin, undo)
 
     def __iter__(self):  # the indices go on into the next epoch, so that to ask one after another has no end
         return (self[index] for index in range(len(self)))
 
     def _make_plan(self, *random):
-        plan = self.make_plan(self.tokens.lengths, self.size - 1, *random)
+        plan = self.make_plan(self.tokens.lengths, self.room, *random)
         if self.tokens.learnt is None or plan.offsets is None:  # of a stream, each epoch has others
             return plan
-        whole = np.flatnonzero(plan.pieces[:, 3] - plan.pieces[:, 1] == self.size - 1)
+        whole = np.flatnonzero(plan.pieces[:, 3] - plan.pieces[:, 1] == self.room)
         idle = [number for number in whole if not self._teaches(*plan.pieces[number].tolist())]
         return without_pieces(plan, idle) if idle else plan  # which is copied
 
@@ -108,8 +117,8 @@ class PackedBlocks:
 
     @property
     def targets(self):
-        """How many tokens an epoch predicts."""
-        return self.tokens.targets
+        """How many tokens an epoch predicts, on average where merges are undone."""
+        return round(self.tokens.targets * self.growth)
 
 
 class EpochOrder:
@@ -170,6 +179,16 @@ def pack_texts(texts, tokenizer, context, apart, options, arguments, all_learnt=
     return Blocks(train, held_out, size, packing, all_learnt, *counted)
 
 
+def with_merges_undone(blocks, tokenizer, dropout):
+    """`blocks` (Blocks), whose tokens to learn from have each of their merges undone with the chance `dropout`."""
+    if not dropout:
+        return blocks
+    merges, train = Merges(tokenizer, dropout), blocks.train
+    train = PackedBlocks(train.tokens, train.size, train.make_plan, train.begin, train.seed, merges)
+    say(f"--bpe_dropout={dropout:g}: 토큰이 평균 {train.growth:.2f}배로 나뉘어 한 에폭이 블록 {len(train):,}개입니다.")
+    return replace(blocks, train=train)
+
+
 def pack(documents, tokenizer, size, make_plan, all_learnt=False, seed=None):
     """PackedBlocks of `documents`; of an IterableDataset an IterableDataset of blocks, made as they are asked for.
 
@@ -195,32 +214,6 @@ def _blocks(documents, tokenizer, size, make_plan, all_learnt, seed):
         if number == 0:
             warn_of_unknown("스트리밍으로 읽은 글의 처음", documents, tokens, tokenizer)
         yield from PackedBlocks(tokens, size, drawn, tokenizer.eos_token_id)
-
-
-def assemble(tokens, pieces, offsets, begin):
-    """The block of `pieces` (rows as a Plan has them) of Tokens, each read from its position in `offsets` on.
-
-    transformers moves labels by one, so that the first predicts nothing; where a piece ends, the label that follows is
-    what it predicts, and no input.
-    """
-    inputs, labels, positions = [], [[IGNORED]], []
-    for number, (document, first, fresh, stop) in enumerate(pieces.tolist()):
-        targets, learnt = tokens.read(document, first, stop)
-        before = tokens.read(document, first - 1, first)[0] if first else [begin]
-        inputs += [before, targets[:-1]]
-        if learnt is not None or fresh > first:
-            targets = targets.copy()
-            targets[: fresh - first] = IGNORED
-            if learnt is not None:
-                targets[learnt == 0] = IGNORED
-        labels.append(targets)
-        if offsets is not None:
-            positions.append(np.arange(offsets[number], offsets[number] + stop - first))
-    if offsets is not None:  # one more, where the last label stands
-        positions.append(positions[-1][-1:] + 1)
-    inputs.append(tokens.read(document, stop - 1, stop)[0])
-    block = {"input_ids": inputs, "labels": labels, "position_ids": positions}
-    return {name: np.concatenate(parts).astype(np.int64) for name, parts in block.items() if parts}
 
 
 def count_learnt(documents, all_learnt=False):
@@ -256,29 +249,3 @@ def token_stream(blocks, limit):
     if not hasattr(blocks, "tokens"):
         return torch.cat([torch.as_tensor(block["input_ids"]) for block in blocks.take(2000)])
     return torch.from_numpy(np.concatenate([row["ids"] for row in some_rows(blocks.tokens, limit)]).astype(np.int64))
-
-
-def collate(blocks, pad_token_id, length=0):
-    """A batch of blocks: each of their arrays as a tensor [batch, longest block, or `length`], int64.
-
-    Padding stands on the right, where no real token attends to it, and is no label; so no attention mask
-    is needed and attention may take its causal kernel. Where no piece sees another, each token of it is one.
-    """
-    from torch import as_tensor
-
-    length = max(length, *(len(block["input_ids"]) for block in blocks))
-    padding = {"input_ids": np.full(length, pad_token_id), "labels": np.full(length, IGNORED)}
-    padding["position_ids"] = np.zeros(length, np.int64)
-    return {
-        name: as_tensor(np.stack([np.append(row[name], padding[name][: length - len(row[name])]) for row in blocks]))
-        for name in blocks[0]
-    }
-
-
-def fill_up(batch, rows, length):
-    """`batch` with each tensor [rows, length]: what is added holds no labels, and nothing real attends to it."""
-    from torch.nn.functional import pad
-
-    given, reached = batch["labels"].shape
-    missing = (0, length - reached, 0, rows - given)
-    return {name: pad(tensor, missing, value=IGNORED if name == "labels" else 0) for name, tensor in batch.items()}

@@ -11,7 +11,8 @@ from operator import itemgetter
 import numpy as np
 
 from gpt2_korean.messages import spell_controls, takes_colour
-from gpt2_korean.text.blocks import IGNORED, assemble, count_learnt
+from gpt2_korean.text.assemble import IGNORED, assemble
+from gpt2_korean.text.blocks import count_learnt
 from gpt2_korean.text.chat_template import MARKS, hold_conversations, learns
 from gpt2_korean.text.corpus import arrow_column, is_stream
 from gpt2_korean.text.packing import choose_size

@@ -9,7 +9,8 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.device import dtype_of
 from gpt2_korean.messages import Stopped, say
-from gpt2_korean.text.blocks import IGNORED, NO_BLOCK, collate, count_targets
+from gpt2_korean.text.assemble import IGNORED, collate
+from gpt2_korean.text.blocks import NO_BLOCK, count_targets
 from gpt2_korean.text.corpus import sample_conversations, sample_texts
 from gpt2_korean.training.diversity import cut_stretches, measure
 from gpt2_korean.training.samples import write_answers, write_stretches, writing

@@ -14,7 +14,8 @@ from gpt2_korean.checkpoints.lock import is_held
 from gpt2_korean.checkpoints.rotation import remove_earlier_run
 from gpt2_korean.checkpoints.same_run import check_state
 from gpt2_korean.messages import Stopped, UserError, say
-from gpt2_korean.text.blocks import collate, count_targets
+from gpt2_korean.text.assemble import collate
+from gpt2_korean.text.blocks import count_targets
 from gpt2_korean.training import failures
 from gpt2_korean.training.arguments import warn_of_plan
 from gpt2_korean.training.average import take_average

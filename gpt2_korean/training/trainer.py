@@ -30,7 +30,8 @@ from gpt2_korean.model.embeddings import embedding_layers, split_off
 from gpt2_korean.model.quiet import without_warnings
 from gpt2_korean.speed.graphs import RecordedStep, average_over_ranks, start_alike
 from gpt2_korean.speed.throughput import TokenMeter, flops_per_token, model_flops_utilization
-from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, fill_up
+from gpt2_korean.text.assemble import fill_up
+from gpt2_korean.text.blocks import EpochOrder, PackedBlocks
 from gpt2_korean.training import failures
 from gpt2_korean.training.average import AverageWeights
 from gpt2_korean.training.evaluation import EvaluationStopped, exact_loss, exact_metrics, leave_evaluation

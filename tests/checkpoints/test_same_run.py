@@ -15,7 +15,14 @@ GIVEN = {
     "model": {"model_type": "gpt2", "tokenizer": None, "vocab_size": None},
     "text": {"train_on_prompt": None, "dataset_name": "a/b", "dataset_config_name": "ko", **dict.fromkeys(COLUMNS)},
     "blocks": {"size": 8, "packing": "documents", "all_learnt": False, "train": None, "held_out": None},  # of a stream
-    "own": {"embedding_learning_rate": None, "average_last": None, "dropout": None, "plan": {}, "taught_here": False},
+    "own": {
+        "embedding_learning_rate": None,
+        "average_last": None,
+        "dropout": None,
+        "bpe_dropout": None,
+        "plan": {},
+        "taught_here": False,
+    },
     "arguments": {},
 }
 

@@ -401,7 +401,8 @@ BOUNDS = {
         "gradient_accumulation_steps": ("1 65536", "0 65537"), "num_train_epochs": ("0.001", "0"),
         "max_steps": ("-1 1", "-2 0.5"), "learning_rate": ("1e-9 1000", "0 1001"), "adam_epsilon": ("1e-30", "0"),
         "embedding_learning_rate": ("1e-9 1000", "0 1001"), "warmup_steps": ("0 0.5 2", "-1 2.5"),
-        "weight_decay": ("0", "-0.001"), "dropout": ("0 0.999", "-0.001 1"), "max_grad_norm": ("0", "-0.001"),
+        "weight_decay": ("0", "-0.001"), "dropout": ("0 0.999", "-0.001 1"),
+        "bpe_dropout": ("0 0.999", "-0.001 1"), "max_grad_norm": ("0", "-0.001"),
         "average_last": ("0 0.5 2", "-1 2.5"), "lora_rank": ("0 4096", "-1 4097"),
         "lora_alpha": ("1 1000000", "0 1000001"), "seed": (f"0 {2**32 - 1}", f"-1 {2**32}"),
     },
@@ -428,6 +429,7 @@ def test_the_least_and_the_most_that_a_flag_takes_are_taken_and_no_more(make_par
         (["--embedding_learning_rate=1e-3"], "--embedding_learning_rate"),
         (["--average_last=2"], "--average_last"),
         (["--dropout=0.1"], "--dropout"),
+        (["--bpe_dropout=0.1"], "--bpe_dropout"),
         (["--resume_from_checkpoint=auto"], "--resume_from_checkpoint"),
     ],
 )

@@ -11,7 +11,7 @@ from conftest import GPU, NO_DROPOUT, needs_gpu, random_batch, tiny_gpt2
 from gpt2_korean.speed import forward as fast_forward
 from gpt2_korean.speed import loss
 from gpt2_korean.speed.forward import use_fast_forward
-from gpt2_korean.text.blocks import fill_up
+from gpt2_korean.text.assemble import fill_up
 
 # The compiler without its kernels: the same functions, formulas and types.
 EAGER = partial(torch.compile, dynamic=False, backend="eager")

@@ -12,7 +12,7 @@ from gpt2_korean.speed import forward, loss
 from gpt2_korean.speed import graphs as recorded_step
 from gpt2_korean.speed.forward import use_fast_forward
 from gpt2_korean.speed.graphs import WARM_UP, RecordedStep
-from gpt2_korean.text.blocks import fill_up
+from gpt2_korean.text.assemble import fill_up
 
 
 def fused_functions(monkeypatch):

@@ -12,7 +12,7 @@ from conftest import GPU, NO_DROPOUT, tiny_gpt2
 from gpt2_korean.model import lora
 from gpt2_korean.speed import forward, loss, pieces
 from gpt2_korean.speed.forward import use_fast_forward
-from gpt2_korean.text.blocks import fill_up
+from gpt2_korean.text.assemble import fill_up
 
 LENGTH, VOCABULARY = 32, 301
 COMPILER = partial(torch.compile, dynamic=False, backend="eager")

@@ -14,7 +14,8 @@ from torch.utils.data import BatchSampler
 from gpt2_korean.messages import UsageError
 from gpt2_korean.text import documents as corpus
 from gpt2_korean.text import tokens
-from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, collate, count_targets, pack, pack_texts
+from gpt2_korean.text.assemble import collate
+from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, count_targets, pack, pack_texts
 from gpt2_korean.text.packing import plan_documents, plan_stream, plan_windows
 from gpt2_korean.text.tokens import Buffer, Tokens
 

@@ -12,7 +12,8 @@ from conftest import ROOT
 from tokenizers import Tokenizer, decoders, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from gpt2_korean.text.blocks import IGNORED, assemble, pack
+from gpt2_korean.text.assemble import IGNORED, assemble
+from gpt2_korean.text.blocks import pack
 from gpt2_korean.text.chat_template import prepare_tokenizer
 from gpt2_korean.text.documents import Texts, read_corpus, read_texts
 from gpt2_korean.text.packing import plan_windows

@@ -137,11 +137,17 @@ def test_what_a_run_cannot_have_is_not_proposed():
     for sharded in ({"fsdp": "full_shard"}, {"deepspeed": "way.json"}):
         assert not settle(**sharded, **often_enough)[0].uses_muon
     assert settle(config=GPTNeoXConfig(hidden_size=64), **often_enough)[1]["dropout"] is None
-    given = ["--average_last=3", "--embedding_learning_rate=1e-4", "--weight_decay=0", "--dropout=0"]
+    given = [
+        "--average_last=3",
+        "--embedding_learning_rate=1e-4",
+        "--weight_decay=0",
+        "--dropout=0",
+        "--bpe_dropout=0.05",
+    ]
     arguments, own = settle(given)
     assert arguments.weight_decay == 0.0
     assert {name: own[name] for name in plan.OWN} == {
-        "embedding_learning_rate": 1e-4, "average_last": 3, "dropout": 0.0,
+        "embedding_learning_rate": 1e-4, "average_last": 3, "dropout": 0.0, "bpe_dropout": 0.05,
     }  # fmt: skip
 
 
