@@ -342,6 +342,7 @@ def test_nobody_is_asked_to_convert_the_pickled_weights_of_the_hub(tiny_model_fo
     monkeypatch.setattr("transformers.modeling_utils.has_file", lambda *_, **__: False)
     monkeypatch.setattr("transformers.modeling_utils.cached_file", find)
     monkeypatch.setattr("transformers.modeling_utils.auto_conversion", lambda *_, **__: started.append(1))
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between the Hub's client's tries to reach it: minutes in all
     repository = Path(HF_HUB_CACHE) / "models--owner--pickled"
     shutil.copytree(folder, repository / "snapshots" / "abc")
     (repository / "refs").mkdir()
