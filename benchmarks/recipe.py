@@ -92,9 +92,11 @@ def main():
         print(f"{'|---' * 8}|")
         for words in options.recipes:
             recipe = parse_recipe(words)
-            drawn = tokenised_anew(texts, tokenizer, recipe["bpe_dropout"], device, options) or [blocks]
-            epoch = len(torch.cat(drawn)) / len(drawn)
-            compare(words, recipe, model, torch.cat(drawn), epoch, test, sum(map(len, held_out)), length, options)
+            read, epoch = blocks, len(blocks)
+            if recipe["bpe_dropout"]:
+                read = tokenised_anew(texts, tokenizer, recipe["bpe_dropout"], device, options)
+                epoch = len(read) / options.tokenisations
+            compare(words, recipe, model, read, epoch, test, sum(map(len, held_out)), length, options)
 
 
 def parse():
@@ -165,12 +167,12 @@ def parse_recipe(words):
 
 
 def tokenised_anew(texts, tokenizer, dropout, device, options):
-    """The blocks of each tokenisation, [] without dropout."""
+    """The blocks of as many tokenisations as `options` say, one after another."""
     model = tokenizer.backend_tokenizer.model
-    model.dropout = dropout or None
-    drawn = [packed(texts, tokenizer, options.context, device) for _ in range(options.tokenisations if dropout else 0)]
+    model.dropout = dropout
+    drawn = [packed(texts, tokenizer, options.context, device) for _ in range(options.tokenisations)]
     model.dropout = None
-    return drawn
+    return torch.cat(drawn)
 
 
 def compare(words, recipe, start, blocks, epoch, test, characters, length, options):
