@@ -17,6 +17,8 @@ from gpt2_korean.windows import WINDOWS
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
 RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: see same_run.py and training/trainer.py
+# What RESUME tells of learning that TrainingArguments does not know, each with what it is where nothing is told.
+OWN = {"embedding_learning_rate": None, "average_last": 0, "dropout": None, "bpe_dropout": 0}
 ADAPTER = "adapter"  # beside a model that LoRA trained: what was merged into it
 RECORD = "run.json"  # what training/record.py tells of a run
 CURVE = "training_curve.png"

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import (
+    OWN,
     RESUME,
     STATE,
     check_opens,
@@ -92,7 +93,7 @@ RIGHT = {
         "learning": _is_learning,
         **dict.fromkeys(("vocab_size", "block_size"), _or_none(_is_whole)),
         **dict.fromkeys(("started", "unlogged_loss", "logged_step"), _is_number),
-        **dict.fromkeys(("embedding_learning_rate", "average_last", "dropout", "bpe_dropout"), _or_none(_is_number)),
+        **dict.fromkeys(OWN, _or_none(_is_number)),
         "plan": _or_none(_is_plan),
     },
     "tokenizer.json": {},

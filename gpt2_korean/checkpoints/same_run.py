@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import (
+    OWN,
     WEIGHTS,
     lacks_states,
     provenance_of,
@@ -26,8 +27,6 @@ TOLD = (
     "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_grad_norm", "label_smoothing_factor",
     "neftune_noise_alpha",
 )  # fmt: skip
-# What learning takes beside them, each with what it is where a checkpoint does not tell it.
-OWN = {"embedding_learning_rate": None, "average_last": 0, "dropout": None, "bpe_dropout": 0}
 COLUMNS = ("text_column_name", "text_template", "prompt_column", "answer_column")
 FILE_BEGINNING = 2**20  # bytes of each file of weights that tell it from another
 

@@ -8,8 +8,7 @@ benchmarks/RESULTS.md.
 
 from pathlib import Path
 
-from gpt2_korean.checkpoints.complete import provenance_of, read_resume
-from gpt2_korean.checkpoints.same_run import OWN
+from gpt2_korean.checkpoints.complete import OWN, provenance_of, read_resume
 from gpt2_korean.model.gpt2 import is_gpt2
 
 # A text that is read more often than so many times is learnt by heart: then dropout stays, and the weights of a model
