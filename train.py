@@ -84,7 +84,7 @@ def learn(options, stop):
         all_learnt = learns_prompts(start, options.text, is_new)
         blocks = pack_texts(texts, tokenizer, room, can_pack_documents(model), options.text, arguments, all_learnt)
         changes, rank = tokenizer is not own, options.model.lora_rank
-        plan = settle_plan(start, blocks, options.learning, arguments, model.config, changes, rank)
+        plan = settle_plan(start, blocks, options.learning, arguments, model.config, tokenizer, changes, rank)
         record.provenance = check_same_run(start, options.model, options.text, tokenizer, blocks, plan, arguments)
         blocks = with_merges_undone(blocks, tokenizer, record.provenance["bpe_dropout"])
         send_logs_to(options.output.logging_dir, options.output.output_dir, record.provenance["started"])

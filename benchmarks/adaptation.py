@@ -205,7 +205,12 @@ def korean_tokenizer(texts, options):
 
 def packed(texts, tokenizer, context, device):
     """Blocks of the texts as one int32 tensor [blocks, context]; the short rest is padded with -100."""
-    stream = np.concatenate([[tokenizer.eos_token_id], token_stream(texts, tokenizer)])
+    return in_blocks(token_stream(texts, tokenizer), tokenizer.eos_token_id, context, device)
+
+
+def in_blocks(stream, begin, context, device):
+    """A stream of tokens as `packed` returns them. begin: the token that stands before the first."""
+    stream = np.concatenate([[begin], stream])
     # Neighbouring blocks share a token: each token but the first is predicted once.
     places = np.arange(0, len(stream) - 1, context - 1)[:, None] + np.arange(context)
     rows = np.where(places < len(stream), stream[places.clip(max=len(stream) - 1)], -100)

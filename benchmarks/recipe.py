@@ -14,8 +14,7 @@ Each recipe is a string of settings that differ from DEFAULTS, what train.py too
     beta2=             of Adam
     warmup=            the share of the run in which the learning rate rises
     decay=             the share at the end in which it falls to 0, in a straight line; between, it stays
-    bpe_dropout=       the chance of each merge to be left out where a text is tokenised (Provilkov et al. 2020,
-                       arXiv 1910.13267), for each epoch anew: see --tokenisations
+    bpe_dropout=       the chance of each merge to be undone, for each epoch anew: see --tokenisations
     average=           the share at the end over which weights are averaged (measured at the end beside the others)
 
 The body is an English GPT-2 made here (see adaptation.py) with a Korean vocabulary, --vocabulary=old keeps GPT-2's,
@@ -35,16 +34,19 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 from adaptation import (
     add_start,
     bits_per_character,
     english_start,
+    in_blocks,
     korean_tokenizer,
     learner,
     packed,
     shuffled,
     take,
+    token_stream,
 )
 from adaptation import read as read_text
 from torch.optim import AdamW
@@ -56,6 +58,7 @@ from gpt2_korean.model import embeddings, lora
 from gpt2_korean.model.embeddings import COUNTED_TOKENS, embedding_layers, split_off
 from gpt2_korean.speed.choose import load_fused_layer
 from gpt2_korean.speed.forward import use_fast_forward
+from gpt2_korean.text.merges import Merges
 from gpt2_korean.training.muon import MuonWithAdamW, layer_matrices
 from gpt2_korean.training.plan import NEW_EMBEDDINGS
 
@@ -168,11 +171,9 @@ def parse_recipe(words):
 
 def tokenised_anew(texts, tokenizer, dropout, device, options):
     """The blocks of as many tokenisations as `options` say, one after another."""
-    model = tokenizer.backend_tokenizer.model
-    model.dropout = dropout
-    drawn = [packed(texts, tokenizer, options.context, device) for _ in range(options.tokenisations)]
-    model.dropout = None
-    return torch.cat(drawn)
+    stream, merges, random = token_stream(texts, tokenizer), Merges(tokenizer, dropout), np.random.default_rng(0)
+    drawn = (merges.undo(stream, math.inf, random)[0] for _ in range(options.tokenisations))
+    return torch.cat([in_blocks(each, tokenizer.eos_token_id, options.context, device) for each in drawn])
 
 
 def compare(words, recipe, start, blocks, epoch, test, characters, length, options):

@@ -10,13 +10,17 @@ from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import OWN, provenance_of, read_resume
 from gpt2_korean.model.gpt2 import is_gpt2
+from gpt2_korean.text.merges import merged_pairs
 
 # A text that is read more often than so many times is learnt by heart: then dropout stays, and the weights of a model
 # that is carried over have to decay; one that begins with nothing learns more without (benchmarks/RESULTS.md).
 OFTEN = 4
 MUON = "muon"  # the value of --optim that is ours alone: see muon.py
-# A text that is read more often than so many times Muon learns by heart sooner than AdamW.
-MUON_EPOCHS = 8
+# A text that is read more often than so many times Muon learns by heart sooner than AdamW: as the text is, and where
+# merges are undone. Which pays from so many times on (benchmarks/RESULTS.md), with this chance of each.
+MUON_EPOCHS = 8, 16
+MERGES_EPOCHS = {MUON: 8, "adamw": 16}
+BPE_DROPOUT = 0.01
 # The peak learning rate times the model's width where a text is read seldom, and often; the most that it is.
 RATES = {MUON: (1.0, 0.6, 2e-3), "adamw": (0.5, 0.3, 1e-3)}
 # An adapter's, seldom and often: the same for any width of the model and rank of the adapter (benchmarks/RESULTS.md).
@@ -63,7 +67,9 @@ def propose(
     times = f"{epochs:.3g}" if epochs < 1000 else f"{epochs:,.0f}"
     reading = f"글을 {times}번 읽으므로" if epochs else "스트리밍이므로"
     often, open_to_muon = epochs > OFTEN, not {"optim", "learning_rate"} & set(settled)
-    chooses_muon = is_new and open_to_muon and epochs <= MUON_EPOCHS and tokens_per_step >= MUON_TOKENS * width
+    undoes_merges = is_new and not adapter and "bpe_dropout" not in settled
+    seldom_enough = epochs <= MUON_EPOCHS[undoes_merges]
+    chooses_muon = is_new and open_to_muon and seldom_enough and tokens_per_step >= MUON_TOKENS * width
     optimizer = MUON if uses_muon or chooses_muon else "adamw"
     *by_width, most = RATES[optimizer]
     rate = ADAPTER_RATES[optimizer][often] if adapter else min(most, by_width[often] / width)
@@ -75,6 +81,8 @@ def propose(
         plan |= {"weight_decay": (0.3, reading), "dropout": (0.0, reading)}
     elif new_vocabulary:
         plan["weight_decay"] = 1.0, reading
+    if undoes_merges and epochs > MERGES_EPOCHS[optimizer]:
+        plan["bpe_dropout"] = BPE_DROPOUT, reading
     if new_vocabulary:
         known = CHARACTERS if characters is None else characters
         fitting = max(LEAST_RATE, _rounded(NEW_EMBEDDINGS * (known / CHARACTERS) ** 0.5))
@@ -86,15 +94,16 @@ def _rounded(rate):
     return float(f"{rate:.2g}")
 
 
-def settle_plan(start, blocks, learning, arguments, config, new_vocabulary, lora_rank=0):
+def settle_plan(start, blocks, learning, arguments, config, tokenizer, new_vocabulary, lora_rank=0):
     """Set in `arguments` (TrainingArguments) what the flags leave open; returns what these do not know.
 
     start: a Start; what goes on from a checkpoint keeps that one's plan. blocks: Blocks. learning: LearningOptions.
-    config: the model's. What is returned has the names of OWN, None for what is left to the model or the checkpoint,
-    the "plan" and whether the model is "taught_here".
+    config: the model's, which is to learn in the words of `tokenizer`. What is returned has the names of OWN, None for
+    what is left to the model or the checkpoint, the "plan" and whether the model is "taught_here".
     """
-    settled = learning.chosen | _impossible(arguments, config)
-    taught_here = new_vocabulary or start.from_scratch or _is_taught_here(start.source)
+    is_new = new_vocabulary or start.from_scratch
+    settled = learning.chosen | _impossible(arguments, config, tokenizer if is_new else None)
+    taught_here = is_new or _is_taught_here(start.source)
     if start.checkpoint is None:
         plan = propose(
             characters=blocks.train_characters,
@@ -147,12 +156,13 @@ def describe_plan(plan):
     return [f"자동으로 고른 값: {' '.join(flags)} ({why})" for why, flags in reasons.items()]
 
 
-def _impossible(arguments, config):
-    """The flags that are not for this run's plan to settle."""
+def _impossible(arguments, config, tokenizer):
+    """The flags that are not for this run's plan to settle. tokenizer: None where its merges are not asked for."""
     sharded, adam = arguments.fsdp or arguments.deepspeed, "adam" in arguments.optim.value
     return {
         *(("optim",) if sharded else ()),
         *(() if is_gpt2(config.to_dict()) else ("dropout",)),
+        *(("bpe_dropout",) if tokenizer and not merged_pairs(tokenizer) else ()),
         *(() if adam else ("learning_rate", "embedding_learning_rate")),  # whose rates mean something else
     }
 

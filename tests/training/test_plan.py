@@ -7,7 +7,9 @@ import pytest
 import torch
 from conftest import NO_DROPOUT, save_tiny_gpt2, tiny_gpt2
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import UsageError
@@ -62,6 +64,7 @@ def test_an_adapter_takes_what_a_whole_model_takes_at_a_higher_rate_that_no_widt
     for case in ({}, {"epochs": 60}, {"settled": {"optim"}}, {"settled": {"optim"}, "uses_muon": True, "epochs": 6}):
         whole, adapter = values_of(**case), values_of(**case, adapter=True)
         assert values_of(**case, width=256, tokens=4096, adapter=True) == adapter
+        whole.pop("bpe_dropout", None)
         assert adapter.pop("learning_rate") > 2 * whole.pop("learning_rate") and adapter == whole
     often_enough = {"num_train_epochs": 2, "train_batch_size": 64}
     (whole, _), (adapter, _) = settle(**often_enough), settle(lora_rank=4, **often_enough)
@@ -70,10 +73,30 @@ def test_an_adapter_takes_what_a_whole_model_takes_at_a_higher_rate_that_no_widt
 
 
 def test_muon_is_proposed_where_its_work_is_small_beside_that_of_the_tokens_and_a_text_is_not_learnt_by_heart():
-    assert values_of(tokens=4 * 1024)["optim"] == values_of(epochs=plan.MUON_EPOCHS)["optim"] == "muon"
-    too_often = {"epochs": plan.MUON_EPOCHS + 0.1}
+    as_it_is, undone = plan.MUON_EPOCHS
+    merges_stay = {"epochs": as_it_is + 0.1, "settled": {"bpe_dropout"}}
+    assert values_of(tokens=4 * 1024)["optim"] == values_of(epochs=undone)["optim"] == "muon"
+    assert values_of(**{**merges_stay, "epochs": as_it_is})["optim"] == "muon"
+    too_often = {"epochs": undone + 0.1}
     for less in ({"tokens": 4 * 1024 - 1}, {"settled": {"optim"}}, {"settled": {"learning_rate"}}, too_often):
         assert "optim" not in values_of(**less)
+    assert "optim" not in values_of(**merges_stay) and "optim" not in values_of(epochs=as_it_is + 0.1, adapter=True)
+
+
+def test_merges_are_undone_where_a_text_is_read_so_often_that_it_pays():
+    for muon, case in (
+        (True, {}),
+        (True, {"uses_muon": True}),
+        (False, {"settled": {"optim"}}),
+        (False, {"tokens": 1}),
+    ):
+        most = plan.MERGES_EPOCHS["muon" if muon else "adamw"]
+        for new in ({}, {"new": False, "scratch": True}):
+            assert "bpe_dropout" not in values_of(epochs=most, **case, **new)
+            assert values_of(epochs=most + 0.1, **case, **new)["bpe_dropout"] == plan.BPE_DROPOUT
+        for other in ({"new": False}, {"new": False, "taught_here": True}, {"adapter": True}):
+            assert "bpe_dropout" not in values_of(epochs=most + 50, **case, **other)
+    assert "bpe_dropout" not in values_of(epochs=60, settled={"bpe_dropout"})
 
 
 def test_rows_of_a_short_text_move_less():
@@ -92,7 +115,7 @@ def test_what_is_given_is_not_proposed():
 def test_a_plan_is_told_as_flags_with_why():
     told = "\n".join(plan.describe_plan(plan.propose(120_000, 60, 256, 4096, True, False, {"warmup_steps"})))
     assert "--learning_rate=0.001 --embedding_learning_rate=0.0006 (어휘가 새것이므로)" in told
-    assert "--weight_decay=1 (글을 60번 읽으므로)" in told and "warmup" not in told
+    assert "--weight_decay=1 --bpe_dropout=0.01 (글을 60번 읽으므로)" in told and "warmup" not in told
     by_heart = plan.describe_plan(plan.propose(120, 1500.0, 256, 4096, True, False, set()))
     assert any("(글을 1,500번 읽으므로)" in line for line in by_heart)
     of_a_stream = "\n".join(plan.describe_plan(plan.propose(None, 0, 256, 4096, False, True, set())))
@@ -111,7 +134,7 @@ def test_a_flag_counts_as_given_though_it_says_the_default(given, tmp_path):
     assert not {"learning_rate", "average_last", "optim"} & chosen
 
 
-def settle(words=(), characters=1000, new=True, lora_rank=0, config=None, **machine):
+def settle(words=(), characters=1000, new=True, lora_rank=0, config=None, tokenizer=None, **machine):
     """The arguments and what else is settled, of a run that reads its text 60 times."""
     learning = parse_train_options(["--do_train", "--dataset_path=x", "--num_train_epochs=60", *words]).learning
     given = {"fsdp": "", "deepspeed": None, "optim": SimpleNamespace(value="adamw_torch_fused"), "max_steps": -1}
@@ -122,7 +145,8 @@ def settle(words=(), characters=1000, new=True, lora_rank=0, config=None, **mach
     start = SimpleNamespace(checkpoint=None, from_scratch=False, source="somebody/gpt2")
     blocks = SimpleNamespace(train_characters=characters, size=32)
     config = config or tiny_gpt2(300).config
-    return arguments, plan.settle_plan(start, blocks, learning, arguments, config, new, lora_rank)
+    tokenizer = tokenizer or vocabulary.train_tokenizer(["여러 번 읽는 글"] * 4, 300, 32)
+    return arguments, plan.settle_plan(start, blocks, learning, arguments, config, tokenizer, new, lora_rank)
 
 
 def test_what_a_run_cannot_have_is_not_proposed():
@@ -137,6 +161,9 @@ def test_what_a_run_cannot_have_is_not_proposed():
     for sharded in ({"fsdp": "full_shard"}, {"deepspeed": "way.json"}):
         assert not settle(**sharded, **often_enough)[0].uses_muon
     assert settle(config=GPTNeoXConfig(hidden_size=64), **often_enough)[1]["dropout"] is None
+    assert settle()[1]["bpe_dropout"] == plan.BPE_DROPOUT
+    no_merges = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"글": 0, "?": 1}, "?")), eos_token="글")
+    assert not settle(tokenizer=no_merges)[1]["bpe_dropout"] and not settle(new=False)[1]["bpe_dropout"]
     given = [
         "--average_last=3",
         "--embedding_learning_rate=1e-4",
@@ -178,9 +205,11 @@ def test_a_run_takes_its_plan_and_one_that_goes_on_keeps_it_whatever_the_rule_sa
         "--tokenizer=korean", "--per_device_train_batch_size=64", "--block_size=8", "--resume_from_checkpoint=auto",
     ]  # fmt: skip
     monkeypatch.setattr(plan, "OFTEN", 1000)
+    monkeypatch.setattr(plan, "MERGES_EPOCHS", {"muon": 0})
+    monkeypatch.setattr(plan, "BPE_DROPOUT", 0.3)
     code, _, err = run_main(*run)
     assert code == 0 and "--optim=muon --learning_rate=0.002 --warmup_steps=0.1" in err, err
-    assert "--weight_decay=0.3 --dropout=0 (글을" in err
+    assert "--weight_decay=0.3 --dropout=0 --bpe_dropout=0.3 (글을" in err and "--bpe_dropout=0.3: 토큰이" in err
     assert json.loads((out / "config.json").read_text("utf-8"))["resid_pdrop"] == 0.0
     whole = load_file(out / "model.safetensors")
     groups = torch.load(out / "checkpoint-3" / "optimizer.pt")["param_groups"]
@@ -190,13 +219,14 @@ def test_a_run_takes_its_plan_and_one_that_goes_on_keeps_it_whatever_the_rule_sa
     for path in [*(out / "checkpoint-6").iterdir(), out / "model.safetensors"]:
         path.unlink()
     monkeypatch.setattr(plan, "OFTEN", 0)
+    monkeypatch.setattr(plan, "MERGES_EPOCHS", {"muon": 1000})
     code, _, err = run_main(*run)
-    assert code == 0 and "--weight_decay=0.3 --dropout=0 (글을" in err, err
+    assert code == 0 and "--weight_decay=0.3 --dropout=0 --bpe_dropout=0.3 (글을" in err, err
     resumed = load_file(out / "model.safetensors")
     assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
-    for other, told in (("--weight_decay=0", "체크포인트는 0.3"), ("--dropout=0.1", "체크포인트는 0")):
+    for other, was in (("--weight_decay=0", "0.3"), ("--dropout=0.1", "0"), ("--bpe_dropout=0", "0.3")):
         code, _, err = run_main(*run, other)
-        assert code == 1 and told in err, err
+        assert code == 1 and f"체크포인트는 {was}" in err, err
     assert run_main(*run, "--weight_decay=0.3", "--dropout=0")[0] == 0
 
 
