@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 1120, 760
 
 
 def main():
-    longer = "--vocab_size=2048 --block_size=256 --per_device_train_batch_size=2 --num_train_epochs=30"
+    longer = "--vocab_size=2048 --block_size=256 --per_device_train_batch_size=2 --num_train_epochs=30 --bpe_dropout=0"
     train(ESSAYS, write_essays(), longer)
     train(
         CHAT,
