@@ -10,7 +10,7 @@ from gpt2_korean.text.folders import suggest_path
 
 
 def config_words(path, parser):
-    """The flags of a `--config` file as the words of a command line for `parser`."""
+    """The flags of a `--config` file as the words of a command line for `parser`, which takes each of them."""
     words, known_flags = [], parser.flag_names()
     for name, value in _read_config(path).items():
         flag = spell_flag(f"--{name.removeprefix('--')}")
@@ -22,9 +22,18 @@ def config_words(path, parser):
                 raise UsageError(
                     f"{path}: {name}의 목록이 비었거나 -로 시작하는 값이 있습니다. 값을 고치거나 그 줄을 빼세요."
                 )
+            if len(listed) > 1 and flag not in parser.flags_of_several():
+                raise UsageError(
+                    f"{path}: {name}에는 값을 하나만 줄 수 있는데 {len(listed)}개입니다. 하나만 적으세요"
+                    '(여러 파일이면 그 폴더나 "글/*.txt" 같은 패턴).'
+                )
             words += [flag, *listed]
         elif value is not None:
             words.append(f"{flag}={value}")
+    try:
+        parser.parse(words)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     return words
 
 
@@ -45,11 +54,13 @@ def _read_config(path):
     except UnicodeDecodeError:
         raise UsageError(f"--config={path}: 문자 인코딩이 UTF-8이 아닙니다. UTF-8로 다시 저장하세요.") from None
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
+        # Where a line lacks its colon, or a quote is left open, the problem is a later line, on which YAML gave up.
+        begun = isinstance(error, yaml.scanner.ScannerError) and error.context_mark
+        mark = begun or getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else getattr(error, "lineno", None)
+        right = '`{"max_steps": 100, "seed": 1}`' if reader is _read_json else "한 줄에 하나씩 `max_steps: 100`"
         raise UsageError(
-            f"--config={path}:{f' {line}번째 줄의' if line else ''} 형식이 잘못되었습니다. "
-            "한 줄에 하나씩 `max_steps: 100`처럼 적으세요."
+            f"--config={path}:{f' {line}번째 줄의' if line else ''} 형식이 잘못되었습니다. {right}처럼 적으세요."
         ) from None
     if config is None:
         raise UsageError(f"--config={path}: '이름: 값' 꼴이어야 합니다.")

@@ -72,7 +72,7 @@ class KoreanArgumentParser(argparse.ArgumentParser):
         }
         return [
             f"{word}=true" if word in switches and other.lower() not in YES + NO and os.path.exists(other) else word
-            for word, other in zip(words, [*words[1:], ""], strict=True)
+            for word, other in zip(words, [*words, ""][1:], strict=True)
         ]
 
     def _get_values(self, action, words):
@@ -108,6 +108,10 @@ class KoreanArgumentParser(argparse.ArgumentParser):
 
     def flag_names(self):
         return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+
+    def flags_of_several(self):
+        """The flags that take more than one value."""
+        return [name for action in self._actions if action.nargs == "+" for name in action.option_strings]
 
 
 class Collect(argparse.Action):

@@ -89,6 +89,46 @@ def test_a_wrong_config_file_is_refused_in_a_line(tmp_path, name, content, place
     assert place in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("run.yaml", "learning_rate: fast", "--learning_rate: 'fast'는 수가 아닙니다"),
+        ("run.yaml", "seed: 1\nbf16: maybe", "--bf16: 'maybe'"),
+        ("run.yaml", "max_steps: {a: 1}", "--max_steps: "),
+        ("run.yaml", "max_steps: [1, 2]", "max_steps에는 값을 하나만"),
+        (
+            "run.json",
+            '{"dataset_path": ["data/korean_texts.txt", "data/dialogue.csv"]}',
+            "dataset_path에는 값을 하나만",
+        ),
+        ("run.json", '{"optim": "adan"}', "--optim: 'adan'"),
+    ],
+)
+def test_a_wrong_value_of_a_config_file_is_told_with_the_file(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(UsageError) as refusal:
+        parse_train_options([*TRAIN, f"--config={path}"])
+    assert str(refusal.value).startswith(f"{path}: {said}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line", "right"),
+    [
+        ("run.yaml", "seed: 1\nmax_steps 5\nbf16: true", 2, "`max_steps: 100`"),
+        ("run.yaml", "seed: 1\nrun_name: 'a\nbf16: true\n", 2, "`max_steps: 100`"),
+        ("run.yaml", "seed: 1\n bf16: true\n", 2, "`max_steps: 100`"),
+        ("run.json", '{"seed": 1,\n"max_steps" 5}', 2, '`{"max_steps": 100'),
+    ],
+)
+def test_a_wrong_line_of_a_config_file_is_named_and_how_it_is_right_in_its_format(tmp_path, name, content, line, right):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(UsageError) as refusal:
+        parse_train_options([*TRAIN, f"--config={path}"])
+    assert f" {line}번째 줄의" in str(refusal.value) and right in str(refusal.value)
+
+
 def test_a_config_file_that_is_no_utf8_or_not_there_is_refused(tmp_path):
     path = tmp_path / "run.yaml"
     for content, said in (
