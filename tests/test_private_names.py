@@ -20,6 +20,8 @@ PRIVATE = {
         "argparse.ArgumentParser._optionals": ATTRIBUTE,
         "argparse.ArgumentParser._get_value": "self action arg_string",
         "argparse.ArgumentParser._get_values": "self action arg_strings",
+        "argparse.HelpFormatter._format_action": "self action",
+        "argparse.HelpFormatter._format_action_invocation": "self action",
     },
     "text/cache.py": {
         "datasets.Dataset._fingerprint": ATTRIBUTE,

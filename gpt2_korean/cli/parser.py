@@ -39,6 +39,12 @@ class KoreanHelp(argparse.HelpFormatter):
     def _fill_text(self, text, columns, indent):
         return "\n".join(indent + line for line in self._split_lines(text, columns))
 
+    def _format_action(self, action):
+        # The gap behind a flag gives up what a Korean metavar takes more than a letter.
+        header = self._format_action_invocation(action)
+        wide = sum(width(letter) == 2 for letter in header)
+        return super()._format_action(action).replace(header + " " * wide, header, 1)
+
 
 class KoreanArgumentParser(argparse.ArgumentParser):
     """An ArgumentParser whose every refusal is a `UsageError` in Korean.

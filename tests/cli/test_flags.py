@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import re
 import unicodedata
 from types import SimpleNamespace
 
@@ -369,6 +370,13 @@ def test_help_fits_the_terminal(columns, monkeypatch):
         assert columns - 20 < max(map(width, told)) <= columns
         text = " ".join(" ".join(lines).split())
         assert [action.dest for action in parser.listed() if action.help.replace("%%", "%") not in text] == []
+
+
+@pytest.mark.parametrize("parser", [train_parser, generate_parser])
+def test_the_column_of_help_is_straight_beside_values_with_a_korean_name(parser, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    starts = re.findall(r"^( {20,}|  -.*?  +)\S", parser().format_help(), re.MULTILINE)
+    assert len(starts) > 50 and len(set(map(width, starts))) == 1
 
 
 def test_numbers_in_range_are_taken(rng):
