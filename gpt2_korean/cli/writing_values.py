@@ -4,6 +4,7 @@ import argparse
 import unicodedata
 from urllib.parse import urlsplit
 
+from gpt2_korean.cli.suggestions import nearest
 from gpt2_korean.cli.values import escaped_text, number, text
 from gpt2_korean.messages import particle
 from gpt2_korean.text.conversations import PROMPT
@@ -36,6 +37,9 @@ def origin(word):
             raise ValueError
     except ValueError:
         raise argparse.ArgumentTypeError(f"{word!r}: https://example.com 꼴의 주소나 *를 주세요.") from None
+    meant = nearest(scheme, ("http", "https"), 0.75)
+    if meant not in (None, scheme):  # htps: no page has that origin
+        raise argparse.ArgumentTypeError(f"{word!r}: 그런 주소는 없습니다. 혹시 {meant}://{host}인가요?")
     return f"{scheme}://{host}".removesuffix({"http": ":80", "https": ":443"}.get(scheme, ""))
 
 

@@ -142,6 +142,8 @@ def test_the_key_may_be_an_environment_variable(monkeypatch):
         ("--cors_origin=", "--cors_origin"),
         ("--cors_origin=https://", "--cors_origin"),
         ("--cors_origin=https://가..kr", "--cors_origin"),
+        ("--cors_origin=htps://a.example", "--cors_origin.*혹시 https://a.example인가요"),
+        ("--cors_origin=htttp://localhost:3000", "--cors_origin.*혹시 http://localhost:3000인가요"),
     ],
 )
 def test_keys_and_origins_that_are_none_are_refused(word, named):
