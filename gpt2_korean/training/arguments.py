@@ -157,9 +157,11 @@ def _check_trainable(arguments, device):
             "빼세요."
         )
     if arguments.device.type != device.type:
+        way_on = "CUDA_VISIBLE_DEVICES 또는 ZE_AFFINITY_MASK로 다른 장치를 가리세요."
+        if arguments.device.type == "cpu":
+            way_on = "CPU로 학습하려면 --device=cpu를 더하고, 아니면 accelerate launch의 --cpu를 빼세요."
         raise UsageError(
-            f"--device={device.type}: transformers는 {particle(arguments.device.type, '을/를')} 고릅니다. "
-            "CUDA_VISIBLE_DEVICES 또는 ZE_AFFINITY_MASK로 다른 장치를 가리세요."
+            f"--device={device.type}: transformers는 {particle(arguments.device.type, '을/를')} 고릅니다. {way_on}"
         )
 
 

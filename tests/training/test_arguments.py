@@ -56,11 +56,6 @@ def test_a_model_that_accelerate_launch_alone_would_have_in_parts_is_refused(bui
     assert build("cuda", fsdp=True).fsdp and build("cuda", deepspeed="way.json").deepspeed
 
 
-def test_a_device_that_transformers_would_not_take_is_refused_with_the_way_on(build):
-    with pytest.raises(UsageError, match=r"--device=meta.*CUDA_VISIBLE_DEVICES"):
-        build("meta")
-
-
 @pytest.fixture
 def elsewhere(monkeypatch):
     """TrainingArguments as they would be on a GPU, and in one of several processes."""
@@ -72,6 +67,14 @@ def elsewhere(monkeypatch):
         monkeypatch.setattr(arguments, "TrainingArguments", lambda **given: SimpleNamespace(**{**known, **given}))
 
     return arrange
+
+
+# The second is how `accelerate launch --cpu` starts a run where there is a GPU.
+@pytest.mark.parametrize(("taken", "way_on"), [("xpu", "CUDA_VISIBLE_DEVICES"), ("cpu", "--device=cpu.*--cpu")])
+def test_a_device_that_transformers_would_not_take_is_refused_with_the_way_on(build, elsewhere, taken, way_on):
+    elsewhere(taken)
+    with pytest.raises(UsageError, match=rf"--device=cuda: transformers는 {taken}.*{way_on}"):
+        build("cuda")
 
 
 @pytest.mark.parametrize("device", ["cuda", "xpu", "mps", "cpu"])
