@@ -61,7 +61,8 @@ def read_hub_dataset(name, config=None, *, streaming=False, **columns):
 
 
 def _check_reach(name, where):
-    """Raise UserError where the Hub does not answer and nothing of a data set is in the library's cache.
+    """Raise UserError where the Hub does not answer and nothing of a data set is in the library's cache, with which the
+    library else makes do.
 
     Asked once and at once: the library itself would try six times, half a minute in all.
     """
@@ -69,13 +70,16 @@ def _check_reach(name, where):
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
-    if Path(name).exists() or Path(datasets.config.HF_DATASETS_CACHE, name.replace("/", "___")).exists():
+    if Path(name).exists():
         return
     try:
         huggingface_hub.dataset_info(name, timeout=10)
     except (HfHubHTTPError, ValueError):  # an answer, and what can be no name: the library tells of both
         return
     except Exception as error:  # no route, no name, HF_HUB_OFFLINE: whatever else, the Hub did not answer
+        if Path(datasets.config.HF_DATASETS_CACHE, name.replace("/", "___")).exists():
+            datasets.config.HF_HUB_OFFLINE = True
+            return
         raise UserError(
             f"{where}: 네트워크에 연결할 수 없고 미리 받아 둔 데이터도 없습니다({_reason(error)}).\n네트워크가 되는 "
             "곳에서 받은 캐시(HF_HOME)를 쓰거나, 글이 든 파일을 내려받아 --dataset_path로 주세요."

@@ -223,9 +223,23 @@ def test_a_hub_out_of_reach_is_asked_once_and_why_it_is_is_told(tmp_path, monkey
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked again"))
     with pytest.raises(UserError, match=r"(?s)--dataset_name=owner/name.*네트워크.*\(no certificate\).*--dataset_path"):
         corpus.read_hub_dataset("owner/name")
-    (tmp_path / "owner___name").mkdir()  # what the library has it finds by itself
-    with pytest.raises(pytest.fail.Exception):
+
+
+def test_of_a_data_set_in_its_cache_the_library_does_not_ask_a_hub_out_of_reach_again(tmp_path, monkeypatch):
+    asked = []
+
+    def unreachable(*words, **__):
+        asked.append(words)
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.dataset_info", unreachable)
+    monkeypatch.setattr("huggingface_hub.HfApi.hf_hub_download", unreachable)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    (tmp_path / "owner___name").mkdir()
+    with pytest.raises(UserError, match="--dataset_name=owner/name"):  # there is no text in it
         corpus.read_hub_dataset("owner/name")
+    assert asked == [("owner/name",)]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
