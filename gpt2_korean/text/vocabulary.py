@@ -174,7 +174,9 @@ def _other_tokenizer(path, context_length, reader):
     except Exception as error:  # whatever the libraries make of others' files
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
         way_on = "온전한 tokenizer.json이 든 폴더나 Hub의 이름을 주세요"
-        raise UserError(f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다. {way_on} ({words}).") from None
+        if not path.exists():
+            way_on += "(비공개이거나 허락이 필요하면 HF_TOKEN도 설정하세요)"
+        raise UserError(f"--tokenizer={path}: 토크나이저를 불러올 수 없습니다({words}).\n{way_on}.") from None
     if sorted(tokenizer.get_vocab().values()) != list(range(len(tokenizer))):  # rows of embeddings have no gaps
         raise UserError(
             f"--tokenizer={path}: 토큰의 번호가 0부터 빠짐없이 이어지지 않습니다. 다른 토크나이저를 주세요."

@@ -138,6 +138,21 @@ def test_a_vocabulary_that_is_not_byte_level_is_refused_by_its_flag_before_anoth
             vocabulary.choose_tokenizer(own, documents, SimpleNamespace(tokenizer=wanted, vocab_size=640))
 
 
+def test_a_tokenizer_of_the_hub_that_cannot_be_had_is_told_of_the_token_and_a_folder_is_not(
+    english_tokenizer, documents, tmp_path
+):
+    class Reader:
+        @staticmethod
+        def from_pretrained(*_, **__):
+            raise OSError("You are trying to access a gated repo.")
+
+    for wanted, told in (("owner/no-such-name", True), (str(tmp_path), False)):
+        options = SimpleNamespace(tokenizer=wanted, vocab_size=None)
+        with pytest.raises(UserError, match=f"--tokenizer={wanted}: .*gated") as refusal:
+            vocabulary.choose_tokenizer(english_tokenizer, documents, options, Reader)
+        assert ("HF_TOKEN" in str(refusal.value)) == told
+
+
 def test_two_sentences_teach_no_vocabulary_and_that_is_said(english_folder, english_tokenizer, tmp_path, run_main):
     path = tmp_path / "글.txt"
     path.write_text("오늘은 날씨가 좋다.\n\n내일은 비가 온다.", "utf-8")
