@@ -8,6 +8,7 @@ Attention keeps the new key and value itself, for any number of rows. Triton com
 XPU builds.
 """
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -189,10 +190,15 @@ def compile_kernels(width, inner, heads, device, dtype):
     calls = [partial(kernel[(1,)], *arguments, **options) for kernel, arguments, options in calls]
     # What all of them need, and each would else do for itself: a helper for the driver, the hash of Triton's libraries.
     first = triton.runtime.driver.active.get_current_device, getattr(triton.runtime.cache, "triton_key", int)
-    with ThreadPoolExecutor(len(calls)) as threads:
-        for work in (first, calls):
-            for call in [threads.submit(call) for call in work]:
-                call.result()
+    # Python 3.11 raises SystemError where it looks for garbage while several threads parse: once in some 60 starts.
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(len(calls)) as threads:
+            for work in (first, calls):
+                for call in [threads.submit(call) for call in work]:
+                    call.result()
+    finally:
+        gc.enable()
 
 
 def _calls_of(width, inner, heads, numbers, place):

@@ -70,12 +70,14 @@ def test_a_decoder_over_the_kernels_writes_what_plain_pytorch_does(rng, rows):
         assert generate_ids(ours, each, 12, greedy, -1) == generate_ids(plain, each, 12, greedy, -1)
 
 
-# Writes as on a GPU that has compiled nothing yet, with kernels that are launched without effect: the GPU is pretended,
-# Triton and what compiles for it are real.
-WRITING = """
-from types import SimpleNamespace
+# A GPU that has compiled nothing yet, with kernels that are launched without effect: it is pretended, Triton and what
+# compiles for it are real.
+PRETENDED_GPU = """
 import torch, triton
+from types import SimpleNamespace
 from triton.backends.compiler import GPUTarget
+from gpt2_korean.model.gpt2 import kernel_sizes, weight_shapes
+from gpt2_korean.speed.writing_kernels import attend, compile_kernels, fused
 driver = SimpleNamespace(
     get_current_target=lambda: GPUTarget("cuda", 90, 32),
     get_current_device=lambda: 0,
@@ -87,13 +89,14 @@ driver = SimpleNamespace(
     ),
 )
 triton.runtime.driver.set_active(driver)
+config, cpu, dtype = CONFIG, torch.device("cpu"), torch.bfloat16
+"""
+SHAPE = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 512, "vocab_size": 320}
+WRITING = """
 from pathlib import Path
 from gpt2_korean.generation import loop
 from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.sampling import Sampling
-from gpt2_korean.model.gpt2 import kernel_sizes, weight_shapes
-from gpt2_korean.speed.writing_kernels import attend, compile_kernels, fused
-config, cpu, dtype = CONFIG, torch.device("cpu"), torch.bfloat16
 loop.record_graph = lambda work, device, before: (SimpleNamespace(replay=work), None)
 cached = lambda: {str(path) for path in Path("CACHE").rglob("*.cubin")}
 compile_kernels(*kernel_sizes(config), cpu, dtype)
@@ -107,9 +110,34 @@ print(sorted({Path(path).stem for path in before}), cached() - before)
 """
 
 
-def test_writing_asks_for_no_kernel_that_was_not_compiled_with_the_others(tmp_path, monkeypatch, run_script):
+# Another thread goes on while one looks for garbage, as where that ends with a file to close.
+COLLECTING = """
+import gc, time
+gc.callbacks.append(lambda *_: time.sleep(0.001))
+gc.set_threshold(100)
+compile_kernels(*kernel_sizes(config), cpu, dtype)
+print(gc.isenabled())
+"""
+
+
+@pytest.fixture
+def on_pretended_gpu(tmp_path, monkeypatch, run_script):
+    """Run a script there; returns what it prints."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    shape = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 512, "vocab_size": 320}
-    written = run_script("-c", WRITING.replace("CONFIG", repr(shape)).replace("CACHE", str(tmp_path)))
-    assert written.stdout == "['attention_kernel', 'linear_kernel', 'norm_kernel'] set()\n", written.stderr
+
+    def run(script):
+        script = (PRETENDED_GPU + script).replace("CONFIG", repr(SHAPE)).replace("CACHE", str(tmp_path))
+        finished = run_script("-c", script)
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout
+
+    return run
+
+
+def test_writing_asks_for_no_kernel_that_was_not_compiled_with_the_others(on_pretended_gpu):
+    assert on_pretended_gpu(WRITING) == "['attention_kernel', 'linear_kernel', 'norm_kernel'] set()\n"
+
+
+def test_kernels_compile_side_by_side_whatever_garbage_there_is(on_pretended_gpu):
+    assert on_pretended_gpu(COLLECTING) == "True\n"
