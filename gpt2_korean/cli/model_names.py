@@ -4,7 +4,7 @@ import argparse
 import os
 
 from gpt2_korean.cli.suggestions import nearest, squeeze
-from gpt2_korean.cli.values import path
+from gpt2_korean.cli.values import library_path
 
 SCRATCH = ("scratch-mini",)
 GPT2 = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -14,17 +14,17 @@ ALSO = {"gpt2small": "gpt2", "gpt2base": "gpt2", "gpt2m": "gpt2-medium", "gpt2l"
 
 def start_name(word):
     """A path or Hub name of a model to train, or a built-in size; none that is nearly one of those everybody uses."""
-    return _no_typo(path(word), (*SCRATCH, *GPT2))
+    return _no_typo(library_path(word), (*SCRATCH, *GPT2))
 
 
 def model_name(word):
     """As start_name, of a model that is trained."""
-    return _no_typo(path(word), GPT2)
+    return _no_typo(library_path(word), GPT2)
 
 
 def tokenizer_name(word):
     """korean, original, a path, or what may be a name of the Hub."""
-    word = path(word)
+    word = library_path(word)
     if word in TOKENIZERS or _is_path(word) or os.path.isdir(word):
         return word
     found = nearest(word, TOKENIZERS, 0.5)

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import re
+import sys
 from pathlib import Path
 
 from gpt2_korean.cli.suggestions import suggest_value
@@ -131,9 +132,20 @@ def file_path(word):
     return _as_it_is_there(word)
 
 
+def library_path(word):
+    """A path that libraries in Rust and C++ are to open, to which all names are UTF-8: they save nothing elsewhere."""
+    word, encoding = path(word), sys.getfilesystemencoding()
+    if encoding != "utf-8" and not word.isascii():  # as where LANG is ko_KR.EUC-KR
+        raise argparse.ArgumentTypeError(
+            f"{word!r}: 로캘의 문자 인코딩이 {particle(encoding, '이라/라')} 한글 이름의 폴더를 쓸 수 없습니다. 영문 "
+            "이름을 주거나 터미널과 로캘(LANG)을 UTF-8로 맞추세요."
+        )
+    return word
+
+
 def folder_path(word):
     """A path that is no file's."""
-    word = path(word)
+    word = library_path(word)
     if os.path.isfile(word):
         raise argparse.ArgumentTypeError(f"{particle(repr(word), '은/는')} 파일입니다. 폴더를 주세요.")
     return _as_it_is_there(word)

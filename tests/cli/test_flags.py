@@ -332,6 +332,20 @@ def test_bytes_that_are_utf8_are_read_whatever_the_locale():
     assert (options.model.model_name_or_path, options.prompts.prompt) == ("모델/한글", ["한글"])
 
 
+@pytest.mark.parametrize("flag", ["output_dir", "logging_dir", "model_type", "tokenizer", "resume_from_checkpoint"])
+def test_a_folder_that_libraries_could_not_save_to_in_this_locale_is_refused_at_once(flag, tmp_path, monkeypatch):
+    folder = tmp_path / "모델"
+    folder.mkdir()
+    words = [*TRAIN, f"--{flag}={folder}", "--dataset_path=글.txt"]
+    assert parse_train_options(words).given[flag] == str(folder)
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "euc_kr")  # of a terminal set to ko_KR.EUC-KR
+    with pytest.raises(UsageError, match=f"--{flag}: .*모델.*euc_kr.*영문 이름.*UTF-8"):
+        parse_train_options(words)
+    assert (
+        parse_train_options([*TRAIN, "--output_dir=models/ko", "--dataset_path=글.txt"]).text.dataset_path == "글.txt"
+    )
+
+
 def test_a_config_file_is_found_in_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "run.yaml").write_text("seed: 7")
