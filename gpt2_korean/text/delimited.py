@@ -8,6 +8,7 @@ import csv
 import re
 from collections import deque
 from itertools import chain
+from unicodedata import normalize
 
 from gpt2_korean.messages import UserError, warn
 from gpt2_korean.text.opening import open_lines
@@ -60,7 +61,11 @@ def delimited_rows(path, encoding, delimiter, skip_bad_rows=False, tell=warn):
 
 
 def check_names(path, names, way_on):
-    """Raise UserError where columns share one of `names`: a row, a dict, would have the last of them alone."""
+    """Raise UserError where columns share one of `names`: a row, a dict, would have the last of them alone.
+
+    So would one whose name a Mac has written in decomposed letters, as where two tables were put together.
+    """
+    names = [normalize("NFC", name) for name in names]
     repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if repeated:
         raise UserError(f"{path}: 이름이 같은 열이 여럿입니다: {', '.join(repeated)}. {way_on}.")

@@ -4,6 +4,7 @@ import json
 import lzma
 import math
 import zlib
+from unicodedata import normalize
 
 from gpt2_korean.messages import UserError, warn
 from gpt2_korean.text.delimited import check_names, delimited_rows
@@ -14,9 +15,9 @@ BEGINNING = 1 << 20  # characters that tell what a JSON file is
 
 def _distinct(pairs):
     """The object of `(name, value)` pairs; KeyError for a name that comes again, of which a dict has the last alone."""
-    row = dict(pairs)
+    row = {normalize("NFC", name): value for name, value in pairs}  # as check_names has it
     if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
+        names = [normalize("NFC", name) for name, _ in pairs]
         raise KeyError(next(name for name in names if names.count(name) > 1))
     return row
 

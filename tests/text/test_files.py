@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import lzma
+import unicodedata
 
 import pyarrow
 import pyarrow.parquet
@@ -284,6 +285,21 @@ def test_json_objects_that_have_a_name_twice_are_refused_or_skipped_and_counted(
     whole.write_text('{\n"Q": "가", "A": "나",\n"Q": "다", "A": "라"\n}', "utf-8")
     with pytest.raises(UserError, match=r"a\.json: .*이름이 같은 열이 여럿입니다: Q\."):
         read_corpus([whole])
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.parquet", "a.jsonl", "a.json"])
+def test_columns_whose_names_differ_in_composition_alone_are_refused_and_none_is_lost(tmp_path, name):
+    path, columns = tmp_path / name, ["글", unicodedata.normalize("NFD", "글")]  # of tables of two systems in one
+    row = dict(zip(columns, ["가", None], strict=True))
+    if name == "a.parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    elif name.endswith("sv"):
+        separator = "," if name == "a.csv" else "\t"
+        path.write_text(f"{separator.join(columns)}\n가{separator}\n", "utf-8")
+    else:
+        path.write_text(json.dumps(row), "utf-8")
+    with pytest.raises(UserError, match=rf"{name}: .*이름이 같은 열이 여럿입니다: 글\."):
+        read_corpus([path], column="글")
 
 
 def test_rows_without_the_column_of_those_before_are_skipped_and_counted_where_that_is_asked(tmp_path):
