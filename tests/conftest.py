@@ -1,6 +1,7 @@
 """Tiny models, tokenizers and corpora, made here: no test needs a network or a file from outside."""
 
 import copy
+import gc
 import io
 import json
 import os
@@ -34,6 +35,7 @@ os.environ.update(
     HF_HOME=CACHES, TRITON_CACHE_DIR=f"{CACHES}/triton", HF_ENDPOINT="http://127.0.0.1:9", OMP_NUM_THREADS="1"
 )
 sys.modules.setdefault("openvino_telemetry", None)  # as generate.py does: each import would be told, by a fork of ours
+gc.set_threshold(10_000)  # as a script does: what is imported is no garbage, and is looked through again and again
 
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
@@ -53,6 +55,10 @@ needs_gpu = pytest.mark.skipif(GPU.type == "cpu", reason="no GPU with graphs her
 
 if not torch.accelerator.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # Triton's kernels, where it is installed, run in NumPy
+
+
+def pytest_collection_finish():
+    gc.freeze()  # every run looks for garbage before its first step: for its own alone, not in all that was imported
 
 
 def pytest_unconfigure():
