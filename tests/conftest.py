@@ -208,7 +208,13 @@ def small_corpus(tmp_path, sample_texts):
 
 
 @pytest.fixture
-def train_words(small_corpus, tiny_model_folder, tmp_path):
+def no_picture(monkeypatch):
+    """Draw no curves: one takes a quarter of a second, a run as short as those here has several."""
+    monkeypatch.setattr("gpt2_korean.training.callbacks.draw", lambda curve: b"picture")
+
+
+@pytest.fixture
+def train_words(small_corpus, tiny_model_folder, tmp_path, no_picture):
     """The words of a short run on the tiny model, to which a test adds its own."""
     return [
         f"--dataset_path={small_corpus}", f"--model_type={tiny_model_folder}", f"--output_dir={tmp_path / 'out'}",
@@ -218,7 +224,7 @@ def train_words(small_corpus, tiny_model_folder, tmp_path):
 
 
 @pytest.fixture
-def brief_texts(monkeypatch):
+def brief_texts(monkeypatch, no_picture):
     """Texts of a few tokens wherever a model writes while it trains or is measured."""
     from gpt2_korean.training import evaluation, samples
 

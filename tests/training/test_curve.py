@@ -20,6 +20,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture
+def no_picture():
+    """Here they are drawn."""
+
+
+@pytest.fixture
 def drawn(monkeypatch):
     """The Curves that runs draw from now on."""
     curves, original = [], callbacks.draw

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from gpt2_korean.checkpoints import atomic_files, lock
 from gpt2_korean.checkpoints.complete import is_resumable, whole_checkpoints
 from gpt2_korean.messages import describe_os_error
-from gpt2_korean.training import arguments
+from gpt2_korean.training import arguments, callbacks, curve
 
 LACKING = ("fcntl", "os.fork", "os.O_NOFOLLOW", "signal.SIGUSR1", "signal.setitimer", "signal.SIGCHLD", "select.poll")
 
@@ -78,7 +78,8 @@ def test_a_file_that_is_open_or_mapped_is_neither_replaced_nor_removed(tmp_path,
             (tmp_path / name).write_text("", "utf-8")
 
 
-def test_a_model_is_learnt_and_its_curve_drawn(words, run_main, tmp_path, learnt):
+def test_a_model_is_learnt_and_its_curve_drawn(words, run_main, tmp_path, learnt, monkeypatch):
+    monkeypatch.setattr(callbacks, "draw", curve.draw)
     code, out, err = run_main(*words)
     assert code == 0 and "글자당 비트" in out and "python generate.py" in err, err
     assert (tmp_path / "out" / "training_curve.png").exists() and (tmp_path / "out" / "run.json").exists()
