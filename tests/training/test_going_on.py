@@ -14,12 +14,22 @@ from gpt2_korean.training.callbacks import KeepCheckpoints
 from gpt2_korean.training.trainer import KoreanTrainer
 
 
+@pytest.fixture(scope="module")
+def six_steps(tmp_path_factory):
+    """Where the 6 steps of `half` are kept, from which each test goes on: the first test takes them."""
+    return tmp_path_factory.mktemp("half") / "out"
+
+
 @pytest.fixture
-def half(train_words, tmp_path, run_main):
+def half(train_words, tmp_path, run_main, six_steps):
     """The words of a run of 9 steps, of which 6 are done."""
     words = ["train.py", *train_words, "--do_train", "--report_to=none", "--save_steps=6", "--logging_steps=1"]
     words += ["--per_device_train_batch_size=4", "--gradient_accumulation_steps=2", "--block_size=8"]
-    assert run_main(*words, "--max_steps=6")[0] == 0
+    if six_steps.exists():
+        shutil.copytree(six_steps, tmp_path / "out")
+    else:
+        assert run_main(*words, "--max_steps=6")[0] == 0
+        shutil.copytree(tmp_path / "out", six_steps)
     return [*words, "--max_steps=9", "--resume_from_checkpoint=auto"]
 
 
