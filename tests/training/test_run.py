@@ -34,8 +34,14 @@ def independent_bits_per_character(folder, texts, block_size):
     return nats / math.log(2) / sum(map(len, texts)), nats / tokens
 
 
-def test_evaluation_is_exact_whatever_the_batch(tiny_model_folder, tmp_path, small_corpus, sample_texts, run_main):
-    bits, loss = independent_bits_per_character(tiny_model_folder, sample_texts[:12], 32)
+@pytest.fixture(scope="module")
+def measured(tiny_model_folder, sample_texts):
+    """`(bits per character, loss)` of the tiny model on the texts of small_corpus, in windows of 32."""
+    return independent_bits_per_character(tiny_model_folder, sample_texts[:12], 32)
+
+
+def test_evaluation_is_exact_whatever_the_batch(tiny_model_folder, tmp_path, small_corpus, measured, run_main):
+    bits, loss = measured
     expected = [loss, math.exp(loss), 2**bits, bits]
     for batch in (1, 3, 8):
         code, out, _ = run_main(
@@ -53,14 +59,12 @@ def test_evaluation_is_exact_whatever_the_batch(tiny_model_folder, tmp_path, sma
 
 
 @pytest.mark.parametrize("flag", ["--bf16_full_eval", "--fp16_full_eval"])
-def test_a_model_that_is_only_measured_may_be_so_in_16_bits(
-    tiny_model_folder, small_corpus, sample_texts, run_main, flag
-):
+def test_a_model_that_is_only_measured_may_be_so_in_16_bits(tiny_model_folder, small_corpus, measured, run_main, flag):
     code, out, err = run_main(
         "train.py", "--do_eval", f"--validation_file={small_corpus}", f"--model_type={tiny_model_folder}", flag,
         "--bf16", "--device=cpu", "--block_size=32", "--report_to=none", "--disable_tqdm", "--no_measure_texts",
     )  # fmt: skip
-    bits, _ = independent_bits_per_character(tiny_model_folder, sample_texts[:12], 32)
+    bits, _ = measured
     assert code == 0 and json.loads(out.splitlines()[-1])["bits_per_character"] == pytest.approx(bits, rel=1e-2), err
 
 
