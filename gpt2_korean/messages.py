@@ -172,7 +172,7 @@ def spell_controls(text):
 
 def hide_secrets(text):
     """`text` without tokens, keys and passwords, also those that environment variables hold."""
-    secrets = {value for name, value in os.environ.items() if SECRET_VARIABLE.search(name)}
+    secrets = {os.environ[name] for name in os.environ if SECRET_VARIABLE.search(name)}
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, "***")
