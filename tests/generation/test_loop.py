@@ -85,8 +85,10 @@ def test_rows_that_ended_are_computed_no_more_and_the_others_are_as_alone(decode
     monkeypatch.setattr(decoder, "step", lambda tokens, reach: sizes.append(len(tokens)) or step(tokens, reach))
     for _ in range(4):
         some = [random_prompt(rng, longest=CONTEXT) for _ in range(8)]
-        prompts = [rng.choice(some) for _ in range(16)]
-        alone = [generate_ids(decoder, [prompt], 60, GREEDY, -1)[0] for prompt in prompts]
+        chosen = [rng.randrange(8) for _ in range(16)]
+        prompts = [some[number] for number in chosen]
+        each = [generate_ids(decoder, [prompt], 60, GREEDY, -1)[0] for prompt in some]
+        alone = [each[number] for number in chosen]
         eos, ended, looks = rng.choice(alone[0]), [False] * 16, []
         ends = [ids.index(eos) if eos in ids else 60 for ids in alone]
         over = [rng.choice([1, 2, rng.randint(1, 60)]) for _ in prompts]  # when the caller has enough
