@@ -114,14 +114,15 @@ def test_generate_writes_the_same_from_checkpoint_adapter_and_merged_model(run_w
 
 
 @pytest.mark.parametrize("precision", ["--no_bf16", "--bf16"])
-def test_evaluation_after_training_is_of_the_merged_model(train_words, tmp_path, run_main, precision):
-    evaluated_words = [*train_words, "--do_eval", "--validation_file=data/korean_texts.txt", precision]
+def test_evaluation_after_training_is_of_the_merged_model(train_words, tmp_path, sample_texts, run_main, precision):
+    (held_out := tmp_path / "평가.txt").write_text("\n\n".join(sample_texts[12:24]), "utf-8")
+    evaluated_words = [*train_words, "--do_eval", f"--validation_file={held_out}", precision]
     code, trained, err = run_main(*evaluated_words)
     assert code == 0, err
     code, again, err = run_main(*evaluated_words, "--resume_from_checkpoint=auto")  # of a run that is over
     assert code == 0 and again == trained, err
     for folder in ("out", "out/adapter"):
-        words = ["--validation_file=data/korean_texts.txt", "--device=cpu", precision, "--report_to=none"]
+        words = [f"--validation_file={held_out}", "--device=cpu", precision, "--report_to=none"]
         evaluated = run_main("train.py", "--do_eval", f"--model_type={tmp_path / folder}", *words)[1]
         first, then = (json.loads(out.splitlines()[-1]) for out in (trained, evaluated))
         assert first == {name: then[name] for name in first}

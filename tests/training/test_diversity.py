@@ -102,9 +102,9 @@ def test_the_model_s_stretches_are_just_as_long_whole_characters_and_the_same_ea
 
 
 @pytest.mark.usefixtures("brief_texts")
-def test_evaluation_alone_ends_with_json_and_is_the_same_each_time(tiny_model_folder, tmp_path, run_main):
+def test_evaluation_alone_ends_with_json_and_is_the_same_each_time(tiny_model_folder, small_corpus, tmp_path, run_main):
     run = [
-        "train.py", "--do_eval", "--validation_file=data/korean_texts.txt", f"--model_type={tiny_model_folder}",
+        "train.py", "--do_eval", f"--validation_file={small_corpus}", f"--model_type={tiny_model_folder}",
         "--device=cpu", "--report_to=none", f"--output_dir={tmp_path / 'none'}",
     ]  # fmt: skip
     code, out, err = run_main(*run)
