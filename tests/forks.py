@@ -24,6 +24,7 @@ PATIENCE_SECONDS = 600
 
 
 def main():
+    gc.set_threshold(10_000)  # as a script does
     load_libraries()
     gc.freeze()  # a script looks for garbage of its own alone
     answers = os.fdopen(os.dup(1), "w")
@@ -32,13 +33,13 @@ def main():
 
 
 def load_libraries():
-    import matplotlib.figure  # noqa: F401
-
     import generate  # noqa: F401
     import train  # noqa: F401
     from gpt2_korean.model import load  # noqa: F401
     from gpt2_korean.speed import choose  # noqa: F401
-    from gpt2_korean.training import run, trainer  # noqa: F401
+    from gpt2_korean.training import callbacks, run, trainer  # noqa: F401
+
+    callbacks.draw = lambda curve: b"picture"  # as in conftest.py: a fork's first one takes over half a second
 
 
 def run(request):
