@@ -13,7 +13,7 @@ import re
 import socket
 import subprocess
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import write_file
@@ -83,7 +83,7 @@ def write_record(output_dir, record):
     """Write run.json; of several ranks the first does. Of a run that took no step only its end is told beside what the
     run before it told, whose model is still there."""
     if is_first_rank():
-        public = publishable({**asdict(record), "options": used_options(record), "losses": logged_losses(record)})
+        public = publishable({**vars(record), "options": used_options(record), "losses": logged_losses(record)})
         if record.steps is None:
             public = {**public, **read_record(output_dir), "end": record.end, "exit_code": record.exit_code}
         write_file(Path(output_dir) / RECORD, json.dumps(public, ensure_ascii=False, indent=1) + "\n")
