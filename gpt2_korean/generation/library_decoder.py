@@ -24,6 +24,8 @@ class LibraryDecoder:
         self.context = context_length(model.config)
         # Its class's: in training the model's own forward may be another, which hands the rest on.
         self.accepted = inspect.signature(type(model).forward).parameters
+        # Its name since transformers 5.24; models that bring their own code may have the one before.
+        self.cached = "cache" if "cache" in self.accepted else "past_key_values"
 
     @property
     def cache_bytes(self):
@@ -71,11 +73,14 @@ class LibraryDecoder:
         output = self.model(
             input_ids=ids,
             attention_mask=self.mask,
-            past_key_values=self.cache,
             use_cache=True,
+            **{self.cached: self.cache},
             **{name: value for name, value in inputs.items() if name in self.accepted},
         )
-        self.cache = getattr(output, "past_key_values", None)
+        kept = vars(output).get("cache", vars(output).get("past_key_values"))
+        # Mamba's and xLSTM's is a state, into which a batch's padding is read too; before 5.24 it had another name.
+        is_state = "attention_mask" not in self.accepted or all(getattr(kept, "is_linear", [False]))
+        self.cache = None if is_state else kept
         return self._read_rows() if self.cache is None else output.logits[:, -1]
 
     def _read_rows(self):

@@ -1,11 +1,13 @@
 """Generation equals transformers' generate(), alone and batched, and goes on past the context."""
 
 import random
+import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import tiny_gpt2
+from transformers import GPT2LMHeadModel
 
 from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.library_decoder import LibraryDecoder
@@ -282,17 +284,46 @@ def test_other_architectures_generate_too(rng):
     assert ours == [library_ids(llama, prompt, 10) for prompt in prompts]
 
 
-@pytest.mark.parametrize("kind", ["OpenAIGPT", "Mamba", "Rwkv"])
+@pytest.mark.parametrize("kind", ["OpenAIGPT", "Mamba", "Rwkv", "xLSTM"])
 def test_models_that_keep_no_keys_and_values_write_the_same_texts_as_the_library(rng, kind):
     import transformers
 
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.5, "vocab_size": VOCABULARY}
-    more = {"n_head": 2} if kind == "OpenAIGPT" else {}
-    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, f"{kind}Config")(**shape, **more))
+    own = {"OpenAIGPT": {"n_head": 2}, "xLSTM": {"hidden_size": 64, "num_heads": 2, "qk_dim_factor": 1.0}}
+    config = getattr(transformers, f"{kind}Config")(**(shape | own.get(kind, {})))
+    model = transformers.AutoModelForCausalLM.from_config(config)
     prompts = [random_prompt(rng) for _ in range(3)]
     prompts.append(prompts[0])
     ours = generate_ids(LibraryDecoder(model.eval()), prompts, 6, GREEDY, -1)
+    assert ours == [library_ids(model, prompt, 6) for prompt in prompts]
+
+
+class CallsItCache(GPT2LMHeadModel):
+    """A GPT-2 that calls what it keeps as transformers does since 5.24."""
+
+    def forward(self, input_ids, attention_mask=None, cache=None, use_cache=None):
+        output = super().forward(input_ids, cache, attention_mask, use_cache=use_cache)
+        return SimpleNamespace(logits=output.logits, cache=output[1] if use_cache else None)
+
+
+class CallsItPastKeyValues(GPT2LMHeadModel):
+    """One that calls it as before, as models do that bring their own code."""
+
+    def forward(self, input_ids, attention_mask=None, past_key_values=None, use_cache=None):
+        output = super().forward(input_ids, past_key_values, attention_mask, use_cache=use_cache)
+        return SimpleNamespace(logits=output.logits, past_key_values=output[1] if use_cache else None)
+
+
+@pytest.mark.parametrize("named", [GPT2LMHeadModel, CallsItCache, CallsItPastKeyValues])
+def test_a_model_is_given_back_what_it_keeps_by_the_name_that_it_has_for_it(model, rng, named):
+    other, prompts = named(model.config).eval(), [[rng.randint(1, VOCABULARY - 1) for _ in range(5)] for _ in range(3)]
+    other.load_state_dict(model.state_dict())
+    decoder = LibraryDecoder(other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a name that is no more
+        ours = generate_ids(decoder, prompts, 6, GREEDY, -1)
+    assert decoder.cache is not None
     assert ours == [library_ids(model, prompt, 6) for prompt in prompts]
 
 
