@@ -137,12 +137,18 @@ def _sees_what_follows(model):
 
 
 def choose_attention(source, local_files_only):
-    """What from_pretrained is told where a config asks for FlashAttention without its package: sdpa is as exact."""
+    """What from_pretrained is told where a config asks for FlashAttention without its package: sdpa is as exact.
+
+    Or for the attention of transformers' continuous batching, which without the cache of it fails, and since 5.24 has
+    each token see those after it.
+    """
     from transformers import PreTrainedConfig
     from transformers.utils import is_flash_attn_2_available
 
     config, _ = PreTrainedConfig.get_config_dict(source, local_files_only=local_files_only)
     asked = [config.get(name) for name in ("attn_implementation", "_attn_implementation")]
+    if any(str(name).startswith("paged|") for name in asked):
+        return {"attn_implementation": "eager"}
     if not any(str(name).startswith("flash_attention") for name in asked) or is_flash_attn_2_available():
         return {}
     say(f"{source}: flash_attn이 없어 PyTorch의 어텐션(sdpa)으로 계산합니다. 결과는 같습니다.")
