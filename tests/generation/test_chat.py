@@ -299,7 +299,9 @@ def test_a_trained_model_of_another_makers_template_tells_others_where_an_answer
     corpus = tmp_path / "대화.jsonl"
     corpus.write_text(json.dumps({"messages": turns_of("오늘은", "맑아요")}, ensure_ascii=False) + "\n", "utf-8")
     words = [f"--model_type={other_folder}", f"--dataset_path={corpus}", "--do_train", "--max_steps=1", "--use_cpu"]
-    code, _, err = run_main("train.py", *words, f"--output_dir={tmp_path / 'out'}", "--block_size=64")
+    code, _, err = run_main(
+        "train.py", *words, f"--output_dir={tmp_path / 'out'}", "--report_to=none", "--block_size=64"
+    )
     assert code == 0, err
     tokenizer, told = (
         AutoTokenizer.from_pretrained(tmp_path / "out"),
