@@ -157,12 +157,12 @@ def describe_plan(plan):
 
 
 def _impossible(arguments, config, tokenizer):
-    """The flags that are not for this run's plan to settle. tokenizer: None where its merges are not asked for."""
+    """The flags that are not for this run's plan to settle. tokenizer: None where what is there is taught more."""
     sharded, adam = arguments.fsdp or arguments.deepspeed, "adam" in arguments.optim.value
     return {
         *(("optim",) if sharded else ()),
         *(() if is_gpt2(config.to_dict()) else ("dropout",)),
-        *(("bpe_dropout",) if tokenizer and not merged_pairs(tokenizer) else ()),
+        *(() if merged_pairs(tokenizer) else ("bpe_dropout",)),
         *(() if adam else ("learning_rate", "embedding_learning_rate")),  # whose rates mean something else
     }
 
