@@ -206,7 +206,7 @@ def train_parser():
     )
     add_flag(training, "--dropout", number(0, below=1), dropout_help)
     merges_help = "글을 토큰으로 나눌 때 병합을 이 비율로 빼, 읽을 때마다 다르게 나눕니다(BPE 드롭아웃). 덜 외웁니다"
-    add_flag(training, "--bpe_dropout", number(0, below=1), f"{merges_help}. {BY_PLAN} (기본값: 0)")
+    add_flag(training, "--bpe_dropout", number(0, below=1), f"{merges_help}. {RATE_BY_PLAN} (기본값: 0)")
     add_flag(training, "--adam_epsilon", number(above=0), "AdamW의 엡실론", 1e-8)
     add_flag(training, "--max_grad_norm", number(0), "기울기 크기의 한도. 0이면 자르지 않습니다", 1.0)
     average_help = (

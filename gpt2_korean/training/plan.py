@@ -1,9 +1,9 @@
 """What a run takes where nobody said: by how much text there is, how often it is read, and how wide the model is.
 
 The rule is for what is learnt anew, a vocabulary or a whole model. What was so learnt here and is taught more takes
-half of its learning rate, and its warm-up. A model that others taught keeps the usual defaults, but for an adapter's
-learning rate. A flag that is given is obeyed. How long a run is, is for its user to say. The figures are those of
-benchmarks/RESULTS.md.
+half of its learning rate, its warm-up, and undoes merges as often. A model that others taught keeps the usual
+defaults, but for an adapter's learning rate. A flag that is given is obeyed. How long a run is, is for its user to
+say. The figures are those of benchmarks/RESULTS.md.
 """
 
 from pathlib import Path
@@ -67,7 +67,7 @@ def propose(
     times = f"{epochs:.3g}" if epochs < 1000 else f"{epochs:,.0f}"
     reading = f"글을 {times}번 읽으므로" if epochs else "스트리밍이므로"
     often, open_to_muon = epochs > OFTEN, not {"optim", "learning_rate"} & set(settled)
-    undoes_merges = is_new and not adapter and "bpe_dropout" not in settled
+    undoes_merges = not adapter and "bpe_dropout" not in settled
     seldom_enough = epochs <= MUON_EPOCHS[undoes_merges]
     chooses_muon = is_new and open_to_muon and seldom_enough and tokens_per_step >= MUON_TOKENS * width
     optimizer = MUON if uses_muon or chooses_muon else "adamw"
@@ -101,9 +101,8 @@ def settle_plan(start, blocks, learning, arguments, config, tokenizer, new_vocab
     config: the model's, which is to learn in the words of `tokenizer`. What is returned has the names of OWN, None for
     what is left to the model or the checkpoint, the "plan" and whether the model is "taught_here".
     """
-    is_new = new_vocabulary or start.from_scratch
-    settled = learning.chosen | _impossible(arguments, config, tokenizer if is_new else None)
-    taught_here = is_new or _is_taught_here(start.source)
+    taught_here = new_vocabulary or start.from_scratch or _is_taught_here(start.source)
+    settled = learning.chosen | _impossible(arguments, config, tokenizer if taught_here else None)
     if start.checkpoint is None:
         plan = propose(
             characters=blocks.train_characters,
@@ -157,7 +156,7 @@ def describe_plan(plan):
 
 
 def _impossible(arguments, config, tokenizer):
-    """The flags that are not for this run's plan to settle. tokenizer: None where what is there is taught more."""
+    """The flags that are not for this run's plan to settle. tokenizer: None for a model that others taught."""
     sharded, adam = arguments.fsdp or arguments.deepspeed, "adam" in arguments.optim.value
     return {
         *(("optim",) if sharded else ()),

@@ -33,7 +33,7 @@ def test_what_goes_on_with_its_own_vocabulary_keeps_the_defaults_but_for_an_adap
 
 def test_what_was_taught_its_vocabulary_here_learns_on_at_half_the_rate_of_what_is_new():
     for case in ({}, {"epochs": 60}, {"width": 256}, {"uses_muon": True}, {"adapter": True}):
-        case = {"settled": {"optim"}, **case}
+        case = {"settled": {"optim", "bpe_dropout"}, **case}
         anew, on = values_of(**case), values_of(new=False, taught_here=True, **case)
         assert on.pop("learning_rate") == pytest.approx(anew["learning_rate"] / 2, rel=0.05)  # two digits of either
         assert on == {"warmup_steps": plan.WARM_UP}
@@ -94,8 +94,14 @@ def test_merges_are_undone_where_a_text_is_read_so_often_that_it_pays():
         for new in ({}, {"new": False, "scratch": True}):
             assert "bpe_dropout" not in values_of(epochs=most, **case, **new)
             assert values_of(epochs=most + 0.1, **case, **new)["bpe_dropout"] == plan.BPE_DROPOUT
-        for other in ({"new": False}, {"new": False, "taught_here": True}, {"adapter": True}):
+        for other in ({"new": False}, {"adapter": True}):
             assert "bpe_dropout" not in values_of(epochs=most + 50, **case, **other)
+    for epochs in (
+        plan.MERGES_EPOCHS["adamw"],
+        plan.MERGES_EPOCHS["adamw"] + 0.1,
+    ):  # what is taught more learns by AdamW
+        taught = values_of(new=False, taught_here=True, epochs=epochs)
+        assert ("bpe_dropout" in taught) == (epochs > plan.MERGES_EPOCHS["adamw"])
     assert "bpe_dropout" not in values_of(epochs=60, settled={"bpe_dropout"})
 
 
