@@ -10,6 +10,14 @@ from gpt2_korean.messages import UsageError
 TRAIN = ["--do_train", "--dataset_path=data/korean_texts.txt"]
 
 
+def refusal_of(path, content):
+    """What a run is told whose config file holds `content`."""
+    path.write_text(content)
+    with pytest.raises(UsageError) as refusal:
+        parse_train_options([*TRAIN, f"--config={path}"])
+    return str(refusal.value)
+
+
 @pytest.mark.parametrize("suffix", [".json", ".yaml", ".yml"])
 def test_a_config_file_gives_the_same_names_and_the_command_line_wins(tmp_path, suffix):
     values = {
@@ -82,11 +90,8 @@ def test_a_number_within_a_mapping_of_yaml_is_a_number(tmp_path, word, value):
     ],
 )
 def test_a_wrong_config_file_is_refused_in_a_line(tmp_path, name, content, place):
-    path = tmp_path / name
-    path.write_text(content)
-    with pytest.raises(UsageError) as refusal:
-        parse_train_options([*TRAIN, f"--config={path}"])
-    assert place in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
+    told = refusal_of(tmp_path / name, content)
+    assert place in told and len(told.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -105,11 +110,7 @@ def test_a_wrong_config_file_is_refused_in_a_line(tmp_path, name, content, place
     ],
 )
 def test_a_wrong_value_of_a_config_file_is_told_with_the_file(tmp_path, name, content, said):
-    path = tmp_path / name
-    path.write_text(content)
-    with pytest.raises(UsageError) as refusal:
-        parse_train_options([*TRAIN, f"--config={path}"])
-    assert str(refusal.value).startswith(f"{path}: {said}")
+    assert refusal_of(tmp_path / name, content).startswith(f"{tmp_path / name}: {said}")
 
 
 @pytest.mark.parametrize(
@@ -122,11 +123,8 @@ def test_a_wrong_value_of_a_config_file_is_told_with_the_file(tmp_path, name, co
     ],
 )
 def test_a_wrong_line_of_a_config_file_is_named_and_how_it_is_right_in_its_format(tmp_path, name, content, line, right):
-    path = tmp_path / name
-    path.write_text(content)
-    with pytest.raises(UsageError) as refusal:
-        parse_train_options([*TRAIN, f"--config={path}"])
-    assert f" {line}번째 줄의" in str(refusal.value) and right in str(refusal.value)
+    told = refusal_of(tmp_path / name, content)
+    assert f" {line}번째 줄의" in told and right in told
 
 
 def test_a_config_file_that_is_no_utf8_or_not_there_is_refused(tmp_path):

@@ -96,12 +96,9 @@ def test_merges_are_undone_where_a_text_is_read_so_often_that_it_pays():
             assert values_of(epochs=most + 0.1, **case, **new)["bpe_dropout"] == plan.BPE_DROPOUT
         for other in ({"new": False}, {"adapter": True}):
             assert "bpe_dropout" not in values_of(epochs=most + 50, **case, **other)
-    for epochs in (
-        plan.MERGES_EPOCHS["adamw"],
-        plan.MERGES_EPOCHS["adamw"] + 0.1,
-    ):  # what is taught more learns by AdamW
-        taught = values_of(new=False, taught_here=True, epochs=epochs)
-        assert ("bpe_dropout" in taught) == (epochs > plan.MERGES_EPOCHS["adamw"])
+    by_adamw = plan.MERGES_EPOCHS["adamw"]  # as what is taught more learns
+    for epochs, undoes in ((by_adamw, False), (by_adamw + 0.1, True)):
+        assert ("bpe_dropout" in values_of(new=False, taught_here=True, epochs=epochs)) == undoes
     assert "bpe_dropout" not in values_of(epochs=60, settled={"bpe_dropout"})
 
 
