@@ -142,7 +142,7 @@ def parse_setting(name, word, names=SETTINGS, **limits):
     UsageError."""
     if name not in names:
         others = {flag: words for flag, words in GENERATE_NAMES.items() if flag.partition("=")[0] in names}
-        hint = suggest_flag(name, names, names, others, "", f"바꿀 수 있는 것: {', '.join(names)}")
+        hint = suggest_flag(name, names, others, "", f"바꿀 수 있는 것: {', '.join(names)}")
         raise UsageError(f"{name}: 그런 설정이 없습니다. {hint}")
     return getattr(generate_parser(**limits).parse([f"--{name}={word}"]), name)
 

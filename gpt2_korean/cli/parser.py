@@ -105,8 +105,7 @@ class KoreanArgumentParser(argparse.ArgumentParser):
 
     def suggest(self, flag):
         """A sentence that names the flag which was meant by one that there is not."""
-        documented = [name for action in self.listed() for name in action.option_strings if name.startswith("--")]
-        return suggest_flag(flag, documented, self.flag_names(), self.other_names)
+        return suggest_flag(flag, self.flag_names(), self.other_names)
 
     def listed(self):
         """The actions that --help lists."""

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 ALIKE = 0.7  # a ratio of difflib's: below it two names have little to do with each other
-DOCUMENTED = 0.05  # how much nearer a flag that --help does not list must be
 LISTED = "쓸 수 있는 플래그는 --help로 볼 수 있습니다."
 LONG_DASHES = ("–", "—", "―", "−")  # what word processors and messengers make of --
 
@@ -27,27 +26,22 @@ def nearest(word, names, cutoff=0.6):
     return spelt[similar[0]] if similar else None
 
 
-def suggest_flag(word, documented, known, other_names, dashes="--", otherwise=LISTED):
+def suggest_flag(word, flags, other_names, dashes="--", otherwise=LISTED):
     """A sentence that names the flag which was meant by `word`, or else the way to list them all.
 
-    documented, known: the flags that --help lists, and all of them. other_names: a table of other_names.py.
-    dashes: what a flag is shown with.
+    flags: of two as near the first is named. other_names: a table of other_names.py. dashes: what a flag is shown with.
     """
-    documented, known = ([flag.removeprefix("--") for flag in flags] for flags in (documented, known))
-    name, flags = squeeze(word), [*documented, *known]
-    same = next((flag for flag in flags if squeeze(flag) == name), None)
-    if same is None:
-        ours = next((flag for flag, names in other_names.items() if name in map(squeeze, names.split())), None)
-        if ours is not None:
-            return f"여기서는 {dashes}{ours}입니다."
-    found = same or _nearest_flag(name, flags, documented) or _containing(word.lstrip("-"), flags)
+    name, flags = squeeze(word), [flag.removeprefix("--") for flag in flags]
+    ours = next((flag for flag, names in other_names.items() if name in map(squeeze, names.split())), None)
+    if ours is not None:
+        return f"여기서는 {dashes}{ours}입니다."
+    found = _nearest_flag(name, flags) or _containing(word.lstrip("-"), flags)
     return f"혹시 {dashes}{found}인가요?" if found else otherwise
 
 
-def _nearest_flag(name, flags, documented):
+def _nearest_flag(name, flags):
     alike = {flag: difflib.SequenceMatcher(None, name, squeeze(flag)).ratio() for flag in flags}
-    alike = {flag: ratio + DOCUMENTED * (flag in documented) for flag, ratio in alike.items() if ratio >= ALIKE}
-    return max(alike, key=alike.get, default=None)
+    return max((flag for flag in flags if alike[flag] >= ALIKE), key=alike.get, default=None)
 
 
 def _containing(name, flags):

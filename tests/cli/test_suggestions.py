@@ -90,6 +90,24 @@ def test_a_flag_with_one_letter_wrong_is_recognised(flag, rng):
         assert f"혹시 {flag}인가요?" in refusal(PARSERS[script].parse, [wrong])
 
 
+@given(st.sampled_from(FLAGS), st.sampled_from([str.upper, lambda flag: flag.title().replace("_", "")]))
+def test_a_flag_in_another_tools_spelling_is_recognised(flag, spell):
+    script, flag = flag
+    assert f"혹시 {flag}인가요?" in refusal(PARSERS[script].parse, [f"--{spell(flag[2:])}=1"])
+
+
+def test_a_word_of_a_switch_with_no_before_it_leads_to_no_opposite():
+    for script, word, meant in (("train.py", "no_compile", "no_torch_compile"), ("train.py", "no_train", "no_do_train"),
+                                ("generate.py", "no_healing", "no_token_healing")):  # fmt: skip
+        assert f"혹시 --{meant}인가요?" in refusal(PARSERS[script].parse, [f"--{word}"])
+
+
+def test_a_word_out_of_a_long_flag_leads_to_it_and_two_letters_to_none():
+    for script, word, meant in (("train.py", "bad", "skip_bad_rows"), ("generate.py", "utf8", "allow_invalid_utf8")):
+        assert f"혹시 --{meant}인가요?" in refusal(PARSERS[script].parse, [f"--{word}"])
+    assert "인가요" not in refusal(PARSERS["train.py"].parse, ["--ps"])  # of steps
+
+
 def test_of_two_flags_as_near_the_one_that_help_lists_is_told():
     for word, meant in (("--eval_batch_siz", "per_device_eval_batch_size"), ("--max_stes", "max_steps"),
                         ("--dataset", "dataset_path"), ("--seeds", "seed")):  # fmt: skip
