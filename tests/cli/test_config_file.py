@@ -162,6 +162,22 @@ def test_of_several_config_files_all_are_read_and_the_later_wins(tmp_path):
     assert (given["max_steps"], given["seed"], given["bf16"]) == (9, 2, False)
 
 
+@pytest.mark.parametrize(
+    ("content", "name", "value"),
+    [
+        ("report_to: [tensorboard, wandb]", "report_to", ["tensorboard", "wandb"]),
+        ("report_to:\n- none\n-\n", "report_to", ["none"]),
+        ("max_steps: [9]", "max_steps", 9),
+        ("<<: {seed: 1, max_steps: 9}\nseed: 2", "max_steps", 9),
+        ("<<: {seed: 1, max_steps: 9}\nseed: 2", "seed", 2),
+    ],
+)
+def test_lists_and_what_is_merged_into_a_config_file_are_what_yaml_says(tmp_path, content, name, value):
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    assert parse_train_options([*TRAIN, f"--config={path}"]).given[name] == value
+
+
 def test_a_name_of_a_config_file_may_have_the_dashes_of_its_flag(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("--max_steps: 9\n--learning-rate: 3e-4\n--no_bf16: true\n")
