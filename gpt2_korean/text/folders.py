@@ -5,6 +5,7 @@ import fnmatch
 import os
 import unicodedata
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 from gpt2_korean.messages import UsageError, say, warn
@@ -112,9 +113,10 @@ def suggest_path(missing, otherwise="경로를 확인하세요."):
     root, rest = _existing_part(missing)
     names = {_composed(path.name): path.name for path in root.iterdir()} if rest and root.is_dir() else {}
     for name in difflib.get_close_matches(_composed(rest[0]), names) if names else ():
-        found = root.joinpath(names[name], *rest[1:])
-        if os.path.exists(found):  # a Path's own raises in a folder into which one may not look
-            return f"혹시 {found}인가요?"
+        with suppress(OSError):  # of a folder into which one may not look
+            found = find_path(root.joinpath(names[name], *rest[1:]))
+            if found.exists():
+                return f"혹시 {found}인가요?"
     return otherwise
 
 

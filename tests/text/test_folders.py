@@ -134,11 +134,13 @@ def test_a_name_is_found_however_its_hangul_is_composed(tmp_path, monkeypatch, m
     assert find_path(str(tmp_path / "없음")) == tmp_path / "없음"
 
 
-def test_a_text_nearly_spelt_as_one_that_is_there_is_told(tmp_path):
-    write(tmp_path, "글 모음/한국어.txt")
+@pytest.mark.parametrize(("made", "typed"), [("NFC", "NFC"), ("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_text_nearly_spelt_as_one_that_is_there_is_told(tmp_path, made, typed):
+    there = tmp_path / unicodedata.normalize(made, "글 모음/한국어.txt")
+    write(tmp_path, there.relative_to(tmp_path))
     for missing in ("글 모음/한국말.txt", "글모음/한국어.txt"):
-        with pytest.raises(UsageError, match=re.escape(f"혹시 {tmp_path / '글 모음/한국어.txt'}인가요?")):
-            find_files(str(tmp_path / missing))
+        with pytest.raises(UsageError, match=re.escape(f"혹시 {there}인가요?")):
+            find_files(str(tmp_path / unicodedata.normalize(typed, missing)))
     for missing in ("글모음/시.txt", "시/한국어.txt"):
         with pytest.raises(UsageError, match=r"그런 파일이나 폴더가 없습니다\. 경로를 확인하세요"):
             find_files(str(tmp_path / missing))
