@@ -43,7 +43,7 @@ def find_files(pattern, flag="--dataset_path"):
     if not root.is_dir() or (rest and not any(set("*?[") & set(part) for part in rest)):
         raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. {suggest_path(pattern)}")
     files, hidden, broken, others, models, about = [], [], [], [], [], []
-    for path, is_hidden in _walk(root, rest or [ANY_DEPTH, "*"]):
+    for path, is_hidden in _walk(root, rest or [ANY_DEPTH]):
         if path.name in ABOUT_DATA:
             about.append(path)
         elif file_format(path):
@@ -51,7 +51,7 @@ def find_files(pattern, flag="--dataset_path"):
         elif not is_hidden:
             (models if path.is_dir() else others).append(path)
     once = {}
-    for path in sorted(files, key=lambda path: (path.is_symlink(), path)):
+    for path in sorted(files, key=Path.is_symlink):
         once.setdefault(os.path.realpath(path), path)
     for paths, words in (
         (others, "읽을 수 없는 형식의 파일 {}개를 뺐습니다: {}"),
@@ -127,10 +127,7 @@ def name_some(paths, most=3):
 
 def _existing_part(pattern):
     """`(path, parts)`: how far `pattern` leads by its letters, and what of it does not."""
-    path = Path(pattern)
-    if os.path.lexists(path):
-        return path, []
-    parts = path.parts
+    path, parts = Path(pattern), Path(pattern).parts
     found = Path(parts[0]) if path.is_absolute() else Path()
     for index in range(int(path.is_absolute()), len(parts)):
         step = found / parts[index]
@@ -193,8 +190,7 @@ def _step(pattern, states, name):
 
 
 def _closed(pattern, states):
-    """`states` with those that ** leads to by matching no folder at all."""
-    states = set(states)
+    """`states`, a set, with those added to which ** leads by matching no folder at all."""
     for index, part in enumerate(pattern):
         if index in states and part == ANY_DEPTH:
             states.add(index + 1)

@@ -10,7 +10,7 @@ import pytest
 
 from gpt2_korean.messages import UsageError
 from gpt2_korean.text import documents as corpus
-from gpt2_korean.text.folders import find_files, find_path, leave_out
+from gpt2_korean.text.folders import find_files, find_path, is_same, leave_out
 
 
 def write(folder, *names):
@@ -151,8 +151,36 @@ def test_a_path_with_brackets_that_is_there_is_no_glob(tmp_path):
     assert [path.name for path in find_files(str(tmp_path / "[글] 1"))] == ["a.txt", "b*.txt"]
     assert [path.name for path in find_files(str(tmp_path / "[글] 1/b*.txt"))] == ["b*.txt"]
     assert [path.name for path in find_files(str(tmp_path / "[글] 1/?.txt"))] == ["a.txt"]
+    assert [path.name for path in find_files(str(tmp_path / "?글? 1/b*.txt"))] == ["b*.txt"]
+    write(tmp_path, "글/b[1].txt")
+    assert find_files(str(tmp_path / "*/b[1].txt")) == [tmp_path / "글/b[1].txt"]
     with pytest.raises(UsageError, match=r"\[\[\]"):
         find_files(str(tmp_path / "[나] 2/*.txt"))
+
+
+def test_a_glob_may_lead_upwards(tmp_path, monkeypatch):
+    write(tmp_path, "a.txt", "b/c.txt")
+    monkeypatch.chdir(tmp_path / "b")
+    assert find_files("../*.txt") == [Path("../a.txt")]
+
+
+def test_a_model_in_a_folder_that_a_glob_does_not_enter_is_not_told(tmp_path, capsys):
+    write(tmp_path, "a.txt", "old/model.safetensors", "b/c.txt")
+    for pattern in ("*.txt", "b/*.txt"):
+        assert len(find_files(str(tmp_path / pattern))) == 1 and not capsys.readouterr().err
+
+
+def test_of_two_names_that_differ_in_composition_alone_each_means_its_own_file(tmp_path):
+    names = [unicodedata.normalize(form, "한국어.txt") for form in ("NFC", "NFD")]
+    write(tmp_path, *names)
+    if len(list(tmp_path.iterdir())) == 2:  # a Mac's disk has one
+        assert [find_path(str(tmp_path / name)).name for name in names] == names
+
+
+def test_names_that_differ_in_case_alone_are_one_where_the_disk_has_one(tmp_path):
+    assert not is_same(tmp_path / "GLE", tmp_path / "gle")  # neither of which is there
+    write(tmp_path, "gle")
+    assert is_same(tmp_path / "GLE", tmp_path / "gle") == (tmp_path / "GLE").exists()
 
 
 def test_what_is_told_of_many_files_is_counted_once_and_not_for_each_of_them(tmp_path, monkeypatch):
