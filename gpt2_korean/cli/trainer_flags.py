@@ -49,7 +49,6 @@ def _flags_of(folder):
             field.target.id, {part.strip() for part in ast.unparse(field.annotation).split("|")}, field.value, classes
         )
         for field in fields
-        if not field.target.id.startswith("_")
     }
 
 

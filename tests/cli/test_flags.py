@@ -13,7 +13,7 @@ from gpt2_korean.cli.generate_flags import generate_parser
 from gpt2_korean.cli.generate_options import parse_generate_options, parse_setting
 from gpt2_korean.cli.train_flags import train_parser
 from gpt2_korean.cli.train_options import parse_train_options
-from gpt2_korean.cli.trainer_flags import read_trainer_flags
+from gpt2_korean.cli.trainer_flags import add_trainer_flags, read_trainer_flags
 from gpt2_korean.messages import UsageError, width
 
 TRAIN = ["--do_train", "--dataset_path=data/korean_texts.txt"]
@@ -71,6 +71,7 @@ def test_choices_are_those_of_the_enums_of_transformers():
         (["--push_to_hub"], "push_to_hub", True),
         (["--no_dataloader_pin_memory"], "dataloader_pin_memory", False),
         (["--lr_scheduler_kwargs", '{"num_cycles": 2}'], "lr_scheduler_kwargs", '{"num_cycles": 2}'),
+        (["--label_names", "labels", "more"], "label_names", ["labels", "more"]),
     ],
 )
 def test_trainer_flags_reach_trainer_in_both_spellings(words, name, value):
@@ -112,7 +113,15 @@ def test_use_cpu_is_the_device():
 
 
 def test_ungiven_trainer_flags_are_left_to_trainer():
-    assert "adam_beta1" not in parse_train_options(TRAIN).learning.trainer_arguments
+    given = parse_train_options(TRAIN).learning.trainer_arguments
+    assert not {"adam_beta1", "push_to_hub", "label_names"} & given.keys()
+
+
+def test_every_level_of_trainers_log_is_taken():
+    from transformers.training_args import trainer_log_levels
+
+    for level in trainer_log_levels:
+        assert parse_train_options([*TRAIN, f"--log_level={level}"]).given["log_level"] == level
 
 
 @pytest.mark.parametrize(
@@ -269,9 +278,12 @@ def test_a_name_with_a_dollar_sign_that_is_there_is_meant(tmp_path):
     assert parse_generate_options(["--model_name_or_path=x", f"--prompt_file={file}"]).prompts.prompt_file == str(file)
 
 
+FILES = ("sample_prompts", "config", "deepspeed", "accelerator_config", "fsdp_config")
+
+
 @pytest.mark.parametrize(
     ("parse", "name", "wanted"),
-    [(parse_train_options, name, "file") for name in ("sample_prompts", "config", "deepspeed", "accelerator_config")]
+    [(parse_train_options, name, "file") for name in FILES]
     + [(parse_train_options, name, "folder") for name in ("output_dir", "logging_dir", "resume_from_checkpoint")]
     + [(parse_generate_options, name, "file") for name in ("prompt_file", "output_file")],
 )
@@ -401,6 +413,12 @@ def test_numbers_in_range_are_taken(rng):
         assert (options.settings.top_p, options.settings.temperature) == (top_p, temperature)
 
 
+def whole_train_parser():
+    parser = train_parser()
+    add_trainer_flags(parser, read_trainer_flags())
+    return parser
+
+
 # Of each number what is just taken, and what is just refused.
 BOUNDS = {
     generate_parser: {
@@ -427,6 +445,14 @@ BOUNDS = {
         "bpe_dropout": ("0 0.999", "-0.001 1"), "max_grad_norm": ("0", "-0.001"),
         "average_last": ("0 0.5 2", "-1 2.5"), "lora_rank": ("0 4096", "-1 4097"),
         "lora_alpha": ("1 1000000", "0 1000001"), "seed": (f"0 {2**32 - 1}", f"-1 {2**32}"),
+    },
+    whole_train_parser: {
+        "adam_beta1": ("0 0.999", "-0.001 1"), "adam_beta2": ("0 0.999", "-0.001 1"),
+        "label_smoothing_factor": ("0 1", "-0.001 1.001"), "neftune_noise_alpha": ("0 1000", "-0.001 1000.1"),
+        "data_seed": (f"0 {2**32 - 1}", f"-1 {2**32}"), "dataloader_num_workers": ("0 1000", "-1 1001"),
+        "dataloader_prefetch_factor": ("1 1000", "0 1001"), "ddp_bucket_cap_mb": ("1 1000000", "0 1000001"),
+        "ddp_timeout": ("1", "0"), "eval_accumulation_steps": ("1", "0"), "torch_empty_cache_steps": ("1", "0"),
+        "eval_delay": ("0 0.5", "-0.001"), "local_rank": ("-1 0", "-2 0.5"),
     },
 }  # fmt: skip
 
