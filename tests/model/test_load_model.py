@@ -263,17 +263,19 @@ def test_why_the_hub_is_out_of_reach_is_told(monkeypatch):
 
 
 GATED, NO_TOKEN = {"X-Error-Code": "GatedRepo"}, {"X-Error-Message": "Invalid credentials in Authorization header"}
+TOKEN = "hf_" + "x" * 30
 
 
-@pytest.mark.parametrize(("refused", "status", "headers", "words"), [
-    ("/resolve/", 401, GATED, "허락이 필요한 모델입니다"),
-    ("/resolve/", 502, {}, r"Hub에서 받지 못했습니다\(.*502"),
-    ("/resolve/", 200, {}, r"Hub에서 받지 못했습니다\(FileMetadataError"),  # a page to log in at, of a hotel's network
-    ("/api/", 404, {"X-Error-Code": "RepoNotFound"}, r"Hub에 그런 모델이 없습니다.*HF_TOKEN"),
-    ("/api/", 429, {}, r"Hub에서 받지 못했습니다\(.*429"),
-    ("/api/", 401, NO_TOKEN, "Hub가 토큰을 받지 않습니다"),
+@pytest.mark.parametrize(("refused", "status", "headers", "token", "words"), [
+    ("/resolve/", 401, GATED, TOKEN, "허락이 필요한 모델입니다"),
+    ("/resolve/", 502, {}, TOKEN, r"Hub에서 받지 못했습니다\(.*502"),
+    ("/resolve/", 200, {}, TOKEN, r"Hub에서 받지 못했습니다\(FileMetadataError"),  # a hotel's page to log in at
+    ("/api/", 404, {"X-Error-Code": "RepoNotFound"}, TOKEN, r"Hub에 그런 모델이 없습니다.*HF_TOKEN"),
+    ("/api/", 429, {}, TOKEN, r"Hub에서 받지 못했습니다\(.*429"),
+    ("/api/", 401, NO_TOKEN, TOKEN, "Hub가 토큰을 받지 않습니다"),
+    ("/api/", 401, {}, "", r"Hub에서 받지 못했습니다\(.*401"),  # of a mirror: there is no token to mend
 ])  # fmt: skip
-def test_what_the_hub_refuses_is_told_as_such(refused, status, headers, words, monkeypatch):
+def test_what_the_hub_refuses_is_told_as_such(refused, status, headers, token, words, monkeypatch):
     """Of a gated model it tells everybody; only its files are refused."""
     import httpx2
     from huggingface_hub.utils import _http, set_client_factory
@@ -283,7 +285,7 @@ def test_what_the_hub_refuses_is_told_as_such(refused, status, headers, words, m
             return httpx2.Response(status, headers=headers, request=request)
         return httpx2.Response(200, json={"id": "owner/model", "sha": "a" * 40, "siblings": []}, request=request)
 
-    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 30)
+    monkeypatch.setenv("HF_TOKEN", token)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("time.sleep", lambda _: None)  # between its library's trials
     usual = _http.default_client_factory
@@ -307,6 +309,7 @@ def a_file_that_the_hub_has_not():
 @pytest.mark.parametrize(("error", "words"), [
     (a_file_that_the_hub_has_not(), r"모델을 불러올 수 없습니다 \(Can't load"),  # and will not have a little later
     (OSError(errno.ENOSPC, "No space left on device"), r"HF_HOME.*디스크에 남은 공간이 없습니다"),
+    (OSError(errno.EDQUOT, "Disk quota exceeded"), r"HF_HOME.*디스크에 남은 공간이 없습니다"),
     (ConnectionError("Data processing error: CAS service error"), r"Hub에서 받지 못했습니다\(ConnectionError: Data"),
     (OSError("Consistency check failed: file should be of size 9"), r"Hub에서 받지 못했습니다\(OSError: Consistency"),
 ])  # fmt: skip
