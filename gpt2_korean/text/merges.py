@@ -65,7 +65,6 @@ def merged_pairs(tokenizer):
     if model.get("type") != "BPE" or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         return {}
     ids, pairs = model["vocab"], {}
-    for merge in model["merges"]:
-        first, second = merge if isinstance(merge, list) else merge.split(" ")
+    for first, second in model["merges"]:
         pairs.setdefault(ids[first + second], (ids[first], ids[second]))
     return pairs

@@ -112,3 +112,17 @@ def test_what_has_no_merges_has_none_to_leave_out(train_words, run_main):
     stream = ["--dataset_name=a/b", "--streaming", "--max_steps=3", "--do_train", "--bpe_dropout=0.1"]
     code, _, err = run_main("train.py", *stream)
     assert code == 2 and "--bpe_dropout" in err and "--streaming" in err
+
+
+def test_merges_are_those_of_gpt2s_kind_whose_tokens_are_spelled_as_their_parts(tmp_path):
+    """Not of those that mark the middle or the end of a word; in a file of older tokenizers a merge is one string."""
+    for mark, parts in ((None, ("가", "나")), ("continuing_subword_prefix", ("가", "##나")),
+                        ("end_of_word_suffix", ("가", "나##"))):  # fmt: skip
+        whole = "가나##" if mark == "end_of_word_suffix" else "가나"
+        marks = {mark: "##"} if mark else {}
+        made = Tokenizer(models.BPE({parts[0]: 0, parts[1]: 1, whole: 2}, [parts], **marks))
+        told = json.loads(made.to_str())
+        told["model"]["merges"] = [" ".join(parts)]
+        (tmp_path / "tokenizer.json").write_text(json.dumps(told), "utf-8")
+        read = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+        assert merged_pairs(read) == ({} if mark else {2: (0, 1)})
