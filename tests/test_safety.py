@@ -64,22 +64,41 @@ def test_a_pickled_optimizer_runs_no_code(train_words, tmp_path, run_main):
     assert not (tmp_path / "ran").exists()
 
 
-def test_code_that_comes_with_a_model_runs_only_when_trusted(model, tmp_path, run_both):
+def add_code(model, ran):
+    """Have a model folder come with code that leaves the file `ran`."""
     config = json.loads((model / "config.json").read_text())
     config |= {"model_type": "others", "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}}
     (model / "config.json").write_text(json.dumps(config))
     (model / "code.py").write_text(
-        f"open({str(tmp_path / 'ran')!r}, 'w')\n"
+        f"open({str(ran)!r}, 'w')\n"
         "from transformers import GPT2Config, GPT2LMHeadModel\n"
         "class Config(GPT2Config):\n    model_type = 'others'\n"
         "class Model(GPT2LMHeadModel):\n    config_class = Config\n"
     )
+
+
+def test_code_that_comes_with_a_model_runs_only_when_trusted(model, tmp_path, run_both):
+    add_code(model, tmp_path / "ran")
     for code, _, err in run_both(model):
         assert code == 1 and "--trust_remote_code" in err and "Traceback" not in err
     assert not (tmp_path / "ran").exists()
     trained, written = run_both(model, "--trust_remote_code")
     assert (tmp_path / "ran").exists()
     assert (trained[0], written[0]) == (0, 0), trained[2] + written[2]
+
+
+@pytest.mark.parametrize("adapter", [[], ["--lora_rank=2"]])
+def test_a_run_whose_code_is_trusted_goes_on_and_its_checkpoint_writes(model, tmp_path, train_words, run_main, adapter):
+    add_code(model, tmp_path / "ran")
+    words = ["train.py", *train_words, f"--model_type={model}", "--do_train", "--report_to=none", *adapter]
+    assert run_main(*words, "--max_steps=1", "--trust_remote_code")[0] == 0
+    on = [*words, "--max_steps=2", "--resume_from_checkpoint=auto"]
+    write = ["generate.py", f"--model_name_or_path={tmp_path / 'out' / 'checkpoint-1'}", "--device=cpu", "--length=2"]
+    for run in (write, on):
+        code, _, err = run_main(*run)
+        assert code == 1 and "--trust_remote_code" in err, err
+        code, _, err = run_main(*run, "--trust_remote_code")
+        assert code == 0, err
 
 
 def hostile_weights_index(model):

@@ -45,6 +45,16 @@ def test_a_scratch_size_needs_no_download_and_loads_anywhere(tmp_path, sample_te
     assert loaded.model_max_length == model.config.n_positions
 
 
+def test_a_scratch_size_learns_as_many_tokens_as_are_asked_for_where_its_text_has_them(tmp_path, capsys):
+    few = tmp_path / "글.txt"
+    few.write_text("한국어 글을 쓰는 모델이다. " * 40, "utf-8")
+    for text, size, fits in ((ROOT / "data" / "korean_texts.txt", 512, True), (few, 2048, False)):
+        model, tokenizer = make_scratch_model("scratch-mini", read_corpus([text]), size)
+        told = capsys.readouterr().err
+        assert model.config.vocab_size == len(tokenizer) <= size and (len(tokenizer) == size) == fits
+        assert f"토큰 {len(tokenizer):,}개" in told and (f"{size:,}개에" in told) != fits
+
+
 def test_what_becomes_of_the_checkpoint_that_a_run_goes_on_from_changes_no_weight(tiny_model_folder, tmp_path):
     checkpoint = Path(shutil.copytree(tiny_model_folder, tmp_path / "checkpoint-1"))
     options = SimpleNamespace(lora_rank=None, trust_remote_code=False)
