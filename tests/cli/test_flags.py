@@ -105,10 +105,12 @@ def test_a_stream_needs_an_end_to_learn_from_and_texts_of_its_own_to_be_measured
         with pytest.raises(UsageError, match=named):
             parse_train_options([*stream, *words])
     parse_train_options([*stream, "--do_eval", "--validation_file=a.txt"])
+    parse_train_options([*stream, "--do_train", "--max_steps=1"])
 
 
 def test_use_cpu_is_the_device():
-    assert parse_train_options([*TRAIN, "--use_cpu"]).machine.device == "cpu"
+    for words in (["--use_cpu"], ["--use_cpu", "--device=cpu"]):
+        assert parse_train_options([*TRAIN, *words]).machine.device == "cpu"
     assert parse_train_options(TRAIN).machine.device == "auto"
 
 
@@ -167,6 +169,7 @@ def test_every_level_of_trainers_log_is_taken():
         (["--lora_rank=8", "--model_type=scratch-mini"], ["--lora_rank", "scratch-mini"]),
         (["--lora_rank=8", "--do_train=false", "--do_eval"], ["--lora_rank", "--do_train"]),
         (["--lora_rank=8", "--hub_strategy=all_checkpoints"], ["--lora_rank", "--hub_strategy=all_checkpoints"]),
+        (["--lora_rank=8", "--hub_strategy=checkpoint"], ["--lora_rank", "--hub_strategy=checkpoint"]),
         (["--prompt_column=Q", "--answer_column=Q"], ["--answer_column=Q", "--prompt_column"]),
         (["--use_cpu", "--device=cuda"], ["--use_cpu", "--device=cuda"]),
         (["--streaming"], ["--streaming", "--dataset_name"]),
@@ -183,6 +186,24 @@ def test_a_wrong_flag_or_value_is_refused_by_name(words, named):
     for word in named:
         assert word in str(refusal.value)
     assert len(str(refusal.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--lora_rank=8", "--hub_strategy=every_save"],
+        ["--hub_strategy=checkpoint"],
+        ["--train_sampling_strategy=sequential"],
+        ["--show_data=3", "--do_train=false", "--sample_prompts=x", "--license=mit", "--lora_rank=8"],
+    ],
+)
+def test_what_a_run_can_do_is_taken(words):
+    parse_train_options([*TRAIN, *words])
+
+
+def test_a_letter_that_is_no_utf8_is_told_by_its_place():
+    with pytest.raises(UsageError, match="--prompt: 3번째 글자"):
+        parse_generate_options(["--model_name_or_path=x", "--prompt=가나\udcc7\udcd1"])
 
 
 @pytest.mark.parametrize(
@@ -487,7 +508,8 @@ def test_what_only_learning_heeds_is_refused_with_evaluation_alone(words, named)
         parse_train_options([*measuring, *words])
     parse_train_options([*measuring, "--do_train", *words])
     parse_train_options([*measuring, "--model_type=scratch-mini", "--vocab_size=512"])
-    parse_train_options([*measuring, "--resume_from_checkpoint=false"])
+    for word in ("false", "False"):  # as a script writes what is no flag
+        parse_train_options([*measuring, f"--resume_from_checkpoint={word}"])
 
 
 @pytest.mark.parametrize("tokenizer", ["original", "다른/폴더"])

@@ -18,7 +18,12 @@ from gpt2_korean.messages import UsageError, UserError
 
 
 def test_flags_without_use_beside_export_are_refused():
-    parse_generate_options(["--model_name_or_path=m", "--export=m.gguf", "--temperature=0.5", "--stop=a", "--seed=1"])
+    of_use = (
+        "--temperature=0.5", "--stop=a", "--seed=1", "--raw", "--length=5", "--top_k=5", "--top_p=0.5", "--min_p=0.1",
+        "--repetition_penalty=1.1", "--repetition_window=9", "--frequency_penalty=1", "--presence_penalty=1",
+        "--prompt_template={prompt}",
+    )  # fmt: skip
+    parse_generate_options(["--model_name_or_path=m", "--export=m.gguf", *of_use])
     useless = (
         "--prompt=가", "--prompt_file=a.txt", "--interactive", "--serve", "--stream", "--batch_size=2", "--device=cpu",
         "--dtype=float16", "--quantize=int8", "--output_file=a.jsonl", "--min_length=3", "--no_repeat_ngram_size=2",
