@@ -177,18 +177,45 @@ def test_a_signal_within_an_epoch_neither_makes_nor_owes_the_evaluation_at_its_e
     assert [entry["step"] for entry in state["log_history"]] == [1]  # nor is there a line that an unbroken run lacks
 
 
-def test_a_signal_during_a_save_lets_it_finish_and_stops_there(resumable_words, tmp_path, run_main, monkeypatch):
-    original = torch.save
+@pytest.fixture
+def at_save(monkeypatch):
+    """Call a function once, as the first checkpoint of a run is being saved."""
 
-    def save(*args, **kwargs):
-        monkeypatch.setattr(torch, "save", original)
-        signal_self()
-        return original(*args, **kwargs)
+    def arrange(function):
+        original = torch.save
 
-    monkeypatch.setattr(torch, "save", save)
+        def save(*args, **kwargs):
+            monkeypatch.setattr(torch, "save", original)
+            function()
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(torch, "save", save)
+
+    return arrange
+
+
+def test_a_signal_during_a_save_lets_it_finish_and_stops_there(resumable_words, tmp_path, run_main, at_save):
+    at_save(signal_self)
     code, _, err = run_main(*resumable_words)
     assert code == 75 and "2스텝에서 멈추고" in err
     assert [path.name for path in complete.whole_checkpoints(tmp_path / "out")] == ["checkpoint-2"]
+
+
+@pytest.mark.parametrize("saving", [True, False])
+def test_a_run_that_saves_models_alone_stops_with_all_that_one_that_goes_on_needs(
+    resumable_words, tmp_path, run_main, at_save, at_training_step, saving
+):
+    """Also where it was asked while it saved one, from which no run could go on."""
+    if saving:
+        at_save(signal_self)
+    else:
+        at_training_step(3, lambda _: signal_self())
+    words = [*resumable_words, "--save_only_model"]
+    code, _, err = run_main(*words)
+    assert code == 75 and "3스텝에서 멈추고" in err, err
+    code, _, err = run_main(*words)
+    assert code == 0 and "이어서 학습합니다: " in err and "checkpoint-3" in err, err
+    assert [path.parent.name for path in tmp_path.glob("out/*/optimizer.pt")] == ["checkpoint-3"]
 
 
 def test_max_hours_stops_as_a_signal_does(resumable_words, tmp_path, run_main, at_training_step):
