@@ -9,7 +9,7 @@ from gpt2_korean.cli.values import library_path
 SCRATCH = ("scratch-mini",)
 GPT2 = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 TOKENIZERS = ("korean", "original")
-ALSO = {"gpt2small": "gpt2", "gpt2base": "gpt2", "gpt2m": "gpt2-medium", "gpt2l": "gpt2-large"}  # as they are called
+ALSO = {"gpt2small": "gpt2", "gpt2base": "gpt2"}  # as it is called too
 
 
 def start_name(word):

@@ -179,20 +179,34 @@ def test_a_misspelt_model_that_everybody_uses_is_refused_by_its_name(name, rng):
             assert "인가요?" in refusal(PARSERS[script].parse, [f"{flag}={wrong}"])
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("gpt2-small", "gpt2"), ("GPT2_base", "gpt2"), ("gpt2m", "gpt2-medium"), ("gpt2-l", "gpt2-large")],
+)
+def test_a_model_is_known_by_what_else_it_is_called(word, meant):
+    for script, flag in (("train.py", "--model_type"), ("generate.py", "--model_name_or_path")):
+        assert f"혹시 {meant}인가요?" in refusal(PARSERS[script].parse, [f"{flag}={word}"])
+
+
 def test_a_name_that_is_anothers_or_a_folders_is_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2-meduim").mkdir()
     (tmp_path / "koraen").mkdir()
-    for name in ("gpt2-meduim", "skt/kogpt2-base-v2", "someone/gpt2-meduim", "distilgpt2", "bert-base-uncased", "./x"):
+    others = ("skt/kogpt2-base-v2", "someone/gpt2-meduim", "me/gpt2-medium", "./gpt2-xll", "distilgpt2", "./x")
+    for name in ("gpt2-meduim", *others, "bert-base-uncased"):
         assert start_name(name) == model_name(name) == name
     for name in ("koraen", "korean", "original", "someone/tokenizer", "roberta-base", "gpt2", "./x"):
         assert tokenizer_name(name) == name
 
 
-@pytest.mark.parametrize("word", ["korea", "Korean", "ko", "orignal", "default", "auto", "한국어", "none"])
-def test_a_misspelt_tokenizer_is_refused(word):
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("korea", "korean"), ("Korean", "korean"), ("ko", "korean"), ("kr", "korean"), ("korean1", "korean"),
+     ("orignal", "original"), *((word, None) for word in ("default", "auto", "한국어", "none"))],
+)  # fmt: skip
+def test_a_misspelt_tokenizer_is_refused(word, meant):
     said = refusal(parse_train_options, ["--do_train", "--dataset_path=x", f"--tokenizer={word}"])
-    assert "--tokenizer" in said and ("korean" in said or "original" in said)
+    assert "--tokenizer" in said and (f"혹시 {meant}인가요?" if meant else "korean, original") in said
 
 
 def test_numbers_out_of_bounds_are_refused_in_korean_that_is_right():
