@@ -1,11 +1,18 @@
 """run.json and the model card tell what a run was, and nothing that must not be published."""
 
 import json
+import platform
 import shutil
 import subprocess
 
+import accelerate
+import datasets
+import peft
 import pytest
+import safetensors
+import tokenizers
 import torch
+import transformers
 from conftest import signal_self
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
@@ -37,8 +44,12 @@ def test_run_json_tells_what_ran_and_how_it_ended(run, tmp_path, run_main, at_tr
     assert record["exit_code"] == 0 and record["steps"] == {"done": 4, "of": 4}
     assert record["resumed_from"] == "checkpoint-3" and record["device"].startswith("cpu")
     assert [entry["step"] for entry in record["losses"]] == [1, 2, 3, 4]
+    assert all(entry.keys() == {"step", "epoch", "loss"} for entry in record["losses"])
     # PyPI's package does not say for which device it is built, PyTorch itself does.
     assert record["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    for package in (transformers, datasets, accelerate, peft, tokenizers, safetensors):
+        assert record["versions"][package.__name__] == package.__version__
+    assert record["versions"]["python"] == platform.python_version()
     assert record["start"] <= record["end"]
     assert record["provenance"]["corpus"] == stopped["provenance"]["corpus"]
     assert record["provenance"]["vocabulary"]["tokens"] == 640
@@ -126,8 +137,13 @@ def test_run_json_tells_which_text_the_model_was_measured_on(run, tmp_path, run_
     told = []
     for seed in (1, 2):
         words = [*run, "--do_eval", "--validation_split_percentage=50", "--overwrite_output_dir", f"--seed={seed}"]
-        assert run_main(*words)[0] == 0
-        told.append(read_record(tmp_path / "out")["provenance"]["held_out"])
+        code, out, _ = run_main(*words)
+        record, shown = read_record(tmp_path / "out"), json.loads(out.splitlines()[-1])
+        told.append(record["provenance"]["held_out"])
+        measured = record["losses"][-1]
+        assert code == 0 and measured.keys() >= {"step", "epoch"}
+        for name in ("loss", "perplexity", "bits_per_character"):
+            assert measured[f"eval_{name}"] == pytest.approx(shown[name])
     assert told[0]["tokens"] > 0 and told[0]["hash"] != told[1]["hash"]
 
 
