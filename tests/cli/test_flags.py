@@ -312,6 +312,9 @@ def test_a_folder_for_a_file_and_a_file_for_a_folder_are_called_so(parse, name, 
     words = ["--model_name_or_path=x"] if parse is parse_generate_options else [*TRAIN, "--do_eval"]
     (tmp_path / "file").touch()
     given = tmp_path if wanted == "file" else tmp_path / "file"
+    if wanted == "file":
+        with pytest.raises(UsageError, match=f"--{name}: .*폴더입니다"):
+            parse([*words, f"--{name}={tmp_path}/new/"])  # which is not there yet
     said = f"--{name}: .*{'폴더입니다. 파일을' if wanted == 'file' else '파일입니다. 폴더를'} 주세요"
     with pytest.raises(UsageError, match=said):
         parse([*words, f"--{name}={given}"])

@@ -273,9 +273,11 @@ def test_a_flag_whose_dashes_a_word_processor_made_long_is_shown_as_it_is_typed(
         parse_train_options([f"{dash}do_train"])
 
 
-def test_of_texts_given_twice_it_is_told_that_the_last_alone_is_read(capsys):
-    words = ["--do_train", "--dataset_path=a.txt"]
-    assert parse_train_options(words).text.dataset_path == "a.txt" and not capsys.readouterr().err
-    for other in (["--dataset-path=b.txt"], ["--dataset_path", "b.txt"]):
-        assert parse_train_options([*words, *other]).text.dataset_path == "b.txt"
-        assert "--dataset_path: 여러 번 주어" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["dataset_path", "validation_file"])
+def test_of_texts_given_twice_it_is_told_that_the_last_alone_is_read(name, capsys):
+    words = ["--do_train", "--do_eval", "--dataset_path=x.txt"] if name == "validation_file" else ["--do_train"]
+    words.append(f"--{name}=a.txt")
+    assert getattr(parse_train_options(words).text, name) == "a.txt" and not capsys.readouterr().err
+    for other in ([f"--{name.replace('_', '-')}=b.txt"], [f"--{name}", "b.txt"]):
+        assert getattr(parse_train_options([*words, *other]).text, name) == "b.txt"
+        assert f"--{name}: 여러 번 주어" in capsys.readouterr().err
