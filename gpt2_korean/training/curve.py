@@ -77,7 +77,7 @@ class Corpus:
 
     characters: int | None
     tokens: int | None
-    tokens_per_step: float
+    tokens_per_step: int
     held_out_spends: float | None = None
     title: tuple = ()
 

@@ -103,11 +103,10 @@ def show_progress(trainer, blocks, prompts):
     """
     if prompts is None:
         prompts = own_prompts(trainer.processing_class)
-    tokens = count_targets(blocks.train)
-    each = blocks.size - 1 if tokens is None else tokens / len(blocks.train)
-    tokens_per_step = trainer.get_total_train_batch_size(trainer.args) * each
+    tokens_per_step = trainer.get_total_train_batch_size(trainer.args) * (blocks.size - 1)
     trainer.add_callback(WriteSamples(trainer, prompts))
     title = (trainer.record.provenance["model"]["name"], name_of_text(trainer.record.options))
+    tokens = count_targets(blocks.train)
     corpus = Corpus(blocks.train_characters, tokens, tokens_per_step, blocks.held_out_spends, title)
     trainer.add_callback(DrawCurve(trainer, corpus))
 

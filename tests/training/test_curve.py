@@ -1,5 +1,6 @@
 """The picture of a run: bits per character over what it has read, drawn at every save, without harm where it fails."""
 
+import json
 import math
 import os
 import shutil
@@ -90,6 +91,19 @@ def test_a_model_that_knows_both_texts_alike_has_both_lines_in_one_place(rng):
         assert found.per == "characters"
         assert [point.value for point in found.training] == pytest.approx([point.value for point in found.evaluation])
         assert found.spent == (characters and (tokens / characters, spends))
+
+
+def test_a_stream_is_drawn_over_the_tokens_that_its_steps_learn(train_words, sample_texts, tmp_path, run_main, drawn):
+    """Each of a block but the first, which nothing tells."""
+    (tmp_path / "hub").mkdir()
+    rows = [json.dumps({"text": text}) for text in sample_texts[:12]]
+    (tmp_path / "hub" / "train.jsonl").write_text("\n".join(rows), "utf-8")
+    words = ["--streaming", "--max_steps=3", "--logging_steps=1", "--block_size=16", "--per_device_train_batch_size=4"]
+    words += ["--do_train", "--report_to=none", "--gradient_accumulation_steps=2"]
+    code, _, err = run_main("train.py", *train_words[1:], f"--dataset_name={tmp_path / 'hub'}", *words)
+    assert code == 0, err
+    assert (drawn[-1].unit, drawn[-1].lap) == ("tokens", ("steps", 4 * 2 * 15))
+    assert [point.seen for point in drawn[-1].training] == [120, 240, 360]
 
 
 def test_training_is_told_at_what_the_held_out_text_spends(evaluated_words, small_corpus, tmp_path, run_main, drawn):
