@@ -116,7 +116,7 @@ def settle_plan(start, blocks, learning, arguments, config, tokenizer, new_vocab
             adapter=lora_rank > 0,
             taught_here=taught_here,
         )
-        if "embedding_learning_rate" in plan and "learning_rate" not in plan:
+        if "embedding_learning_rate" in plan:  # never below that of all, where that is given
             rate, why = plan["embedding_learning_rate"]
             plan["embedding_learning_rate"] = max(rate, arguments.learning_rate), why
     else:

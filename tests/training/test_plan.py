@@ -1,6 +1,7 @@
 """What a run takes where nobody said: by a rule, unless a flag is given; kept by a run that goes on."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -231,6 +232,18 @@ def test_a_run_takes_its_plan_and_one_that_goes_on_keeps_it_whatever_the_rule_sa
         code, _, err = run_main(*run, other)
         assert code == 1 and f"체크포인트는 {was}" in err, err
     assert run_main(*run, "--weight_decay=0.3", "--dropout=0")[0] == 0
+
+
+def test_a_checkpoint_from_before_there_were_plans_goes_on_without_one(train_words, tmp_path, run_main):
+    run = ["train.py", *train_words, "--do_train", "--max_steps=2", "--save_steps=1", "--report_to=none"]
+    assert run_main(*run)[0] == 0
+    shutil.rmtree(tmp_path / "out" / "checkpoint-2")
+    resume = tmp_path / "out" / "checkpoint-1" / "resume.json"
+    told = json.loads(resume.read_text("utf-8"))
+    del told["plan"]
+    resume.write_text(json.dumps(told), "utf-8")
+    code, _, err = run_main(*run, "--resume_from_checkpoint=auto")
+    assert code == 0 and "checkpoint-1" in err, err
 
 
 def test_a_model_of_an_earlier_run_is_taught_at_the_rates_of_the_plan_and_another_is_not(
