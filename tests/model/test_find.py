@@ -158,6 +158,11 @@ def test_a_missing_model_and_a_folder_of_runs_name_what_is_there(stopped_run, tm
         assert str(stopped) in str(refusal.value) and "checkpoint-3," not in str(refusal.value)
 
 
+def test_a_file_of_a_model_in_its_place_is_called_so(tiny_model_folder):
+    with pytest.raises(UsageError, match=r"--model_type=.*model\.safetensors: 파일이 아니라"):
+        find_model(str(tiny_model_folder / "model.safetensors"), "--model_type")
+
+
 @pytest.mark.parametrize("page", ["", "/", "/tree/main"])
 def test_a_name_of_the_hub_is_found_in_its_address(page):
     with pytest.raises(UserError, match="혹시 --model_name_or_path=skt/kogpt2-base-v2인가요"):

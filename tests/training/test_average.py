@@ -93,6 +93,16 @@ def test_a_longer_run_takes_its_own_last_steps(words, tmp_path, run_main):
     assert_close(load_file(tmp_path / "out" / WEIGHTS), mean_of_checkpoints(tmp_path / "out", range(6, 10)))
 
 
+def test_where_memory_did_not_suffice_the_mean_begins_anew_with_the_run(words, tmp_path, run_main, at_training_step):
+    def fail(_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    at_training_step(5, fail)
+    code, _, err = run_main(*words, "--average_last=100", "--auto_find_batch_size")
+    assert code == 0 and "마지막 9스텝의 가중치를 평균한 모델을 남깁니다" in err, err
+    assert_close(load_file(tmp_path / "out" / WEIGHTS), mean_of_checkpoints(tmp_path / "out", range(1, 10)))
+
+
 def test_of_an_adapter_what_is_trained_is_averaged_and_merged(words, tmp_path, run_main, tiny_model_folder):
     out = tmp_path / "out"
     code, _, err = run_main(*words, "--average_last=3", "--lora_rank=2")
