@@ -9,7 +9,8 @@ from gpt2_korean.cli.values import library_path
 SCRATCH = ("scratch-mini",)
 GPT2 = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 TOKENIZERS = ("korean", "original")
-ALSO = {"gpt2small": "gpt2", "gpt2base": "gpt2"}  # as it is called too
+ALSO = {"gpt2small": "gpt2", "gpt2base": "gpt2"}  # as they are called too
+ALSO |= dict.fromkeys(("kogpt2", "kogpt2base", "kogpt2basev2"), "skt/kogpt2-base-v2")
 
 
 def start_name(word):

@@ -188,6 +188,12 @@ def test_a_model_is_known_by_what_else_it_is_called(word, meant):
         assert f"혹시 {meant}인가요?" in refusal(PARSERS[script].parse, [f"{flag}={word}"])
 
 
+@pytest.mark.parametrize("word", ["kogpt2", "KoGPT-2", "kogpt2-base-v2"])
+def test_the_korean_gpt2_by_its_short_name_leads_to_the_whole_one_and_not_to_the_english_one(word):
+    for parse, flag in ((parse_train_options, "model_type"), (parse_generate_options, "model_name_or_path")):
+        assert "혹시 skt/kogpt2-base-v2인가요?" in refusal(parse, [f"--{flag}={word}"])
+
+
 def test_a_name_that_is_anothers_or_a_folders_is_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2-meduim").mkdir()
