@@ -8,7 +8,7 @@ import dataclasses
 import os
 import shutil
 
-from gpt2_korean.cli.suggestions import describe_bare, suggest_flag
+from gpt2_korean.cli.suggestions import describe_bare, describe_spaced, suggest_flag
 from gpt2_korean.cli.values import NO, YES, boolean, negated
 from gpt2_korean.messages import UsageError, width
 
@@ -63,6 +63,8 @@ class KoreanArgumentParser(argparse.ArgumentParser):
 
     def parse(self, argv):
         """Parse `argv`; raises UsageError that names the flag, its value and the way on."""
+        if spaced := describe_spaced(argv):
+            raise UsageError(spaced)
         try:
             namespace, unknown = self.parse_known_args(self._settle_switches([spell_flag(word) for word in argv]))
         except argparse.ArgumentError as error:

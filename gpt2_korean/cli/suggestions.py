@@ -74,6 +74,16 @@ def describe_bare(word, flag_of_path, given):
     return f"플래그 없이 준 경로입니다: {word!r}. 혹시 --{flag}={word}인가요?"
 
 
+def describe_spaced(words):
+    """What is wrong with `--flag = value` or `--flag= value`, which a shell hands over as several words; None where
+    nothing stands so."""
+    parts = [part for word in words for part in ([word[:-1], "="] if re.fullmatch("--[^=]+=", word) else [word])]
+    for flag, equals, value in zip(parts, parts[1:], parts[2:], strict=False):
+        if flag.startswith("--") and "=" not in flag and equals == "=" and not value.startswith("-"):
+            return f'플래그의 = 앞뒤에 있는 빈칸을 지우세요: {flag}="{value}"'
+    return None
+
+
 def flag_to_train_with(path):
     """The flag of train.py that a path which exists is meant for."""
     if any(os.path.exists(os.path.join(path, name)) for name in ("config.json", "adapter_config.json")):

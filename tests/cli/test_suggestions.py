@@ -279,6 +279,21 @@ def test_a_flag_whose_dashes_a_word_processor_made_long_is_shown_as_it_is_typed(
         parse_train_options([f"{dash}do_train"])
 
 
+@pytest.mark.parametrize("words", ["--{} = {}", "--{}= {}"])
+def test_a_flag_with_spaces_about_its_equals_sign_is_shown_without_them(words):
+    for parse, name, value in ((parse_train_options, "dataset_path", "data/korean_texts.txt"),
+                               (parse_train_options, "learning_rate", "5e-5"), (parse_train_options, "bf16", "true"),
+                               (parse_train_options, "report_to", "none"), (parse_generate_options, "prompt", "오늘은"),
+                               (parse_generate_options, "model_name_or_path", "x")):  # fmt: skip
+        said = refusal(parse, ["--length=5", *words.format(name, value).split(), "--seed=1"])
+        assert "빈칸" in said and said.endswith(f': --{name}="{value}"')
+
+
+def test_an_equals_sign_is_a_text_too():
+    for words in (["--stop", "="], ["--stop=="], ["--stop", "=", "--seed=1"]):
+        assert parse_generate_options(["--model_name_or_path=x", "--prompt=", *words]).settings.stop == ["="]
+
+
 @pytest.mark.parametrize("name", ["dataset_path", "validation_file"])
 def test_of_texts_given_twice_it_is_told_that_the_last_alone_is_read(name, capsys):
     words = ["--do_train", "--do_eval", "--dataset_path=x.txt"] if name == "validation_file" else ["--do_train"]
