@@ -24,6 +24,11 @@ MARKED = {  # what reads a file that begins with the mark which this codec takes
     "utf-32-le": (codecs.BOM_UTF32_LE, "utf-32"),
     "utf-32-be": (codecs.BOM_UTF32_BE, "utf-32"),
 }
+DOCUMENTS = {  # what a file begins with that is no text, whatever it was renamed to
+    b"PK\3\4": ".zip이나 .docx, .hwpx, .xlsx",
+    b"\xd0\xcf\x11\xe0": ".hwp나 .doc, .xls",
+    b"%PDF": ".pdf",
+}
 POINTER = b"version https://git-lfs"
 CHUNK = 1 << 20
 MOST_NULS = 0.01  # of the characters of a text
@@ -68,6 +73,7 @@ def detect_encoding(path, forced=None, way_on="--encoding으로 문자 인코딩
         encoding = _byte_order(_known(forced), head)
         offset = _first_undecodable(path, encoding)
         if offset is not None:
+            _refuse_document(path, head)
             words = particle(f"--encoding={forced}", "으로/로")
             raise UserError(f"{path}: {offset}번째 바이트부터 {words} 읽을 수 없습니다. {_way_to_delete(forced)}")
         return encoding
@@ -77,11 +83,20 @@ def detect_encoding(path, forced=None, way_on="--encoding으로 문자 인코딩
         failures[name] = _first_undecodable(path, name)
         if failures[name] is None:
             return name
+    _refuse_document(path, head)
     tried = ", ".join(f"{particle(name, '으로/로')}는 {offset}번째 바이트부터" for name, offset in failures.items())
     likeliest = max(failures, key=failures.get).removesuffix("-sig")  # which iconv does not know
     raise UserError(
         f"{path}: {tried} 읽을 수 없습니다. 글 파일이 맞는지 확인하거나 {way_on}.\n{_way_to_delete(likeliest)}"
     )
+
+
+def _refuse_document(path, head):
+    """Raise UserError for a file of letters that no encoding has, if by its beginning it is another program's."""
+    kinds = next((kinds for mark, kinds in DOCUMENTS.items() if head.startswith(mark)), None)
+    if kinds:
+        way_on = "문서는 그 프로그램에서 .txt나 .csv로 저장하고, .zip은 푸세요."
+        raise UserError(f"{path}: 이름과 달리 {kinds} 파일입니다. {way_on}")
 
 
 def _way_to_delete(encoding):

@@ -78,12 +78,29 @@ def test_the_first_byte_that_is_no_text_is_told_wherever_a_chunk_ends(tmp_path, 
         detect_encoding(path)
 
 
-@pytest.mark.parametrize("content", [b"PK\x03\x04\x00\x00", "한국어".encode("utf-16-le"), bytes(range(256))])
+@pytest.mark.parametrize("content", ["한국어".encode("utf-16-le"), bytes(range(256))])
 def test_binary_files_are_refused(tmp_path, content):
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     with pytest.raises(UserError, match="바이트부터"):
         detect_encoding(path)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "kind"),
+    [(b"PK\x03\x04", ".docx"), (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", ".hwp"), (b"%PDF-1.7\n", ".pdf")],
+)
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".txt.gz"])
+def test_a_document_that_was_renamed_is_told_as_such_and_not_how_to_delete_its_bytes(tmp_path, beginning, kind, suffix):
+    path = tmp_path / f"보고서{suffix}"
+    content = beginning + bytes(range(256))
+    path.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
+    for forced in (None, "utf-8"):
+        with pytest.raises(UserError, match=rf"^[^\n]*이름과 달리[^\n]*\{kind}[^\n]*저장하고[^\n]*$"):
+            detect_encoding(path, forced)
+    path = tmp_path / "글.txt"
+    path.write_text("%PDF로 시작하는 글", "utf-8")
+    assert detect_encoding(path) == "utf-8"
 
 
 def test_a_few_broken_letters_are_told_by_their_encoding_and_how_to_delete_them(tmp_path):
