@@ -16,6 +16,7 @@ READABLE = (
     "다른 압축 파일(.zip 등)은 풀고, 문서(.hwp, .xlsx 등)는 .txt나 .csv로 저장하고, 이름만 다른 글에는 .txt를 붙이세요."
 )
 ANY_DEPTH = "**"
+QUOTES = "\"'“”‘’"  # of a value that was quoted twice, or by a word processor, or for another shell
 # What datasets writes beside texts, which also lie in repositories of the Hub.
 ABOUT_DATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"}
 # As checkpoints/ has them, which this folder may not import.
@@ -110,6 +111,9 @@ def _folded(path):
 
 def suggest_path(missing, otherwise="경로를 확인하세요."):
     """A sentence that names the path there is whose spelling is nearest to a `missing` one; `otherwise` if none is."""
+    bare = missing.strip(QUOTES)
+    if bare != missing and os.path.exists(bare):
+        return f"경로에 든 따옴표를 빼세요: {bare}"
     root, rest = _existing_part(missing)
     names = {_composed(path.name): path.name for path in root.iterdir()} if rest and root.is_dir() else {}
     for name in difflib.get_close_matches(_composed(rest[0]), names) if names else ():

@@ -146,6 +146,16 @@ def test_a_text_nearly_spelt_as_one_that_is_there_is_told(tmp_path, made, typed)
             find_files(str(tmp_path / missing))
 
 
+@pytest.mark.parametrize("quotes", ["“”", "‘’", "''", '""'])
+def test_a_path_in_quotes_that_no_shell_takes_away_is_told_without_them(tmp_path, quotes):
+    write(tmp_path, "글.txt", "'인용'.txt")
+    with pytest.raises(UsageError, match=re.escape(f"따옴표를 빼세요: {tmp_path / '글.txt'}") + "$"):
+        find_files(f"{quotes[0]}{tmp_path / '글.txt'}{quotes[1]}")
+    with pytest.raises(UsageError, match="경로를 확인하세요"):
+        find_files(f"{quotes[0]}{tmp_path / '없음.txt'}{quotes[1]}")
+    assert find_files(str(tmp_path / "'인용'.txt"))
+
+
 def test_a_path_with_brackets_that_is_there_is_no_glob(tmp_path):
     write(tmp_path, "[글] 1/a.txt", "[글] 1/b*.txt", "글/c.txt")
     assert [path.name for path in find_files(str(tmp_path / "[글] 1"))] == ["a.txt", "b*.txt"]
