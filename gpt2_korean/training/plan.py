@@ -6,6 +6,7 @@ defaults, but for an adapter's learning rate. A flag that is given is obeyed. Ho
 say. The figures are those of benchmarks/RESULTS.md.
 """
 
+import math
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import OWN, provenance_of, read_resume
@@ -140,7 +141,8 @@ def count_epochs(blocks, arguments):
         return arguments.num_train_epochs
     if blocks.train_characters is None:
         return 0
-    return arguments.max_steps * _blocks_per_step(arguments) / len(blocks.train)
+    # The last step of an epoch has what is left of it: of a short text often far fewer blocks than the others.
+    return arguments.max_steps / math.ceil(len(blocks.train) / _blocks_per_step(arguments))
 
 
 def _blocks_per_step(arguments):

@@ -188,11 +188,12 @@ def test_only_new_embeddings_get_a_rate_of_their_own_unasked():
 
 
 def test_how_often_a_text_is_read():
-    blocks = SimpleNamespace(train=range(60), train_characters=5)
     arguments = SimpleNamespace(
         max_steps=9, train_batch_size=4, gradient_accumulation_steps=2, world_size=5, num_train_epochs=2.5
     )
-    assert plan.count_epochs(blocks, arguments) == 6
+    for length, times in ((9, 9), (40, 9), (41, 4.5), (60, 4.5), (81, 3)):  # in steps of 40, the last of an epoch fewer
+        blocks = SimpleNamespace(train=range(length), train_characters=5)
+        assert plan.count_epochs(blocks, arguments) == times
     assert plan.count_epochs(SimpleNamespace(train_characters=None), arguments) == 0
     arguments.max_steps = -1
     assert plan.count_epochs(blocks, arguments) == 2.5
