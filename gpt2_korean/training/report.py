@@ -17,6 +17,10 @@ NOT_EVALUATED = (
     "짧은 글을 여러 번 읽었지만 평가하지 않았으므로 글을 외운 것인지 알 수 없습니다.\n"
     "--do_eval --eval_steps=100처럼 더하면 떼어 둔 글로 확인합니다."
 )
+HARDLY_LEARNT = (
+    "손실이 얼마 내려가지 않아 덜 배웠을 수 있습니다.\n"
+    "스텝이 적다면 --num_train_epochs를 늘리거나 --per_device_train_batch_size를 줄이세요."
+)
 LOSSES = {
     "loss": ("손실(토큰당)", ".4f"),
     "perplexity": ("혼란도(토큰당)", ".2f"),
@@ -87,7 +91,7 @@ def _last(evaluated, averaged):
 
 
 def _learnt_by_heart(log_history, model_step, characters, averaged):
-    """A line or two on whether the text was learnt by heart, where it was or may be; else empty."""
+    """A line or two on whether the text was learnt by heart, where it was or may be, or too little; else empty."""
     trained = [entry for entry in log_history if "loss" in entry]
     evaluated = [entry for entry in log_history if "eval_loss" in entry]
     if not trained:
@@ -95,7 +99,8 @@ def _learnt_by_heart(log_history, model_step, characters, averaged):
     if not evaluated:
         # In its first epoch a text is new to the model when its loss is taken; a large one is hardly learnt by heart.
         doubtful = trained[-1].get("epoch", 0) > 1 and characters and characters < SMALL
-        return NOT_EVALUATED if doubtful else ""
+        hardly_fell = len(trained) > 1 and trained[-1]["loss"] > BY_HEART * trained[0]["loss"]
+        return (HARDLY_LEARNT if hardly_fell else NOT_EVALUATED) if doubtful else ""
     best, last = min(evaluated, key=itemgetter("eval_loss")), _last(evaluated, averaged)
     if trained[-1]["loss"] > BY_HEART * last["eval_loss"]:
         return ""
