@@ -42,7 +42,7 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/shellcheck -x jobs/*.sh jobs/slurm.sbatch jobs/devcloud.pbs tests/slurm.sh
 
 $(INSTALLED): $(REQUIREMENTS) requirements-serve.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11~3.14가 필요합니다(PYTHON=python3.12)")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11~3.14가 필요합니다. 있다면: make $(MAKECMDGOALS) PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	@$(TORCH_FIRST)
 	$(PIP) -r $(REQUIREMENTS) -r requirements-serve.txt

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -70,6 +71,18 @@ def test_every_command_of_the_demo_and_those_that_it_names_are_accepted(monkeypa
     assert [words[1] for words in commands] == ["train.py", *["generate.py"] * 3, "train.py"]
     for words in commands:
         scripts[words[1]](words[2:])
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_make_with_an_old_python_tells_how_to_name_another(tmp_path, target):
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    for name in ("requirements.txt", "requirements-serve.txt", "requirements-dev.txt"):
+        (tmp_path / name).touch()
+    old = f"PYTHON={shlex.quote(sys.executable)} -c 'import sys; sys.version_info = (3, 9); exec(sys.argv[2])'"
+    done = subprocess.run(["make", target, old], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode and f"make {target} PYTHON=python3.12" in done.stderr, done.stderr
+    assert [*tmp_path.glob(".*")] == []
 
 
 NESTED = {
