@@ -50,10 +50,7 @@ def document_features(**others):
     kinds = {"text": "string", **dict.fromkeys(COUNTS, "int64"), "form": "string"}
     kinds |= {"broken": "int64", "broken_at": "string", **others}
     turn = {"role": Value("string"), "content": Value("string"), "weight": Value("int8")}
-    features = Features({name: Value(kind) for name, kind in kinds.items()} | {"turns": [turn]})
-    # The rows are so already; datasets would look at every value, for minutes.
-    features.encode_example = lambda row: row
-    return features
+    return Features({name: Value(kind) for name, kind in kinds.items()} | {"turns": [turn]})
 
 
 def describe_changes(composed, line_ends, controls, blank, skipped=0, broken=0):

@@ -137,7 +137,6 @@ def draw(curve):
     # A notebook has every program it starts draw by a package that may be in another environment: no backend then.
     os.environ.pop("MPLBACKEND", None)
     # matplotlib's object interface alone: pyplot keeps figures and chooses a display for the whole process.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties, findfont
 
@@ -145,7 +144,6 @@ def draw(curve):
     words, face = WORDS["ko" if font else "en"], FontProperties(fname=font)  # None: the one that matplotlib brings
     figure = Figure(figsize=(8, 6), dpi=110, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
-    FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(5, 1))
     largest = max(point.seen for point in [*curve.training, *curve.evaluation])
     size, size_name = next((size, name) for size, name in words["units"] if largest >= size or size == 1)

@@ -94,7 +94,6 @@ def _failure(build, given):
         try:
             arguments = build({**given, "output_dir": folder})
             model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=8, n_embd=64, n_layer=1, n_head=1))
-            model.loss_type = "ForCausalLM"
             row = {"input_ids": torch.arange(8), "labels": torch.arange(8)}
             trainer = Trainer(model, arguments, train_dataset=[row], eval_dataset=[row])
             trainer.pop_callback(PrinterCallback)
