@@ -5,6 +5,7 @@ import importlib.util
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import UNFINISHED, rename_into_place, staging_area, sync, write_file
@@ -15,7 +16,7 @@ from gpt2_korean.export.vocabulary import CONTROL, read_vocabulary, refusal
 from gpt2_korean.messages import UsageError, UserError, particle, print_once, say, warn
 from gpt2_korean.model.gpt2 import TANH_GELU, is_gpt2
 from gpt2_korean.text.chat_prompt import find_chat
-from gpt2_korean.text.chat_template import template_errors
+from gpt2_korean.text.chat_template import render
 from gpt2_korean.windows import join_command
 
 SUFFIX = ".gguf"
@@ -152,7 +153,8 @@ def choose_turns(tokenizer, vocabulary, prompts):
             raise UsageError(
                 "--prompt_template: 대화 양식(chat_template)이 있는 모델이라 틀이 필요 없습니다. 이 플래그를 빼세요."
             )
-        turns = find_turns(renderer(tokenizer), vocabulary.tokens[vocabulary.begin] if vocabulary.adds_begin else "")
+        write = partial(render, tokenizer, refusal=str, tokenize=False)
+        turns = find_turns(write, vocabulary.tokens[vocabulary.begin] if vocabulary.adds_begin else "")
         if turns is None:
             warn(
                 "대화 양식(chat_template)을 Ollama의 말로 옮기지 못했습니다. Ollama로 대화하려면 Modelfile의 "
@@ -161,16 +163,6 @@ def choose_turns(tokenizer, vocabulary, prompts):
     if prompts.system and "system" not in (turns.around if turns else ()):
         raise UsageError("--system: 이 모델에는 역할을 적을 자리가 없습니다. 이 플래그를 빼세요.")
     return turns
-
-
-def renderer(tokenizer):
-    """`render(turns, opens_answer)` → the text that a tokenizer's chat template writes; raises UserError."""
-
-    def render(turns, opens_answer):
-        with template_errors(str):
-            return tokenizer.apply_chat_template(turns, add_generation_prompt=opens_answer, tokenize=False)
-
-    return render
 
 
 def marks_of(vocabulary, turns):

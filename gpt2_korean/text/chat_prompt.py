@@ -5,9 +5,10 @@ Ours needs neither transformers nor jinja; that of another maker is rendered by 
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from gpt2_korean.messages import UserError
-from gpt2_korean.text.chat_template import LEAD, encode_turns, has_our_template, template_errors
+from gpt2_korean.text.chat_template import LEAD, encode_turns, has_our_template, render
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,7 @@ def find_chat(tokenizer, eos_token_id, answers=None):
     if getattr(tokenizer, "chat_template", None) is None:
         return None
     end = _end_of_turn(tokenizer)
-    # Said already: what is longer than the context is measured before turns are forgotten.
-    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
-
-    def encode(turns):
-        return _render(tokenizer, turns, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True)
-
+    encode = partial(render, tokenizer, opens_answer=True, refusal=_refusal)
     return Chat(encode, eos_token_id if end is None else end, answers)
 
 
@@ -75,15 +71,14 @@ def _end_of_turn(tokenizer):
     """The id of the special token that a template writes behind an answer, None where there is none."""
     turns = as_turns(None, [("물음", "대답")], "또")
     try:
-        text = _render(tokenizer, turns[:2], tokenize=False)
+        text = render(tokenizer, turns[:2], False, _refusal, tokenize=False)
     except UserError:  # some take no conversation that ends in an answer
-        text = _render(tokenizer, turns, tokenize=False)
+        text = render(tokenizer, turns, False, _refusal, tokenize=False)
     rest = text.rpartition("대답")[2]
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     ids = tokenizer(rest, add_special_tokens=False)["input_ids"]
     return next((index for index in ids if index in special), None)
 
 
-def _render(tokenizer, turns, **keywords):
-    with template_errors(lambda error: f"모델의 대화 양식(chat_template)이 이 대화를 받지 않습니다: {error}"):
-        return tokenizer.apply_chat_template(turns, **keywords)
+def _refusal(error):
+    return f"모델의 대화 양식(chat_template)이 이 대화를 받지 않습니다: {error}"

@@ -174,52 +174,49 @@ def learns(turn):
 
 def _encode_by_template(turns, tokenizer, opens_answer):
     """`(ids, learnt)` of one conversation by a template of another maker, for a tokenizer of transformers."""
-    render, unmarked = partial(_render, tokenizer), [at for at, turn in enumerate(turns) if turn["role"] == "assistant"]
-    ids = render(turns, opens_answer)
+    unmarked = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
+    roles = ", ".join(turn["role"] for turn in turns)
+
+    def refusal(error):
+        unfit = f"모델의 대화 양식(chat_template)으로 쓸 수 없는 대화가 있습니다({error}; 차례: {roles})"
+        return f"{unfit}. 그런 대화를 빼거나 고치세요."
+
+    write = partial(render, tokenizer, refusal=refusal)
+    ids = write(turns, opens_answer)
     learnt = [False] * len(ids)
     if re.search(r"{%-?\s*generation\b", tokenizer.chat_template):
-        marked = render(turns, opens_answer, return_assistant_tokens_mask=True, return_dict=True)
+        marked = write(turns, opens_answer, return_assistant_tokens_mask=True, return_dict=True)
         if marked["input_ids"] == ids:  # else a text has the name of a special token
             learnt = list(map(bool, marked["assistant_masks"]))
             unmarked = [index for index in unmarked if not learns(turns[index])]
-    whole = render(turns, opens_answer, tokenize=False) if unmarked else ""
+    whole = write(turns, opens_answer, tokenize=False) if unmarked else ""
     for index in unmarked:
         around = ((turns[:index], True), (turns[: index + 1], False))
-        if not all(whole.startswith(render(*part, tokenize=False).rstrip()) for part in around):
+        if not all(whole.startswith(write(*part, tokenize=False).rstrip()) for part in around):
             raise UserError(
                 "모델의 대화 양식(chat_template)이 앞의 차례를 뒤에서 다르게 적어 답의 토큰을 구분할 수 없습니다. "
                 "묻고 답하기 한 번씩인 대화로 나누거나, {% generation %} 표시가 있는 양식을 쓰세요."
             )
-        start, end = (common_length(ids, render(*part)) for part in around)
+        start, end = (common_length(ids, write(*part)) for part in around)
         learnt[start:end] = [learns(turns[index])] * (end - start)
     begins = bool(ids) and ids[0] == tokenizer.bos_token_id == tokenizer.eos_token_id
     return ids[begins:], learnt[begins:]
 
 
-def _render(tokenizer, turns, opens_answer, **keywords):
-    """What apply_chat_template makes of `turns`: ids, of people's words as text, if `keywords` do not say else."""
-    # One that is longer than the model reads at a time is cut into blocks, of which transformers would warn.
-    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
-    as_ids = {"return_dict": False, "sanitize_control_tokens": not keywords}
-    roles = ", ".join(turn["role"] for turn in turns)
-    way_on = "그런 대화를 빼거나 고치세요"
-    with template_errors(
-        lambda error: (
-            f"모델의 대화 양식(chat_template)으로 쓸 수 없는 대화가 있습니다({error}; 차례: {roles}). {way_on}."
-        )
-    ):
-        return tokenizer.apply_chat_template(turns, add_generation_prompt=opens_answer, **{**as_ids, **keywords})
+def render(tokenizer, turns, opens_answer, refusal, **keywords):
+    """What apply_chat_template makes of `turns`: ids, of people's words as text, if `keywords` do not say else.
 
-
-@contextmanager
-def template_errors(refusal):
-    """Turn what a model's own template raises into a UserError; refusal: the error → what a user reads of a
-    conversation that it does not take."""
+    opens_answer: whether they end where an answer begins. Raises UserError; refusal: the error of a template that does
+    not take this conversation → what a user reads.
+    """
     from jinja2 import TemplateSyntaxError
 
+    # Of one that is longer than the model reads transformers would warn: it is cut into blocks, or turns are forgotten.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    as_ids = {"return_dict": False, "sanitize_control_tokens": not keywords}
     try:
         with _panics_told():
-            yield
+            return tokenizer.apply_chat_template(turns, add_generation_prompt=opens_answer, **{**as_ids, **keywords})
     except UserError:
         raise
     except TemplateSyntaxError as error:

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from gpt2_korean.export import command
 from gpt2_korean.export.modelfile import template
 from gpt2_korean.export.turns import find_turns
 from gpt2_korean.messages import UsageError, UserError
+from gpt2_korean.text.chat_template import render
 
 
 def test_flags_without_use_beside_export_are_refused():
@@ -191,7 +193,7 @@ def test_beside_the_file_stands_how_a_conversation_is_written_and_what_ends_it(
 ):
     code, _, err, _ = export(chat_model_folder, "--system=너는 상담원이야", "--stop=질문:")
     written = (tmp_path / "나감" / "내 모델.Modelfile").read_text("utf-8")
-    turns = find_turns(command.renderer(chat_tokenizer), "<|endoftext|>")
+    turns = find_turns(partial(render, chat_tokenizer, refusal=str, tokenize=False), "<|endoftext|>")
     assert code == 0 and f'TEMPLATE """{template(turns)}"""' in written and 'SYSTEM """너는 상담원이야"""' in written
     ends = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "질문:"]
     assert re.findall('PARAMETER stop """(.*)"""', written) == ends and "옮기지 못했습니다" not in err

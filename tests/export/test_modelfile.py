@@ -6,14 +6,15 @@ own parser; both were held against the real ones by hand.
 
 import json
 import re
+from functools import partial
 
 import pytest
 
 from gpt2_korean.cli.generate_options import parse_generate_options
-from gpt2_korean.export.command import renderer
 from gpt2_korean.export.modelfile import modelfile, template
 from gpt2_korean.export.turns import find_turns, turns_of_prompts
 from gpt2_korean.messages import UserError
+from gpt2_korean.text.chat_template import render
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -123,31 +124,32 @@ def own_turns(tokenizer, chat_template=None, begins=""):
 
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = chat_template or tokenizer.chat_template
-    return find_turns(renderer(tokenizer), begins), renderer(tokenizer)
+    write = partial(render, tokenizer, refusal=str, tokenize=False)
+    return find_turns(write, begins), write
 
 
 def test_our_template_is_the_same_conversation_in_go(chat_tokenizer):
-    turns, render = own_turns(chat_tokenizer, begins="<|endoftext|>")
+    turns, write = own_turns(chat_tokenizer, begins="<|endoftext|>")
     assert turns.begin == ""  # Ollama's server puts the token there that the tokenizer does
     for conversation in TALKS:
-        assert "<|endoftext|>" + go(template(turns), conversation) == render(conversation, True)
+        assert "<|endoftext|>" + go(template(turns), conversation) == write(conversation, True)
 
 
 def test_a_template_of_others_is_the_same_conversation_in_go(chat_tokenizer):
-    turns, render = own_turns(chat_tokenizer, CHATML)
+    turns, write = own_turns(chat_tokenizer, CHATML)
     for conversation in TALKS:
-        assert go(template(turns), conversation) == render(conversation, True)
-    turns, render = own_turns(chat_tokenizer, NO_SYSTEM)
+        assert go(template(turns), conversation) == write(conversation, True)
+    turns, write = own_turns(chat_tokenizer, NO_SYSTEM)
     assert "system" not in turns.around
     for conversation in (each for each in TALKS if each[0]["role"] == "user"):
-        assert go(template(turns), conversation) == render(conversation, True)
+        assert go(template(turns), conversation) == write(conversation, True)
 
 
 def test_a_template_that_writes_a_turn_otherwise_by_its_place_is_not_guessed_at(chat_tokenizer):
     assert own_turns(chat_tokenizer, COUNTED)[0] is None
-    turns, render = own_turns(chat_tokenizer, NESTED)
+    turns, write = own_turns(chat_tokenizer, NESTED)
     assert "system" not in turns.around
-    assert go(template(turns), TALKS[2]) == render(TALKS[2], True)
+    assert go(template(turns), TALKS[2]) == write(TALKS[2], True)
 
 
 @pytest.mark.parametrize("longest", [3, 5])
@@ -155,13 +157,13 @@ def test_a_template_that_writes_longer_conversations_otherwise_is_not_guessed_at
     opened = CHATML.replace("add_generation_prompt", "add_generation_prompt and messages | length < {0}")
     assert own_turns(chat_tokenizer, opened.replace("{0}", f"{longest}"))[0] is None
     staged = opened.replace("{0}", f"({longest} if messages[0].role == 'system' else 99)")
-    turns, render = own_turns(chat_tokenizer, staged)
-    assert "system" not in turns.around and go(template(turns), TALKS[2]) == render(TALKS[2], True)
+    turns, write = own_turns(chat_tokenizer, staged)
+    assert "system" not in turns.around and go(template(turns), TALKS[2]) == write(TALKS[2], True)
 
 
 def test_the_blank_that_an_answer_begins_with_is_not_written_twice(chat_tokenizer):
-    turns, render = own_turns(chat_tokenizer)
-    written = render(talk("가", "나다", "라"), True)
+    turns, write = own_turns(chat_tokenizer)
+    written = write(talk("가", "나다", "라"), True)
     assert go(template(turns), talk("가", " 나다", "라")) == go(template(turns), talk("가", "나다", "라")) == written
 
 
