@@ -124,7 +124,7 @@ def missing_weights(folder):
         except (SafetensorError, OSError):
             return path.name
     for path in (path for path in weights_read(folder) if path.suffix == ".bin"):
-        if not (zipfile.is_zipfile(path) or first_bytes(path, 1) == LEGACY_PICKLE):
+        if not (zipfile.is_zipfile(path) or _first_byte(path) == LEGACY_PICKLE):
             return path.name
     return None if has_weights(folder) else "model.safetensors"
 
@@ -181,12 +181,12 @@ def card_metadata(folder):
     return {}
 
 
-def first_bytes(path, count):
-    """The first bytes of a file, none of what is no file."""
-    if not Path(path).is_file():
+def _first_byte(path):
+    """The first byte of a file, none of what is no file."""
+    if not path.is_file():
         return b""
-    with open(path, "rb") as file:
-        return file.read(count)
+    with path.open("rb") as file:
+        return file.read(1)
 
 
 def trainer_state(checkpoint):

@@ -118,7 +118,7 @@ def parse_generate_options(argv=None, find_models=lambda folder: []):
     argv, parser = list(sys.argv[1:] if argv is None else argv), generate_parser()
     if not argv:
         show_writing(parser, find_models(MODELS))
-    options, given = parser.parse(argv), vars(generate_parser().parse_given(argv))
+    options, given = parser.parse(argv), vars(parser.parse_given(argv))
     if not options.model_name_or_path:
         raise ask_for_model(find_models(MODELS))
     check_together(options, given)

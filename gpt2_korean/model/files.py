@@ -49,7 +49,7 @@ def check_files(folder, flag):
     if adapter is not None:
         _check_adapter(adapter, shapes, flag, folder)
     elif config is not None and missing_weights(folder) is None:
-        check_sizes(config, shapes, _count_tensors(folder), flag, folder)
+        check_sizes(config, shapes, _count_tensors(folder, shapes), flag, folder)
 
 
 def check_sizes(config, shapes, tensors, flag, folder):
@@ -213,12 +213,12 @@ def _is_count(value):
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _count_tensors(folder):
-    """How many tensors the weights of `folder` are, None where only reading them whole would tell."""
-    count = 0
+def _count_tensors(folder, shapes):
+    """How many tensors the weights of `folder` are, with those of `shapes`; None where only reading them all tells."""
+    count = len(shapes)
     for path in (path for path in weights_read(folder) if path.suffix == ".bin"):
         if not zipfile.is_zipfile(path):
             return None
         with zipfile.ZipFile(path) as archive:
             count += len(archive.namelist())
-    return count + len(read_shapes(folder))
+    return count

@@ -24,13 +24,13 @@ WIDE = 100  # columns that hold the progress bar with all its words
 
 class GoOnAndStop(TrainerCallback):
     """Take up `checkpoint` (None: a first start) where it ends, and end at a step's end, with a checkpoint,
-    once a StopRequest says so on any rank.
+    once the trainer's StopRequest says so on any rank.
 
     `stopped` tells afterwards whether something was left to do.
     """
 
-    def __init__(self, trainer, stop, checkpoint):
-        self.trainer, self.stop, self.checkpoint, self.stopped = trainer, stop, checkpoint, False
+    def __init__(self, trainer, checkpoint):
+        self.trainer, self.stop, self.checkpoint, self.stopped = trainer, trainer.stop, checkpoint, False
 
     def on_train_begin(self, args, state, control, **kwargs):
         if self.checkpoint is not None:

@@ -104,7 +104,7 @@ def measure_texts(trainer, documents):
                 raise leave_evaluation(trainer)
     people = cut_stretches(people, TEXTS, CHARACTERS)
     if people is None:
-        say(f"평가 글이 {TEXTS * CHARACTERS:,}자가 되지 않아 모델의 글만 측정했습니다(표에 ‘평가 글’ 열이 없습니다).")
+        say(f"평가 글이 {total:,}자가 되지 않아 모델의 글만 측정했습니다(표에 ‘평가 글’ 열이 없습니다).")
     return measure(texts), people and measure(people)
 
 

@@ -151,7 +151,7 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
     _check_same_start(trainer, checkpoint)
     if patience is not None:
         trainer.add_callback(StopEarly(patience, threshold))
-    stopping = GoOnAndStop(trainer, trainer.stop, checkpoint)
+    stopping = GoOnAndStop(trainer, checkpoint)
     trainer.add_callback(stopping)
     trainer.add_callback(KeepRecord(trainer))
     try:
