@@ -52,7 +52,7 @@ def export(source, options):
         chat = find_chat(tokenizer, vocabulary.end)
         turns = choose_turns(tokenizer, vocabulary, options.prompts)
         tensors, wanted = gguf_file.read_tensors(model), options.export.export_type
-        size = gguf_file.count_bytes(tensors, wanted)
+        size = gguf_file.count_stored(tensors, wanted)
         check_space(unfinished.parent, size)
         parameters = sum(tensor.numel() for tensor in tensors.values())
         say(f"매개변수 {parameters:,}개를 {particle(wanted, '으로/로')} 씁니다(약 {size / 1e6:,.0f}MB).")

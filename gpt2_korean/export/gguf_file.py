@@ -43,7 +43,7 @@ def choose_type(name, shape, wanted):
     return wanted if fits else gguf.GGMLQuantizationType.F16
 
 
-def count_bytes(tensors, export_type):
+def count_stored(tensors, export_type):
     """How large the tensors of read_tensors are in the file, together."""
     return sum(_bytes(tensor.shape, kind) for _, tensor, kind in _stored(tensors, export_type))
 

@@ -7,7 +7,7 @@ import torch
 
 from gpt2_korean.device import computes_bfloat16, cpu_capabilities, has_graphs
 from gpt2_korean.generation.decoder import GPT2Decoder
-from gpt2_korean.generation.kept import keep, read_kept
+from gpt2_korean.generation.kept import keep_graph, read_kept
 from gpt2_korean.generation.weights import named, quantize_weights, read_weights
 from gpt2_korean.messages import UsageError, particle, say, warn_of_failure
 from gpt2_korean.model.gpt2 import kernel_sizes
@@ -63,7 +63,7 @@ def quantized_decoder(folder, config, dtype, quantize, reading):
         say(f"가중치를 {quantize}로 줄이는 중입니다. 다음부터는 저장해 둔 것을 씁니다.")
         tensors = quantize_weights(read_weights(folder, config), config, quantize)
         graph = build_graph(config, tensors)
-        keep(graph, folder, quantize)
+        keep_graph(graph, folder, quantize)
         kept = read_kept(folder, quantize, bfloat16)
         if kept is None:
             return _decoder_of_graph(config, graph, tensors, quantize, bfloat16)

@@ -62,7 +62,7 @@ def read_kept(folder, quantize, bfloat16):
     return ready(compiled, [mapping] if mapping else []), content
 
 
-def keep(graph, folder, quantize):
+def keep_graph(graph, folder, quantize):
     """Keep an openvino.Model of the model in `folder`, whole or not at all."""
     import openvino
 

@@ -55,7 +55,7 @@ def stream_pieces(model, prompts, settings, every, tell):
     sampling = Sampling(**{field.name: getattr(settings, field.name) for field in fields(Sampling)})
     encoded = [encode(model, prompt) for prompt in prompts]
     _tell_of_context(encoded, settings.length, model.decoder.context, tell)
-    encoded = [shorten(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
+    encoded = [cut_last_turn(model, *each, settings.length) for each in zip(prompts, encoded, strict=True)]
     end, stop = end_of(model, prompts[0]), settings.stop or ()
     encoded, leads, first = _heal_all(model, prompts, encoded, settings.token_healing)
     streams = [TextStream(model.tokenizer, ids, stop, lead) for ids, lead in zip(encoded, leads, strict=True)]
@@ -188,7 +188,7 @@ def _fits(model, prompt, length):
     return len(fit_prompt(ids, length, model.decoder.context)) == len(ids)
 
 
-def shorten(model, prompt, ids, length):
+def cut_last_turn(model, prompt, ids, length):
     """`ids`, what `model` reads of a prompt. Of a conversation that is too long even with its last turn alone the
     beginning of that turn is left out; its marks stay.
 

@@ -20,7 +20,7 @@ from gpt2_korean.messages import UsageError, UserError, say, warn
 from gpt2_korean.server.events import Asked, about_model, suggest_texts, write_text
 from gpt2_korean.server.key import ask_for_key
 from gpt2_korean.server.names import answer_to
-from gpt2_korean.server.openai_answers import describe_error
+from gpt2_korean.server.openai_answers import describe_refusal
 from gpt2_korean.server.openai_routes import is_json, openai_routes, parse_json, read_body, stream
 from gpt2_korean.server.turns import FULL, Line, LineIsFull
 from gpt2_korean.text.prompts import read_prompts
@@ -108,7 +108,7 @@ def build_app(names, closing, page):
     from starlette.responses import JSONResponse
 
     async def tell_error(_request, error):
-        told = describe_error(ERRORS.get(error.status_code, error.detail), error.status_code)
+        told = describe_refusal(ERRORS.get(error.status_code, error.detail), error.status_code)
         return JSONResponse(told, error.status_code, error.headers)
 
     line, served, settings = Line(closing), page.options.page, page.options.settings

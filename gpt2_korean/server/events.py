@@ -152,10 +152,10 @@ def logprobs_of(model, row, new):
     logprobs: see log_probabilities; None for the first token of all, of which nothing can be said.
     """
     from gpt2_korean.generation.log_probabilities import log_probabilities
-    from gpt2_korean.generation.write import encode, shorten
+    from gpt2_korean.generation.write import cut_last_turn, encode
 
     length = row.settings.length
-    ids = shorten(model, row.prompt, encode(model, row.prompt), length)
+    ids = cut_last_turn(model, row.prompt, encode(model, row.prompt), length)
     read, unread = [(ids, new)], []
     if row.echo is not None:
         unread, context = ids[:1], model.decoder.context

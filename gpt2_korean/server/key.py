@@ -7,7 +7,7 @@ page asks its user (HTTP Basic: any name, the key as the password) and sends it 
 import base64
 import secrets
 
-from gpt2_korean.server.openai_answers import describe_error
+from gpt2_korean.server.openai_answers import describe_refusal
 
 OPEN = ("/health",)
 WRONG = "API 키가 없거나 맞지 않습니다. --api_key의 값을 Authorization: Bearer로 보내세요."
@@ -24,7 +24,7 @@ def ask_for_key(app, key):
             await app(scope, receive, send)
             return
         scheme = "Bearer" if scope["path"].startswith(("/v1/", "/props")) else 'Basic realm="gpt2-korean"'
-        told = describe_error(WRONG, 401, code="invalid_api_key")
+        told = describe_refusal(WRONG, 401, code="invalid_api_key")
         await JSONResponse(told, 401, {"WWW-Authenticate": scheme})(scope, receive, send)
 
     return asked

@@ -5,7 +5,7 @@ A page of elsewhere may reach it under a name of that page's own (DNS rebinding)
 
 from urllib.parse import urlsplit
 
-from gpt2_korean.server.openai_answers import describe_error
+from gpt2_korean.server.openai_answers import describe_refusal
 
 STRANGE = (
     "이 컴퓨터의 이름(localhost, 127.0.0.1)으로 온 요청에만 답합니다. 컨테이너나 터널처럼 다른 이름으로 접속하려면 "
@@ -20,7 +20,7 @@ def answer_to(app, names):
 
     async def asked(scope, receive, send):
         known = name_of(Headers(scope=scope).get("host", "")) in names
-        answer = app if known else JSONResponse(describe_error(STRANGE), 400)
+        answer = app if known else JSONResponse(describe_refusal(STRANGE), 400)
         await answer(scope, receive, send)
 
     return asked

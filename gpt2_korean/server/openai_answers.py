@@ -9,7 +9,7 @@ REASONS = {"stop": "stop", "sentence": "stop", "end": "stop", "length": "length"
 DONE = "data: [DONE]\n\n"
 
 
-def describe_error(message, status=400, param=None, code=None):
+def describe_refusal(message, status=400, param=None, code=None):
     kind = {429: "requests", 500: "server_error", 503: "server_error"}.get(status, "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 

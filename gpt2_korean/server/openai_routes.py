@@ -29,12 +29,12 @@ def openai_routes(page, line, most_length, most_characters):
     from starlette.routing import Mount, Route
 
     options, decoder = page.options, page.model.decoder
-    name = model_name(options.model.model_name_or_path)
+    name = served_name(options.model.model_name_or_path)
     model = answers.describe_model(name, int(time.time()), decoder.context)
     pieces = cache(lambda: answers.token_pieces(page.model.tokenizer))
 
     def refuse(error, headers=None):
-        told = answers.describe_error(error.message, error.status, error.param, error.code)
+        told = answers.describe_refusal(error.message, error.status, error.param, error.code)
         return JSONResponse(told, error.status, headers)
 
     def answered(endpoint):
@@ -107,7 +107,7 @@ def openai_routes(page, line, most_length, most_characters):
     return [Mount("/v1", routes=api), Route("/health", tell_health), Route("/props", tell_llama_cpp)]
 
 
-def model_name(given):
+def served_name(given):
     """What programs call the model: the name of its folder, or of the Hub."""
     return Path(given).resolve().name if Path(given).exists() else given
 
@@ -213,7 +213,7 @@ async def stream_answer(turn, begun, completion, rows, describe):
             yield answers.stream_part(begun, [], count_tokens(rows, completion, last.values()))
         yield answers.DONE
     except Refused as error:
-        yield answers.stream_line(answers.describe_error(error.message, error.status))
+        yield answers.stream_line(answers.describe_refusal(error.message, error.status))
 
 
 def describe_told(event, pieces, chat):

@@ -171,7 +171,7 @@ def pack_texts(texts, tokenizer, context, apart, options, arguments, all_learnt=
         ("평가 글", texts.held_out, held_out, counted[1], HOW[DOCUMENTS]),
     ):
         if blocks is not None:
-            say(describe(name, documents, blocks, characters, how))
+            say(describe_blocks(name, documents, blocks, characters, how))
             if not is_stream(documents):
                 warn_of_unknown(name, documents, blocks.tokens, tokenizer)
     if all_learnt and not options.train_on_prompt:
@@ -226,7 +226,7 @@ def count_learnt(documents, all_learnt=False):
     return every and every - unlearnt
 
 
-def describe(name, documents, blocks, characters, how):
+def describe_blocks(name, documents, blocks, characters, how):
     """One line on a packed corpus, and how it is; of an endless stream nothing can be counted."""
     tokens = count_targets(blocks)
     if tokens is None:

@@ -134,7 +134,7 @@ def _text_documents(path, encoding, sample_by, tell, answer_as):
         lines = chain(beginning, lines)
         if kakaotalk.is_export(beginning):
             lines = list(lines)
-            messages = kakaotalk.read_messages(lines)
+            messages = kakaotalk.read_export(lines)
             if any(name for _, name, _ in messages):
                 yield from _talk(path, messages, answer_as, tell)
                 return

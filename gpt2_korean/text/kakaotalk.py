@@ -48,7 +48,7 @@ MOST_NAMED = 10
 def is_export(beginning):
     """Whether a text with these first lines is one that KakaoTalk wrote, be its header cut off."""
     first = beginning[:HEADER_LINES]
-    return any(map(HEADER.match, first)) or any(name for _, name, _ in read_messages(first))
+    return any(map(HEADER.match, first)) or any(name for _, name, _ in read_export(first))
 
 
 def is_table(beginning):
@@ -56,7 +56,7 @@ def is_table(beginning):
     return bool(beginning) and beginning[0].strip().replace('"', "") == ",".join(COLUMNS)
 
 
-def read_messages(lines):
+def read_export(lines):
     """The `(time, name, text)` of each message, in order; the name of a notice is None, and of what is left of a
     message whose beginning was cut off."""
     day, messages = _day_of_the_first(lines), []
@@ -76,7 +76,7 @@ def read_messages(lines):
 
 
 def read_table(rows):
-    """The `(time, name, text)` of each row (dict) of the Mac's table, as read_messages."""
+    """The `(time, name, text)` of each row (dict) of the Mac's table, as read_export."""
     messages, time = [], datetime.min
     for row in rows:
         when, name, text = (row[column] for column in COLUMNS)

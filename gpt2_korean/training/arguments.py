@@ -21,7 +21,7 @@ from gpt2_korean.messages import UsageError, particle, say, warn
 from gpt2_korean.model.quiet import show_downloads_only
 from gpt2_korean.text.blocks import count_targets
 from gpt2_korean.training.plan import MUON, describe_plan
-from gpt2_korean.training.rehearsal import check_reports, describe, rehearse
+from gpt2_korean.training.rehearsal import check_reports, describe_cause, rehearse
 from gpt2_korean.windows import WINDOWS
 
 # Flags of TrainingArguments that are ours to carry out: see speed/choose.py. Trainer would compile the whole model,
@@ -105,7 +105,7 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
                 "환경 변수 LOCAL_RANK, RANK, WORLD_SIZE(MPI는 PMI_, OMPI_)가 있어 여러 프로세스로 시작하려 했습니다.\n"
                 "torchrun으로 시작하거나, 한 프로세스로 학습하려면 그 변수를 unset으로 지우세요."
             ) from error
-        raise UsageError(f"학습 설정이 맞지 않습니다: {describe(error)}") from error
+        raise UsageError(f"학습 설정이 맞지 않습니다: {describe_cause(error)}") from error
     arguments.uses_muon, arguments.load_best_model_at_end = uses_muon, load_best
     _check_trainable(arguments, device)
     # DataParallel copies the model in every pass: two H200s are six times slower by it than one of them.

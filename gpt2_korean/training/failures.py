@@ -17,7 +17,7 @@ from gpt2_korean.messages import (
     is_out_of_memory,
     particle,
 )
-from gpt2_korean.training.rehearsal import describe
+from gpt2_korean.training.rehearsal import describe_cause
 
 UNANSWERED = (ConnectionError, EOFError)  # what asking a process that has died ends in, by how far it had come
 
@@ -102,7 +102,7 @@ def reaching_hub(way_on):
     except UserError:
         raise
     except Exception as error:  # of httpx, of the Hub's client, of the system
-        raise UserError(f"--push_to_hub: Hub에 올리지 못했습니다({describe(error)}).\n{way_on}") from error
+        raise UserError(f"--push_to_hub: Hub에 올리지 못했습니다({describe_cause(error)}).\n{way_on}") from error
 
 
 def diverged(step):

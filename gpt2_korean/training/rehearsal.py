@@ -43,11 +43,11 @@ def rehearse(build, given, passed_on):
         guilty = [name for name in passed_on if _failure(build, _without(given, [name])) is None]
         if not guilty and _failure(build, _without(given, passed_on)) is not None:
             # It is not for these flags, or a library has failed for good.
-            guilty = [name for name in passed_on if name in describe(error)]
+            guilty = [name for name in passed_on if name in describe_cause(error)]
             if not guilty:
                 return
     words = ", ".join(f"--{name}={given[name]}" for name in guilty or passed_on)
-    raise UsageError(f"{words}: 이대로는 학습할 수 없습니다({describe(error)}).\n값을 바꾸거나 플래그를 빼세요.")
+    raise UsageError(f"{words}: 이대로는 학습할 수 없습니다({describe_cause(error)}).\n값을 바꾸거나 플래그를 빼세요.")
 
 
 def check_reports(arguments):
@@ -57,8 +57,8 @@ def check_reports(arguments):
             callback()
     except Exception as error:
         raise UsageError(
-            f"--report_to={' '.join(arguments.report_to)}: 쓸 수 없습니다({describe(error)}).\n패키지를 설치하거나 "
-            "tensorboard 또는 none을 주세요. 여러 곳은 --report_to tensorboard wandb처럼 빈칸으로 나눕니다."
+            f"--report_to={' '.join(arguments.report_to)}: 쓸 수 없습니다({describe_cause(error)}).\n패키지를 "
+            "설치하거나 tensorboard 또는 none을 주세요. 여러 곳은 --report_to tensorboard wandb처럼 빈칸으로 나눕니다."
         ) from None
     if not arguments.push_to_hub:
         return
@@ -66,14 +66,14 @@ def check_reports(arguments):
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UsageError(f"--hub_model_id={name}: Hub의 이름이 될 수 없습니다({describe(error)}).") from None
+        raise UsageError(f"--hub_model_id={name}: Hub의 이름이 될 수 없습니다({describe_cause(error)}).") from None
     if get_token() is None:
         raise UsageError(
             "--push_to_hub: Hub에 로그인하지 않았습니다. HF_TOKEN을 설정하거나 hf auth login을 실행하세요."
         )
 
 
-def describe(error):
+def describe_cause(error):
     """An error of a library in a line, also where it is told of already."""
     error = error.__cause__ if isinstance(error, UserError) and error.__cause__ else error
     return describe_error(error)

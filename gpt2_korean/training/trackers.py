@@ -5,7 +5,7 @@ from functools import partial
 from transformers.integrations import TensorBoardCallback, get_reporting_integration_callbacks
 
 from gpt2_korean.messages import UsageError, UserError, describe_os_error, os_reason, warn_of_failure
-from gpt2_korean.training.rehearsal import describe
+from gpt2_korean.training.rehearsal import describe_cause
 
 
 def go_on_without_trackers(callbacks, names):
@@ -32,7 +32,7 @@ def _track(callback, name, event, tell, *args, **kwargs):
             raise _refusal(name, error, writes) from error
         callback.has_failed = True
         # Without its way on, which is to begin again.
-        reason = os_reason(error).partition(". ")[0] if writes else f"기록하지 못했습니다({describe(error)})"
+        reason = os_reason(error).partition(". ")[0] if writes else f"기록하지 못했습니다({describe_cause(error)})"
         place = callback.logging_dir if writes else f"--report_to={name}"
         warn_of_failure(error, f"{place}: {reason}. {'TensorBoard' if writes else name}의 기록 없이 이어 갑니다.")
 
@@ -42,6 +42,6 @@ def _refusal(name, error, writes):
         way_on = "TensorBoard의 기록을 다른 곳에 두려면 --logging_dir에 그 폴더를 주세요."
         return UserError(f"{describe_os_error(error)}\n{way_on}")
     return UsageError(
-        f"--report_to={name}: 기록을 시작하지 못했습니다({describe(error)}).\n"
+        f"--report_to={name}: 기록을 시작하지 못했습니다({describe_cause(error)}).\n"
         "그곳의 로그인과 주소, 버전을 확인하거나 --report_to=tensorboard 또는 none을 주세요."
     )

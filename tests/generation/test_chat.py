@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
-from gpt2_korean.generation.write import read_after_turns, shorten, stream_texts
+from gpt2_korean.generation.write import cut_last_turn, read_after_turns, stream_texts
 from gpt2_korean.messages import UserError
 from gpt2_korean.text.chat_prompt import find_answer_end, find_chat
 
@@ -157,7 +157,7 @@ def test_a_prompt_too_long_loses_its_own_beginning_and_no_mark(folder, rng):
     model = read_model(folder, torch.device("cpu"), torch.float32)
     prompt = " ".join(rng.choices(SPOKEN, k=40))
     silent, whole = (library_ids(folder, turns_of(each)) for each in ("", prompt))
-    ids = shorten(model, turns_of(prompt), model.chat.encode(turns_of(prompt)), 20)
+    ids = cut_last_turn(model, turns_of(prompt), model.chat.encode(turns_of(prompt)), 20)
     kept = CONTEXT - 20 + 1 - len(silent)
     end = next(place for place in range(len(whole)) if whole[-1 - place] != silent[-1 - place])
     start = len(silent) - end
@@ -171,14 +171,14 @@ def test_an_order_at_the_end_that_is_too_long_loses_its_own_beginning_and_no_mar
     ids, last = model.chat.encode(conversation), model.chat.encode(conversation[1:])
     begun = len(ids) - len(last) + 2  # the begin token is in both; the last turn's mark
     kept = CONTEXT - 20 + 1 - begun
-    assert shorten(model, conversation, ids, 20) == ids[:begun] + ids[-kept:]
+    assert cut_last_turn(model, conversation, ids, 20) == ids[:begun] + ids[-kept:]
 
 
 def test_a_question_behind_a_system_turn_that_leaves_no_room_for_its_marks_is_read_from_its_end(chat_model_folder):
     model = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
     turns = turns_of("가 나 다", system="너는 시인이야. " * CONTEXT)
     ids = model.chat.encode(turns)
-    assert shorten(model, turns, ids, 20) == ids
+    assert cut_last_turn(model, turns, ids, 20) == ids
 
 
 @every

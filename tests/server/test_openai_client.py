@@ -15,7 +15,7 @@ from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.server import turns
 from gpt2_korean.server.openai_requests import Refused, read_completion, read_messages
-from gpt2_korean.server.openai_routes import model_name
+from gpt2_korean.server.openai_routes import served_name
 
 pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 openai = pytest.importorskip("openai")
@@ -75,8 +75,8 @@ def test_a_model_has_the_name_of_its_folder_from_within_it_too_and_one_of_the_hu
     folder = tmp_path / "나의 모델"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    assert [model_name(given) for given in (".", "../나의 모델/", str(folder))] == ["나의 모델"] * 3
-    assert model_name("skt/kogpt2-base-v2") == "skt/kogpt2-base-v2"
+    assert [served_name(given) for given in (".", "../나의 모델/", str(folder))] == ["나의 모델"] * 3
+    assert served_name("skt/kogpt2-base-v2") == "skt/kogpt2-base-v2"
 
 
 def test_a_completion_is_the_greedy_text_of_the_model(client, model, loaded):

@@ -11,7 +11,13 @@ from server.client import get, post
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.server.events import Row, logprobs_of
-from gpt2_korean.server.openai_answers import begin_answer, describe_choice, describe_error, describe_piece, stream_part
+from gpt2_korean.server.openai_answers import (
+    begin_answer,
+    describe_choice,
+    describe_piece,
+    describe_refusal,
+    stream_part,
+)
 from gpt2_korean.server.openai_requests import Refused, read_completion
 from gpt2_korean.server.openai_rows import rows_of
 
@@ -157,6 +163,6 @@ def test_a_streamed_answer_is_of_its_kind_says_once_who_speaks_and_ends_without_
 
 
 def test_what_is_refused_is_of_the_kind_that_programs_try_again_or_do_not():
-    told = {status: describe_error("", status)["error"]["type"] for status in (400, 401, 404, 429, 500, 503)}
+    told = {status: describe_refusal("", status)["error"]["type"] for status in (400, 401, 404, 429, 500, 503)}
     wrong, ours = "invalid_request_error", "server_error"
     assert told == {400: wrong, 401: wrong, 404: wrong, 429: "requests", 500: ours, 503: ours}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gpt2_korean.messages import UsageError
 from gpt2_korean.text import documents as corpus
-from gpt2_korean.text.kakaotalk import has_words, is_export, is_table, read_messages, read_table, split_conversations
+from gpt2_korean.text.kakaotalk import has_words, is_export, is_table, read_export, read_table, split_conversations
 
 NAMES = ["민수", "지영 (회사)", "[팀장] 박", "a:b"]
 LINES = st.text(st.sampled_from("가나다 ㅋ?!,:[]()1오전후"), min_size=1, max_size=12).map(str.strip).filter(bool)
@@ -71,7 +71,7 @@ def test_every_message_is_read_whole_with_its_time_and_name(messages, write, in_
     messages = list(with_times(messages))
     lines = "".join(write(messages, in_halves)).splitlines(keepends=True)
     assert is_export(lines)
-    assert read_messages(lines) == messages
+    assert read_export(lines) == messages
 
 
 @given(MESSAGES, st.sampled_from(NAMES))
@@ -158,21 +158,21 @@ def test_a_notice_is_nobodys_message():
         "2026. 10. 31. 오후 9:00: 채팅방 관리자가 메시지를 가렸습니다.",
         "2026년 10월 31일 오후 9:00, 지영님이 나갔습니다.",
     ):
-        messages = read_messages([*lines, told, "\n"])
-        assert messages[:1] == read_messages(lines) and [has_words(each) for each in messages] == [True, False]
+        messages = read_export([*lines, told, "\n"])
+        assert messages[:1] == read_export(lines) and [has_words(each) for each in messages] == [True, False]
 
 
 def test_a_notice_before_the_first_message_counts_too():
     *before, said = "".join(windows(list(with_times([(0, "민수", "안녕")])), True)).splitlines(keepends=True)
-    notice, *messages = read_messages([*before, "지영님이 들어왔습니다.\n", said])
-    assert messages == read_messages([*before, said]) and notice[1:] == (None, "지영님이 들어왔습니다.")
+    notice, *messages = read_export([*before, "지영님이 들어왔습니다.\n", said])
+    assert messages == read_export([*before, said]) and notice[1:] == (None, "지영님이 들어왔습니다.")
 
 
 @pytest.mark.parametrize("write", [windows, android, ios])
 def test_what_is_left_of_a_message_whose_beginning_is_cut_off_counts_too(write):
     said = [*with_times([(0, "지영", "첫 줄\n둘째 줄\n셋째 줄"), (1, "지영", "자?"), (1, "민수", "응")])]
     cut = "".join(write(said, True)).partition("첫 줄\n")[2].splitlines(keepends=True)
-    rest, *messages = read_messages(cut)
+    rest, *messages = read_export(cut)
     assert is_export(cut) and rest[1:] == (None, "둘째 줄\n셋째 줄")
     assert [message[1:] for message in messages] == [message[1:] for message in said[1:]]
 
@@ -194,7 +194,7 @@ def test_an_export_without_its_header_is_one(write):
 
 @pytest.mark.parametrize("day", ["0001년 1월 1일", "2026년 2월 30일"])
 def test_a_day_that_there_is_not_takes_no_message_before_it(day):
-    messages = read_messages(["[민수] [오전 11:58] 밥?\n", f"------- {day} 월요일 -------\n"])
+    messages = read_export(["[민수] [오전 11:58] 밥?\n", f"------- {day} 월요일 -------\n"])
     assert messages[0][1:] == ("민수", "밥?")
 
 
@@ -203,7 +203,7 @@ def test_an_export_that_was_cut_within_a_day_keeps_what_stands_before_the_next(m
     messages = list(with_times([(0, "민수", "앞"), *messages, (24 * 60, "지영", "뒤")]))
     lines = "".join(windows(messages, in_halves)).splitlines(keepends=True)
     begin = next(number for number, line in enumerate(lines) if line.startswith("-----")) + 1
-    assert read_messages(lines[begin:]) == messages
+    assert read_export(lines[begin:]) == messages
     assert is_export(lines[begin:]) or not in_halves
 
 
@@ -211,7 +211,7 @@ def test_a_day_in_somebodys_words_is_no_new_day():
     said = "".join(
         windows(list(with_times([(0, "민수", "언제?\n2026년 12월 1일 화요일\n어때"), (1, "지영", "응")])), True)
     )
-    messages = read_messages(said.splitlines(keepends=True))
+    messages = read_export(said.splitlines(keepends=True))
     assert [text for _, _, text in messages] == ["언제?\n2026년 12월 1일 화요일\n어때", "응"]
     assert messages[1][0] - messages[0][0] == timedelta(minutes=1)
 
@@ -220,11 +220,11 @@ def test_a_day_in_somebodys_words_is_no_new_day():
 def test_what_a_phone_did_not_write_so_is_in_somebodys_words(write):
     text = "봐\n[지영] [오후 3:12] 안녕\n2026년 2월 30일 오후 3:12, 지영 : 안녕"
     said = list(with_times([(0, "민수", text), (1, "지영", "응")]))
-    assert read_messages("".join(write(said, True)).splitlines(keepends=True)) == said
+    assert read_export("".join(write(said, True)).splitlines(keepends=True)) == said
 
 
 def test_an_export_that_was_cut_to_a_part_of_a_day_has_its_times():
-    messages = read_messages(["[민수] [오전 11:58] 밥?\n", "[지영] [오후 12:05] 응\n", "가자\n"])
+    messages = read_export(["[민수] [오전 11:58] 밥?\n", "[지영] [오후 12:05] 응\n", "가자\n"])
     assert [said for _, *said in messages] == [["민수", "밥?"], ["지영", "응\n가자"]]
     assert messages[1][0] - messages[0][0] == timedelta(minutes=7)
 
@@ -233,7 +233,7 @@ def test_names_are_read_composed_however_they_stand_there():
     said = list(with_times([(0, "민수", "자?"), (1, "지영", "응")]))
     for write in (windows, android, ios):
         lines = "".join(write([(time, normalize("NFD", name), text) for time, name, text in said], True))
-        assert read_messages(lines.splitlines(keepends=True)) == said
+        assert read_export(lines.splitlines(keepends=True)) == said
     table = [{"Date": str(time), "User": normalize("NFD", name), "Message": text} for time, name, text in said]
     assert read_table(table) == said
 
