@@ -152,7 +152,8 @@ def _normalised_documents(files, schema, encoding, sample_by, skip_bad_rows, ans
                 if rows and left_out != NONE_LEFT_OUT:
                     rows[-1].update(left_out)
                     left_out = dict(NONE_LEFT_OUT)
-                if len(rows) == MOST_ROWS or characters >= MOST_CHARACTERS:
+                # A table of a single row datasets would hold back until it had MOST_ROWS of them.
+                if len(rows) == MOST_ROWS or (len(rows) > 1 and characters >= MOST_CHARACTERS):
                     yield pyarrow.Table.from_pylist(rows, schema)
                     progress.update(len(rows))
                     rows, characters = [], 0

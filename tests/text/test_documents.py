@@ -52,6 +52,14 @@ def test_any_text_becomes_composed_with_plain_line_ends_and_no_control_character
         assert controls == len(plain) - len(kept)
 
 
+def test_of_novels_that_are_a_row_each_few_are_in_memory_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "MOST_CHARACTERS", 100)
+    path = tmp_path / "novels.jsonl"
+    path.write_text("".join(json.dumps({"text": f"{number} " * 100}) + "\n" for number in range(9)), "utf-8")
+    read = corpus.read_corpus([path])
+    assert [len(chunk) for chunk in read.data["text"].chunks] == [2, 2, 2, 2, 1]
+
+
 def test_lone_surrogates_of_a_json_escape_go(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "가\\ud800나"}\n', "utf-8")
