@@ -11,6 +11,7 @@ from gpt2_korean.text.delimited import check_names, delimited_rows
 from gpt2_korean.text.opening import LONGEST_LINE, OPENERS, file_format, open_lines
 
 BEGINNING = 1 << 20  # characters that tell what a JSON file is
+AT_ONCE = 100  # rows of Parquet in memory: a thousand novels are gigabytes, and fewer short texts take longer
 
 
 def _distinct(pairs):
@@ -135,7 +136,7 @@ def _parquet_rows(path):
         with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
             table = pyarrow.parquet.ParquetFile(file)
             check_names(path, table.schema_arrow.names, "이름을 서로 다르게 다시 저장하세요")
-            for batch in table.iter_batches(batch_size=1000):
+            for batch in table.iter_batches(AT_ONCE):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{number}번째 행", row

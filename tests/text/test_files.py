@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import lzma
+import tracemalloc
 import unicodedata
 
 import pyarrow
@@ -15,7 +16,7 @@ from gpt2_korean.text import opening
 from gpt2_korean.text.documents import describe_files, read_corpus
 from gpt2_korean.text.files import column_renderer, missing_column, read_documents
 from gpt2_korean.text.opening import detect_encoding
-from gpt2_korean.text.rows import BEGINNING
+from gpt2_korean.text.rows import BEGINNING, read_rows
 
 HANGUL = "".join(map(chr, range(0xAC00, 0xD7A4)))
 
@@ -149,6 +150,17 @@ def test_what_cannot_be_parsed_is_refused_with_its_place(tmp_path, name, content
     with pytest.raises(UserError) as refusal:
         list(read_documents(path, "utf-8", render=column_renderer("text")))
     assert name in str(refusal.value) and place in str(refusal.value)
+
+
+def test_a_parquet_of_long_texts_is_not_all_in_memory_at_once(tmp_path):
+    path, text = tmp_path / "a.parquet", "a" * 10_000
+    pyarrow.parquet.write_table(pyarrow.table({"text": [text] * 1000}), path)
+    tracemalloc.start()
+    try:
+        assert all(row["text"] == text for _, row in read_rows(path, None))
+        assert tracemalloc.get_traced_memory()[1] < 500 * len(text)  # what of it Python had at most
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", ["a.parquet.gz", "a.PARQUET.XZ"])
