@@ -47,7 +47,7 @@ def learn_merges(words, most, alphabet):
     tokens = [bytes([byte]) for byte in alphabet]
     known, merges = {token: number for number, token in enumerate(tokens)}, []
     while queue and len(tokens) < len(alphabet) + most:
-        minus_count, pair, _, group, rank = heapq.heappop(queue)
+        _, pair, _, group, rank = heapq.heappop(queue)
         wait(group, rank + 1)
         left, right = divmod(pair, 1 << BITS)
         _, _, begins, ends, places = group
@@ -57,10 +57,9 @@ def learn_merges(words, most, alphabet):
         if len(stayed) < len(lefts):
             lefts = lefts.take(stayed)
             count = int(counts.take(lefts).sum())
-            if count < -minus_count:
-                if count >= LEAST:
-                    wait(([count], [pair], [0], [len(lefts)], lefts))
-                continue
+            if count >= LEAST:
+                wait(([count], [pair], [0], [len(lefts)], lefts))
+            continue
         merges.append((tokens[left], tokens[right]))
         if left == right:
             lefts = _every_other(lefts, size)
