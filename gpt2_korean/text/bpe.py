@@ -26,10 +26,11 @@ def count_words(texts):
 
 
 def learn_merges(words, most, alphabet):
-    """The pairs of bytes that become tokens, `[(left, right)]` in order, at most as many as make `most` new tokens.
+    """The pairs of bytes that become tokens, `[(left, right)]` in order, at most `most` of them.
 
     words: `{bytes: count}`. A pair is merged if it occurs LEAST times. Of those that occur equally often the first
     comes first, by the ids of its tokens: 0 to 255 are the bytes in the order of `alphabet`, then tokens as they come.
+    No token is of two pairs: its bytes come down to the same two wherever no merge has crossed their borders.
     """
     ids, counts = _lay_out(words, alphabet)
     starts = np.arange(len(ids))  # at the place of a token's last byte stands where its first one is
@@ -44,9 +45,8 @@ def learn_merges(words, most, alphabet):
     lefts = np.flatnonzero((ids[:-1] != END) & (ids[1:] != END))
     often, both, *where = _group(ids[lefts] << 8 | ids[lefts + 1], lefts, counts)
     wait((often, both >> 8 << BITS | both & 255, *where))
-    tokens = [bytes([byte]) for byte in alphabet]
-    known, merges = {token: number for number, token in enumerate(tokens)}, []
-    while queue and len(tokens) < len(alphabet) + most:
+    tokens, merges = [bytes([byte]) for byte in alphabet], []
+    while queue and len(merges) < most:
         _, pair, _, group, rank = heapq.heappop(queue)
         wait(group, rank + 1)
         left, right = divmod(pair, 1 << BITS)
@@ -63,13 +63,9 @@ def learn_merges(words, most, alphabet):
         merges.append((tokens[left], tokens[right]))
         if left == right:
             lefts = _every_other(lefts, size)
-        token = tokens[left] + tokens[right]
-        number = known.setdefault(token, len(tokens))
+        number, token = len(tokens), tokens[left] + tokens[right]
+        tokens.append(token)
         ids[lefts], ids[lefts + size], starts[lefts + len(token) - 1] = number, GONE, lefts
-        if number == len(tokens):
-            tokens.append(token)
-        else:  # what was a token already stands elsewhere too: in runs of a letter, of odd and even parts
-            lefts = np.flatnonzero(ids == number)
         before = starts.take(lefts - 1)
         left_ids, right_ids = ids.take(before), ids.take(lefts + len(token))
         follows = (left_ids != END).nonzero()[0]

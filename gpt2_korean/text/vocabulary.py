@@ -135,12 +135,11 @@ def train_tokenizer(texts, vocab_size, context_length, marks=()):
     words = {word.encode(): count for word, count in bpe.count_words(texts).items()}
     merges = bpe.learn_merges(words, vocab_size - len(special) - len(alphabet), alphabet)
     merges = [tuple("".join(stand_ins[byte] for byte in token) for token in pair) for pair in merges]
-    tokens = [*special, *map(stand_ins.get, alphabet), *dict.fromkeys(map("".join, merges))]
+    tokens = [*special, *map(stand_ins.get, alphabet), *map("".join, merges)]
     whole_tiles = len(tokens) // TILE * TILE
     if len(tokens) > whole_tiles > 256:
         # Merges are learnt in order, so the smaller vocabulary is the larger one's beginning.
-        tokens = tokens[:whole_tiles]
-        merges = merges[: list(map("".join, merges)).index(tokens[-1]) + 1]
+        tokens, merges = tokens[:whole_tiles], merges[: whole_tiles - len(tokens)]
     return wrap(context_length, tokenizer_object=byte_level_bpe(tokens, merges, special))
 
 

@@ -54,7 +54,7 @@ def parts(tokenizer):
 
 
 def slowly(words, most, least=2):
-    """All pairs counted anew for each merge; also where a token is spelt in two ways and tokenizers errs."""
+    """All pairs counted anew for each merge, also where tokenizers miscounts them."""
     tokens = [bytes([byte]) for byte in BYTES]
     spelt, merges = {word: [BYTES.index(byte) for byte in word] for word in words}, []
     while len(tokens) < 256 + most:
@@ -67,12 +67,12 @@ def slowly(words, most, least=2):
             break
         token = tokens[pair[0]] + tokens[pair[1]]
         merges.append((tokens[pair[0]], tokens[pair[1]]))
-        if token not in tokens:
-            tokens.append(token)
+        assert token not in tokens  # none is made of two pairs
+        tokens.append(token)
         for ids in spelt.values():
             for place in range(len(ids)):
                 if tuple(ids[place : place + 2]) == pair:
-                    ids[place : place + 2] = [tokens.index(token)]
+                    ids[place : place + 2] = [len(tokens) - 1]
     return merges
 
 
