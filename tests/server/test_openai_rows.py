@@ -9,8 +9,9 @@ import torch
 from server.client import get, post
 
 from gpt2_korean.cli.generate_options import parse_generate_options
+from gpt2_korean.generation import write
 from gpt2_korean.generation.load import read_model
-from gpt2_korean.server.events import Row, logprobs_of
+from gpt2_korean.server.events import Row, logprobs_of, write_rows
 from gpt2_korean.server.openai_answers import (
     begin_answer,
     describe_choice,
@@ -32,6 +33,21 @@ def rows(page, most, chat=True, **asked):
 def page_of(folder, *words):
     options = parse_generate_options([f"--model_name_or_path={folder}", "--device=cpu", *words])
     return SimpleNamespace(model=read_model(folder, torch.device("cpu"), torch.float32), options=options)
+
+
+def test_a_text_that_ends_before_the_others_of_its_batch_is_told_of_once(monkeypatch):
+    over = write.Piece([], "", "end")
+    steps = [
+        (1, [write.Piece([5], "가", "end"), write.Piece([6], "나", None)]),
+        (1, [over, write.Piece([7], "다", "length")]),
+    ]
+    monkeypatch.setattr(write, "stream_pieces", lambda *_, **__: steps)
+    page = SimpleNamespace(model=SimpleNamespace(eos_token_id=0))
+    told = write_rows(page, [Row([1], 1, None, 3, number, None, None) for number in range(2)])
+    assert list(told) == [
+        [{"text": "가", "ended": "end", "tokens": 2}, {"text": "나"}],
+        [None, {"text": "다", "ended": "length", "tokens": 2}],
+    ]
 
 
 def newest_that_fit(messages, stage, most):
