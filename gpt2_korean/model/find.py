@@ -94,7 +94,7 @@ def find_model(name, flag="--model_name_or_path"):
         check_files(path, flag)
         missing = missing_weights(path)
         if missing:
-            beside = [other for other in whole_checkpoints(path.parent) if other != path]
+            beside = whole_checkpoints(path.parent)
             trouble = f"쓰다 만 모델입니다({particle(missing, '이/가')} 없거나 잘림)."
             # Of another maker, a copy or a download that broke off: to train is no way on.
             way_on = describe_existing(beside[::-1]) if beside else "다시 저장하거나 내려받으세요."

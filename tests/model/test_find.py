@@ -48,8 +48,20 @@ def test_a_lone_checkpoint_that_is_broken_is_refused(stopped_run):
     folder = stopped_run(20)
     file = folder / "checkpoint-20" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"checkpoint-20: 쓰다 만 모델입니다.*다시 저장하거나 내려받으세요"):
-        find_model(str(folder))
+    said = r"^--model_type=.*checkpoint-20: 쓰다 만 모델입니다.*다시 저장하거나 내려받으세요"
+    with pytest.raises(UserError, match=said):
+        find_model(str(folder), "--model_type")
+
+
+def test_the_last_of_a_run_that_ended_early_stands_for_a_checkpoint_that_will_never_be(stopped_run, capsys):
+    folder = stopped_run(10, 20, 30)
+    for step in (10, 20, 30):
+        state = {"global_step": step, "max_steps": 30}
+        (folder / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(state))
+    assert find_model(str(folder / "checkpoint-500")) == folder / "checkpoint-30"
+    assert "30스텝에서 끝났으므로 checkpoint-500 대신 마지막 checkpoint-30을" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="그런 모델 폴더가 없습니다"):
+        find_model(str(folder / "checkpoint-15"))
 
 
 HOLD = (
@@ -93,6 +105,10 @@ def test_a_run_that_has_saved_nothing_yet_is_told_apart_from_a_folder_that_is_no
             with pytest.raises(UserError) as refusal:
                 find_model(str(folder))
             assert "학습하는 중" in str(refusal.value) and "스텝" not in str(refusal.value)
+        for step in (1, 2):  # of which one can be had
+            shutil.copytree(tiny_model_folder, folder / f"checkpoint-{step}")
+        with pytest.raises(UserError, match=r"모델 폴더가 아닙니다.*checkpoint-2"):
+            find_model(str(folder))
     finally:
         holder.kill()
         holder.communicate()
