@@ -119,7 +119,7 @@ def test_a_run_that_has_saved_nothing_yet_is_told_apart_from_a_folder_that_is_no
 
 def test_the_models_below_a_folder_are_told_newest_first(stopped_run, tiny_model_folder, tmp_path):
     whole = shutil.copytree(tiny_model_folder, tmp_path / "다 된 것")
-    stopped = stopped_run(3, 20) / "checkpoint-20"
+    stopped = stopped_run(1, 3, 20) / "checkpoint-20"
     (tmp_path / "글").mkdir()
     for age, path in enumerate((whole, stopped)):
         os.utime(path, (1000 + age, 1000 + age))
