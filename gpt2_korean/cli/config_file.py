@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gpt2_korean.cli.parser import spell_flag
 from gpt2_korean.messages import UsageError, os_reason
-from gpt2_korean.text.folders import suggest_path
+from gpt2_korean.text.folders import describe_missing
 
 
 def config_words(path, parser):
@@ -48,7 +48,7 @@ def _read_config(path):
     try:
         config = reader(Path(path).read_text("utf-8-sig"))
     except FileNotFoundError:
-        raise UsageError(f"--config={path}: 그런 파일이 없습니다. {suggest_path(path)}") from None
+        raise UsageError(f"--config={path}: 그런 파일이 없습니다. {describe_missing(path)}") from None
     except OSError as error:
         raise UsageError(f"--config={path}: 읽을 수 없습니다 ({os_reason(error)}).") from None
     except UnicodeDecodeError:

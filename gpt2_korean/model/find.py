@@ -25,10 +25,11 @@ from gpt2_korean.messages import UsageError, UserError, particle, say, warn
 from gpt2_korean.model.files import check_files
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
 from gpt2_korean.model.lora import check_adapter
-from gpt2_korean.text.folders import find_path, suggest_path
+from gpt2_korean.text.folders import describe_missing, find_path, suggest_path
 from gpt2_korean.text.opening import check_readable
 
 HUB = "https://huggingface.co/"
+OUR_FOLDER = "fine_tuned_models/"  # where train.py writes unless told otherwise: never the name of a maker on the Hub
 
 
 @dataclass(frozen=True)
@@ -110,16 +111,17 @@ def find_model(name, flag="--model_name_or_path"):
             warn(f"학습이 {step_of(beside[-1])}스텝에서 끝났으므로 {path.name} 대신 마지막 {last} 씁니다.")
             return beside[-1]
     elif _may_be_hub_id(name):
-        meant = suggest_path(name, None) if "/" in name else None
+        meant = suggest_path(name) if "/" in name else None
         if meant:
             warn(f"{flag}={name}: 그런 폴더가 없어 Hub의 모델로 봅니다. {meant}")
         return name
     if name.startswith(HUB):
         meant = "/".join(name.removeprefix(HUB).split("/")[:2])
         raise UsageError(f"{flag}={name}: 주소가 아니라 이름을 주세요. 혹시 {flag}={meant}인가요?")
-    there = models_below(path.parent)
-    hint = describe_existing(there)
-    raise UsageError(f"{flag}={name}: 그런 모델 폴더가 없습니다. {hint if there else suggest_path(name, hint)}")
+    there, way_on = models_below(path.parent), None
+    if not there:
+        way_on = suggest_path(name) if path.parent.is_dir() else describe_missing(name)
+    raise UsageError(f"{flag}={name}: 그런 모델 폴더가 없습니다. {way_on or describe_existing(there)}")
 
 
 def _check_tokenizer(name):
@@ -155,6 +157,8 @@ def _may_be_hub_id(name):
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
+    if f"{name}/".startswith(OUR_FOLDER):
+        return False
     try:
         validate_repo_id(name)
         return not ("/" in name and find_path(name).parent.is_dir())

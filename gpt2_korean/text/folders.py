@@ -42,7 +42,7 @@ def find_files(pattern, flag="--dataset_path"):
             "--dataset_name=만든이/이름을 주세요."
         )
     if not root.is_dir() or (rest and not any(set("*?[") & set(part) for part in rest)):
-        raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. {suggest_path(pattern)}")
+        raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. {describe_missing(pattern)}")
     files, hidden, broken, others, models, about = [], [], [], [], [], []
     for path, is_hidden in _walk(root, rest or [ANY_DEPTH]):
         if path.name in ABOUT_DATA:
@@ -109,8 +109,14 @@ def _folded(path):
     return _composed(os.path.realpath(path)).casefold()
 
 
-def suggest_path(missing, otherwise="경로를 확인하세요."):
-    """A sentence that names the path there is whose spelling is nearest to a `missing` one; `otherwise` if none is."""
+def describe_missing(path):
+    """The way on from a `path` that is not there: the one that is spelt most like it, or where it was looked for."""
+    here = "" if os.path.isabs(path) else f"(지금 폴더: {os.getcwd()})"
+    return suggest_path(path) or f"경로를 확인하세요{here}."
+
+
+def suggest_path(missing):
+    """A sentence that names the path there is whose spelling is nearest to a `missing` one; None if none is."""
     bare = missing.strip(QUOTES)
     if bare != missing and os.path.exists(bare):
         return f"경로에 든 따옴표를 빼세요: {bare}"
@@ -121,7 +127,7 @@ def suggest_path(missing, otherwise="경로를 확인하세요."):
             found = find_path(root.joinpath(names[name], *rest[1:]))
             if found.exists():
                 return f"혹시 {found}인가요?"
-    return otherwise
+    return None
 
 
 def name_some(paths, most=3):

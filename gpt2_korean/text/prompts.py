@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from gpt2_korean.messages import UsageError, UserError, say
 from gpt2_korean.text.chat_template import encode_texts
-from gpt2_korean.text.folders import find_path, suggest_path
+from gpt2_korean.text.folders import describe_missing, find_path
 from gpt2_korean.text.normalise import normalise
 from gpt2_korean.text.opening import detect_encoding, file_format, open_lines
 
@@ -29,7 +29,7 @@ def read_prompts(prompts, path=None, flag="--prompt_file"):
         if file.is_fifo():  # as `<(...)` of a shell: what is read once to find its encoding is gone
             raise UsageError(f"{flag}={path}: 파이프는 읽을 수 없습니다. 앞글을 파일에 저장해서 주세요.")
         if not file.is_file():
-            raise UsageError(f"{flag}={path}: 그런 파일이 없습니다. {suggest_path(path)}")
+            raise UsageError(f"{flag}={path}: 그런 파일이 없습니다. {describe_missing(path)}")
         if file_format(file) not in (".txt", None):
             raise UsageError(
                 f"{flag}={path}: 표에서는 앞글을 읽지 않습니다. 앞글을 한 줄에 하나씩 적은 .txt(.gz .xz) 파일을 주세요."

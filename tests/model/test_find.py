@@ -142,6 +142,21 @@ def test_a_folder_nearly_spelt_as_one_that_is_there_is_told(tiny_model_folder, t
     assert not capsys.readouterr().err
 
 
+def test_a_model_that_was_looked_for_from_another_folder_is_told_with_that_folder_and_not_asked_of_the_hub(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("fine_tuned_models/ko", "./fine_tuned_models/ko", "fine_tuned_models/checkpoint-500", "../없음/ko"):
+        with pytest.raises(UsageError, match=re.escape(f"(지금 폴더: {os.getcwd()})")) as refused:
+            find_model(name)
+        assert "학습하세요" not in str(refused.value)
+    with pytest.raises(UsageError, match="그런 모델 폴더가 없습니다"):
+        find_model("fine_tuned_models")
+    (tmp_path / "fine_tuned_models").mkdir()
+    with pytest.raises(UsageError, match=r"먼저 train[.]py로 학습하세요"):
+        find_model("fine_tuned_models/ko")
+
+
 def test_a_folder_that_may_not_be_looked_into_is_not_what_was_meant(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     looks = Path.exists
@@ -152,7 +167,7 @@ def test_a_folder_that_may_not_be_looked_into_is_not_what_was_meant(tmp_path, mo
         return looks(path, **keywords)
 
     monkeypatch.setattr(Path, "exists", exists)
-    with pytest.raises(UsageError, match="쓸 수 있는 모델이 없습니다"):
+    with pytest.raises(UsageError, match="경로를 확인하세요"):
         find_model(str(tmp_path / "model" / "demo"))
 
 

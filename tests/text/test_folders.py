@@ -156,6 +156,14 @@ def test_a_path_in_quotes_that_no_shell_takes_away_is_told_without_them(tmp_path
     assert find_files(str(tmp_path / "'인용'.txt"))
 
 
+def test_a_text_that_was_looked_for_from_another_folder_is_told_with_that_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=re.escape(f"경로를 확인하세요(지금 폴더: {os.getcwd()}).") + "$"):
+        find_files("data/korean_texts.txt")
+    with pytest.raises(UsageError, match=r"경로를 확인하세요\.$"):
+        find_files(str(tmp_path / "data/korean_texts.txt"))
+
+
 def test_a_path_with_brackets_that_is_there_is_no_glob(tmp_path):
     write(tmp_path, "[글] 1/a.txt", "[글] 1/b*.txt", "글/c.txt")
     assert [path.name for path in find_files(str(tmp_path / "[글] 1"))] == ["a.txt", "b*.txt"]
