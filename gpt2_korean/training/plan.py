@@ -24,6 +24,9 @@ MERGES_EPOCHS = {MUON: 8, "adamw": 16}
 BPE_DROPOUT = 0.01
 # The peak learning rate times the model's width where a text is read seldom, and often; the most that it is.
 RATES = {MUON: (1.0, 0.6, 2e-3), "adamw": (0.5, 0.3, 1e-3)}
+# Muon's where a text is read seldom and a step has at least so many tokens, times the square root of the width: its
+# steps are so scaled that how far they move what comes out grows with that root (benchmarks/RESULTS.md).
+MANY_TOKENS, MUON_RATE, MOST_BY_MUON = 2**14, 0.064, 4e-3
 # An adapter's, seldom and often: the same for any width of the model and rank of the adapter (benchmarks/RESULTS.md).
 ADAPTER_RATES = {MUON: (3e-3, 3e-3), "adamw": (3e-3, 1.8e-3)}
 # Of a model that others taught: ten times the usual default ("LoRA Without Regret", Schulman et al. 2025).
@@ -74,6 +77,8 @@ def propose(
     optimizer = MUON if uses_muon or chooses_muon else "adamw"
     *by_width, most = RATES[optimizer]
     rate = ADAPTER_RATES[optimizer][often] if adapter else min(most, by_width[often] / width)
+    if optimizer == MUON and not adapter and not often and tokens_per_step >= MANY_TOKENS:
+        rate = min(MOST_BY_MUON, MUON_RATE / width**0.5)
     rate = _rounded(rate if is_new else TAUGHT_MORE * rate)
     plan = {"learning_rate": (rate, why), "warmup_steps": (WARM_UP, why)}
     if chooses_muon:
