@@ -26,6 +26,7 @@ LONGEST_NAME, MOST_COLUMNS = 100, 20  # letters of a column's name, and names, t
 TAKE_OUT = "data/README.md의 짧은 프로그램으로 꺼내거나,"
 # In novels every fourth paragraph at least begins so, of reviews, rulings and documentation one of thirty at most.
 OPENING_QUOTES, MANY = ('"', "'", "“", "‘", "「", "『", "—"), 50
+MANY_LINES = 100  # without a blank one: as many are rarely one article, but reviews or sentences, or else a novel
 FIRST_LINES = 20  # lines of a .txt, which may be none
 JSON = re.compile(r'[\s\[]*\{\s*"[^"]{1,50}"\s*:')
 TAGGED = re.compile(r"\s*<(\?xml|!doctype|html|sami|doc id=)", re.IGNORECASE)
@@ -148,14 +149,21 @@ def _text_documents(path, encoding, sample_by, tell, answer_as):
         if sample_by == "document":
             yield from _split(lines, at_blanks=False)
             return
-        count = spoken = 0
+        count = spoken = short = line_count = 0
         for document in _split(lines, at_blanks=True):
             count, spoken = count + 1, spoken + document.startswith(OPENING_QUOTES)
+            short += len(document) < LONGEST_DOCUMENT - len("\r\n")  # a blank line ends it, or the file
+            line_count += 1 + document.count("\n")
             yield document
         if count >= MANY and spoken >= count / 10:
             tell(
                 f"{path}: 소설처럼 문단마다 빈 줄이 있는 글로 보입니다. 빈 줄마다 따로 떨어진 글로 배우니, "
                 "파일 하나가 글 하나라면 --sample_by=document를 주세요."
+            )
+        if short <= 1 and line_count >= MANY_LINES and not doubt:
+            tell(
+                f"{path}: 빈 줄이 없어 {line_count:,}줄을 이어진 글로 배웁니다. "
+                "줄마다 따로 떨어진 글이라면 --line_by_line을 주세요."
             )
 
 

@@ -62,6 +62,27 @@ def test_a_novel_whose_paragraphs_would_be_learnt_as_documents_is_told_of(tmp_pa
     assert len(doubts) == 1 and "소설.txt" in doubts[0] and "--sample_by=document" in doubts[0]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_that_would_be_learnt_as_one_text_are_told_of(tmp_path, end, monkeypatch):
+    path = tmp_path / "후기.txt"
+    lines = [f"{number}번째 후기입니다." for number in range(150)]
+
+    def doubts(lines, sample_by="paragraph"):
+        path.write_bytes(end.join([*lines, ""]).encode())
+        told = []
+        list(read_documents(path, "utf-8", sample_by, tell=told.append))
+        return told
+
+    assert not doubts(lines, "line") and not doubts(lines, "document") and not doubts(lines[:20])
+    for longest in (100, 100_000):  # cut for its length, it is one text all the same
+        monkeypatch.setattr("gpt2_korean.text.files.LONGEST_DOCUMENT", longest)
+        (told,) = doubts(lines)
+        assert "후기.txt" in told and "150줄" in told and "--line_by_line" in told
+        assert not doubts([*lines[:80], "", *lines[80:]])
+    (told,) = doubts([f"{number}\t재미있다." for number in range(150)])
+    assert "표로 보입니다" in told
+
+
 ROWS = [{"Q": "이름이 뭐야?", "A": "저는 로봇이에요."}, {"Q": '따옴표 "와", 쉼표', "A": "줄\n바꿈"}]
 
 
