@@ -13,6 +13,8 @@ from gpt2_korean.windows import join_command
 SMALL = 2_000_000
 # It has been where the loss on it comes below this share of that on held-out text, and that one has risen by this much.
 BY_HEART, WORSE = 0.8, 1.01
+# Nats a token. What learnt too little to join words has more; a model that knew the text before hardly falls either.
+AT_RANDOM = 5.0
 NOT_EVALUATED = (
     "짧은 글을 여러 번 읽었지만 평가하지 않았으므로 글을 외운 것인지 알 수 없습니다.\n"
     "--do_eval --eval_steps=100처럼 더하면 떼어 둔 글로 확인합니다."
@@ -99,7 +101,7 @@ def _learnt_by_heart(log_history, model_step, characters, averaged):
     if not evaluated:
         # In its first epoch a text is new to the model when its loss is taken; a large one is hardly learnt by heart.
         doubtful = trained[-1].get("epoch", 0) > 1 and characters and characters < SMALL
-        hardly_fell = len(trained) > 1 and trained[-1]["loss"] > BY_HEART * trained[0]["loss"]
+        hardly_fell = len(trained) > 1 and trained[-1]["loss"] > max(AT_RANDOM, BY_HEART * trained[0]["loss"])
         return (HARDLY_LEARNT if hardly_fell else NOT_EVALUATED) if doubtful else ""
     best, last = min(evaluated, key=itemgetter("eval_loss")), _last(evaluated, averaged)
     if trained[-1]["loss"] > BY_HEART * last["eval_loss"]:
