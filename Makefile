@@ -24,7 +24,7 @@ demo: $(INSTALLED)
 	$(SAY) '' '대화 842개를 처음부터 배웁니다. 노트북 CPU로 2분쯤 걸립니다.' ''
 	$(RUN) train.py --dataset_path="data/conversations.jsonl" --model_type="scratch-mini" --vocab_size=2048 \
 	  --output_dir="$(DEMO)" --overwrite_output_dir --logging_dir="logs/demo" --do_train --block_size=128 \
-	  --per_device_train_batch_size=4 --max_steps=1000 --save_steps=1000 --learning_rate=1e-3 --warmup_steps=0.1
+	  --per_device_train_batch_size=4 --max_steps=1000 --save_steps=1000 --learning_rate=1e-3 --warmup_steps=0.1 --bpe_dropout=0.01
 	$(SAY) '' '질문 12개에 답합니다. 앞의 4개는 외운 질문이고, 뒤의 8개는 배운 대화에 없던 질문입니다.' ''
 	@$(RUN) generate.py --model_name_or_path="$(DEMO)" --prompt_file="data/demo_questions.txt" --temperature=0
 	$(SAY) '' '직접 말을 걸어 보세요. 터미널에서(--interactive) 또는 브라우저에서(--serve):' \
