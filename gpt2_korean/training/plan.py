@@ -75,10 +75,7 @@ def propose(
     seldom_enough = epochs <= MUON_EPOCHS[undoes_merges]
     chooses_muon = is_new and open_to_muon and seldom_enough and tokens_per_step >= MUON_TOKENS * width
     optimizer = MUON if uses_muon or chooses_muon else "adamw"
-    *by_width, most = RATES[optimizer]
-    rate = ADAPTER_RATES[optimizer][often] if adapter else min(most, by_width[often] / width)
-    if optimizer == MUON and not adapter and not often and tokens_per_step >= MANY_TOKENS:
-        rate = min(MOST_BY_MUON, MUON_RATE / width**0.5)
+    rate = ADAPTER_RATES[optimizer][often] if adapter else _rate_of_all(optimizer, often, width, tokens_per_step)
     rate = _rounded(rate if is_new else TAUGHT_MORE * rate)
     plan = {"learning_rate": (rate, why), "warmup_steps": (WARM_UP, why)}
     if chooses_muon:
@@ -94,6 +91,14 @@ def propose(
         fitting = max(LEAST_RATE, _rounded(NEW_EMBEDDINGS * (known / CHARACTERS) ** 0.5))
         plan["embedding_learning_rate"] = min(NEW_EMBEDDINGS, fitting), why
     return {name: value for name, value in plan.items() if name not in settled}
+
+
+def _rate_of_all(optimizer, often, width, tokens_per_step):
+    """The peak learning rate of a model of which all weights learn, as it is for what is new."""
+    if optimizer == MUON and not often and tokens_per_step >= MANY_TOKENS:
+        return min(MOST_BY_MUON, MUON_RATE / width**0.5)
+    *by_width, most = RATES[optimizer]
+    return min(most, by_width[often] / width)
 
 
 def _rounded(rate):
