@@ -3,6 +3,7 @@
 import difflib
 import fnmatch
 import os
+import re
 import unicodedata
 from collections import deque
 from contextlib import suppress
@@ -42,7 +43,9 @@ def find_files(pattern, flag="--dataset_path"):
             "--dataset_name=만든이/이름을 주세요."
         )
     if not root.is_dir() or (rest and not any(set("*?[") & set(part) for part in rest)):
-        raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. {describe_missing(pattern)}")
+        raise UsageError(
+            f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. {_ways_to_several(pattern) or describe_missing(pattern)}"
+        )
     files, hidden, broken, others, models, about = [], [], [], [], [], []
     for path, is_hidden in _walk(root, rest or [ANY_DEPTH]):
         if path.name in ABOUT_DATA:
@@ -71,6 +74,13 @@ def find_files(pattern, flag="--dataset_path"):
     raise UsageError(
         f"{flag}={pattern}: 패턴에 맞는 읽을 파일이 없습니다. 이름에 든 글자라면 *는 [*], [는 [[]로 쓰세요. {READABLE}"
     )
+
+
+def _ways_to_several(pattern):
+    """How several files are given, where `pattern` has them in one value, as other programs take them; else None."""
+    first, *others = re.split("[,;]", pattern)
+    is_list = others and find_path(first.strip()).exists()
+    return '여러 파일은 그 폴더나 "글/*.txt" 같은 패턴으로 주세요.' if is_list else None
 
 
 def leave_out(held_out, files):

@@ -146,6 +146,17 @@ def test_a_text_nearly_spelt_as_one_that_is_there_is_told(tmp_path, made, typed)
             find_files(str(tmp_path / missing))
 
 
+def test_several_texts_in_one_value_are_told_how_they_are_given(tmp_path):
+    for name in ("가.txt", "나.txt", "다,라.txt"):
+        (tmp_path / name).write_text("글", "utf-8")
+    for mark in (",", ", ", ";"):
+        with pytest.raises(UsageError, match=r'여러 파일은 그 폴더나 "글/\*\.txt" 같은 패턴으로'):
+            find_files(mark.join([f"{tmp_path}/가.txt", f"{tmp_path}/나.txt"]))
+    assert find_files(f"{tmp_path}/다,라.txt") == [tmp_path / "다,라.txt"]
+    with pytest.raises(UsageError, match="혹시"):
+        find_files(f"{tmp_path}/다,마.txt")
+
+
 @pytest.mark.parametrize("quotes", ["“”", "‘’", "''", '""'])
 def test_a_path_in_quotes_that_no_shell_takes_away_is_told_without_them(tmp_path, quotes):
     write(tmp_path, "글.txt", "'인용'.txt")
