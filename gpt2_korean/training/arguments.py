@@ -20,7 +20,7 @@ from gpt2_korean.device import (
 from gpt2_korean.messages import UsageError, particle, say, warn
 from gpt2_korean.model.quiet import show_downloads_only
 from gpt2_korean.text.blocks import count_targets
-from gpt2_korean.training.plan import MUON, describe_plan
+from gpt2_korean.training.plan import MUON
 from gpt2_korean.training.rehearsal import check_reports, describe_cause, rehearse
 from gpt2_korean.windows import WINDOWS
 
@@ -184,8 +184,6 @@ def announce(trainer, blocks):
     own = "" if own is None else f"(임베딩 {own:g})"
     each = f"스텝마다 블록 {blocks_per_step:,}개 × {blocks.size:,}토큰"
     say(f"학습: {steps:,}스텝 · {each} · 학습률 {arguments.learning_rate:g}{own}")
-    for line in describe_plan(trainer.record.provenance.get("plan") or {}):
-        say(line)
     return steps, steps * blocks_per_step * blocks.size
 
 

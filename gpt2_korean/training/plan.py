@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 
 from gpt2_korean.checkpoints.complete import OWN, provenance_of, read_resume
+from gpt2_korean.messages import say
 from gpt2_korean.model.gpt2 import is_gpt2
 from gpt2_korean.text.merges import merged_pairs
 
@@ -106,7 +107,7 @@ def _rounded(rate):
 
 
 def settle_plan(start, blocks, learning, arguments, config, tokenizer, new_vocabulary, lora_rank=0):
-    """Set in `arguments` (TrainingArguments) what the flags leave open; returns what these do not know.
+    """Set in `arguments` (TrainingArguments) what the flags leave open, and say it; returns what these do not know.
 
     start: a Start; what goes on from a checkpoint keeps that one's plan. blocks: Blocks. learning: LearningOptions.
     config: the model's, which is to learn in the words of `tokenizer`. What is returned has the names of OWN, None for
@@ -135,6 +136,8 @@ def settle_plan(start, blocks, learning, arguments, config, tokenizer, new_vocab
     open_values = {name: value for name, (value, _) in plan.items() if name not in settled}
     for name in open_values.keys() - OWN.keys():
         _set(arguments, name, open_values[name])
+    for line in describe_plan(plan):
+        say(line)
     own = {name: getattr(learning, name) for name in OWN}
     own |= {name: open_values[name] for name in open_values.keys() & own.keys()}
     return {**own, "plan": plan, "taught_here": taught_here}

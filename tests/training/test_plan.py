@@ -231,6 +231,7 @@ def test_a_run_takes_its_plan_and_one_that_goes_on_keeps_it_whatever_the_rule_sa
     code, _, err = run_main(*run)
     assert code == 0 and "--optim=muon --learning_rate=0.002 --warmup_steps=0.1" in err, err
     assert "--weight_decay=0.3 --dropout=0 --bpe_dropout=0.3 (글을" in err and "--bpe_dropout=0.3: 토큰이" in err
+    assert err.index("자동으로 고른 값") < err.index("--bpe_dropout=0.3: 토큰이")  # why first, then what it does
     assert json.loads((out / "config.json").read_text("utf-8"))["resid_pdrop"] == 0.0
     whole = load_file(out / "model.safetensors")
     groups = torch.load(out / "checkpoint-3" / "optimizer.pt")["param_groups"]
