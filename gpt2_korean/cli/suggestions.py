@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 ALIKE = 0.7  # a ratio of difflib's: below it two names have little to do with each other
+ALIKE_AT_FIRST = 0.8  # of a name's beginning: a letter wrong of five
 LISTED = "쓸 수 있는 플래그는 --help로 볼 수 있습니다."
 LONG_DASHES = ("–", "—", "―", "−")  # what word processors and messengers make of --
 
@@ -16,14 +17,16 @@ def squeeze(name):
 
 
 def nearest(word, names, cutoff=0.6):
-    """The one of `names` that begins with `word`, or else is spelt most like it; None where none is.
+    """The one of `names` that begins with `word` or nearly so, or else is spelt most like it; None where none is.
 
     cutoff: how much alike, a ratio of difflib's.
     """
     spelt, word = {squeeze(name): name for name in names}, squeeze(word)
-    begun = [short for short in spelt if len(word) > 1 and short.startswith(word)]
-    similar = begun or difflib.get_close_matches(word, spelt, 1, cutoff)
-    return spelt[similar[0]] if similar else None
+    begun = {short[: len(word)]: short for short in reversed(spelt)} if len(word) > 1 else {}  # the first of them stays
+    for shorts, ratio in ((begun, ALIKE_AT_FIRST), ({short: short for short in spelt}, cutoff)):
+        for found in difflib.get_close_matches(word, shorts, 1, ratio):
+            return spelt[shorts[found]]
+    return None
 
 
 def suggest_flag(word, flags, other_names, dashes="--", otherwise=LISTED):

@@ -128,6 +128,12 @@ def test_the_beginning_of_a_value_leads_to_it(rng):
                 )
 
 
+def test_a_value_that_begins_with_a_letter_wrong_leads_to_what_begins_so():
+    for begun, meant in (("adamww", "adamw_torch"), ("adamm", "adamw_torch"), ("sdg", "sgd"), ("muno", "muon"),
+                         ("adamw_trch_fused", "adamw_torch_fused"), ("grokadam_w", "grokadamw")):  # fmt: skip
+        assert f"혹시 {meant}인가요?" in refusal(PARSERS["train.py"].parse, [f"--optim={begun}"])
+
+
 def test_a_path_alone_leads_to_the_flag_that_it_is_for(tmp_path):
     model = tmp_path / "모델"
     model.mkdir()
