@@ -187,13 +187,14 @@ def announce(trainer, blocks):
     return steps, steps * blocks_per_step * blocks.size
 
 
-def warn_of_plan(arguments, steps, blocks):
+def warn_of_plan(arguments, steps, blocks, chosen):
     """Warn of what a user would want to know before waiting for hours.
 
-    warmup_steps and save_steps below 1 are shares of the run, as in TrainingArguments.
+    warmup_steps and save_steps below 1 are shares of the run, as in TrainingArguments. chosen: the flags that were
+    given: that few steps need no checkpoint among them is how most short runs are meant.
     """
     tokens, warmup_steps = count_targets(blocks.train), arguments.warmup_steps
-    save_steps = arguments.save_steps if arguments.save_strategy == "steps" else None
+    save_steps = arguments.save_steps if "save_steps" in chosen and arguments.save_strategy == "steps" else None
     if tokens is not None and tokens < blocks.size:
         warn(f"글이 한 블록보다 짧습니다(토큰 {tokens:,}개 < {blocks.size:,}개). 더 많은 글이 있어야 제대로 배웁니다.")
     if warmup_steps >= max(steps, 1):

@@ -124,7 +124,7 @@ def learn_blocks(trainer, start, blocks, steps, learning):
     else:
         if start.checkpoint is not None:
             check_state(start.checkpoint, trainer.args)
-        warn_of_plan(trainer.args, steps, blocks)
+        warn_of_plan(trainer.args, steps, blocks, learning.chosen)
         train(trainer, start.checkpoint, patience, learning.early_stopping_threshold)
 
 

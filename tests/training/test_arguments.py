@@ -119,6 +119,7 @@ def test_muon_whose_matrices_would_be_in_parts_is_refused(build, elsewhere):
         ({"warmup_steps": 11, "steps": 12, "save_steps": 12, "tokens": 32}, ()),
         ({"warmup_steps": 0.5, "save_steps": 0.5, "steps": 1}, ()),
         ({"save_steps": 500, "save_strategy": "epoch", "tokens": None}, ()),
+        ({"save_steps": 500, "chosen": ()}, ()),  # the default
     ],
 )
 def test_a_run_too_short_for_its_warm_up_its_saves_or_its_text_is_told_with_a_better_value(
@@ -126,6 +127,6 @@ def test_a_run_too_short_for_its_warm_up_its_saves_or_its_text_is_told_with_a_be
 ):
     given = SimpleNamespace(**{"warmup_steps": 0, "save_steps": 1, "save_strategy": "steps"} | plan)
     monkeypatch.setattr(arguments, "count_targets", lambda _: plan.get("tokens", 1000))
-    arguments.warn_of_plan(given, plan.get("steps", 10), SimpleNamespace(size=32, train=None))
+    arguments.warn_of_plan(given, plan.get("steps", 10), SimpleNamespace(size=32, train=None), plan.get("chosen", plan))
     warned = capsys.readouterr().err
     assert warned.count("주의:") == bool(told) and all(words in warned for words in told), warned

@@ -154,7 +154,7 @@ def test_evaluation_during_training_is_logged_and_told_apart_from_training(train
 
 def test_a_corpus_of_one_sentence_still_trains(train_words, tmp_path, run_main):
     (tmp_path / "글.txt").write_text("한 문장뿐이다.", "utf-8")
-    code, _, err = run_main("train.py", *train_words, "--do_train", "--warmup_steps=500")
+    code, _, err = run_main("train.py", *train_words, "--do_train", "--warmup_steps=500", "--save_steps=500")
     assert code == 0
     for words in ("한 블록보다 짧습니다", "--warmup_steps=500", "--save_steps=500"):
         assert words in err
