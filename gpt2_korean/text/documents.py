@@ -48,7 +48,7 @@ def find_texts(options):
     are_free = not any(columns.values())
     if options.answer_as is not None and not any(is_kakaotalk(file, options.encoding, are_free) for file in every):
         raise UsageError(
-            f"--answer_as={options.answer_as}: 한국어 카카오톡에서 내보낸 파일이 아닙니다. 이 플래그를 빼거나, "
+            f"--answer_as={options.answer_as}: 카카오톡에서 내보낸 파일이 아닙니다. 이 플래그를 빼거나, "
             "카카오톡의 ‘대화 내용 내보내기’로 받은 .txt(Mac은 .csv)를 그대로 주세요."
         )
     render = row_renderer(**columns)

@@ -23,6 +23,7 @@ COLUMN = re.compile(r"\{([^{}]+)\}")  # a column's name in a --text_template
 LONGEST_DOCUMENT = 100_000
 HANGUL = re.compile("[가-힣]")
 LONGEST_NAME, MOST_COLUMNS = 100, 20  # letters of a column's name, and names, that a message has
+EXPORT_AGAIN = "앱의 언어를 한국어로 바꾸고 다시 내보내 그대로 주세요."
 TAKE_OUT = "data/README.md의 짧은 프로그램으로 꺼내거나,"
 # In novels every fourth paragraph at least begins so, of reviews, rulings and documentation one of thirty at most.
 OPENING_QUOTES, MANY = ('"', "'", "“", "‘", "「", "『", "—"), 50
@@ -139,7 +140,10 @@ def _text_documents(path, encoding, sample_by, tell, answer_as):
             if any(name for _, name, _ in messages):
                 yield from _talk(path, messages, answer_as, tell)
                 return
-            tell(f"{path}: 카카오톡에서 내보낸 글로 보이지만 누구의 말인지 알아보지 못해 글 그대로 배웁니다.")
+            seems = "카카오톡에서 내보낸 글로 보이지만 누구의 말인지 알아보지 못"
+            if answer_as is not None:
+                raise UsageError(f"{path}: --answer_as={answer_as}: {seems}합니다. {EXPORT_AGAIN}")
+            tell(f"{path}: {seems}해 글 그대로(이름과 시각까지) 배웁니다. {EXPORT_AGAIN}")
         doubt = _doubt(beginning)
         if doubt:
             tell(f"{path}: 글이 아니라 {doubt}")

@@ -1,7 +1,7 @@
 """What KakaoTalk exports of a room → conversations, in which one of those who speak answers the others.
 
-Knows the .txt of its apps for Windows, Android and iOS in Korean, and the table of that for the Mac. Knows nothing of
-files or tokens.
+Knows the .txt of its apps for Windows, Android and iOS in Korean, and the table of that for the Mac; of a .txt in
+English only that it is one. Knows nothing of files or tokens.
 """
 
 import re
@@ -16,7 +16,7 @@ from gpt2_korean.messages import UsageError
 from gpt2_korean.text.normalise import VISIBLE
 
 COLUMNS = ["Date", "User", "Message"]  # of the Mac's table, in whatever language the app is
-HEADER = re.compile(r"\s*저장한 날짜 ?: ")  # below the name of the room
+HEADER = re.compile(r"\s*(저장한 날짜|Date Saved) ?: ")  # below the name of the room
 HEADER_LINES = 5
 DAY = r"(\d{4})(?:년 |\. |-)(\d{1,2})(?:월 |\. |-)(\d{1,2})[일.]?"
 TIME = r"(?:(오전|오후) )?(\d{1,2}):(\d{2})"

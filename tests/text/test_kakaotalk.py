@@ -325,6 +325,27 @@ def test_a_name_is_refused_where_nothing_was_exported(run_main, tmp_path, tiny_m
     assert code == 2 and "--answer_as=민수" in err, err
 
 
+ENGLISH = {
+    "windows": "지영 with KakaoTalk Chats\nDate Saved : 2026-11-01 15:12:33\n\n"
+    "--------------- Saturday, October 31, 2026 ---------------\n[지영] [8:00 PM] 자?\n[민수] [8:02 PM] 응\n",
+    "android": "KakaoTalk Chats with 지영\nDate Saved : November 1, 2026 at 3:12 PM\n\n"
+    "October 31, 2026 at 8:00 PM\nOctober 31, 2026 at 8:00 PM, 지영 : 자?\nOctober 31, 2026 at 8:02 PM, 민수 : 응\n",
+    "ios": "Talk_2026.11.1 15:12-1.txt\nDate Saved : Nov 1, 2026 at 15:12\n\n\n"
+    "Saturday, October 31, 2026\nOct 31, 2026 at 20:00, 지영 : 자?\nOct 31, 2026 at 20:02, 민수 : 응\n",
+}
+
+
+@pytest.mark.parametrize("app", ENGLISH)
+def test_of_an_app_in_english_it_is_told_that_nobody_is_recognised_and_who_answers_is_refused(tmp_path, app, run_main):
+    path = tmp_path / "톡.txt"
+    path.write_text(ENGLISH[app], "utf-8")
+    words = [f"--dataset_path={path}", "--model_type=scratch-mini", "--show_data=0"]
+    code, _, err = run_main("train.py", *words)
+    assert code == 0 and "누구의 말인지 알아보지 못해" in err and "앱의 언어를 한국어로" in err, err
+    code, _, err = run_main("train.py", *words, "--answer_as=민수")
+    assert code == 2 and f"{path}: --answer_as=민수: " in err and "앱의 언어를 한국어로" in err, err
+
+
 def test_a_text_that_only_begins_like_an_export_is_told_of_and_a_text(tmp_path):
     path = tmp_path / "글.txt"
     path.write_text("일기\n저장한 날짜 : 어제\n\n오늘은 [비가] [왔다]\n", "utf-8")
