@@ -138,8 +138,10 @@ def test_text_is_shown_as_text_and_nothing_is_asked_of_others(browser, open_page
     assert [asked.text for asked in browser.find_elements("css selector", ".asked")] == [prompt] * 2
     assert any(prompt in word for word in shlex.split(page.part("command").text)) and page.text == ""
     assert browser.title == "gpt2-korean" and not browser.find_elements("css selector", "img, main script")
+    assert "/" in page.part("context").text
     page.press("new")
     assert not browser.find_elements("css selector", ".asked")
+    assert not page.part("sharing").is_displayed() and "/" not in page.part("context").text
 
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [entry["params"]["request"]["url"] for entry in messages if entry["method"] == "Network.requestWillBeSent"]

@@ -216,6 +216,8 @@ $("redo").onclick = () => step("redo");
 $("new").onclick = () => {
   history.record("새 대화");
   show({ ...doc, turns: [] }, field.selectionEnd);
+  header.empty();
+  sharing.show(null); // the command is of the conversation before
   $("status").textContent = "새 대화를 시작했습니다.";
 };
 
