@@ -7,7 +7,7 @@ from gpt2_korean.checkpoints.lock import own_output_dir
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.ending import run_script, stdout_for_results, tracebacks_in
 from gpt2_korean.messages import print_once, say, warn
-from gpt2_korean.model.find import check_block_size, find_start
+from gpt2_korean.model.find import check_fitting, find_start
 from gpt2_korean.model.gpt2 import context_length
 from gpt2_korean.text.ahead import begin_ahead
 from gpt2_korean.text.documents import Texts, find_texts, read_texts
@@ -49,7 +49,7 @@ def learn(options, stop):
         # What the command line and the files alone show to be wrong is refused before torch is imported.
         files, prompts = find_texts(options.text), sample_prompts(options.learning.sample_prompts)
         start = find_start(options.model, options.output)
-        check_block_size(options.text.block_size, start)
+        check_fitting(start, options.text.block_size, options.learning.dropout)
         read = partial(read_texts, files, options.text, options.do_eval, options.given["seed"])
 
         def prepare_texts():
@@ -111,7 +111,7 @@ def measure(options, stop):
     files, start = find_texts(options.text), find_start(options.model)
     if start.from_scratch or "output_dir" in options.learning.chosen:  # as one who leaves --do_train out of a command
         warn(f"평가할 모델은 --model_type={start.source}입니다. 학습한 모델이라면 그 폴더를 --model_type으로 주세요.")
-    check_block_size(options.text.block_size, start)
+    check_fitting(start, options.text.block_size)
     read = partial(read_texts, files, options.text, True, options.given["seed"])
     if not options.text.dataset_name:
         begin_ahead(read)

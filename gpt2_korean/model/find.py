@@ -23,7 +23,7 @@ from gpt2_korean.checkpoints.going_on import find_starting_point
 from gpt2_korean.checkpoints.lock import describe_run
 from gpt2_korean.messages import UsageError, UserError, particle, say, warn
 from gpt2_korean.model.files import check_files
-from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
+from gpt2_korean.model.gpt2 import SCRATCH_SIZES, check_dropout, context_length
 from gpt2_korean.model.lora import check_adapter
 from gpt2_korean.text.folders import describe_missing, find_path, suggest_path
 from gpt2_korean.text.opening import check_readable
@@ -131,15 +131,17 @@ def _check_tokenizer(name):
     raise UsageError(f"--tokenizer={name}: 그런 토크나이저 폴더가 없습니다. korean, original이나 있는 폴더를 주세요.")
 
 
-def check_block_size(size, start):
-    """Raise UsageError for blocks of `size` tokens that are longer than the context of `start` (a Start), where the
-    files at hand tell it."""
+def check_fitting(start, block_size, dropout=None):
+    """Raise UsageError for blocks of so many tokens that are longer than the context of `start` (a Start), and for a
+    dropout that is not to be set in it, where the files at hand tell it."""
     from gpt2_korean.text.packing import choose_size
 
     config = SCRATCH_SIZES.get(start.source) or read_json(Path(start.source) / "config.json") or {}
     context = context_length(config)
     if isinstance(context, int):
-        choose_size(size, context)
+        choose_size(block_size, context)
+    if dropout is not None and "model_type" in config:
+        check_dropout(dropout, config)
 
 
 def models_below(folder):

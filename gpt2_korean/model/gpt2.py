@@ -3,6 +3,8 @@
 A `config` is a dict, as config.json has it, unless a function says otherwise. Imports no torch.
 """
 
+from gpt2_korean.messages import UsageError
+
 # The demo's size learns to write Korean words on two cores within 3 minutes: a large vocabulary for its width, since
 # a small corpus is learnt sooner by words than by their parts, and no dropout, since a model this small is far from
 # learning anything by heart.
@@ -19,6 +21,13 @@ SIZES = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
 def is_gpt2(config):
     """Whether it is a GPT-2 that reads nothing but its own text."""
     return config.get("model_type") == "gpt2" and not config.get("add_cross_attention")
+
+
+def check_dropout(rate, config):
+    """Raise UsageError where a model of this `config` is no GPT-2, of which alone the dropout can be set to `rate`."""
+    if not is_gpt2(config):
+        kind = config["model_type"]
+        raise UsageError(f"--dropout={rate:g}: GPT-2에만 쓸 수 있는데 이 모델({kind})은 다릅니다. 이 플래그를 빼세요.")
 
 
 def is_supported(config):

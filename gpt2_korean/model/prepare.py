@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from gpt2_korean.messages import UsageError, say
+from gpt2_korean.messages import say
 from gpt2_korean.model import lora
 from gpt2_korean.model.embeddings import add_rows, replace_vocabulary
-from gpt2_korean.model.gpt2 import NO_DROPOUT, is_gpt2
+from gpt2_korean.model.gpt2 import NO_DROPOUT, check_dropout
 from gpt2_korean.text.chat_prompt import find_answer_end
 from gpt2_korean.text.chat_template import count_turns
 from gpt2_korean.text.end_of_text import agree_on_ends
@@ -44,9 +44,7 @@ def set_dropout(model, rate):
     """
     from torch.nn import Dropout
 
-    if not is_gpt2(model.config.to_dict()):
-        kind = model.config.model_type
-        raise UsageError(f"--dropout={rate:g}: GPT-2에만 쓸 수 있는데 이 모델({kind})은 다릅니다. 이 플래그를 빼세요.")
+    check_dropout(rate, model.config.to_dict())
     for name in NO_DROPOUT:
         setattr(model.config, name, rate)
     for name, module in model.named_modules():

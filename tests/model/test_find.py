@@ -12,7 +12,7 @@ from conftest import start_python
 
 from gpt2_korean.cli.train_options import ModelOptions
 from gpt2_korean.messages import UsageError, UserError
-from gpt2_korean.model.find import Start, check_block_size, find_model, find_start, models_below
+from gpt2_korean.model.find import Start, check_fitting, find_model, find_start, models_below
 
 
 @pytest.fixture
@@ -216,8 +216,17 @@ def test_a_tokenizer_that_is_not_there_is_refused_before_any_model_is_read(tmp_p
 
 def test_blocks_longer_than_the_context_are_refused_where_it_is_known(tiny_model_folder):
     for source, context in (("scratch-mini", 256), (tiny_model_folder, 32), (str(tiny_model_folder), 32)):
-        check_block_size(context, Start(source))
-        check_block_size(None, Start(source))
+        check_fitting(Start(source), context)
+        check_fitting(Start(source), None)
         with pytest.raises(UsageError, match=f"--block_size={context + 1}"):
-            check_block_size(context + 1, Start(source))
-    check_block_size(4096, Start("someone/model"))
+            check_fitting(Start(source), context + 1)
+    check_fitting(Start("someone/model"), 4096)
+
+
+def test_a_dropout_that_cannot_be_set_is_refused_where_the_model_is_known(tiny_model_folder, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "opt"}')
+    with pytest.raises(UsageError, match=r"--dropout=0\.1: .*\(opt\)"):
+        check_fitting(Start(tmp_path), None, 0.1)
+    for source in ("scratch-mini", tiny_model_folder, "someone/model"):
+        check_fitting(Start(source), None, 0.1)
+    check_fitting(Start(tmp_path), None)
