@@ -39,29 +39,26 @@ def newest_commit(name, flag):
     Asked once and at once: each file's own request would try six times, half a minute in all.
     """
     import huggingface_hub
-    from huggingface_hub.errors import RepositoryNotFoundError
 
     adapter = UserError(
         f"{flag}={name}: 어댑터는 Hub의 이름으로 열지 못합니다. `hf download {name}` 명령이 알려 주는 폴더를 주세요."
     )
     try:
         info = huggingface_hub.model_info(name, timeout=10)
-    except RepositoryNotFoundError as error:
-        raise broken_off(name, flag, error) from None
-    except Exception as error:  # no route, no name, a proxy's page, HF_HUB_OFFLINE: whatever else, no answer
+    except Exception as error:  # no route, no name, a proxy's page, HF_HUB_OFFLINE, a refusal: whatever, no answer
         config = cached_file(name, "config.json")
-        if config is not None:
-            missing = missing_weights(config.parent)
-            if missing is None:
-                return None
+        missing = config and missing_weights(config.parent)
+        if config is not None and missing is None:
+            return None
+        if config is None and cached_file(name, lora.CONFIG) is not None:
+            raise adapter from None
+        if hasattr(error, "response"):  # the Hub is reached, and refuses
+            raise broken_off(name, flag, error) from None
+        if missing is not None:
             raise UserError(
                 f"{flag}={name}: 네트워크에 연결할 수 없고, 미리 받아 둔 파일 가운데 {particle(missing, '이/가')} "
                 f"없거나 잘렸습니다. 네트워크가 되는 곳에서 `hf download {name}` 명령으로 마저 받으세요."
             ) from None
-        if cached_file(name, lora.CONFIG) is not None:
-            raise adapter from None
-        if hasattr(error, "response"):  # the Hub is reached, and refuses
-            raise broken_off(name, flag, error) from None
         scratch = "\n(3) 내려받지 않는 --model_type=scratch-mini로 처음부터 학습합니다."
         raise UserError(
             f"{flag}={name}: 네트워크에 연결할 수 없고 미리 받아 둔 파일도 없습니다({describe_error(error)}).\n"

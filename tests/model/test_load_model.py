@@ -316,6 +316,34 @@ def a_file_that_the_hub_has_not():
     return RemoteEntryNotFoundError("404 Client Error", response=httpx2.Response(404, request=request))
 
 
+@pytest.mark.parametrize(("error", "status", "words"), [
+    ("RepositoryNotFoundError", 401, "Hub에 그런 모델이 없습니다.*HF_TOKEN"),  # it may be private by now
+    ("HfHubHTTPError", 429, "Hub에서 받지 못했습니다"),
+])  # fmt: skip
+def test_a_hub_that_refuses_is_not_called_out_of_reach_and_hinders_no_model_that_is_there_already(
+    tiny_model_folder, error, status, words, monkeypatch
+):
+    import httpx2
+    from huggingface_hub import errors
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    def refuse(*_, **__):
+        request = httpx2.Request("GET", "https://hub/api/models/owner/refused")
+        raise getattr(errors, error)("no", response=httpx2.Response(status, request=request))
+
+    monkeypatch.setattr("huggingface_hub.model_info", refuse)
+    repository = Path(HF_HUB_CACHE) / f"models--owner--refused-{status}"
+    shutil.copytree(tiny_model_folder, repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    model, _ = load_pretrained(f"owner/refused-{status}", torch.float32)
+    assert model.config.n_embd == 32
+    (repository / "snapshots" / "abc" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=words) as refusal:
+        load_pretrained(f"owner/refused-{status}", torch.float32)
+    assert "네트워크" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(("error", "words"), [
     (a_file_that_the_hub_has_not(), r"모델을 불러올 수 없습니다 \(Can't load"),  # and will not have a little later
     (OSError(errno.ENOSPC, "No space left on device"), r"HF_HOME.*디스크에 남은 공간이 없습니다"),
