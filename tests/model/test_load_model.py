@@ -217,6 +217,9 @@ def test_a_hub_id_out_of_reach_names_the_three_ways_on():
         load_pretrained("gpt2-medium", torch.float32)
     for way in ("모델 폴더", "HF_ENDPOINT", "HF_HOME", "--model_type=scratch-mini"):
         assert way in str(refusal.value)
+    with pytest.raises(UserError, match="HF_HOME") as refusal:
+        load_pretrained("gpt2-medium", torch.float32, "--model")  # of a program that trains nothing
+    assert "scratch" not in str(refusal.value)
 
 
 def test_a_cached_hub_model_loads_without_the_hub(tiny_model_folder):
@@ -242,13 +245,27 @@ def test_of_a_cached_model_the_newest_files_are_read_as_far_as_the_hub_answers(m
         save_file({"weight": torch.zeros(1)}, repository / "snapshots" / commit / "model.safetensors")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("old")
-    for told in ("old", "new", "newer"):
-        info = SimpleNamespace(sha=told, siblings=None)
+    both = [SimpleNamespace(rfilename=name) for name in ("config.json", "adapter_config.json")]
+    for told, siblings in (("old", None), ("new", both), ("newer", None)):  # one with an adapter beside it is whole
+        info = SimpleNamespace(sha=told, siblings=siblings)
         monkeypatch.setattr("huggingface_hub.model_info", lambda *_, info=info, **__: info)
         there = repository / "snapshots" / told
         assert find_cached("owner/two", "--model_type") == (there if there.exists() else None, True)
     monkeypatch.setattr("huggingface_hub.model_info", lambda *_, **__: 1 / 0)
     assert find_cached("owner/two", "--model_type") == (repository / "snapshots" / "old", False)
+
+
+@pytest.mark.parametrize("lacks", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("is_noted", [False, True])
+def test_of_a_cached_model_that_lacks_a_file_of_a_tokenizer_none_is_read(monkeypatch, tmp_path, lacks, is_noted):
+    """Of one that has no such file the Hub's library keeps a note."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    there = {"config.json", "tokenizer.json", "tokenizer_config.json"} - {lacks}
+    names = [f"snapshots/abc/{name}" for name in there] + ([f".no_exist/abc/{lacks}"] if is_noted else [])
+    for name, text in (("refs/main", "abc"), *((name, "{}") for name in names)):
+        (tmp_path / "models--owner--part" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "models--owner--part" / name).write_text(text)
+    assert find_cached("owner/part", "--model_type") == (None, None)
 
 
 def test_a_download_that_broke_off_names_what_is_missing_and_how_it_goes_on(tiny_model_folder):
@@ -409,11 +426,11 @@ def test_an_adapter_of_the_hub_is_sent_for_as_a_folder(hub_answers, monkeypatch)
 
 
 def test_the_hub_is_asked_once_for_a_cached_model_whatever_it_is(byte_tokenizer, monkeypatch):
-    """One that is no GPT-2 goes another way, and the Hub would be waited for again: ten seconds where it is silent."""
+    """One that is no GPT-2 goes another way, and the Hub would be waited for again: seconds where it is silent."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     asked = []
-    monkeypatch.setattr("huggingface_hub.model_info", lambda name, **_: asked.append(name) or 1 / 0)
+    monkeypatch.setattr("huggingface_hub.model_info", lambda name, timeout: asked.append((name, timeout)) or 1 / 0)
     repository = Path(HF_HUB_CACHE) / "models--owner--llama"
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = LlamaConfig(**shape, vocab_size=len(byte_tokenizer), eos_token_id=byte_tokenizer.eos_token_id)
@@ -422,7 +439,8 @@ def test_the_hub_is_asked_once_for_a_cached_model_whatever_it_is(byte_tokenizer,
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
     assert read_model("owner/llama", torch.device("cpu"), torch.float32).decoder.vocab_size == len(byte_tokenizer)
-    assert asked == ["owner/llama"]
+    [(name, seconds)] = asked
+    assert name == "owner/llama" and 0 < seconds <= 30
 
 
 def test_downloads_show_progress_and_loading_does_not():

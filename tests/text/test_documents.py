@@ -222,14 +222,18 @@ def test_a_stream_that_breaks_off_is_told_with_the_way_on(hub_folder, monkeypatc
         list(corpus.read_hub_dataset(hub_folder, streaming=True))
 
 
-def test_a_hub_out_of_reach_is_asked_once_and_why_it_is_is_told(tmp_path, monkeypatch):
-    def unreachable(*_, **__):
-        raise ConnectionError("no certificate")
+@pytest.mark.parametrize(
+    ("error", "why"), [(ConnectionError("no certificate"), "no certificate"), (TimeoutError(), "TimeoutError")]
+)
+def test_a_hub_out_of_reach_is_asked_once_and_why_it_is_is_told(tmp_path, monkeypatch, error, why):
+    def unreachable(*_, timeout):
+        assert 0 < timeout <= 30
+        raise error
 
     monkeypatch.setattr("huggingface_hub.dataset_info", unreachable)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked again"))
-    with pytest.raises(UserError, match=r"(?s)--dataset_name=owner/name.*네트워크.*\(no certificate\).*--dataset_path"):
+    with pytest.raises(UserError, match=rf"(?s)--dataset_name=owner/name.*네트워크.*\({why}\).*--dataset_path"):
         corpus.read_hub_dataset("owner/name")
 
 
@@ -245,7 +249,7 @@ def test_of_a_data_set_in_its_cache_the_library_does_not_ask_a_hub_out_of_reach_
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     (tmp_path / "owner___name").mkdir()
-    with pytest.raises(UserError, match="--dataset_name=owner/name"):  # there is no text in it
+    with pytest.raises(UserError, match="--dataset_name=owner/name: 불러올 수 없습니다"):  # there is no text in it
         corpus.read_hub_dataset("owner/name")
     assert asked == [("owner/name",)]
 
@@ -265,6 +269,14 @@ def test_a_hub_data_set_that_is_a_script_is_refused(tmp_path):
     (tmp_path / f"{tmp_path.name}.py").write_text("import datasets")
     with pytest.raises(UserError, match=r"(?s)--dataset_path로 주세요.*scripts are no longer supported"):
         corpus.read_hub_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("value", ['["하나"]', '{"ko": "하나"}'])
+def test_a_hub_data_set_whose_column_holds_no_text_is_refused_as_a_file_is(tmp_path, streaming, value):
+    (tmp_path / "train.jsonl").write_text(f'{{"text": {value}}}', "utf-8")
+    with pytest.raises(UserError, match=r"--dataset_name=.*: 'text' 열의 값은 글이 아니라 (목록|객체)"):
+        corpus.read_hub_dataset(str(tmp_path), streaming=streaming, column="text")
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -269,10 +269,11 @@ def test_a_broken_conversation_of_a_file_whose_name_is_not_utf8_is_left_out_and_
 @pytest.mark.parametrize("streaming", [None, False, True])
 def test_where_all_conversations_are_broken_the_reason_is_told(tmp_path, streaming):
     path = tmp_path / "train.jsonl"
-    write_rows(path, [as_messages([user()])] * 5)
+    write_rows(path, [as_messages([])] + [as_messages([user()])] * 5)
     with pytest.raises(UserError) as refusal:
         read(path, streaming)
-    for words in ("1번째", "끝에 답이 없음", "--prompt_column", "--answer_column", "--text_template"):
+    assert "5번째" not in str(refusal.value) and ": ," not in str(refusal.value)  # the empty row is none
+    for words in ("2번째", "4번째", "끝에 답이 없음", "--prompt_column", "--answer_column", "--text_template"):
         assert words in str(refusal.value)
     assert len(str(refusal.value).splitlines()) == 2
 
