@@ -1,5 +1,6 @@
 """run.json and the model card tell what a run was, and nothing that must not be published."""
 
+import errno
 import json
 import platform
 import shutil
@@ -50,7 +51,7 @@ def test_run_json_tells_what_ran_and_how_it_ended(run, tmp_path, run_main, at_tr
     for package in (transformers, datasets, accelerate, peft, tokenizers, safetensors):
         assert record["versions"][package.__name__] == package.__version__
     assert record["versions"]["python"] == platform.python_version()
-    assert record["start"] <= record["end"]
+    assert record["start"] <= record["end"] and record["end"].endswith("+00:00")  # whoever publishes it, wherever
     assert record["provenance"]["corpus"] == stopped["provenance"]["corpus"]
     assert record["provenance"]["vocabulary"]["tokens"] == 640
     # What is refused leaves the record of the run that made the model.
@@ -62,17 +63,41 @@ def test_run_json_tells_what_ran_and_how_it_ended(run, tmp_path, run_main, at_tr
     told = read_record(out)
     assert told.pop("exit_code") == 75 and told.pop("end") >= record["end"]
     assert told == {name: value for name, value in record.items() if name not in ("exit_code", "end")}
+    assert run_main(*again, f"--output_dir={tmp_path / 'new'}")[0] == 75  # which no run was in before
+    assert read_record(tmp_path / "new")["command"][: len(again)] == again
 
 
 def test_a_run_that_fails_or_is_killed_has_its_record_too(run, tmp_path, run_main, at_training_step):
+    left = []  # what kill -9 would leave
+
+    def look(_):
+        left.append(read_record(tmp_path / "out"))
+
     def look_then_fail(_):
-        assert read_record(tmp_path / "out")["exit_code"] is None  # what kill -9 would leave
-        assert read_record(tmp_path / "out")["steps"]["done"] == 2
+        look(_)
         raise torch.OutOfMemoryError
 
-    at_training_step(3, look_then_fail)
+    at_training_step(1, look)
+    at_training_step(4, look_then_fail)
     assert run_main(*run)[0] == 1
-    assert read_record(tmp_path / "out")["exit_code"] == 1
+    assert [(told["exit_code"], told["steps"]["done"]) for told in left] == [(None, 0), (None, 2)]
+    told = read_record(tmp_path / "out")
+    assert (told["exit_code"], told["steps"]["done"]) == (1, 3)
+
+
+def test_a_record_that_cannot_be_written_does_not_hide_what_ended_the_run(
+    run, tmp_path, run_main, at_training_step, monkeypatch
+):
+    def is_full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fail(_):
+        monkeypatch.setattr("gpt2_korean.training.record.write_file", is_full)
+        raise torch.OutOfMemoryError
+
+    at_training_step(3, fail)
+    code, _, err = run_main(*run)
+    assert code == 1 and "장치의 메모리가 모자랍니다" in err, err
 
 
 def test_the_options_in_run_json_are_those_that_the_run_learnt_by(run, tmp_path, run_main, at_training_step):
@@ -90,6 +115,7 @@ def test_the_options_in_run_json_are_those_that_the_run_learnt_by(run, tmp_path,
     assert {name: options[name] for name in used} == used
     assert (options["dropout"], options["max_grad_norm"], options["warmup_steps"]) == (0, 0.5, 2)
     assert options["embedding_learning_rate"] > 0 and options["vocab_size"] == 512
+    assert not options.keys() & {"corpus", "vocabulary", "model"}  # which are no flags
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -113,10 +139,13 @@ def test_run_json_tells_the_commit_of_the_program_and_whether_its_files_were_cha
     git("add", "train.py")
     git("commit", "-m", "1")
     commit = git("rev-parse", "HEAD")
+    git("tag", "-a", "v1", "-m", "1")
     assert own_version(tmp_path) == {"gpt2-korean": commit}
     program.write_text("22\n", "utf-8")
     assert own_version(tmp_path) == {"gpt2-korean": f"{commit}-dirty"}
     assert own_version(copy) == {}  # in a repository of another project
+    monkeypatch.setenv("PATH", "")  # nor is git in every container
+    assert own_version(tmp_path) == {}
 
 
 def test_run_json_and_the_card_tell_how_many_parameters_the_model_has_and_how_many_were_trained(
@@ -202,10 +231,25 @@ def test_no_secret_name_or_home_is_published(run, tmp_path, run_main, monkeypatc
         (["--hub_token=x", "--tokenizer=korean"], ["--hub_token=***", "--tokenizer=korean"]),
         ("https://me:pass@hub.example/x", "https://***@hub.example/x"),
         ("/Users/gildong/글.txt", "~/글.txt"),
+        ("C:\\Users\\gildong\\글.txt", "~\\글.txt"),
     ],
 )  # fmt: skip
 def test_what_is_private_is_hidden_and_the_rest_is_not(private, published):
     assert publishable(private) == published
+
+
+def test_a_user_and_a_host_whose_names_are_words_are_hidden_where_these_stand_alone(monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: "text")
+    monkeypatch.setattr("socket.gethostname", lambda: "korea.cluster.example")
+    for private, published in (
+        ("/data/text/글.txt", "/data/***/글.txt"),
+        ("--output_dir=/data/text", "--output_dir=/data/***"),
+        ("/data/text 에서", "/data/*** 에서"),
+        ("/data/context/texts/text.txt", "/data/context/texts/text.txt"),
+        ("korea.cluster.example:8000", "***:8000"),
+        ("korea southkorea koreans", "*** southkorea koreans"),
+    ):
+        assert publishable(private) == published
 
 
 @pytest.mark.parametrize("host", ["pc", "localhost"])
