@@ -8,11 +8,13 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import pytest
 from conftest import ROOT, signal_self
 
+from gpt2_korean.speed.throughput import TokenMeter
 from gpt2_korean.training import callbacks, curve
 
 pytestmark = pytest.mark.usefixtures("brief_texts")
@@ -145,6 +147,25 @@ def test_a_failure_to_draw_is_told_once_and_harms_nothing(run_words, tmp_path, r
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
+def test_a_picture_that_somebody_looked_at_is_drawn_at_the_next_save(tmp_path, monkeypatch):
+    """Windows refuses to replace it meanwhile."""
+
+    def in_use(_):
+        monkeypatch.setattr(callbacks, "draw", lambda _: PNG)
+        raise PermissionError("in use")
+
+    monkeypatch.setattr(callbacks, "draw", in_use)
+    monkeypatch.setattr(callbacks, "is_in_use", lambda error: isinstance(error, PermissionError))
+    log = [{"step": step, "epoch": step, "loss": 1.0, "learning_rate": 1.0} for step in (1, 2)]
+    state = SimpleNamespace(is_world_process_zero=True, log_history=log)
+    trainer = SimpleNamespace(replaces_earlier_run=False, meter=TokenMeter())
+    drawing = callbacks.DrawCurve(trainer, curve.Corpus(9, 9, 5))
+    for drawn in (b"", PNG):
+        drawing.on_save(SimpleNamespace(output_dir=str(tmp_path)), state, None)
+        picture = tmp_path / "training_curve.png"
+        assert (picture.read_bytes() if picture.exists() else b"") == drawn
+
+
 def test_an_overwritten_run_takes_its_curve_along_but_not_before_the_new_one_has_saved(run_words, tmp_path, run_main):
     picture = tmp_path / "out" / "training_curve.png"
     assert run_main(*run_words)[0] == 0
@@ -155,13 +176,31 @@ def test_an_overwritten_run_takes_its_curve_along_but_not_before_the_new_one_has
     assert not picture.exists()
 
 
+def figures_drawn(monkeypatch):
+    """The figures, in English, of which pictures are made from now on."""
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, *_, **__: figures.append(self))
+    monkeypatch.setattr(curve, "find_hangul_font", lambda: None)
+    return figures
+
+
+def test_evaluations_are_drawn_though_no_loss_has_been_logged_yet(monkeypatch):
+    """By the defaults that comes after 500 steps."""
+    figures, evaluation = figures_drawn(monkeypatch), [curve.Point(step, 3e6 * step, 5.0) for step in (1, 2)]
+    log = [{"step": step, "epoch": step, "eval_loss": 1.0, "eval_bits_per_character": 5.0} for step in (1, 2)]
+    drawing = curve.curve_of(log, curve.Corpus(3_000_000, 1_500_000, 5, 0.5))
+    assert curve.is_worth_drawing(drawing) and drawing.evaluation == evaluation
+    curve.draw(drawing)
+    upper, lower = figures[0].axes
+    assert list(upper.lines[0].get_xdata()) == [3, 6] and "millions" in lower.get_xlabel()
+    assert figures[0].get_supxlabel() == ""  # of two texts that spend alike nothing needs to be said
+
+
 @pytest.mark.parametrize(
     ("best", "start", "place"), [(1, 9, ("left", "top")), (20, 9, ("center", "top")), (39, 7, ("right", "bottom"))]
 )
 def test_the_picture_shows_both_lines_the_best_step_and_the_learning_rate(monkeypatch, best, start, place):
-    figures = []
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, *_, **__: figures.append(self))
-    monkeypatch.setattr(curve, "find_hangul_font", lambda: None)
+    figures = figures_drawn(monkeypatch)
     training = [curve.Point(step, 3e6 * step, start - step / 10) for step in range(1, 41)]
     evaluation = [curve.Point(step, 3e6 * step, 4.5 if step == best else 4.75) for step in (1, 20, 39, 40)]
     rates = [curve.Point(step, 3e6 * step, step / 1e4) for step in range(1, 41)]
@@ -179,9 +218,12 @@ def test_the_picture_shows_both_lines_the_best_step_and_the_learning_rate(monkey
     (words,) = upper.texts
     assert words.get_text() == f"4.500 (step {best})"
     assert (words.get_ha(), words.get_va()) == place  # within the picture, off the line of training
+    assert words.xyann[1] == (-10 if place[1] == "top" else 10)  # and of the point
     assert (upper.get_ylabel(), lower.get_ylabel()) == ("bits per character", "learning rate")
     assert lower.get_xlabel() == "characters trained on (millions)" and lower.get_ylim()[0] == 0
     (top,) = upper.child_axes
+    figure.draw_without_rendering()
+    assert list(top.get_xlim()) == pytest.approx([millions / 10 for millions in upper.get_xlim()])  # an epoch has ten
     assert top.get_xlabel() == "epochs" and figure.get_suptitle() == "a"  # no font here has the rest
     assert "0.52" in figure.get_supxlabel() and "0.44" in figure.get_supxlabel()
 
@@ -189,7 +231,7 @@ def test_the_picture_shows_both_lines_the_best_step_and_the_learning_rate(monkey
 def test_no_picture_has_empty_boxes(monkeypatch, tmp_path):
     """matplotlib warns of each glyph that a font lacks; with this machine's fonts, and with none that has Hangul."""
     points = [curve.Point(step, 100 * step, 9.0 - step) for step in range(5)]
-    titles = (("scratch-mini", "글.txt"), ("$a_1$", "\U0001f600\udc80한글 𐤀.csv"), ("", "\n"))
+    titles = (("scratch-mini", "글.txt"), ("$a_$", "\U0001f600\udc80한글 𐤀.csv"), ("", "\n"))
     latin = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     shutil.copy(latin, tmp_path / "NanumGothic.ttf")  # a name promises nothing
     (tmp_path / "gothic.ttf").write_bytes(b"no font")

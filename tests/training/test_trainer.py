@@ -2,6 +2,8 @@
 
 import io
 import json
+import math
+import re
 from functools import partial
 from types import SimpleNamespace
 
@@ -56,8 +58,8 @@ def test_recorded_steps_clip_gradients_as_all_others_do(train_words, tmp_path, r
 def test_the_speed_that_is_told_is_that_of_the_steps_alone(
     evaluated_words, tmp_path, run_main, monkeypatch, brief_texts
 ):
-    """By a clock of which a step takes a second, an evaluation and a save a thousand."""
-    from gpt2_korean.training import trainer
+    """By a clock of which a step takes a second, an evaluation, a save and a picture a thousand."""
+    from gpt2_korean.training import callbacks, trainer
 
     clock, tokens = SimpleNamespace(now=0.0), []
     monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock.now))
@@ -76,8 +78,8 @@ def test_the_speed_that_is_told_is_that_of_the_steps_alone(
         return loss
 
     monkeypatch.setattr(trainer.KoreanTrainer, "training_step", step)
-    for name in ("exact_loss", "publish_checkpoint"):
-        monkeypatch.setattr(trainer, name, slow(getattr(trainer, name), 1000))
+    for owner, name in ((trainer, "exact_loss"), (trainer, "publish_checkpoint"), (callbacks, "draw")):
+        monkeypatch.setattr(owner, name, slow(getattr(owner, name), 1000))
     assert run_main(*evaluated_words, "--max_steps=4", "--eval_steps=2")[0] == 0
     history = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
     assert [entry["tokens_per_second"] for entry in history if "loss" in entry] == tokens and len(tokens) == 4
@@ -113,6 +115,30 @@ def test_the_bar_shows_its_numbers_whole(columns, last, monkeypatch):
     line = tqdm.format_meter(**{**shown.training_bar.format_dict, **told})
     shown.training_bar.close()
     assert line.endswith(last) and "75000/150000" in line and "10:00:00<10:00:00" in line
+
+
+def test_a_run_shows_its_bar_on_stderr_with_our_numbers_unless_none_is_asked_for(train_words, run_main):
+    words = [word for word in train_words if word != "--disable_tqdm"]
+    words += ["--do_train", "--max_steps=2", "--logging_steps=1", "--report_to=none", "--overwrite_output_dir"]
+    for hidden in ([], ["--disable_tqdm"]):
+        code, out, err = run_main("train.py", *words, *hidden)
+        assert (code, out) == (0, "") and "[2/2] 손실" in err
+        assert bool(re.search(r"\| 1/2 \[.*글자당 비트", err)) != bool(hidden) and ("%|" in err) != bool(hidden), err
+
+
+def test_the_bar_tells_bits_at_what_the_evaluated_text_spends(
+    train_words, tmp_path, run_main, at_training_step, brief_texts
+):
+    """Beside which they are read."""
+    other, told = tmp_path / "다른 글.txt", []
+    other.write_text("The quick brown fox.", "utf-8")
+    at_training_step(1, lambda trainer: told.append(trainer.tokens_per_character))
+    words = ["--do_train", "--do_eval", f"--validation_file={other}", "--max_steps=1", "--eval_steps=1"]
+    assert run_main("train.py", *train_words, *words, "--report_to=none")[0] == 0
+    history = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    [measured] = [entry for entry in history if "eval_loss" in entry][:1]
+    bits = measured["eval_loss"] / math.log(2)
+    assert told == [pytest.approx(measured["eval_bits_per_character"] / bits)]
 
 
 def test_the_bar_is_told_once_a_second_at_most(monkeypatch):
