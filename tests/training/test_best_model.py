@@ -90,6 +90,13 @@ def test_a_larger_patience_goes_on_from_there(run_words, tmp_path, run_main):
     assert assert_ended_early(out, 4) == last - 3
 
 
+def test_what_is_better_by_less_than_the_threshold_counts_as_no_better(run_words, tmp_path, run_main):
+    words = ["--early_stopping_patience=1", "--early_stopping_threshold=100"]
+    code, _, err = run_main(*run_words, *words)
+    measured = bits(tmp_path / "out")
+    assert code == 0 and list(measured) == [3, 6] and measured[6] < measured[3], err
+
+
 def test_stopped_and_resumed_it_ends_at_the_same_step_with_the_same_model(
     run_words, tmp_path, run_main, at_training_step, at_evaluation
 ):
@@ -233,6 +240,24 @@ def test_a_signal_in_the_last_step_within_an_epoch_leaves_its_evaluation_to_the_
     assert run_main(*run)[0] == 0
     assert bits(tmp_path / "out") == bits(tmp_path / "unbroken")
     assert same_weights(tmp_path / "out", tmp_path / "unbroken")
+
+
+def test_an_evaluation_that_was_left_to_a_run_that_has_none_is_left_out(
+    run_words, tmp_path, run_main, at_training_step
+):
+    run = [word for word in run_words if not word.startswith(("--do_eval", "--validation_file", "--eval_steps"))]
+    at_training_step(2, lambda _: signal_self())
+    assert run_main(*run_words, "--max_steps=2", "--eval_strategy=epoch")[0] == 75
+    code, _, err = run_main(*run, "--max_steps=2")
+    assert code == 0 and "이미 끝난 학습" in err and not bits(tmp_path / "out"), err
+
+
+def test_an_evaluation_that_is_made_up_for_stops_too(run_words, tmp_path, run_main, at_evaluation):
+    for _ in range(2):
+        at_evaluation(3, lambda _: signal_self())
+        code, _, err = run_main(*run_words, "--max_steps=6")
+        assert code == 75 and "3스텝에서 멈추고" in err, err
+    assert run_main(*run_words, "--max_steps=6")[0] == 0 and list(bits(tmp_path / "out")) == [3, 6]
 
 
 def test_a_run_that_ends_between_an_epochs_last_step_and_its_evaluation_leaves_it_to_the_next_run(

@@ -133,6 +133,7 @@ def test_a_run_that_began_with_fp16_goes_on_without(half, tmp_path, run_main):
 
 
 def test_a_run_that_is_made_longer_goes_on_at_the_rates_of_the_longer_one(half, tmp_path, run_main):
+    assert "이미 끝난 학습" in run_main(*half, "--max_steps=5")[2]  # nor is it made shorter
     code, _, err = run_main(*half, "--learning_rate=5e-5", "--max_steps=9", "--logging_steps=1")
     log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
     rates = [entry["learning_rate"] for entry in log if "loss" in entry and entry["step"] > 6]
@@ -271,6 +272,7 @@ def test_what_another_run_left_in_the_output_dir_is_replaced_only_where_that_is_
     assert before == {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
     for more in ([], [f"--resume_from_checkpoint={tmp_path / 'out' / 'checkpoint-9'}"]):  # the second has ended
         assert run_main(*words, *more, "--overwrite_output_dir")[0] == 0
+        assert (other / "training_curve.png").exists()
         assert [path.name for path in other.glob("checkpoint-*")] == ([] if more else ["checkpoint-9"])
         mine, theirs = (load_file(folder / "model.safetensors") for folder in (other, tmp_path / "out"))
         assert all(torch.equal(mine[name], weight) for name, weight in theirs.items())
