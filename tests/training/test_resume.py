@@ -74,11 +74,11 @@ def test_a_finished_run_says_so_and_one_killed_before_its_model_was_saved_saves_
     assert code == 0 and "이미 끝난 학습" in err
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     weights = load_file(out / "model.safetensors")
-    for name in ("trainer_state.json", "model.safetensors", "config.json"):
+    for name in ("trainer_state.json", "model.safetensors", "config.json", "README.md"):
         (out / name).unlink()
     assert run_main(*run)[0] == 0
     assert all(torch.equal(weights[name], tensor) for name, tensor in load_file(out / "model.safetensors").items())
-    assert (out / "config.json").exists()
+    assert (out / "config.json").exists() and (out / "README.md").exists()
 
 
 def test_without_the_resume_flag_overwriting_still_starts_afresh(train_words, run_main):
