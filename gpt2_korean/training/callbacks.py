@@ -179,7 +179,7 @@ class WriteSamples(TrainerCallback):
         self.trainer, self.prompts = trainer, prompts
 
     def on_evaluate(self, args, state, control, **kwargs):
-        if not self.prompts or not state.is_world_process_zero:
+        if not state.is_world_process_zero:
             return
         texts = write_samples(self.trainer, self.prompts)
         if texts is None:
