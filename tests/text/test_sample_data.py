@@ -107,11 +107,12 @@ def test_the_program_that_takes_texts_out_of_nested_json_does_so(tmp_path, monke
 @pytest.mark.parametrize("ending", [".srt", ".vtt", ".smi", ".txt"])
 def test_the_program_that_leaves_the_text_of_subtitles_alone_does_so(tmp_path, monkeypatch, ending):
     subtitles = {
-        ".srt": "1\r\n00:00:01,000 --> 00:00:02,500\r\n<i>첫째</i>\r\n\r\n2\r\n00:00:03,000 --> 00:00:04,000\r\n둘째",
+        ".srt": "\ufeff1\r\n00:00:01,000 --> 00:00:02,500\r\n<i>첫째</i>\r\n\r\n2\r\n00:00:03,000 --> 00:00:04,000\r\n"
+        "둘째",
         ".vtt": "WEBVTT\n\n00:01.000 --> 00:02.500 align:start\n첫째\n\n00:03.000 --> 00:04.000\n둘째\n",
         ".txt": "<?xml version='1.0'?>\n<tei.2>\n<body>\n<p>첫째</p>\n<p>둘째</p>\n</body>\n</tei.2>",
-        ".smi": "<SAMI>\n<STYLE><!--\nP {color: white}\n--></STYLE><BODY>\n<SYNC Start=0><P Class=KRCC>\n첫째<br>\n"
-        "<SYNC Start=900><P Class=KRCC>&nbsp;\n<SYNC Start=1000><P Class=KRCC>\n둘째\n</BODY></SAMI>",
+        ".smi": "<SAMI>\n<STYLE><!--\nP {color: white}\n--></STYLE><BODY>\n<SYNC Start=0><P Class=KRCC>\n첫째<BR>둘째"
+        "<br>\n<SYNC Start=900><P Class=KRCC>&nbsp;\n</BODY></SAMI>",
     }
     (tmp_path / "받은 폴더").mkdir()
     (tmp_path / "받은 폴더" / f"a{ending}").write_text(subtitles[ending], "utf-8", newline="")
