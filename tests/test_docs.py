@@ -18,6 +18,7 @@ from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.cli.train_flags import train_parser
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.cli.trainer_flags import read_trainer_flags
+from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 
 PAGES = sorted([*ROOT.glob("*.md"), *(page for name in ("docs", "data", "jobs") for page in ROOT.glob(f"{name}/*.md"))])
 TWINS = [(page, page.with_name(page.name.replace(".en.md", ".md"))) for page in PAGES if page.name.endswith(".en.md")]
@@ -123,6 +124,12 @@ def test_the_tables_of_flags_are_what_the_parsers_say():
     made = runpy.run_path(str(ROOT / "docs" / "make_flags.py"))["page"]()
     assert text_of(ROOT / "docs" / "flags.md") == made, "python docs/make_flags.py"
     assert "``" not in made  # which is shown as it is
+
+
+def test_the_dropout_that_is_told_of_scratch_mini_is_its_own():
+    assert {SCRATCH_SIZES["scratch-mini"][f"{part}_pdrop"] for part in ("embd", "attn", "resid")} == {0}
+    told = {"flags.md": "scratch-mini는 0 |", "flags.en.md": "0 of scratch-mini |", "speed.md": "`scratch-mini`는 0) |"}
+    assert [name for name, words in told.items() if words not in text_of(ROOT / "docs" / name)] == []
 
 
 def test_the_english_tables_have_the_same_flags_and_values():

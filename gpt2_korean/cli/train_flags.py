@@ -202,7 +202,8 @@ def train_parser():
     add_flag(training, "--warmup_steps", steps(number(0)), warmup_help, 0)
     add_flag(training, "--weight_decay", number(0), f"가중치 감쇠. {BY_PLAN}", 0.0)
     dropout_help = (
-        f"배우는 동안 GPT-2의 값을 이 비율로 끕니다(드롭아웃). 덜 외웁니다. {BY_PLAN} (기본값: 모델의 값, GPT-2는 0.1)"
+        f"배우는 동안 GPT-2의 값을 이 비율로 끕니다(드롭아웃). 덜 외웁니다. {BY_PLAN} "
+        "(기본값: 모델의 값, GPT-2는 0.1, scratch-mini는 0)"
     )
     add_flag(training, "--dropout", number(0, below=1), dropout_help)
     merges_help = "글을 토큰으로 나눌 때 병합을 이 비율로 빼, 읽을 때마다 다르게 나눕니다(BPE 드롭아웃). 덜 외웁니다"
