@@ -23,11 +23,12 @@ MUON = "muon"  # the value of --optim that is ours alone: see muon.py
 MUON_EPOCHS = 8, 16
 MERGES_EPOCHS = {MUON: 8, "adamw": 16}
 BPE_DROPOUT = 0.01
-# The peak learning rate times the model's width where a text is read seldom, and often; the most that it is.
-RATES = {MUON: (1.0, 0.6, 2e-3), "adamw": (0.5, 0.3, 1e-3)}
-# Muon's where a text is read seldom and a step has at least so many tokens, times the square root of the width: its
-# steps are so scaled that how far they move what comes out grows with that root (benchmarks/RESULTS.md).
-MANY_TOKENS, MUON_RATE, MOST_BY_MUON = 2**14, 0.064, 4e-3
+# The peak learning rate where a text is read seldom, and often, by a power of the width; the most that it is.
+# Muon's steps are so scaled that how far they move what comes out grows with its root (benchmarks/RESULTS.md).
+RATES = {MUON: (0.064, 0.036, 0.5, 4e-3), "adamw": (0.5, 0.3, 1.0, 1e-3)}
+# It is for steps of so many tokens. Of what is new it goes with this power of their number, from the fewest that were
+# measured to the most: where a text is read often, many small steps learn it by heart (benchmarks/RESULTS.md).
+STEP_TOKENS, BY_TOKENS, MEASURED_TOKENS = 2**14, (0.25, 0.5), ((2**10, 2**16), (2**10, 2**14))
 # An adapter's, seldom and often: the same for any width of the model and rank of the adapter (benchmarks/RESULTS.md).
 ADAPTER_RATES = {MUON: (3e-3, 3e-3), "adamw": (3e-3, 1.8e-3)}
 # Of a model that others taught: ten times the usual default ("LoRA Without Regret", Schulman et al. 2025).
@@ -76,7 +77,8 @@ def propose(
     seldom_enough = epochs <= MUON_EPOCHS[undoes_merges]
     chooses_muon = is_new and open_to_muon and seldom_enough and tokens_per_step >= MUON_TOKENS * width
     optimizer = MUON if uses_muon or chooses_muon else "adamw"
-    rate = ADAPTER_RATES[optimizer][often] if adapter else _rate_of_all(optimizer, often, width, tokens_per_step)
+    tokens = tokens_per_step if is_new else STEP_TOKENS
+    rate = ADAPTER_RATES[optimizer][often] if adapter else _rate_of_all(optimizer, often, width, tokens)
     rate = _rounded(rate if is_new else TAUGHT_MORE * rate)
     plan = {"learning_rate": (rate, why), "warmup_steps": (WARM_UP, why)}
     if chooses_muon:
@@ -96,10 +98,10 @@ def propose(
 
 def _rate_of_all(optimizer, often, width, tokens_per_step):
     """The peak learning rate of a model of which all weights learn, as it is for what is new."""
-    if optimizer == MUON and not often and tokens_per_step >= MANY_TOKENS:
-        return min(MOST_BY_MUON, MUON_RATE / width**0.5)
-    *by_width, most = RATES[optimizer]
-    return min(most, by_width[often] / width)
+    *by_width, power, most = RATES[optimizer]
+    fewest, most_tokens = MEASURED_TOKENS[often]
+    tokens = min(max(tokens_per_step, fewest), most_tokens)
+    return min(most, by_width[often] / width**power) * (tokens / STEP_TOKENS) ** BY_TOKENS[often]
 
 
 def _rounded(rate):
