@@ -1,4 +1,4 @@
-"""What a run takes where nobody said: by how much text there is, how often it is read, and how wide the model is.
+"""What a run takes where nobody said: by its text, how often it is read, the model's width and the tokens of a step.
 
 The rule is for what is learnt anew, a vocabulary or a whole model. What was so learnt here and is taught more takes
 half of its learning rate, its warm-up, and undoes merges as often. A model that others taught keeps the usual
