@@ -40,6 +40,7 @@ def main():
     parser.add_argument("--steps", type=int, default=25, help="steps to time, after 5 that are not")
     parser.add_argument("--size", nargs=3, type=int, default=(24, 1024, 16), metavar=("LAYERS", "WIDTH", "HEADS"))
     parser.add_argument("--vocab_size", type=int, default=50257)
+    parser.add_argument("--optim", help="of this project's contenders: muon, for example")
     parser.add_argument("--corpus", help="Korean text, to learn the Korean vocabulary from and to count characters")
     parser.add_argument("--english_tokenizer", help="a folder with GPT-2's tokenizer")
     parser.add_argument("--memory_limit", type=float, metavar="GiB", help="have no more than this on the device")
@@ -191,6 +192,7 @@ def train_through_trainer(name, options, size, accumulation, steps, clock):
         model = random_model(options, vocab_size)
         clock.start = time.perf_counter()
         if name.startswith("ours"):
+            flags |= {"optim": options.optim} if options.optim else {}
             trainer = our_trainer(model, blocks, {**flags, "output_dir": folder}, name != "ours-plain")
         else:
             trainer = plain_trainer(model, blocks, {**flags, "output_dir": folder}, "bf16" in name)
