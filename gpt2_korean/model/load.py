@@ -11,9 +11,7 @@ from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 from gpt2_korean.model.hub import broken_off, newest_commit
 from gpt2_korean.model.quiet import without_warnings
-from gpt2_korean.model.tokenizer import learn_scratch_tokenizer, load_tokenizer
-from gpt2_korean.text.chat_prompt import find_answer_end
-from gpt2_korean.text.end_of_text import agree_on_ends
+from gpt2_korean.model.tokenizer import agree_on_ends, learn_scratch_tokenizer, load_tokenizer
 from gpt2_korean.windows import WINDOWS
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -126,7 +124,7 @@ def _load_whole(source, dtype, flag, access):
         model.generation_config.validate(strict=True)
     except ValueError:  # a temperature where nothing says to sample, say: with it transformers would save no model
         model.generation_config = GenerationConfig.from_model_config(model.config)
-    agree_on_ends(model, tokenizer, find_answer_end(tokenizer))
+    agree_on_ends(model, tokenizer)
     return model, tokenizer
 
 
@@ -214,7 +212,7 @@ def load_adapted(folder, flag, trust_remote_code=False):
         model.resize_token_embeddings(embeddings[0].shape[0], mean_resizing=False)
     if any((Path(folder) / name).exists() for name in TOKENIZER_FILES):  # else it has its base's words
         tokenizer = load_tokenizer(folder, model.config, flag, trust_remote_code=trust_remote_code)
-    agree_on_ends(model, tokenizer, find_answer_end(tokenizer))
+    agree_on_ends(model, tokenizer)
     config.inference_mode = False  # as saved it is True, for those who only load it
     own_embeddings = bool(embeddings) and not getattr(config, "modules_to_save", None)
     adapted = lora.wrap_in_adapter(model, config, own_embeddings)

@@ -6,9 +6,8 @@ from gpt2_korean.messages import say
 from gpt2_korean.model import lora
 from gpt2_korean.model.embeddings import add_rows, replace_vocabulary
 from gpt2_korean.model.gpt2 import NO_DROPOUT, check_dropout
-from gpt2_korean.text.chat_prompt import find_answer_end
+from gpt2_korean.model.tokenizer import agree_on_ends
 from gpt2_korean.text.chat_template import count_turns
-from gpt2_korean.text.end_of_text import agree_on_ends
 
 
 def prepare_model(model, old, new, added, documents, blocks, start, options, dropout=None):
@@ -23,7 +22,7 @@ def prepare_model(model, old, new, added, documents, blocks, start, options, dro
         replace_vocabulary(model, old, new, documents, blocks)
     elif added:
         add_rows(model, new, added)
-    agree_on_ends(model, new, find_answer_end(new))
+    agree_on_ends(model, new)
     turns = count_turns(documents)
     if turns.size:
         # It remembers as many exchanges as half of the conversations have: what is longer it hardly knows, and answers

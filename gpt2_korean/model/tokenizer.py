@@ -8,6 +8,7 @@ from gpt2_korean.messages import UserError, particle
 from gpt2_korean.model.files import without_end, without_tokenizer
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
 from gpt2_korean.model.hub import cached_file
+from gpt2_korean.text.chat_prompt import find_answer_end
 from gpt2_korean.text.chat_template import keep_one_template, prepare_tokenizer
 from gpt2_korean.text.end_of_text import settle_ends
 from gpt2_korean.text.folders import find_path
@@ -119,6 +120,21 @@ def _settle(tokenizer, name, rows, end, context, flag):
         raise without_end(flag, name)
     tokenizer.model_max_length = min(tokenizer.model_max_length, context or tokenizer.model_max_length)
     return tokenizer
+
+
+def agree_on_ends(model, tokenizer):
+    """Give model config and generation config the tokenizer's end and padding ids, so that all three agree.
+
+    Where an answer ends in another token than a text, transformers' generate() stops there too, which would go on with
+    the user's next words.
+    """
+    begin, end, answer_end = tokenizer.bos_token_id, tokenizer.eos_token_id, find_answer_end(tokenizer)
+    if begin is None or begin >= model.config.vocab_size:
+        begin = end
+    for config in (model.config, model.generation_config):
+        config.bos_token_id, config.eos_token_id, config.pad_token_id = begin, end, tokenizer.pad_token_id
+    if answer_end not in (None, end):
+        model.generation_config.eos_token_id = [end, answer_end]
 
 
 def check_tokens(tokenizer, rows, flag, source):

@@ -1,7 +1,7 @@
 """Which token ends a text: the tokenizer's own, else the one that the model's config names; both then agree on it.
 
 Beginnings and padding follow from it: training reads every document from an end of text on. Knows of tokenizers and
-models their ids alone.
+configs their ids alone.
 """
 
 import math
@@ -38,23 +38,6 @@ def begin_with_end(tokenizer):
     """
     tokenizer.bos_token = tokenizer.eos_token
     tokenizer.add_bos_token = True
-
-
-def agree_on_ends(model, tokenizer, answer_end=None):
-    """Give model config and generation config the tokenizer's end and padding ids, so that all three agree.
-
-    answer_end: the id that ends an answer, where that is another than ends a text: transformers' generate() stops there
-    too, which would go on with the user's next words.
-    """
-    begin = tokenizer.bos_token_id
-    if not _is_in(begin, model.config.vocab_size):
-        begin = tokenizer.eos_token_id
-    for config in (model.config, model.generation_config):
-        config.bos_token_id = begin
-        config.eos_token_id = tokenizer.eos_token_id
-        config.pad_token_id = tokenizer.pad_token_id
-    if answer_end not in (None, tokenizer.eos_token_id):
-        model.generation_config.eos_token_id = [tokenizer.eos_token_id, answer_end]
 
 
 def _is_in(index, vocab_size):

@@ -1,5 +1,6 @@
 """Any causal LM loads with ids that agree; what cannot be loaded is refused with the way on."""
 
+import copy
 import errno
 import json
 import shutil
@@ -21,6 +22,7 @@ from gpt2_korean.model.find import Start
 from gpt2_korean.model.hub import find_cached
 from gpt2_korean.model.load import load_pretrained, load_start, make_scratch_model
 from gpt2_korean.model.quiet import show_downloads_only
+from gpt2_korean.model.tokenizer import agree_on_ends
 from gpt2_korean.text.documents import read_corpus
 
 
@@ -76,6 +78,22 @@ def test_gpt2s_own_files_load_with_end_and_padding_in_agreement(tmp_path, byte_t
     assert_special_ids_agree(model, tokenizer)
     assert tokenizer("한국어")["input_ids"] == byte_tokenizer("한국어")["input_ids"]
     assert tokenizer.model_max_length == 32
+
+
+def test_model_and_generation_config_take_the_tokenizers_ids(byte_tokenizer):
+    model, tokenizer = tiny_gpt2(640), copy.deepcopy(byte_tokenizer)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(5)
+    tokenizer.bos_token = None
+    agree_on_ends(model, tokenizer)
+    for config in (model.config, model.generation_config):
+        assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (5, 5, 0)
+    tokenizer.bos_token = tokenizer.convert_ids_to_tokens(3)  # as KoGPT2's
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|끝|>"]})
+    for answer_end, ends in (("<|끝|>", [5, 640]), (tokenizer.eos_token, 5)):
+        tokenizer.chat_template = "{{ messages[-1].content + '" + answer_end + "' }}"
+        agree_on_ends(model, tokenizer)
+        assert (model.config.bos_token_id, model.config.eos_token_id) == (3, 5)
+        assert model.generation_config.eos_token_id == ends
 
 
 def test_a_byte_level_tokenizer_composes_syllables_where_its_file_does(byte_tokenizer, tmp_path):
