@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from gpt2_korean.messages import UsageError, UserError, describe_os_error, say, width
@@ -177,10 +178,6 @@ def _whole(session):
     return "\n".join(text.rstrip("\n") + "\n" for text in texts)
 
 
-def save_over(session, name=""):
-    return save(session, name, overwrites=True)
-
-
 def seed(session, word=""):
     if word:
         session = replace(session, seed=_parse(session, "seed", word, ["seed"]))
@@ -253,7 +250,7 @@ COMMANDS = {
     "/undo": (undo, "", "마지막으로 한 일(쓰기, 다시 쓰기, /new)을 되돌립니다"),
     "/new": (new, "", "지금까지의 글이나 대화를 치우고 새로 시작합니다"),
     "/save": (save, "파일", "지금까지 쓴 것을 파일에 저장합니다"),
-    "/save!": (save_over, "파일", "이미 있는 파일이라도 덮어씁니다"),
+    "/save!": (partial(save, overwrites=True), "파일", "이미 있는 파일이라도 덮어씁니다"),
     "/seed": (seed, "[수]", "다음 글의 시드를 보거나 정합니다"),
     "/set": (change, "[이름 [값]]", "설정을 보거나 바꿉니다 (예: /set top_p 0.9)"),
     "/help": (show_help, "", "이 도움말을 봅니다"),

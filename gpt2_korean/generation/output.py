@@ -27,21 +27,17 @@ class Output:
     batch_size: int = 1
 
 
-@contextlib.contextmanager
 def open_output(path):
     """A context that gives the file of the records, to append to; None for no path.
 
     Raises UsageError for a file that cannot be appended to: now, not when the text is written.
     """
     if not path:
-        yield None
-        return
+        return contextlib.nullcontext()
     try:
-        file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115
+        return open(path, "a", encoding="utf-8", newline="\n")
     except OSError as error:
         raise UsageError(f"--output_file={path}: {os_reason(error)}.") from None
-    with file:
-        yield file
 
 
 @contextlib.contextmanager

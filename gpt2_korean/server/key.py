@@ -6,6 +6,7 @@ page asks its user (HTTP Basic: any name, the key as the password) and sends it 
 
 import base64
 import secrets
+from contextlib import suppress
 
 from gpt2_korean.server.openai_answers import describe_refusal
 
@@ -36,8 +37,6 @@ def key_of(header):
     if scheme.lower() == "bearer":
         return given.strip().encode()
     if scheme.lower() == "basic":
-        try:
+        with suppress(ValueError):
             return base64.b64decode(given.strip(), validate=True).partition(b":")[2]
-        except ValueError:
-            return b""
     return b""

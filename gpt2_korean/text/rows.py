@@ -35,8 +35,7 @@ def read_rows(path, encoding, skip_bad_rows=False, tell=warn):
     kind = file_format(path)
     if kind in (".csv", ".tsv"):
         yield from delimited_rows(path, encoding, "\t" if kind == ".tsv" else ",", skip_bad_rows, tell)
-        return
-    if kind == ".parquet":
+    elif kind == ".parquet":
         yield from _parquet_rows(path)
     else:
         yield from _json_rows(path, encoding, kind == ".jsonl", skip_bad_rows)

@@ -58,12 +58,12 @@ def show_texts(texts, tokenizer, context, all_learnt, block_size, count):
     if endless:
         yield "스트리밍이라 미리 세지 않습니다."
         return
-    yield from describe_documents("평가 글" if texts.train is None else "학습 글", documents)
+    yield describe_documents("평가 글" if texts.train is None else "학습 글", documents)
     yield from describe_lengths(documents, tokens, size, all_learnt)
     own, questions = hash_documents(documents)
     yield f"앞의 것과 똑같은 것: {len(own) - len(set(own)):,}개"
     if texts.train is not None and texts.held_out is not None:
-        yield from describe_documents("평가 글", texts.held_out)
+        yield describe_documents("평가 글", texts.held_out)
         held_out, asked = hash_documents(texts.held_out)
         again = f" · 질문 {len(asked):,}개 가운데 {count_in(asked, questions):,}개" if asked else ""
         yield f"학습 글에도 있는 것: {count_in(held_out, own):,}개{again}"
@@ -100,7 +100,7 @@ def _pieces_of_row(row, all_learnt):
 
 
 def describe_documents(name, documents):
-    """Yield a line: how many documents, conversations, turns, and how many broken ones were left out beside them."""
+    """A line: how many documents, conversations, turns, and how many broken ones were left out beside them."""
     import pyarrow.compute as compute
 
     conversations = turns = 0
@@ -113,7 +113,7 @@ def describe_documents(name, documents):
         counts = [f"대화 {conversations:,}개(차례 {turns:,}개)", *([f"그 밖의 글 {plain:,}개"] if plain else [])]
     broken = sum(compute.sum(each).as_py() or 0 for each in arrow_column(documents, "broken"))
     left_out = f" · 읽으며 뺀 잘못된 대화 {broken:,}개" if broken else ""
-    yield f"{name}: {' · '.join(counts)}{left_out}"
+    return f"{name}: {' · '.join(counts)}{left_out}"
 
 
 def describe_lengths(documents, tokens, size, all_learnt):
