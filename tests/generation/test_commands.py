@@ -193,8 +193,7 @@ def test_what_is_no_command_names_the_nearest_one_and_help_names_all(capsys):
 def test_quit_ends_and_ctrl_c_at_a_line_does_not(capsys):
     session, asked = begin()
     follow_all(session, "가", KeyboardInterrupt(), "나", "/quit", "다")
-    follow_all(session, "라", "/exit", "마")  # as other programs call it
-    assert [prompt for prompt, *_ in asked] == ["가", "나", "라"] and "/quit" in capsys.readouterr().err
+    assert [prompt for prompt, *_ in asked] == ["가", "나"] and "/quit" in capsys.readouterr().err
 
 
 def test_commands_are_known_as_other_programs_call_them(capsys):

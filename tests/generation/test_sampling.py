@@ -255,13 +255,3 @@ def test_draws_follow_the_distribution(limits, device):
         statistic = ((counts - draws * expected) ** 2 / (draws * expected))[possible].sum().item()
         # Far beyond the 99.9999th percentile of chi-square: mean + 6 standard deviations, and a margin.
         assert statistic < freedom + 6 * (2 * freedom) ** 0.5 + 20
-
-
-def test_a_seed_repeats_the_draw():
-    scores = torch.randn(64, 500)
-
-    def draw(seed):
-        torch.manual_seed(seed)
-        return choose_token(scores, Sampling())
-
-    assert draw(1).equal(draw(1)) and not draw(1).equal(draw(2))
