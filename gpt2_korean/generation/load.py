@@ -52,17 +52,18 @@ def load(source, options, reading=None, tells_seed=True):
     """
     device = choose_device(options.device)
     dtype = choose_dtype(device, options.dtype, options.quantize)
-    choices = (options.quantize, options.allow_invalid_utf8, options.trust_remote_code, options.raw, options.engine)
+    names = ("quantize", "allow_invalid_utf8", "trust_remote_code", "raw", "engine")
+    choices = {name: getattr(options, name) for name in names}
     with still_there(FLAG, source):
-        model = read_model(source, device, dtype, *choices, reading)
+        model = read_model(source, device, dtype, **choices, reading=reading)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     torch.manual_seed(seed)
     seed_words = f" · 시드: {seed}" if tells_seed or options.seed is not None else ""
     say(f"장치: {describe_device(device)} · 자료형: {name_dtype(dtype)}{seed_words}")
     if model.chat is not None:
         say("대화 양식(chat_template)이 있는 모델이라 대화로 답합니다. 글을 이어 쓰게 하려면 --raw를 더하세요.")
-    names = {"model_name_or_path": str(source), "device": device.type, "dtype": name_dtype(dtype)}
-    return model, replace(options, seed=seed, **names)
+    settled = {"model_name_or_path": str(source), "device": device.type, "dtype": name_dtype(dtype)}
+    return model, replace(options, seed=seed, **settled)
 
 
 def read_model(
@@ -86,17 +87,16 @@ def read_model(
     folder, hub_answers = (Path(source), None) if Path(source).is_dir() else find_cached(source, FLAG)
     config = None if ipex is not None or folder is None else _read_config(folder)
     if config is not None:
-        read_words = _read_tokenizer if raw or not _has_template_of_others(folder) else _load_tokenizer
         with ThreadPoolExecutor(1) as thread:  # beside the weights, which wait for memory and device
-            words = thread.submit(read_words, folder, config, allow_invalid_utf8)
+            words = thread.submit(_read_words, folder, config, raw, allow_invalid_utf8)
             if quantize:
                 decoder = quantized_decoder(folder, config, dtype, quantize, reading)
             else:
                 decoder = gpt2_decoder(config, read_weights(folder, config), device, dtype, openvino=openvino)
-        tokenizer, eos_token_id, utf8, speaker = words.result()
+        tokenizer, eos_token_id, utf8 = words.result()
     else:
         show_downloads_only()
-        model, speaker = load_pretrained(source, dtype, FLAG, trust_remote_code, hub_answers)
+        model, tokenizer = load_pretrained(source, dtype, FLAG, trust_remote_code, hub_answers)
         config = model.config.to_dict()
         if is_supported(config) and ipex is None and not hasattr(model, "peft_config"):
             decoder = gpt2_decoder(config, model.state_dict(), device, dtype, openvino=openvino, quantize=quantize)
@@ -105,9 +105,11 @@ def read_model(
         else:
             model = model.to(device).eval()
             decoder = LibraryDecoder(model if ipex is None else ipex.optimize(model, dtype=dtype, inplace=True))
-        tokenizer, eos_token_id, utf8, speaker = _known(speaker, decoder.vocab_size, allow_invalid_utf8)
-    chat = None if raw else find_chat(speaker, eos_token_id, config.get("learnt_answers"))
-    return LoadedModel(decoder, tokenizer, eos_token_id, utf8 and utf8.to(device), chat)
+        eos_token_id = tokenizer.eos_token_id
+        utf8 = None if allow_invalid_utf8 else build_tables(tokenizer, decoder.vocab_size)
+    chat = None if raw else find_chat(tokenizer, eos_token_id, config.get("learnt_answers"))
+    backend = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
+    return LoadedModel(decoder, backend, eos_token_id, utf8 and utf8.to(device), chat)
 
 
 def _has_template_of_others(folder):
@@ -127,23 +129,20 @@ def _read_config(folder):
     return config if weight_files(folder, FLAG) else None
 
 
-def _known(tokenizer, vocab_size, allow_invalid_utf8):
-    """`(tokenizer, eos_token_id, utf8, speaker)` of one of transformers: see LoadedModel, and speaker find_chat."""
-    backend = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
-    utf8 = None if allow_invalid_utf8 else build_tables(backend, vocab_size)
-    return backend, tokenizer.eos_token_id, utf8, tokenizer
+def _read_words(folder, config, raw, allow_invalid_utf8):
+    """`(tokenizer, eos_token_id, utf8)` of a GPT-2's folder, by tokenizers alone but for templates of others."""
+    if raw or not _has_template_of_others(folder):
+        tokenizer, eos_token_id = _read_tokenizer(folder, config)
+    else:
+        from transformers import GPT2Config
+
+        tokenizer = load_tokenizer(folder, GPT2Config.from_dict(config), FLAG)
+        eos_token_id = tokenizer.eos_token_id
+    return tokenizer, eos_token_id, None if allow_invalid_utf8 else build_tables(tokenizer, config["vocab_size"])
 
 
-def _load_tokenizer(folder, config, allow_invalid_utf8):
-    """As _known, by transformers."""
-    from transformers import GPT2Config
-
-    tokenizer = load_tokenizer(folder, GPT2Config.from_dict(config), FLAG)
-    return _known(tokenizer, config["vocab_size"], allow_invalid_utf8)
-
-
-def _read_tokenizer(folder, config, allow_invalid_utf8):
-    """As _known, by tokenizers alone."""
+def _read_tokenizer(folder, config):
+    """`(tokenizer, eos_token_id)`, by tokenizers alone."""
     from tokenizers import Tokenizer
 
     try:
@@ -159,4 +158,4 @@ def _read_tokenizer(folder, config, allow_invalid_utf8):
     eos = find_end(own, config.get("eos_token_id"), config["vocab_size"])
     if eos is None:
         raise without_end(FLAG, folder)
-    return tokenizer, eos, None if allow_invalid_utf8 else build_tables(tokenizer, config["vocab_size"]), tokenizer
+    return tokenizer, eos

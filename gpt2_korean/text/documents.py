@@ -78,25 +78,24 @@ def read_texts(files, options, evaluates, seed):
     evaluates: whether some are to be held out where no file of their own is given, by dice of this `seed`. Raises
     UserError for what cannot be read, or is too little.
     """
+
+    def read(files):
+        names = ("encoding", "sample_by", "skip_bad_rows", "answer_as")
+        documents = read_corpus(files, **{name: getattr(options, name) for name in names}, **_columns(options))
+        say(describe_files(documents, files))
+        return documents
+
     train = held_out = None
     if options.dataset_name:
         config = options.dataset_config_name
         train = read_hub_dataset(options.dataset_name, config, streaming=options.streaming, **_columns(options))
     elif files.train:
-        train = read_corpus(files.train, **_reading_options(options))
-        say(describe_files(train, files.train))
+        train = read(files.train)
     if files.held_out:
-        held_out = read_corpus(files.held_out, **_reading_options(options))
-        say(describe_files(held_out, files.held_out))
+        held_out = read(files.held_out)
     elif evaluates:
         train, held_out = hold_out(train, options.validation_split_percentage, seed)
     return Texts(train, held_out)
-
-
-def _reading_options(options):
-    """What read_corpus takes of TextOptions."""
-    names = ("encoding", "sample_by", "skip_bad_rows", "answer_as")
-    return {name: getattr(options, name) for name in names} | _columns(options)
 
 
 def _columns(options):
