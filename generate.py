@@ -41,8 +41,7 @@ def write(options, prompts, source, file):
         if done == len(prompts) * options.output.num_return_sequences:
             return 0
     if options.page.serve:
-        from gpt2_korean.server.app import open_port, serve
-        from gpt2_korean.server.events import Page
+        from gpt2_korean.server.port import open_port
 
         listener = open_port(options.page.host, options.page.port)
 
@@ -67,6 +66,9 @@ def write(options, prompts, source, file):
     model, settled = load(source, options.model, reading, tells_seed=not options.page.serve)  # the page draws its own
     check_chat(options, model.chat, prompts)
     if options.page.serve:
+        from gpt2_korean.server.app import serve
+        from gpt2_korean.server.events import Page
+
         serve(listener, Page(model, options, prompts[0]))
         return 0
     with naming(file):

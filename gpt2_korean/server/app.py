@@ -5,18 +5,26 @@ words and the checks of the settings are those of cli/.
 """
 
 import contextlib
-import errno
-import importlib.util
 import ipaddress
 import json
 import mimetypes
 import secrets
-import socket
 from dataclasses import replace
 from pathlib import Path
 
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
 from gpt2_korean.cli.generate_options import PAGE_START, describe_settings, parse_setting
-from gpt2_korean.messages import UsageError, UserError, say, warn
+from gpt2_korean.generation.write import converses
+from gpt2_korean.messages import UserError, say, warn
 from gpt2_korean.server.events import Asked, about_model, suggest_texts, write_text
 from gpt2_korean.server.key import ask_for_key
 from gpt2_korean.server.names import answer_to
@@ -51,23 +59,6 @@ POLICY = "default-src 'self'; img-src data:; frame-ancestors 'none'"
 HEADERS = [("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer"), ("Cache-Control", "no-cache")]
 
 
-def open_port(host, port):
-    """A socket that listens there. Raises UserError where the packages are missing, UsageError for host and port."""
-    if not all(map(importlib.util.find_spec, ("starlette", "uvicorn"))):
-        raise UserError("--serve에는 패키지 둘이 더 필요합니다: pip install -r requirements-serve.txt")
-    way_on = "127.0.0.1(이 컴퓨터에서만)이나 0.0.0.0(어디서나)을 주세요"
-    if not host:  # as of a variable that is not set: to the system all addresses
-        raise UsageError(f"--host: 값이 비었습니다. {way_on}.")
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError, UnicodeError) as error:
-        if getattr(error, "errno", None) == errno.EADDRINUSE:
-            raise UsageError(f"--port={port}: 이미 사용 중인 포트입니다. 다른 포트나 0(빈 포트)을 주세요.") from None
-        if isinstance(error, PermissionError):
-            raise UsageError(f"--port={port}: 관리자만 여는 포트입니다. 1024 이상을 주세요.") from None
-        raise UsageError(f"--host={host} --port={port}: 이 주소로는 열 수 없습니다. {way_on}.") from None
-
-
 def serve(listener, page):
     """Answer whoever comes to `listener` until Ctrl-C."""
     host, port = listener.getsockname()[:2]
@@ -87,8 +78,6 @@ def serve(listener, page):
 
 def build_server(host, page):
     """The page as a uvicorn.Server for the address `host`."""
-    import uvicorn
-
     names = {"localhost", "127.0.0.1", "::1", host} if ipaddress.ip_address(host).is_loopback else None
     app = build_app(names, lambda: server.should_exit, page)
     # Java's own client offers HTTP/2 with each request: httptools, where it is installed, loses the body of such a one,
@@ -101,11 +90,6 @@ def build_server(host, page):
 
 def build_app(names, closing, page):
     """The page and the API as an ASGI application, called by `names` (None: any); `closing()`: whether it ends."""
-    from starlette.applications import Starlette
-    from starlette.exceptions import HTTPException
-    from starlette.middleware import Middleware
-    from starlette.middleware.cors import CORSMiddleware
-    from starlette.responses import JSONResponse
 
     async def tell_error(_request, error):
         told = describe_refusal(ERRORS.get(error.status_code, error.detail), error.status_code)
@@ -126,13 +110,6 @@ def build_app(names, closing, page):
 
 def page_routes(page, line):
     """A list of Starlette's routes."""
-    from starlette.requests import ClientDisconnect
-    from starlette.responses import JSONResponse
-    from starlette.routing import Mount, Route
-    from starlette.staticfiles import StaticFiles
-
-    from gpt2_korean.generation.write import converses
-
     mimetypes.add_type("text/javascript", ".js")  # in the registry of many a Windows it is plain text: no script then
     settings, seed, chat = page.options.settings, page.options.model.seed, page.model.chat
 

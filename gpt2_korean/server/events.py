@@ -5,7 +5,12 @@ import shlex
 import time
 from dataclasses import dataclass, replace
 
+import torch
+
 from gpt2_korean.cli.generate_options import GenerateOptions, Settings, to_words
+from gpt2_korean.device import describe_device
+from gpt2_korean.generation import write
+from gpt2_korean.generation.log_probabilities import log_probabilities
 from gpt2_korean.text.conversations import PROMPT
 from gpt2_korean.windows import join_for_windows
 
@@ -52,8 +57,6 @@ class Asked:
 
 def about_model(page):
     """What stands above the text."""
-    from gpt2_korean.device import describe_device
-
     decoder = page.model.decoder
     name, device = page.options.model.model_name_or_path, describe_device(decoder.device)
     return {"name": name, "device": device, "context": decoder.context}
@@ -64,30 +67,19 @@ def write_text(page, asked):
     cannot read or will forget; then the text or the answer, piece by piece, with the tokens and seconds so far; and
     last whether the model or a stop text ended it.
     """
-    import torch
-
-    from gpt2_korean.generation.write import (
-        BY_ITSELF,
-        LOOK_EVERY_IN_STREAM,
-        encode,
-        read_after_turns,
-        stream_pieces,
-        tell_of_unread,
-    )
-
     began, model, notices = time.perf_counter(), page.model, []
-    read = read_after_turns(model, page.options.prompts, asked.turns, asked.prompt, asked.settings.length)
-    tell_of_unread(model, [asked.prompt], notices.append)
+    read = write.read_after_turns(model, page.options.prompts, asked.turns, asked.prompt, asked.settings.length)
+    write.tell_of_unread(model, [asked.prompt], notices.append)
     torch.manual_seed(asked.seed)
-    chunks = stream_pieces(model, [read], asked.settings, LOOK_EVERY_IN_STREAM, notices.append)
-    commands, reads = equal_commands(page.options, read, asked), len(encode(model, read))
+    chunks = write.stream_pieces(model, [read], asked.settings, write.LOOK_EVERY_IN_STREAM, notices.append)
+    commands, reads = equal_commands(page.options, read, asked), len(write.encode(model, read))
     began_with = {"model": about_model(page), "seed": str(asked.seed), "commands": commands, "read": reads}
     yield began_with | {"notice": " ".join(notices) or None}
     tokens = 0
     for steps, (piece,) in chunks:
         tokens += steps
         yield {"text": piece.text, "tokens": tokens, "seconds": time.perf_counter() - began}
-    yield {"ended": piece.ended in BY_ITSELF}
+    yield {"ended": piece.ended in write.BY_ITSELF}
 
 
 def equal_commands(options, read, asked):
@@ -115,10 +107,6 @@ def write_rows(page, rows):
 
     Those that are to tell log-probabilities end last, with what logprobs_of gives.
     """
-    import torch
-
-    from gpt2_korean.generation.write import LOOK_EVERY_IN_STREAM, end_of, stream_pieces
-
     echoes = [None if row.echo is None else {"text": row.echo} for row in rows]
     if any(echoes):
         yield echoes
@@ -127,7 +115,7 @@ def write_rows(page, rows):
     torch.manual_seed(seed)
     written, why = [[] for _ in rows], [None] * len(rows)
     prompts = [row.prompt for row in rows]
-    for _, pieces in stream_pieces(model, prompts, settings, LOOK_EVERY_IN_STREAM, tell=lambda _: None):
+    for _, pieces in write.stream_pieces(model, prompts, settings, write.LOOK_EVERY_IN_STREAM, tell=lambda _: None):
         events = [None] * len(rows)
         for place, (row, piece) in enumerate(zip(rows, pieces, strict=True)):
             if why[place]:
@@ -135,7 +123,7 @@ def write_rows(page, rows):
             events[place], why[place] = {"text": piece.text}, piece.ended
             written[place] += piece.ids
             if piece.ended == "end":
-                written[place].append(end_of(model, row.prompt))
+                written[place].append(write.end_of(model, row.prompt))
             if piece.ended and row.logprobs is None:
                 events[place] |= {"ended": piece.ended, "tokens": len(written[place])}
         yield events
@@ -151,11 +139,8 @@ def logprobs_of(model, row, new):
 
     logprobs: see log_probabilities; None for the first token of all, of which nothing can be said.
     """
-    from gpt2_korean.generation.log_probabilities import log_probabilities
-    from gpt2_korean.generation.write import cut_last_turn, encode
-
     length = row.settings.length
-    ids = cut_last_turn(model, row.prompt, encode(model, row.prompt), length)
+    ids = write.cut_last_turn(model, row.prompt, write.encode(model, row.prompt), length)
     read, unread = [(ids, new)], []
     if row.echo is not None:
         unread, context = ids[:1], model.decoder.context
@@ -170,20 +155,18 @@ def suggest_texts(page, asked):
 
     None for a chat model, which has learnt to answer and not to ask.
     """
-    from gpt2_korean.generation.write import LOOK_EVERY, put_in_context, stream_texts
-
     if page.model.chat is not None:
         yield {"suggestions": []}
         return
     template = page.options.prompts.prompt_template
     opening = (template or PROMPT).partition(PROMPT)[0]
-    whole = put_in_context(page.model, template, asked.turns, opening + asked.prompt, SUGGESTED_TOKENS)
+    whole = write.put_in_context(page.model, template, asked.turns, opening + asked.prompt, SUGGESTED_TOKENS)
     stop = [*(asked.settings.stop or ()), "\n"]
     # A word is under way as often as not where somebody stops typing.
     own = {"length": SUGGESTED_TOKENS, "min_length": 0, "end_at_sentence": False, "token_healing": True}
     short = replace(asked.settings, stop=stop, **own)
     texts = [""] * SUGGESTIONS
-    for _, new in stream_texts(page.model, [whole] * SUGGESTIONS, short, LOOK_EVERY, lambda _: None):
+    for _, new in write.stream_texts(page.model, [whole] * SUGGESTIONS, short, write.LOOK_EVERY, lambda _: None):
         texts = [text + more for text, more in zip(texts, new, strict=True)]
         yield {"suggestions": []}  # between two steps the work can be ended
     if asked.prompt.endswith(" "):

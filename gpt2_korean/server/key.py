@@ -8,6 +8,9 @@ import base64
 import secrets
 from contextlib import suppress
 
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+
 from gpt2_korean.server.openai_answers import describe_refusal
 
 OPEN = ("/health",)
@@ -16,8 +19,6 @@ WRONG = "API 키가 없거나 맞지 않습니다. --api_key의 값을 Authoriza
 
 def ask_for_key(app, key):
     """An ASGI application that hands on to `app` what has the `key`."""
-    from starlette.datastructures import Headers
-    from starlette.responses import JSONResponse
 
     async def asked(scope, receive, send):
         given = key_of(Headers(scope=scope).get("authorization", ""))

@@ -5,6 +5,9 @@ A page of elsewhere may reach it under a name of that page's own (DNS rebinding)
 
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+
 from gpt2_korean.server.openai_answers import describe_refusal
 
 STRANGE = (
@@ -15,8 +18,6 @@ STRANGE = (
 
 def answer_to(app, names):
     """An ASGI application that hands on to `app` what is asked of it by one of `names`."""
-    from starlette.datastructures import Headers
-    from starlette.responses import JSONResponse
 
     async def asked(scope, receive, send):
         known = name_of(Headers(scope=scope).get("host", "")) in names

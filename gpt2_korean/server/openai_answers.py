@@ -5,6 +5,8 @@ import secrets
 import time
 from itertools import accumulate
 
+from gpt2_korean.text.vocabulary import token_bytes
+
 REASONS = {"stop": "stop", "sentence": "stop", "end": "stop", "length": "length"}  # see generation/write.py, Piece
 DONE = "data: [DONE]\n\n"
 
@@ -112,8 +114,6 @@ def name_token(piece):
 def token_pieces(tokenizer):
     """A function: the id of a token → its bytes; a special token's are those of its name, or none (named=False): no
     text has it."""
-    from gpt2_korean.text.vocabulary import token_bytes
-
     known = token_bytes(tokenizer) or []
 
     def piece(index, named=True):

@@ -6,6 +6,11 @@ import time
 from functools import cache, partial
 from pathlib import Path
 
+from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+
 from gpt2_korean.ending import report
 from gpt2_korean.messages import UserError, say_error
 from gpt2_korean.server import openai_answers as answers
@@ -24,10 +29,6 @@ NO_MODEL = (None, "", "dummy")
 
 def openai_routes(page, line, most_length, most_characters):
     """A list of Starlette's routes. most_length, most_characters: of one text, in new tokens and of its prompt."""
-    from starlette.requests import ClientDisconnect
-    from starlette.responses import JSONResponse, Response
-    from starlette.routing import Mount, Route
-
     options, decoder = page.options, page.model.decoder
     name = served_name(options.model.model_name_or_path)
     model = answers.describe_model(name, int(time.time()), decoder.context)
@@ -114,9 +115,6 @@ def served_name(given):
 
 def stream(turn, lines, media_type):
     """A response of lines as they come; who reads no more leaves the line."""
-    from starlette.background import BackgroundTask
-    from starlette.responses import StreamingResponse
-
     # Its task may be ended while a line is sent, and then nothing else leaves at once.
     leave = BackgroundTask(turn.leave)
     return StreamingResponse(lines, media_type=media_type, background=leave)
@@ -186,8 +184,6 @@ async def read_whole(turn):
 
 async def unless_gone(request, work):
     """What the coroutine `work` gives. Raises ClientDisconnect where the client has hung up before."""
-    from starlette.requests import ClientDisconnect
-
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)

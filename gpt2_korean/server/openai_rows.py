@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import accumulate
 
+from gpt2_korean.generation.write import encode, keep_newest, read_after_turns
 from gpt2_korean.server.events import Row
 from gpt2_korean.server.openai_requests import Refused
 from gpt2_korean.text.chat_prompt import ignores_system
@@ -16,8 +17,6 @@ NO_TEMPLATE = (
 def rows_of(page, completion, most_characters):
     """The Rows of a Completion, those of one prompt side by side. Raises Refused, and UserError for a conversation that
     the model's template does not take."""
-    from gpt2_korean.generation.write import encode
-
     prompts = []
     for prompt in completion.prompts:
         if completion.chat:
@@ -39,8 +38,6 @@ def rows_of(page, completion, most_characters):
 
 
 def _read_ids(model, prompt, most_characters):
-    from gpt2_korean.generation.write import encode
-
     if len(prompt) > most_characters:
         raise too_long(most_characters, "prompt")
     if not isinstance(prompt, str) and not all(0 <= index < model.decoder.vocab_size for index in prompt):
@@ -51,8 +48,6 @@ def _read_ids(model, prompt, most_characters):
 
 def _read_conversation(page, messages, length, most_characters):
     """What the model reads of `messages`, less the oldest: a conversation, or a text by --prompt_template."""
-    from gpt2_korean.generation.write import keep_newest, read_after_turns
-
     options, model = page.options.prompts, page.model
     if options.system and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": options.system}, *messages]

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from importlib.util import find_spec
 
 import pytest
 from conftest import save_tiny_gpt2
@@ -9,9 +10,8 @@ from server.browser import Page as BrowserPage
 from server.browser import open_chromium
 
 from gpt2_korean.cli.generate_options import parse_generate_options
-from gpt2_korean.server import app
-from gpt2_korean.server.events import Page
-from gpt2_korean.server.turns import Line
+
+collect_ignore_glob = [] if find_spec("starlette") and find_spec("uvicorn") else ["test_*"]  # requirements-serve.txt
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,10 @@ def open_page(model_folder):
     import torch
 
     from gpt2_korean.generation.load import read_model
+    from gpt2_korean.server import app
+    from gpt2_korean.server.events import Page
+    from gpt2_korean.server.port import open_port
+    from gpt2_korean.server.turns import Line
 
     models, servers, lines = {}, {}, []
 
@@ -40,7 +44,7 @@ def open_page(model_folder):
             models[folder] = read_model(folder, torch.device("cpu"), torch.float32)
         model = models[folder]
         options = parse_generate_options([f"--model_name_or_path={folder}", "--device=cpu", *words])
-        listener = app.open_port("127.0.0.1", 0)
+        listener = open_port("127.0.0.1", 0)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(app, "Line", KnownLine)
             server = app.build_server("127.0.0.1", Page(model, options, prompt))

@@ -26,9 +26,8 @@ from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.messages import UsageError, UserError
 from gpt2_korean.server import app, events, turns
 from gpt2_korean.server.events import SUGGESTIONS, Page
+from gpt2_korean.server.port import open_port
 from gpt2_korean.text.chat_prompt import as_turns
-
-pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 
 
 def test_the_last_events_tell_how_much_was_read_and_written_and_whether_it_ended(port):
@@ -280,17 +279,17 @@ def test_a_port_in_use_and_a_host_that_is_not_here_are_named(run_main, model_fol
 
 def test_an_empty_host_opens_the_page_to_nobody():
     with pytest.raises(UsageError, match="--host: 값이 비었습니다"):
-        app.open_port("", 0).close()
+        open_port("", 0).close()
 
 
 def test_a_port_that_the_system_keeps_is_named(monkeypatch):
-    monkeypatch.setattr(app.socket, "create_server", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "x")))
+    monkeypatch.setattr("socket.create_server", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "x")))
     with pytest.raises(UsageError, match=r"--port=80: .*1024"):
-        app.open_port("127.0.0.1", 80)
+        open_port("127.0.0.1", 80)
 
 
 def test_missing_packages_are_named_with_the_command_that_installs_them(run_main, model_folder, monkeypatch):
-    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     code, _, err = run_main("generate.py", f"--model_name_or_path={model_folder}", "--serve")
     assert code == 1 and "pip install -r requirements-serve.txt" in err and len(err.splitlines()) == 1
 

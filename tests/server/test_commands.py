@@ -11,8 +11,6 @@ from server.client import ask, written
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.windows import join_for_windows
 
-pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
-
 
 @pytest.mark.parametrize("prompt", ["오늘은", "", "\"따옴표\"와 '$HOME'\n- 둘째 줄\\n"])
 def test_the_command_that_is_shown_writes_the_same_text(port, run_main, prompt):

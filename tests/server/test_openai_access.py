@@ -11,8 +11,6 @@ from gpt2_korean.cli.generate_options import parse_generate_options, to_words
 from gpt2_korean.messages import UsageError
 from gpt2_korean.server.openai_routes import MOST_BYTES
 
-pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
-
 KEY = "k3y-of-a-test"
 PAGE = {"Authorization": "Basic " + base64.b64encode(f"누구나:{KEY}".encode()).decode()}
 

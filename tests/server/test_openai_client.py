@@ -17,7 +17,6 @@ from gpt2_korean.server import turns
 from gpt2_korean.server.openai_requests import Refused, read_completion, read_messages
 from gpt2_korean.server.openai_routes import served_name
 
-pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 openai = pytest.importorskip("openai")
 
 SETTINGS = parse_generate_options(["--model_name_or_path=m"]).settings

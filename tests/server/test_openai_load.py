@@ -14,8 +14,6 @@ from gpt2_korean.server.openai_requests import Refused
 from gpt2_korean.server.openai_routes import read_events, read_whole
 from gpt2_korean.server.turns import MOST_TOGETHER, Line, LineIsFull
 
-pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
-
 
 def complete(port, **asked):
     answer = post(port, "/v1/completions", {"prompt": "가", **asked})

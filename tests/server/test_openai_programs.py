@@ -15,8 +15,6 @@ from gpt2_korean.server import app
 from gpt2_korean.server.openai_requests import Refused, read_completion, read_messages
 from gpt2_korean.text.turns import conversation
 
-pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
-
 
 @pytest.fixture(scope="module")
 def chat_port(open_page, chat_model_folder):

@@ -22,8 +22,6 @@ from gpt2_korean.server.openai_answers import (
 from gpt2_korean.server.openai_requests import Refused, read_completion
 from gpt2_korean.server.openai_rows import rows_of
 
-pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
-
 
 def rows(page, most, chat=True, **asked):
     asked = read_completion({**asked, "max_tokens": 4}, page.options.settings, None, 1000, chat)

@@ -3,14 +3,11 @@
 import json
 import shlex
 
-import pytest
 from server.browser import Page
 from server.client import ask, post
 
 from gpt2_korean.server.turns import FULL
 from gpt2_korean.text.normalise import normalise
-
-pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 
 
 def test_a_suggestion_is_taken_with_tab_or_a_click(page):

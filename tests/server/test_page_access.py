@@ -7,8 +7,6 @@ from importlib import resources
 import pytest
 from server.browser import Page
 
-pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
-
 needs_axe = pytest.mark.skipif(not importlib.util.find_spec("axe_core_python"), reason="axe-core is not installed")
 
 

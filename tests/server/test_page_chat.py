@@ -4,8 +4,6 @@ import pytest
 from server.browser import Page
 from server.client import post
 
-pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
-
 TEMPLATE = "--prompt_template=Q{prompt}A"
 
 

@@ -5,8 +5,6 @@ import json
 import pytest
 from server.browser import Page
 
-pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
-
 
 def test_each_step_is_undone_and_done_again_by_keys_and_buttons(page):
     from selenium.webdriver.common.keys import Keys

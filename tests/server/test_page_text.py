@@ -3,10 +3,7 @@
 import itertools
 import random
 
-import pytest
 from server.browser import Page, units
-
-pytest.importorskip("starlette", reason="requirements-serve.txt is not installed")
 
 FOLLOW = """
   const [cases, done] = arguments;
