@@ -44,8 +44,8 @@ def stream_pieces(model, prompts, settings, every, tell):
     """Continue `prompts`, a batch of str or of ids, by a LoadedModel; or answer them, conversations as Chat.encode
     takes them.
 
-    settings: a frozen dataclass with the fields of a Sampling, and `length`, `stop`, `dry_sequence_breaker`,
-        `end_at_sentence` and `token_healing`.
+    settings: has the fields of a Sampling, and `length`, `stop`, `dry_sequence_breaker`, `end_at_sentence` and
+        `token_healing`.
     tell: gets the line that says so where the model's context is too short for all of a text, at once.
 
     Returns an iterator that yields, every few steps, how many steps they were and a Piece for each row. A row's text

@@ -151,9 +151,8 @@ def logprobs_of(model, row, new):
 
 
 def suggest_texts(page, asked):
-    """Yield several short ways to go on with the prompt, a list of str: a line at most, its last word whole.
-
-    None for a chat model, which has learnt to answer and not to ask.
+    """Yield `{"suggestions"}`, a list of str: at last several short ways to go on with the prompt, each a line at most
+    and its last word whole; before that none, and none for a chat model, which has learnt to answer and not to ask.
     """
     if page.model.chat is not None:
         yield {"suggestions": []}

@@ -112,11 +112,11 @@ def read_corpus(files, *, encoding=None, sample_by="paragraph", skip_bad_rows=Fa
     """The documents of `files` as a datasets.Dataset. columns: what row_renderer takes; the others: see read_documents.
 
     Columns: text and its length, turns (of a conversation; else an empty list), form (what was recognised as one; else
-    empty), characters (how many of the text are learnt, of a conversation the answers'), file (index into `files`),
-    encoding, and what `normalise` counted: composed, line_ends, controls; skipped, blank and broken, how many rows
-    after this document (and before the first) did not fit their header, had no text or were no whole conversation;
-    broken_at, where the first of those stand; doubt, what a user should know of a file that ends here. Raises UserError
-    for a file that cannot be read and where all files are blank.
+    empty), characters (how many of the text are learnt, of a conversation the answers'), unlearnt (how many are turns'
+    of weight 0), file (index into `files`), encoding, and what `normalise` counted: composed, line_ends, controls;
+    skipped, blank and broken, how many rows after this document (and before the first) did not fit their header, had no
+    text or were no whole conversation; broken_at, where the first of those stand; doubt, what a user should know of a
+    file that ends here. Raises UserError for a file that cannot be read and where all files are blank.
     """
     stamps = [(str(file.resolve()), *when_changed(file)) for file in files]
     lines = {"sample_by": sample_by, "skip_bad_rows": skip_bad_rows, "answer_as": answer_as}
