@@ -5,6 +5,8 @@ import math
 import mmap
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, load_file
 
 from gpt2_korean.generation.kept import FLAG
 from gpt2_korean.model.files import check_numbers, check_sizes, damaged, weight_files
@@ -20,8 +22,6 @@ def read_weights(folder, config):
 
     Raises UserError for files that are damaged, and for weights that are no numbers.
     """
-    from safetensors import SafetensorError
-
     try:
         tensors = Mapped(weight_files(folder, FLAG))
     except SafetensorError as error:
@@ -77,9 +77,6 @@ def _read(file):
 
     It is read on Windows, where a mapped file cannot be replaced, and left to the library where older ones of it wrote.
     """
-    from safetensors import safe_open
-    from safetensors.torch import load, load_file
-
     if WINDOWS:
         return load(file.read_bytes()), None
     with file.open("rb") as opened:
