@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import tiny_gpt2
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.decoder import GPT2Decoder
@@ -149,8 +150,6 @@ def test_breakers_are_the_tokens_with_them_inside_and_the_last_of_those_that_wri
 
 
 def test_a_vocabulary_that_is_not_byte_level_has_breakers_too():
-    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-
     words = Tokenizer(models.WordLevel({"<unk>": 0, "가": 1, ":": 2, "a": 3, "<end>": 4}, "<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.add_special_tokens([AddedToken("<end>", special=True)])

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import save_tiny_gpt2, tiny_gpt2
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 import gpt2_korean.speed
@@ -68,8 +69,6 @@ def test_a_head_of_its_own_is_used_and_kept_whatever_the_config_says(tmp_path, b
 
 
 def test_the_hubs_gpt2_names_its_weights_without_a_prefix(tiny_model_folder, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     folder = shutil.copytree(tiny_model_folder, tmp_path / "gpt2")
     tensors = load_file(folder / "model.safetensors")
     save_file({name.removeprefix("transformer."): each for name, each in tensors.items()}, folder / "model.safetensors")

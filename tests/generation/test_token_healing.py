@@ -7,10 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import save_kogpt2, save_tiny_gpt2, tiny_gpt2, words_of_kogpt2
+from transformers import AutoModelForCausalLM
 
 from generate import main
 from gpt2_korean.cli.generate_options import parse_generate_options
+from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.load import load
+from gpt2_korean.generation.loop import generate_ids
+from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.token_healing import heal
 from gpt2_korean.generation.write import encode, stream_pieces
 from gpt2_korean.text.vocabulary import token_bytes
@@ -45,8 +49,6 @@ def vocabulary(byte_tokenizer):
 
 @pytest.fixture(scope="module")
 def library(folder):
-    from transformers import AutoModelForCausalLM
-
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
@@ -177,10 +179,6 @@ def test_generate_writes_the_prompt_as_it_was_typed_and_records_how(folder, tmp_
 
 
 def test_what_the_first_token_is_to_be_rules_nothing_out_of_later_ones_or_other_rows():
-    from gpt2_korean.generation.library_decoder import LibraryDecoder
-    from gpt2_korean.generation.loop import generate_ids
-    from gpt2_korean.generation.sampling import Sampling
-
     decoder, greedy = LibraryDecoder(tiny_gpt2(300)), Sampling(temperature=0)
     plain = generate_ids(decoder, [[5, 9], [7]], 6, greedy, -1)
     forced = generate_ids(decoder, [[5, 9], [7]], 6, greedy, -1, first=[torch.tensor([11]), None])

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from conftest import ROOT, tiny_gpt2
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
 from gpt2_korean.generation import whole_characters
 from gpt2_korean.generation.library_decoder import LibraryDecoder
@@ -71,9 +73,6 @@ def test_every_state_ends_in_as_many_bytes_as_it_says():
 
 def words_and_bytes():
     """A tokenizer as Llama's and Gemma's: tokens of words, and one for each byte of what they lack."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
     tokens = ["</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "가", "나", "▁다"]
     words = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, [], byte_fallback=True))
     words.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -88,8 +87,6 @@ def open_tokenizer(name, byte_tokenizer):
         return words_and_bytes()
     if not GPT2_FILES.exists():
         pytest.skip("GPT-2's own tokenizer is not here")
-    from transformers import GPT2Tokenizer
-
     return GPT2Tokenizer.from_pretrained(GPT2_FILES)
 
 
@@ -145,9 +142,6 @@ def test_tables_agree_with_pythons_decoder_for_every_token(tokenizer, rng):
 
 
 def test_other_tokenizers_pass_through():
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
     words = Tokenizer(models.BPE(vocab={"▁가": 0, "나": 1}, merges=[]))
     words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     assert whole_characters.build_tables(PreTrainedTokenizerFast(tokenizer_object=words), 2) is None

@@ -4,6 +4,11 @@ import shutil
 
 import pytest
 
+try:
+    from selenium.webdriver import Keys
+except ImportError:  # open_chromium then skips the tests that press them
+    Keys = None
+
 PATIENCE_SECONDS = 200  # a machine with much else to do shows nothing for half a minute at times
 
 

@@ -5,11 +5,16 @@ import time
 from importlib.util import find_spec
 
 import pytest
+import torch
 from conftest import save_tiny_gpt2
 from server.browser import Page as BrowserPage
 from server.browser import open_chromium
 
 from gpt2_korean.cli.generate_options import parse_generate_options
+from gpt2_korean.generation.load import read_model
+from gpt2_korean.server.events import Page
+from gpt2_korean.server.port import open_port
+from gpt2_korean.server.turns import Line
 
 collect_ignore_glob = [] if find_spec("starlette") and find_spec("uvicorn") else ["test_*"]  # requirements-serve.txt
 
@@ -24,13 +29,7 @@ def model_folder(tmp_path_factory, byte_tokenizer):
 def open_page(model_folder):
     """A function that opens the page with flags, in a thread of this process; returns its port. Its `close(port)` ends
     one as Ctrl-C does; `lines` are those of all its pages."""
-    import torch
-
-    from gpt2_korean.generation.load import read_model
     from gpt2_korean.server import app
-    from gpt2_korean.server.events import Page
-    from gpt2_korean.server.port import open_port
-    from gpt2_korean.server.turns import Line
 
     models, servers, lines = {}, {}, []
 

@@ -18,8 +18,10 @@ import pytest
 import torch
 from conftest import ROOT, save_kogpt2
 from server.client import ask, get, post, written
+from starlette.testclient import TestClient
 
 from gpt2_korean.cli.generate_options import parse_generate_options
+from gpt2_korean.generation import write
 from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
@@ -191,8 +193,6 @@ def test_a_browser_asks_for_the_page_anew_after_an_update():
 
 def test_hanging_up_ends_the_work_and_the_next_in_line_goes_on(endless_port, monkeypatch):
     """One text at a time: a second request is told that it waits, and is served once the first has hung up."""
-    from gpt2_korean.generation import write
-
     steps = []
     original = write._push_chunks
 
@@ -341,8 +341,6 @@ def test_a_text_that_fails_is_told_and_the_page_goes_on(model_folder, tmp_path, 
     options = parse_generate_options([f"--model_name_or_path={model_folder}"])
     model = SimpleNamespace(chat=None, decoder=SimpleNamespace(context=None))
     application = app.build_app(None, lambda: False, Page(model, options, ""))
-    from starlette.testclient import TestClient
-
     client = TestClient(application)
     for _ in range(2):
         answer = client.post("/write", json={"prompt": "가"})
@@ -359,8 +357,6 @@ def test_the_page_and_the_api_are_told_why_a_template_does_not_take_its_words(mo
     options = parse_generate_options([f"--model_name_or_path={model_folder}"])
     model = SimpleNamespace(chat=None, decoder=SimpleNamespace(context=None))
     application = app.build_app(None, lambda: False, Page(model, options, ""))
-    from starlette.testclient import TestClient
-
     client = TestClient(application)
     assert json.loads(client.post("/write", json={"prompt": "가"}).text) == {"error": "이 말은 받지 않습니다"}
     monkeypatch.setattr("gpt2_korean.server.openai_routes.rows_of", refuse)

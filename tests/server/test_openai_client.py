@@ -8,6 +8,7 @@ import torch
 from conftest import ROOT, save_tiny_gpt2
 from server.client import post
 from test_docs import blocks
+from transformers import GPT2LMHeadModel
 
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.load import read_model
@@ -150,8 +151,6 @@ def test_a_seed_repeats_a_text_whatever_else_is_asked(client, model):
 
 def reference(loaded, ids):
     """Log-probabilities [len(ids) - 1, vocab] of transformers' own forward."""
-    from transformers import GPT2LMHeadModel
-
     own = GPT2LMHeadModel.from_pretrained(loaded).eval()
     with torch.no_grad():
         return own(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import http.client
 import json
 import threading
 import time
@@ -112,8 +113,6 @@ def test_who_hangs_up_leaves_the_line_whether_its_text_is_streamed_or_not(open_p
 
 
 def post_without_waiting(port, asked):
-    import http.client
-
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     connection.request("POST", "/v1/completions", json.dumps(asked), {"Content-Type": "application/json"})
     return connection

@@ -3,7 +3,7 @@
 import json
 import shlex
 
-from server.browser import Page
+from server.browser import Keys, Page
 from server.client import ask, post
 
 from gpt2_korean.server.turns import FULL
@@ -11,8 +11,6 @@ from gpt2_korean.text.normalise import normalise
 
 
 def test_a_suggestion_is_taken_with_tab_or_a_click(page):
-    from selenium.webdriver.common.keys import Keys
-
     page.type("오늘은")
     first = page.words(page.suggestions()[0])
     page.type(Keys.TAB)
@@ -35,8 +33,6 @@ def test_a_suggestion_is_taken_with_tab_or_a_click(page):
 
 
 def test_a_syllable_under_way_is_not_doubled_by_tab(page):
-    from selenium.webdriver.common.keys import Keys
-
     page.type("오늘")
     page.browser.execute_cdp_cmd("Input.imeSetComposition", {"text": "은", "selectionStart": 1, "selectionEnd": 1})
     page.wait(lambda: page.text == "오늘은")

@@ -5,7 +5,7 @@ import re
 from importlib import resources
 
 import pytest
-from server.browser import Page
+from server.browser import Keys, Page
 
 needs_axe = pytest.mark.skipif(not importlib.util.find_spec("axe_core_python"), reason="axe-core is not installed")
 
@@ -219,8 +219,6 @@ def test_suggestions_and_texts_are_heard_and_how_they_join_is_seen(page):
 
 
 def test_suggestions_go_when_the_caret_does_and_never_come_within_a_word(page):
-    from selenium.webdriver.common.keys import Keys
-
     page.type("오늘은 날씨가")
     page.suggestions()
     page.type(Keys.ARROW_LEFT)
@@ -286,8 +284,6 @@ def test_the_command_is_shown_for_two_shells(page):
 
 def test_what_is_copied_can_be_pasted_from_a_page_of_another_computer_too(page):
     """Which has no clipboard of its own: it came by http from another address than this computer's."""
-    from selenium.webdriver.common.keys import Keys
-
     page.press("suggesting")
     page.type("오늘은\n  비 ")
     page.write()

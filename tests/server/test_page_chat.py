@@ -1,7 +1,7 @@
 """A conversation on the page: kept in sight, stopped, changed, answered again."""
 
 import pytest
-from server.browser import Page
+from server.browser import Keys, Page
 from server.client import post
 
 TEMPLATE = "--prompt_template=Q{prompt}A"
@@ -80,8 +80,6 @@ def test_a_conversation_is_saved_as_a_text_with_who_said_what(chat, browser, tmp
 
 
 def test_a_turn_is_changed_and_what_followed_it_can_be_had_back(chat):
-    from selenium.webdriver.common.keys import Keys
-
     say(chat, "가", "나", "다")
     chat.type("아직")
     answers = texts(chat, "answered")

@@ -3,12 +3,10 @@
 import json
 
 import pytest
-from server.browser import Page
+from server.browser import Keys, Page
 
 
 def test_each_step_is_undone_and_done_again_by_keys_and_buttons(page):
-    from selenium.webdriver.common.keys import Keys
-
     page.type("오늘은")
     page.suggestions()
     states = [page.text]
@@ -41,8 +39,6 @@ def test_each_step_is_undone_and_done_again_by_keys_and_buttons(page):
 
 
 def test_settings_and_presets_are_undone_too(page):
-    from selenium.webdriver.common.keys import Keys
-
     before = page.part("temperature").get_property("value")
     page.browser.find_element("css selector", "[value=차분하게]").click()
     assert page.part("temperature").get_property("value") == "0.4"
@@ -53,8 +49,6 @@ def test_settings_and_presets_are_undone_too(page):
 
 
 def test_a_button_that_can_do_no_more_leaves_the_keys_to_the_text(page):
-    from selenium.webdriver.common.keys import Keys
-
     page.type("가")
     for button in ("undo", "redo"):
         page.part(button).send_keys(Keys.ENTER)
@@ -62,8 +56,6 @@ def test_a_button_that_can_do_no_more_leaves_the_keys_to_the_text(page):
 
 
 def test_a_syllable_under_way_is_one_step_and_its_marks_stay(page):
-    from selenium.webdriver.common.keys import Keys
-
     page.press("suggesting")
     page.type("가 ")
     page.write()
@@ -274,8 +266,6 @@ def test_a_kept_state_that_is_broken_is_as_none(page):
 
 
 def test_where_the_browser_keeps_nothing_the_page_says_so_and_asks_before_it_goes(page, browser):
-    from selenium.webdriver.common.keys import Keys
-
     script = """for (const name of ["localStorage", "sessionStorage"])
         Object.defineProperty(window, name, { get() { throw Error("no") } })"""
     leave = """const leaving = document.createEvent("BeforeUnloadEvent");

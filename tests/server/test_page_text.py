@@ -3,7 +3,7 @@
 import itertools
 import random
 
-from server.browser import Page, units
+from server.browser import Keys, Page, units
 
 FOLLOW = """
   const [cases, done] = arguments;
@@ -98,8 +98,6 @@ def test_the_layer_behind_the_field_shows_each_text_as_if_it_were_new(page):
 
 def test_again_keeps_what_one_has_changed_since(page):
     """Before, behind and within what the model wrote: only what it wrote behind the change is written anew."""
-    from selenium.webdriver.common.keys import Keys
-
     page.press("suggesting")
     page.type("가나")
     page.write()
@@ -139,8 +137,6 @@ def test_the_text_goes_on_at_the_caret(page):
 
 
 def test_a_long_text_scrolls_with_its_marks_and_its_caret_stays_in_sight(page, browser):
-    from selenium.webdriver.common.keys import Keys
-
     measure = """const [field, mirror, paper] = ["text", "mirror", "paper"].map((id) => document.getElementById(id));
         return [field.clientHeight, field.scrollHeight, mirror.scrollHeight, paper.scrollTop + paper.clientHeight]"""
     page.press("suggesting")
@@ -177,8 +173,6 @@ def test_all_of_a_long_text_and_of_a_conversation_is_printed(page, browser, open
 
 
 def test_what_does_not_fit_is_told_and_takes_nothing_of_what_stands_there(page, browser):
-    from selenium.webdriver.common.keys import Keys
-
     page.press("suggesting")
     page.type("처음끝")
     page.put_caret_behind("처음")

@@ -5,6 +5,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
@@ -18,6 +19,7 @@ from gpt2_korean.text.assemble import collate
 from gpt2_korean.text.blocks import EpochOrder, PackedBlocks, count_targets, pack, pack_texts
 from gpt2_korean.text.packing import plan_documents, plan_stream, plan_windows
 from gpt2_korean.text.tokens import Buffer, Tokens
+from gpt2_korean.text.vocabulary import train_tokenizer
 
 EOS = 0
 
@@ -215,8 +217,6 @@ def test_packed_blocks_spell_the_corpus(documents, byte_tokenizer):
 
 
 def test_tokens_are_cached_for_the_same_text_and_tokenizer(documents, byte_tokenizer, sample_texts):
-    from gpt2_korean.text.vocabulary import train_tokenizer
-
     def files(documents, tokenizer, size=64):
         return pack(documents, tokenizer, size, plan_stream).tokens.table.cache_files
 
@@ -227,8 +227,6 @@ def test_tokens_are_cached_for_the_same_text_and_tokenizer(documents, byte_token
 
 
 def test_tokens_do_not_wait_in_memory_for_the_end_of_the_corpus(tmp_path, byte_tokenizer, monkeypatch):
-    import pyarrow
-
     path, row, held = tmp_path / "a.txt", tokens._row, []
     path.write_text("\n\n".join("가나다라마바사아자차" * 40 + str(number) for number in range(400)), "utf-8")
     documents = corpus.read_corpus([path])
