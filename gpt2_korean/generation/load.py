@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
 from gpt2_korean.device import choose_device, choose_dtype, describe_device, load_ipex, name_dtype
 from gpt2_korean.generation.choose_decoder import gpt2_decoder, has_openvino, quantized_decoder
@@ -143,8 +144,6 @@ def _read_words(folder, config, raw, allow_invalid_utf8):
 
 def _read_tokenizer(folder, config):
     """`(tokenizer, eos_token_id)`, by tokenizers alone."""
-    from tokenizers import Tokenizer
-
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises nothing more specific
