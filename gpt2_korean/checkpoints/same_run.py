@@ -129,14 +129,16 @@ def _differences(saved, now, asks_of_prompts, measured):
     """
     none = {"name": "없음"}
     found = []
+    if asks_of_prompts and saved.get("train_on_prompt", False) != now["train_on_prompt"]:
+        found.append(("--train_on_prompt", *(str(run.get("train_on_prompt", False)).lower() for run in (saved, now))))
+    elif saved["corpus"] != now["corpus"]:  # told by what is learnt of it, too
+        found.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))
+    if measured not in (None, now["held_out"]):
+        found.append(("평가할 글", _words(measured), _words(now["held_out"])))
     if saved["block_size"] != now["block_size"]:
         found.append(("--block_size", saved["block_size"], now["block_size"]))
     if saved.get("packing") != now["packing"]:
         found.append(("--packing", saved.get("packing") or "순서가 늘 같은 예전 방식", now["packing"]))
-    if asks_of_prompts and saved.get("train_on_prompt", False) != now["train_on_prompt"]:
-        found.append(("--train_on_prompt", *(str(run.get("train_on_prompt", False)).lower() for run in (saved, now))))
-    if not found and saved["corpus"] != now["corpus"]:  # in other blocks one text has other tokens
-        found.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))
     if not _same(saved["model"], now["model"]):
         found.append(("--model_type", saved["model"]["name"], now["model"]["name"]))
     if now["tokenizer"] and not _same(saved["tokenizer"] or none, now["tokenizer"]):
@@ -147,8 +149,6 @@ def _differences(saved, now, asks_of_prompts, measured):
         before = OWN[name] if saved.get(name) is None else saved[name]
         if now[name] not in (None, before):
             found.append((f"--{name}", "없음" if before is None else before, now[name]))
-    if not found and measured not in (None, now["held_out"]):
-        found.append(("평가할 글", _words(measured), _words(now["held_out"])))
     return found
 
 

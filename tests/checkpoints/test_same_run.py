@@ -98,9 +98,10 @@ def test_what_a_run_may_not_change_is_told_by_its_flag_alone(run_is, saved, chan
 
 
 def test_another_text_is_told_first_whatever_else_is_another(run_is, saved):
-    with pytest.raises(UserError, match=r"학습할 글: .*a/b/en, --model_type: .*, --dropout: ") as refusal:
-        run_is(saved(), text={"dataset_config_name": "en"}, model={"model_type": "gpt2-medium"}, own={"dropout": 0.5})
-    assert str(refusal.value).count("체크포인트는") == 3
+    others = {"model": {"model_type": "gpt2-medium"}, "own": {"dropout": 0.5}}
+    with pytest.raises(UserError, match=r"학습할 글: .*a/b/en, --block_size: .*, --model_type: .*, --drop") as refusal:
+        run_is(saved(), text={"dataset_config_name": "en"}, blocks={"size": 16}, **others)
+    assert str(refusal.value).count("체크포인트는") == 4
 
 
 @pytest.mark.parametrize(
