@@ -60,6 +60,7 @@ def learn(options, stop):
         if not options.text.dataset_name:  # the Hub is asked once, by who tells of it
             begin_ahead(prepare_texts)
 
+        from gpt2_korean.checkpoints.complete import check_writable
         from gpt2_korean.checkpoints.same_run import check_same_run, learns_prompts
         from gpt2_korean.model.load import load_start
         from gpt2_korean.model.packing import can_pack_documents
@@ -74,6 +75,8 @@ def learn(options, stop):
         from gpt2_korean.training.run import build_trainer, learn_blocks, show_progress
 
         arguments = set_up_machine(options.machine, options.learning, record)
+        if "tensorboard" in arguments.report_to:  # which writes there only once the texts and the model are read
+            check_writable(options.output.logging_dir, "--logging_dir")
         texts = read()
         with arguments.main_process_first():  # it learns the vocabulary, which the other ranks then read
             model, own = load_start(start, texts.train, options.model)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from gpt2_korean.checkpoints.atomic_files import patiently
-from gpt2_korean.checkpoints.complete import check_output_dir, read_record
+from gpt2_korean.checkpoints.complete import check_writable, read_record
 from gpt2_korean.checkpoints.rotation import finish_what_a_killed_run_began
 from gpt2_korean.messages import UsageError, UserError, is_first_rank, particle, warn
 
@@ -36,7 +36,7 @@ def own_output_dir(output_dir):
     with the process that holds it, however that ends, and no child inherits it. Of several ranks the first
     holds it for all. Raises UsageError where it cannot be one, UserError where another run holds it.
     """
-    check_output_dir(output_dir)
+    check_writable(output_dir, "--output_dir")
     if not is_first_rank():
         yield
         return

@@ -4,15 +4,15 @@ from functools import partial
 
 from transformers.integrations import TensorBoardCallback, get_reporting_integration_callbacks
 
-from gpt2_korean.messages import UsageError, UserError, describe_os_error, os_reason, warn_of_failure
+from gpt2_korean.messages import UsageError, os_reason, warn_of_failure
 from gpt2_korean.training.rehearsal import describe_cause
 
 
 def go_on_without_trackers(callbacks, names):
     """Have transformers' callbacks for the trackers called `names` tell of what they fail in, once, and do no more.
 
-    One that cannot begin, as where nobody has logged in, raises UsageError before anything is learnt; TensorBoard,
-    UserError where its logs have no place.
+    One that cannot begin, as where nobody has logged in, raises UsageError before anything is learnt, but for
+    TensorBoard's files.
     """
     kinds = dict(zip(get_reporting_integration_callbacks(names), names, strict=True))
     for callback in callbacks:
@@ -28,20 +28,13 @@ def _track(callback, name, event, tell, *args, **kwargs):
         tell(*args, **kwargs)
     except Exception as error:
         writes = isinstance(callback, TensorBoardCallback) and isinstance(error, OSError)
-        if event == "on_train_begin" and not (writes and not error.filename):
-            raise _refusal(name, error, writes) from error
+        if event == "on_train_begin" and not writes:
+            raise UsageError(
+                f"--report_to={name}: 기록을 시작하지 못했습니다({describe_cause(error)}).\n"
+                "그곳의 로그인과 주소, 버전을 확인하거나 --report_to=tensorboard 또는 none을 주세요."
+            ) from error
         callback.has_failed = True
         # Without its way on, which is to begin again.
         reason = os_reason(error).partition(". ")[0] if writes else f"기록하지 못했습니다({describe_cause(error)})"
         place = callback.logging_dir if writes else f"--report_to={name}"
         warn_of_failure(error, f"{place}: {reason}. {'TensorBoard' if writes else name}의 기록 없이 이어 갑니다.")
-
-
-def _refusal(name, error, writes):
-    if writes:
-        way_on = "TensorBoard의 기록을 다른 곳에 두려면 --logging_dir에 그 폴더를 주세요."
-        return UserError(f"{describe_os_error(error)}\n{way_on}")
-    return UsageError(
-        f"--report_to={name}: 기록을 시작하지 못했습니다({describe_cause(error)}).\n"
-        "그곳의 로그인과 주소, 버전을 확인하거나 --report_to=tensorboard 또는 none을 주세요."
-    )

@@ -406,14 +406,14 @@ def test_a_folder_within_anothers_closed_one_is_refused_with_its_flag(tmp_path, 
     monkeypatch.setattr(os, "stat", look)
     monkeypatch.setattr(os, "access", lambda path, mode: path != closed)
     with pytest.raises(UsageError, match=f"--output_dir.*{closed.name}에 쓸 수 없습니다"):
-        complete.check_output_dir(closed / "models" / "ko")
+        complete.check_writable(closed / "models" / "ko", "--output_dir")
 
 
 def test_an_output_dir_that_is_a_file_is_refused(tmp_path):
     path = tmp_path / "file"
     path.write_text("내 것")
     with pytest.raises(UsageError, match=r"--output_dir.*파일입니다"):
-        complete.check_output_dir(path)
+        complete.check_writable(path, "--output_dir")
 
 
 @pytest.mark.parametrize("below", ["", "run"])
@@ -421,9 +421,9 @@ def test_an_output_dir_behind_a_link_to_nothing_is_refused_as_such(tmp_path, bel
     """As one to a disk that is not mounted."""
     (tmp_path / "models").symlink_to(tmp_path / "disk" / "models")
     with pytest.raises(UsageError, match=r"models는 없는 곳\(.*disk/models\)을 가리키는 링크입니다"):
-        complete.check_output_dir(tmp_path / "models" / below)
+        complete.check_writable(tmp_path / "models" / below, "--output_dir")
     (tmp_path / "disk" / "models").mkdir(parents=True)
-    complete.check_output_dir(tmp_path / "models" / below)
+    complete.check_writable(tmp_path / "models" / below, "--output_dir")
 
 
 def test_a_missing_checkpoint_names_those_beside_it(tmp_path):

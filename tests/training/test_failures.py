@@ -145,10 +145,10 @@ def test_a_run_goes_on_without_logs_that_can_be_written_no_more(
     assert complete.has_weights(tmp_path / "out")
 
 
-def test_logs_that_have_no_place_are_told_with_their_flag(resumable_words, tmp_path, run_main):
+def test_logs_that_have_no_place_are_told_with_their_flag_before_any_text_is_read(resumable_words, tmp_path, run_main):
     (tmp_path / "file").touch()
     code, _, err = run_main(*resumable_words, "--report_to=tensorboard", f"--logging_dir={tmp_path / 'file' / 'logs'}")
-    assert code == 1 and str(tmp_path / "file" / "logs") in err and "--logging_dir" in err, err
+    assert code == 2 and f"--logging_dir={tmp_path / 'file' / 'logs'}: " in err and "학습 글:" not in err, err
 
 
 def test_a_temporary_folder_too_long_for_the_loaders_processes_is_refused(resumable_words, run_main, monkeypatch):

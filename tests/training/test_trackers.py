@@ -57,9 +57,10 @@ def test_trackers_are_told_numbers_and_no_texts(evaluated_words, run_main, track
     assert all(isinstance(value, int | float) for value in values), values
 
 
-def test_a_disk_that_is_full_before_the_first_log_ends_no_run_either(tmp_path, capsys):
+@pytest.mark.parametrize("file", [None, "logs/out"])
+def test_a_disk_that_is_full_before_the_first_log_ends_no_run_either(tmp_path, capsys, file):
     def full(*_):
-        raise OSError(errno.ENOSPC, "no space")
+        raise OSError(errno.ENOSPC, "no space", file)
 
     logs, arguments = TensorBoardCallback(SimpleNamespace(add_text=full)), TrainingArguments(output_dir=tmp_path)
     other = type("Callback", (TrainerCallback,), {"on_log": fail})()
