@@ -100,7 +100,8 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
     try:
         arguments = TrainingArguments(**given)
     except Exception as error:  # also of the libraries that a flag needs
-        if "MASTER_ADDR" in str(error):  # of which torchrun sets all, and a shell that torchrun or mpirun began some
+        # Of what torchrun sets a shell that torchrun or mpirun began has some, and a job's script what is no number.
+        if "MASTER_ADDR" in str(error) or "invalid literal for int()" in str(error):
             raise UsageError(
                 "환경 변수 LOCAL_RANK, RANK, WORLD_SIZE(MPI는 PMI_, OMPI_)가 있어 여러 프로세스로 시작하려 했습니다.\n"
                 "torchrun으로 시작하거나, 한 프로세스로 학습하려면 그 변수를 unset으로 지우세요."

@@ -22,7 +22,7 @@ def test_fsdp_in_one_process_is_told_how_to_have_more(train_words, run_main):
     assert code == 2 and out == "" and "--fsdp" in err and "torchrun" in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("left", [{"LOCAL_RANK": "0"}, {"PMI_RANK": "0", "PMI_SIZE": "2"}])
+@pytest.mark.parametrize("left", [{"LOCAL_RANK": "0"}, {"PMI_RANK": "0", "PMI_SIZE": "2"}, {"WORLD_SIZE": ""}])
 def test_what_a_launcher_has_left_in_a_shell_is_named_with_the_way_on(train_words, tmp_path, fork_script, left):
     script = tmp_path / "left.py"
     script.write_text(
@@ -30,7 +30,7 @@ def test_what_a_launcher_has_left_in_a_shell_is_named_with_the_way_on(train_word
         "sys.exit(run_script(train.main))\n"
     )
     finished = fork_script(script, *train_words, "--do_train", "--max_steps=1")
-    assert finished.returncode == 2 and "MASTER_ADDR" not in finished.stderr, finished.stderr
+    assert finished.returncode == 2 and "Error" not in finished.stderr, finished.stderr
     assert next(iter(left))[:4] in finished.stderr and "unset" in finished.stderr and "torchrun" in finished.stderr
 
 
