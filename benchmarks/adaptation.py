@@ -16,7 +16,8 @@ GPT-2's weights cannot be downloaded, an English start is trained first, for a w
     random     a Korean vocabulary, the rows random with GPT-2's mean and spread
     scratch    a Korean vocabulary and no English start
 
-Training is train.py's own (speed/forward.py, speed/graphs.py), not compiled, in bfloat16, the learning rate rising
+Training is train.py's own (speed/forward.py, speed/graphs.py), not compiled, in bfloat16 where the device computes in
+it, the learning rate rising
 for a twentieth and falling to 0. Setting up is on the clock, unless --free_set_up is given; the embeddings, all but the
 same for each seed, are computed once. On a machine that others use too, --steps compares after as many steps instead.
 Each result is the best of the evaluations along the way, the first of them close together, since a small corpus is
@@ -44,7 +45,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import peer_starts
 from distillation import MOST_DOCUMENTS, distil
 
-from gpt2_korean.device import has_graphs
+from gpt2_korean.device import computes_bfloat16, has_graphs
 from gpt2_korean.generation.choose_decoder import gpt2_decoder
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
@@ -229,12 +230,7 @@ def english_start(options, device):
     if options.source_model:
         model, tokenizer = load_pretrained(options.source_model, torch.float32)
         return model.to(device), tokenizer
-    tokenizer = GPT2Tokenizer.from_pretrained(options.gpt2_tokenizer)
-    shape = {"n_layer": options.layers, "n_embd": options.width, "n_head": options.width // 64}
-    ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    torch.manual_seed(0)
-    config = GPT2Config(vocab_size=len(tokenizer), n_positions=options.context, **shape, **ends)
-    model = GPT2LMHeadModel(config).to(device)
+    model, tokenizer = untrained_start(options, device)
     text = read(options.english)[:60_000_000]
     parts = [text[start : start + 20_000] for start in range(0, len(text), 20_000)]
     if options.english_also:
@@ -246,6 +242,16 @@ def english_start(options, device):
     loss = bits_per_character(model, test, (test[:, 1:] != -100).sum().item()) * math.log(2)
     print(f"English start: {steps} steps, loss {loss:.3f} on what it has read", flush=True)
     return model, tokenizer
+
+
+def untrained_start(options, device):
+    """`(model, tokenizer)`: a GPT-2 of the shape asked for, of random weights."""
+    tokenizer = GPT2Tokenizer.from_pretrained(options.gpt2_tokenizer)
+    shape = {"n_layer": options.layers, "n_embd": options.width, "n_head": options.width // 64}
+    ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=options.context, **shape, **ends)
+    return GPT2LMHeadModel(config).to(device), tokenizer
 
 
 def computed_rows(method, start, old, korean, blocks, texts=(), distil_seconds=0):
@@ -328,10 +334,10 @@ def train(model, blocks, done, options, embedding_learning_rate=None, measure=No
 
 
 def learner(model, device):
-    """`f(labels [rows, context])`: the loss, with all gradients computed, in bfloat16, recorded as train.py does."""
+    """`f(labels [rows, context])`: the loss, with all gradients computed, recorded as train.py does."""
 
     def pass_(inputs, items):
-        with torch.autocast(device.type, torch.bfloat16):
+        with in_bfloat16(device):
             loss = model(**inputs, num_items_in_batch=items).loss
         loss.backward()
         return loss.detach()
@@ -342,6 +348,11 @@ def learner(model, device):
         return step(pass_, {"input_ids": labels.clamp(min=0), "labels": labels}, (labels[:, 1:] != -100).sum())
 
     return learn
+
+
+def in_bfloat16(device):
+    """autocast where the `device` computes in bfloat16; elsewhere a step would take minutes."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device))
 
 
 def shuffled(blocks, size):
@@ -361,7 +372,7 @@ def bits_per_character(model, blocks, characters):
     model.eval()
     nats = 0.0
     for labels in blocks.long().split(64):
-        with torch.autocast(blocks.device.type, torch.bfloat16):
+        with in_bfloat16(blocks.device):
             nats += model(input_ids=labels.clamp(min=0), labels=labels, num_items_in_batch=1).loss.item()
     model.train()
     return nats / math.log(2) / characters

@@ -47,6 +47,7 @@ from adaptation import (
     shuffled,
     take,
     token_stream,
+    untrained_start,
 )
 from adaptation import read as read_text
 from torch.optim import AdamW
@@ -54,6 +55,7 @@ from transformers import GPT2LMHeadModel
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from gpt2_korean.device import computes_bfloat16
 from gpt2_korean.model import embeddings, lora
 from gpt2_korean.model.embeddings import COUNTED_TOKENS, embedding_layers, split_off
 from gpt2_korean.speed.choose import load_fused_layer
@@ -81,7 +83,8 @@ def main():
     options = parse()
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     documents, held_out = korean_documents(options.korean, options.held_out)
-    start, old = kept_english_start(options, device)
+    none = options.start == "none" and not options.source_model
+    start, old = (untrained_start if none else kept_english_start)(options, device)
     print(f"{device}, torch {torch.__version__}, {start.num_parameters() / 1e6:.0f} M parameters", flush=True)
     unit = "steps" if options.steps else "s"
     for megabytes, length in zip(options.megabytes, options.steps or options.seconds, strict=True):
@@ -204,7 +207,9 @@ def train(model, blocks, recipe, length, options, measure):
     for module in body.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = recipe["dropout"]
-    machine = SimpleNamespace(device=blocks.device, fsdp=None, deepspeed=None, bf16=True, fp16=False)
+    machine = SimpleNamespace(
+        device=blocks.device, fsdp=None, deepspeed=None, bf16=computes_bfloat16(blocks.device), fp16=False
+    )
     functions = load_fused_layer(model, machine)
     use_fast_forward(body, functions)
     optimizer = build_optimizer(model, recipe, options)
