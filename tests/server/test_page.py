@@ -135,11 +135,29 @@ def test_text_is_shown_as_text_and_nothing_is_asked_of_others(browser, open_page
     page.press("new")
     assert not browser.find_elements("css selector", ".asked")
     assert not page.part("sharing").is_displayed() and "/" not in page.part("context").text
+    page.press("undo")
+    assert page.part("sharing").is_displayed() and "/" in page.part("context").text
 
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [entry["params"]["request"]["url"] for entry in messages if entry["method"] == "Network.requestWillBeSent"]
     assert asked and all(url.startswith((f"http://127.0.0.1:{chat}/", "data:,")) for url in asked)
     assert not browser.get_log("browser")  # neither an error nor a broken policy
+
+
+def test_the_command_shown_is_that_of_the_text_which_undoing_brings_back(page):
+    page.type("가")
+    page.write()
+    first = page.part("command").text
+    page.write("again")
+    second = page.part("command").text
+    assert first != second  # of another seed
+    page.press("undo")
+    assert page.part("command").text == first
+    page.press("redo")
+    assert page.part("command").text == second
+    page.press("undo")
+    page.press("undo")
+    assert page.text == "가" and not page.part("sharing").is_displayed()
 
 
 def test_a_chat_models_page_is_a_conversation_by_itself(browser, open_page, chat_model_folder):

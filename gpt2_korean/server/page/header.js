@@ -9,9 +9,7 @@ export function createHeader(start) {
     $("device").textContent = model.device;
     context = model.context;
   };
-  const empty = () => ($("context").textContent = context ? `${context.toLocaleString()}토큰` : unlimited);
   name(start.model);
-  empty();
   if (start.chat) {
     $("guide").textContent = "말을 걸면 답합니다. 모델이 지어낸 답이므로 사실과 다를 수 있습니다.";
     $("text").placeholder = "여기에 말을 걸어 보세요.";
@@ -24,12 +22,12 @@ export function createHeader(start) {
   }
   return {
     name, // the model that writes: since the page was opened the server may have been started with another
-    empty, // the context, as before anything is read
-    /** Show how fast it writes, and how full its context is after the `read` tokens before. */
-    count(tokens, seconds, read) {
-      const used = Math.min(read + tokens, context ?? Infinity).toLocaleString();
-      $("speed").textContent = `초당 ${(tokens / seconds).toFixed(1)}토큰`;
-      $("context").textContent = `${used}${context ? `/${context.toLocaleString()}` : ""}토큰`;
+    /** Show how fast it writes. */
+    count(tokens, seconds) { $("speed").textContent = `초당 ${(tokens / seconds).toFixed(1)}토큰`; },
+    /** Show how many tokens of the context are `used`; undefined: nothing was read yet. */
+    fill(used) {
+      const told = [used && Math.min(used, context ?? Infinity), context].filter(Boolean);
+      $("context").textContent = told.length ? `${told.map((count) => count.toLocaleString()).join("/")}토큰` : unlimited;
     },
   };
 }

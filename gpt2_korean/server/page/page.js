@@ -22,7 +22,8 @@ const ENDED_AT_ONCE =
 const touched = matchMedia("(pointer: coarse)").matches; // there a focus opens the keyboard
 
 // What is written. marks: what of the text is the model's. last: the place of what it wrote last, to write it again.
-// turns: of a conversation, [what was asked, what was answered]. Never changed in place: history holds them.
+// turns: of a conversation, [what was asked, what was answered]. written: of what it wrote last the commands that write
+// the same, and the tokens used of its context. Never changed in place: history holds them.
 let doc = { text: "", marks: [], last: null, turns: [] };
 let work = null; // the AbortController of the text under way
 
@@ -34,7 +35,8 @@ const history = createHistory(now, ({ settings: values, ...state }) => {
 });
 const KEPT = $("kept").textContent;
 const NOT_KEPT = "이 브라우저에 저장할 수 없어(저장이 막혔거나 가득 찼습니다) 새로고침하면 모두 사라집니다. 남기려면 내보내기를 누르세요.";
-const store = createStore(start.chat ? "chat" : "text", () => ({ ...now(), start: first }), (kept) => {
+const toKeep = () => ({ ...now(), written: undefined });
+const store = createStore(start.chat ? "chat" : "text", () => ({ ...toKeep(), start: first }), (kept) => {
   $("kept").textContent = kept ? KEPT : NOT_KEPT;
   window.onbeforeunload = kept ? null : () => (doc.text || doc.turns.length ? "" : null); // anything but null asks
 });
@@ -63,6 +65,8 @@ function show(next, caret) {
   doc = next;
   paper.show(doc.text, doc.marks, caret);
   chat.show(doc.turns);
+  sharing.show(doc.written?.commands);
+  header.fill(doc.written?.used);
   changed();
 }
 
@@ -94,20 +98,20 @@ function newest(turns, prompt) {
 }
 
 /**
- * Have the model write on from `prompt` after the turns `earlier`; gives whether it did. put(text): show the document
- * with that text.
+ * Have the model write on from `prompt` after the turns `earlier`; gives whether it did. put(text, written): show the
+ * document with that text.
  */
 async function write(label, prompt, earlier, put) {
   if (work) return;
   work = new AbortController();
   const { signal } = work, before = doc, state = now(), caret = field.selectionEnd;
   const body = { prompt, turns: newest(earlier, prompt), settings: settings.asked, seed: settings.seed };
-  let raw = "", text = "", words = "완료했습니다.", failed = null, read = 0, ended = null;
+  let raw = "", text = "", words = "완료했습니다.", failed = null, read = 0, ended = null, { written } = doc;
   paper.hold(true);
-  put(text);
+  put(text, written);
   lock();
   $("status").textContent = "쓰는 중입니다.";
-  const drawing = setInterval(() => put(text), 50); // a fast model writes faster than a browser draws
+  const drawing = setInterval(() => put(text, written), 50); // a fast model writes faster than a browser draws
   for await (const event of ask("write", body, signal)) {
     if (event.error) failed = event;
     if (event.waiting) $("status").textContent = `앞에 ${event.waiting}개가 대기 중입니다.`;
@@ -115,11 +119,14 @@ async function write(label, prompt, earlier, put) {
       $("status").textContent = "쓰는 중입니다.";
       settings.write({ seed: event.seed });
       header.name(event.model);
-      sharing.show(event.commands);
       words = event.notice ?? words;
       read = event.read;
+      written = { commands: event.commands, used: read };
     }
-    if (event.tokens) header.count(event.tokens, event.seconds, read);
+    if (event.tokens) {
+      header.count(event.tokens, event.seconds);
+      written = { ...written, used: read + event.tokens };
+    }
     text = asInField((raw += event.text ?? ""));
     ended = event.ended ?? ended;
   }
@@ -131,7 +138,7 @@ async function write(label, prompt, earlier, put) {
   if (nothing) show(before, caret);
   else {
     history.record(label, { state });
-    put(text);
+    put(text, written);
   }
   lock();
   if (ended && nothing) words = ENDED_AT_ONCE;
@@ -161,16 +168,18 @@ function lock() {
 /** Write what continues the text before `from` in the place of [from, to). */
 function insert(label, from, to) {
   const head = doc.text.slice(0, from), tail = doc.text.slice(to), { marks } = doc;
-  write(label, head, [], (text) => {
-    const end = from + text.length;
-    const made = { from, to, size: text.length };
-    show({ ...doc, text: head + text + tail, marks: mark(change(marks, made), from, end), last: [from, end] }, end);
+  write(label, head, [], (text, written) => {
+    const end = from + text.length, made = { from, to, size: text.length };
+    const its = { text: head + text + tail, marks: mark(change(marks, made), from, end), last: [from, end], written };
+    show({ ...doc, ...its }, end);
   });
 }
 
 /** Ask `prompt` after the turns `earlier`; `draft` is what is in the field meanwhile. */
 function answer(label, prompt, earlier, draft = doc) {
-  return write(label, prompt, earlier, (text) => show({ ...draft, turns: [...earlier, [prompt, text]] }, draft.text.length));
+  return write(label, prompt, earlier, (text, written) => {
+    show({ ...draft, turns: [...earlier, [prompt, text]], written }, draft.text.length);
+  });
 }
 
 /** What suggestions go on with; null where one is not at the end of a word. */
@@ -215,9 +224,7 @@ $("undo").onclick = () => step("undo");
 $("redo").onclick = () => step("redo");
 $("new").onclick = () => {
   history.record("새 대화");
-  show({ ...doc, turns: [] }, field.selectionEnd);
-  header.empty();
-  sharing.show(null); // the command is of the conversation before
+  show({ ...doc, turns: [], written: null }, field.selectionEnd);
   $("status").textContent = "새 대화를 시작했습니다.";
 };
 
@@ -233,11 +240,11 @@ document.addEventListener("selectionchange", () => {
   if (suggestions.shown && toContinue()?.prompt !== suggestions.prompt) suggestions.hide();
 });
 
-createFiles({ now, chat: start.chat, limit, tooLong, onForget: store.forget }, (state) => {
+createFiles({ now: toKeep, chat: start.chat, limit, tooLong, onForget: store.forget }, (state) => {
   history.record("가져오기");
   settings.write(state.settings ?? {});
   const { settings: _, ...text } = state;
-  show({ ...doc, ...text }, state.text.length);
+  show({ ...doc, ...text, written: null }, state.text.length);
 });
 
 const { settings: values, start: then, ...kept } = store.load();

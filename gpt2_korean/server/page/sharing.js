@@ -22,6 +22,7 @@ export function createSharing() {
   $("copy").onclick = () => copyText($("command"), $("copy"));
   return {
     show(next) {
+      if (next === commands) return; // drawn anew it would lose what one has selected of it
       commands = next;
       draw();
     },
