@@ -8,6 +8,8 @@ from gpt2_korean.text.files import missing_column, no_text, row_renderer
 from gpt2_korean.text.normalise import EMPTY, NO_TEXT, describe_changes, document_features, document_row
 from gpt2_korean.text.turns import ALL_BROKEN, MOST_NAMED, BrokenConversation, describe_conversations
 
+AT_ONCE = 250  # rows in memory: of a thousand novels, as the library has it, gigabytes; short ones take no longer
+
 
 def read_hub_dataset(name, config=None, *, streaming=False, **columns):
     """The `train` split of a Hugging Face Hub data set (or of a local folder in its layout) as documents.
@@ -54,9 +56,8 @@ def read_hub_dataset(name, config=None, *, streaming=False, **columns):
         raise missing_column(where, error.args[0], dict.fromkeys(names)) from None
     # By what it is given datasets knows what it has in its cache, but not by the code of other files.
     code = {"code": hash_code()}
-    documents = rows.map(
-        to_documents, with_indices=True, batched=True, remove_columns=names, features=features, fn_kwargs=code
-    )
+    how = {"with_indices": True, "batched": True, "batch_size": AT_ONCE, "fn_kwargs": code}
+    documents = rows.map(to_documents, remove_columns=names, features=features, **how)
     return (_whole_stream if streaming else _whole)(documents, where)
 
 

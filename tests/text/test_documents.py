@@ -58,6 +58,9 @@ def test_of_novels_that_are_a_row_each_few_are_in_memory_at_a_time(tmp_path, mon
     path.write_text("".join(json.dumps({"text": f"{number} " * 100}) + "\n" for number in range(9)), "utf-8")
     read = corpus.read_corpus([path])
     assert [len(chunk) for chunk in read.data["text"].chunks] == [2, 2, 2, 2, 1]
+    (tmp_path / "train.jsonl").write_text('{"text": "가"}\n' * 2000)
+    read = corpus.read_hub_dataset(str(tmp_path))  # whose rows may be as long
+    assert max(len(chunk) for chunk in read.data["text"].chunks) < 500
 
 
 def test_lone_surrogates_of_a_json_escape_go(tmp_path):
