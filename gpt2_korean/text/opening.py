@@ -96,7 +96,7 @@ def _refuse_document(path, head):
     kinds = next((kinds for mark, kinds in DOCUMENTS.items() if head.startswith(mark)), None)
     if kinds:
         way_on = "문서는 그 프로그램에서 .txt나 .csv로 저장하고, .zip은 푸세요."
-        raise UserError(f"{path}: 이름과 달리 {kinds} 파일입니다. {way_on}")
+        raise UserError(f"{path}: 글이 아니라 {kinds} 파일입니다. {way_on}")
 
 
 def _way_to_delete(encoding):

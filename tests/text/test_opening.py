@@ -96,7 +96,7 @@ def test_a_document_that_was_renamed_is_told_as_such_and_not_how_to_delete_its_b
     content = beginning + bytes(range(256))
     path.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
     for forced in (None, "utf-8"):
-        with pytest.raises(UserError, match=rf"^[^\n]*이름과 달리[^\n]*\{kind}[^\n]*저장하고[^\n]*$"):
+        with pytest.raises(UserError, match=rf"^[^\n]*글이 아니라[^\n]*\{kind}[^\n]*저장하고[^\n]*$"):
             detect_encoding(path, forced)
     path = tmp_path / "글.txt"
     path.write_text("%PDF로 시작하는 글", "utf-8")
