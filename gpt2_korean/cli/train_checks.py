@@ -3,6 +3,8 @@
 Imports neither torch nor transformers, as train_options.py.
 """
 
+import os
+
 from gpt2_korean.messages import UsageError, particle
 from gpt2_korean.text.folders import is_same
 
@@ -17,6 +19,11 @@ def check_together(options):
         raise UsageError("무엇을 할지 정해 주세요: 학습은 --do_train, 평가는 --do_eval.")
     if options.dataset_path and options.dataset_name:
         raise UsageError("--dataset_path와 --dataset_name은 함께 쓸 수 없습니다. 하나만 주세요.")
+    if options.dataset_name and os.path.isfile(options.dataset_name):
+        raise UsageError(
+            f"--dataset_name={options.dataset_name}: Hub의 데이터 세트가 아니라 파일입니다. 혹시 "
+            f"--dataset_path={options.dataset_name}인가요?"
+        )
     if not (options.dataset_path or options.dataset_name) and (options.do_train or not options.validation_file):
         raise UsageError("글이 필요합니다. --dataset_path=글.txt 또는 --dataset_name=이름을 주세요.")
     # To go on would read the files of the model as text.

@@ -244,6 +244,12 @@ def test_flags_that_do_not_go_together_are_refused_with_the_way_on(parse, words)
     assert re.search("(빼세요|주세요)[.]$", refusal(parse, words.split()))
 
 
+def test_a_file_for_the_name_of_a_data_set_leads_to_the_flag_of_files(tmp_path):
+    (tmp_path / "글.txt").touch()
+    said = refusal(parse_train_options, ["--do_train", f"--dataset_name={tmp_path / '글.txt'}"])
+    assert f"혹시 --dataset_path={tmp_path / '글.txt'}인가요?" in said
+
+
 def test_without_flags_a_script_shows_how_it_is_used(capsys):
     for parse, script, rules in (
         (parse_train_options, "train.py", ["--dataset_path", "--do_train"]),
