@@ -23,6 +23,8 @@ ABOUT_DATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "s
 # As checkpoints/ has them, which this folder may not import.
 MODEL_FILES = {"_lock", "trainer_state.json", "model.safetensors", "adapter_model.safetensors"}
 MODEL_FILES |= {"model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"}
+MODEL_CONFIGS = {"config.json", "adapter_config.json"}
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w-]*/[\w-]+", re.ASCII)  # of a data set, that of a file ends in its format
 
 
 def find_files(pattern, flag="--dataset_path"):
@@ -43,8 +45,13 @@ def find_files(pattern, flag="--dataset_path"):
             "--dataset_name=만든이/이름을 주세요."
         )
     if not root.is_dir() or (rest and not any(set("*?[") & set(part) for part in rest)):
+        of_hub = flag == "--dataset_path" and not Path(pattern).parent.exists() and HUB_NAME.fullmatch(pattern)
+        way_on = f"Hub의 데이터 세트라면 --dataset_name={pattern}, 파일이라면 " if of_hub else ""
+        way_on += _ways_to_several(pattern) or describe_missing(pattern)
+        raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. {way_on}")
+    if not rest and not MODEL_CONFIGS.isdisjoint(names := {path.name for path in root.iterdir()}) and _is_model(names):
         raise UsageError(
-            f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. {_ways_to_several(pattern) or describe_missing(pattern)}"
+            f"{flag}={pattern}: 글이 아니라 모델의 폴더입니다. 글의 경로를 주고, 이 모델은 --model_type으로 주세요."
         )
     files, hidden, broken, others, models, about = [], [], [], [], [], []
     for path, is_hidden in _walk(root, rest or [ANY_DEPTH]):

@@ -55,6 +55,16 @@ def test_an_address_on_the_internet_is_called_so():
         find_files("https://huggingface.co/datasets/wikimedia/wikipedia")
 
 
+def test_a_name_of_the_hub_leads_to_its_flag_and_a_folder_of_texts_to_none():
+    with pytest.raises(UsageError, match=r"--dataset_name=owner/korean-texts, .*경로를 확인하세요"):
+        find_files("owner/korean-texts")
+    for flag, pattern in (("--validation_file", "owner/texts"), ("--dataset_path", "owner/글"),
+                          ("--dataset_path", "owner/a.txt")):  # fmt: skip
+        with pytest.raises(UsageError, match="경로를 확인하세요") as refusal:
+            find_files(pattern, flag)
+        assert "--dataset_name" not in str(refusal.value)
+
+
 def test_a_folder_that_is_there_is_no_address_whatever_stands_behind_its_drive(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, "C:/글/a.txt")
@@ -81,9 +91,8 @@ def test_what_a_run_leaves_in_a_folder_of_texts_is_no_text(tmp_path, capsys):
     for pattern in (tmp_path, tmp_path / "**/*"):
         assert [path.name for path in find_files(str(pattern))] == ["a.txt", "c.jsonl", "run.json", "checkpoint-1.txt"]
         assert "모델의 폴더 3개를 뺐습니다" in capsys.readouterr().err
-    assert find_files(str(tmp_path / "old")) == [
-        tmp_path / name for name in ("old/adapter/adapter_config.json", "old/config.json")
-    ]
+    with pytest.raises(UsageError, match=r"글이 아니라 모델의 폴더입니다.*--model_type"):
+        find_files(str(tmp_path / "old"))
 
 
 def test_what_a_repository_of_the_hub_says_about_its_texts_is_no_text(tmp_path, capsys):
