@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from gpt2_korean.messages import UsageError
+from gpt2_korean.text.assemble import assemble
 from gpt2_korean.text.blocks import PackedBlocks
 from gpt2_korean.text.merges import Merges, merged_pairs
 from gpt2_korean.text.packing import plan_documents, plan_stream
@@ -84,6 +85,18 @@ def test_blocks_teach_all_of_the_text_whatever_becomes_of_its_tokens(
         same = again[(epoch + 1) * len(blocks) - 1]
         assert all((same[name] == values).all() for name, values in found[-1].items())
     assert epochs[1] != epochs[2] and blocks.targets == pytest.approx((labels >= 0).sum(), rel=0.15)
+
+
+def test_a_piece_that_has_grown_back_to_where_the_one_before_it_ends_is_no_part_of_it():
+    tokens = Buffer({"ids": np.array([1, 2, 3, 4], np.int32), "lengths": np.array([2, 2]), "learnt": np.empty(0)})
+    pieces = np.array([[0, 0, 0, 2], [1, 0, 0, 2]])
+
+    def undo(ids):
+        return np.array([1, 2, 3, 5, 6]), np.array([0, 1, 2, 3, 3])  # the last token is two
+
+    for offset, positions in ((3, [0, 1, 0, 1, 2, 3]), (4, [0, 1, 3, 4, 5, 6])):
+        block = assemble(tokens, pieces, np.array([0, offset]), 0, undo)
+        assert block["position_ids"].tolist() == positions and block["labels"].tolist() == [-100, 1, 2, 3, 5, 6]
 
 
 def test_a_run_goes_on_with_the_merges_that_it_leaves_out(train_words, tmp_path, run_main):
