@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt2_korean.checkpoints import complete
+from gpt2_korean.messages import UserError
+from gpt2_korean.training.run import train
 
 RANKS = Path(__file__).parent / "ranks.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -193,6 +196,25 @@ def test_nodes_without_a_common_disk_are_told_before_they_train(train_words, tmp
         assert finished.returncode == 1 and "--output_dir" in finished.stderr, finished.stderr
         assert "모든 노드가 함께 보는 폴더" in finished.stderr and "[1/1]" not in finished.stderr, finished.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_ranks_that_found_different_checkpoints_do_not_train(tmp_path, monkeypatch):
+    """As one whose network disk does not show the newest yet: the other has none, or an earlier one."""
+    monkeypatch.setattr("gpt2_korean.training.run.is_held", lambda folder: True)
+    checkpoint = tmp_path / "checkpoint-3"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text('{"global_step": 3, "max_steps": 9}', "utf-8")
+    arguments = SimpleNamespace(world_size=2, output_dir=tmp_path, device="cpu")
+    record = SimpleNamespace(provenance={"vocabulary": 1, "corpus": 2})
+    for mine, other, told in ((checkpoint, -1, r"\[3, -1\]"), (checkpoint, 2, r"\[3, 2\]"), (None, 3, r"\[-1, 3\]")):
+
+        def gather(found, other=other):
+            [[shared, _, learnt]] = found.tolist()
+            return torch.cat([found, torch.tensor([[shared, other, learnt]])])
+
+        trainer = SimpleNamespace(args=arguments, record=record, accelerator=SimpleNamespace(gather=gather))
+        with pytest.raises(UserError, match=f"프로세스마다 다른 체크포인트를 찾았습니다.{told}스텝"):
+            train(trainer, mine)
 
 
 def test_ranks_with_different_vocabularies_do_not_train(learning_words, tmp_path, fork_script):
