@@ -195,7 +195,7 @@ def complete(trainer, checkpoint):
     trainer.load_best()
     trainer.load_average(checkpoint)
     take_average(trainer)
-    is_replaced = trainer.holds_best and left not in (None, trainer.model_step())
+    is_replaced = trainer.holds_best and left != trainer.model_step()
     # A push may have failed, or is asked for only now.
     whole = whole and not is_replaced and not trainer.args.push_to_hub
     if whole:

@@ -131,6 +131,7 @@ def test_the_best_of_a_finished_run_is_left_where_it_is_asked_for_afterwards(run
     assert run_main(*run)[0] == 0
     best = min(bits(out), key=bits(out).get)
     assert same_weights(out, out / "checkpoint-60") and best < 60
+    (out / "run.json").unlink()  # so that nothing tells which model is left
     for _ in range(2):
         code, measured, err = run_main(*run, "--load_best_model_at_end")
         assert code == 0 and "이미 끝난 학습" in err and same_weights(out, out / f"checkpoint-{best}"), err
@@ -152,6 +153,9 @@ def test_a_best_that_stayed_in_another_folder_is_told(run_words, tmp_path, run_m
     assert code == 0 and f"{best}스텝의 체크포인트가 {tmp_path / 'other'}에 없어 마지막 모델을 남깁니다" in err
     assert same_weights(tmp_path / "other", tmp_path / "other" / "checkpoint-30")
     assert "남깁니다" not in run_main(*run, "--max_steps=30")[2]
+    # What goes back to where it now is to end leaves the model of then, where no better one is asked for.
+    back = ["--max_steps=28", f"--resume_from_checkpoint={first / 'checkpoint-28'}"]
+    assert "이미 끝난 학습" in run_main(*run_words, *back)[2] and same_weights(first, first / "checkpoint-28")
 
 
 def test_the_best_adapter_is_what_is_merged(run_words, tmp_path, run_main):

@@ -177,8 +177,9 @@ def test_a_run_that_goes_back_and_ends_before_its_model_is_saved_leaves_it_to_th
         patched.setattr(KoreanTrainer, "save_whole_model", lambda _: 1 / 0)
         assert run_main(*words, *back)[0] == 1
     assert (out / "model.safetensors").read_bytes() != (out / "checkpoint-5" / "model.safetensors").read_bytes()
-    code, _, err = run_main(*half, *back[1:])
+    code, _, err = run_main(*half, *back[1:], "--save_total_limit=1")
     assert code == 0 and "이미 끝난 학습" in err, err
+    assert [path.name for path in out.glob("checkpoint-*")] == ["checkpoint-5"]
     assert (out / "model.safetensors").read_bytes() == (out / "checkpoint-5" / "model.safetensors").read_bytes()
 
 
