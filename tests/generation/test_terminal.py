@@ -22,7 +22,7 @@ from conftest import ROOT
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.commands import Turn
 from gpt2_korean.generation.load import load
-from gpt2_korean.generation.output import Output, open_output, print_piece, put_out
+from gpt2_korean.generation.output import Output, describe_empty, is_empty, open_output, print_piece, put_out
 from gpt2_korean.generation.terminal import write_turn
 from gpt2_korean.generation.write import Piece
 
@@ -297,6 +297,24 @@ def test_texts_that_end_at_once_are_counted_and_the_way_on_is_named(run_main, si
     assert len(out) > 3 and "끝냈습니다" not in err
     out, err = piped(silent_model_folder, "가", "", flags=words[1:])
     assert err.count("/set min_length 20") == 1 and len(out) > 3  # more was asked for: a token at least
+
+
+def test_a_text_without_a_letter_is_empty_unless_it_may_only_have_been_cut():
+    settings = parse_generate_options(["--model_name_or_path=m", "--length=9"]).settings
+    for text, empty in (
+        *((text, True) for text in ("", " \n", "?!", "\u200b", "……")),
+        *((text, False) for text in ("가", "...\n1", "🙂", ".........", "………")),
+    ):
+        assert is_empty(text, settings) == empty, text
+
+
+def test_how_to_have_longer_texts_than_empty_ones_is_told_by_what_was_asked_for():
+    def told(*words, texts=1):
+        return describe_empty(1, texts, parse_generate_options(["--model_name_or_path=m", *words]).settings)
+
+    assert told() == "모델이 글을 바로 끝냈습니다. 더 길게 쓰려면: --min_length=20"
+    assert told("--min_length=15").endswith("=30") and told("--length=9").endswith("=9")
+    assert told(texts=3).startswith("글 3편 가운데 1편을 모델이 바로") and "(stop)" in told("--stop=가")
 
 
 def test_more_goes_on_behind_the_blank_that_stopped_a_text(piped, tiny_model_folder, tmp_path):
