@@ -9,6 +9,7 @@ from server.client import ask, get, post, written
 
 from gpt2_korean.cli.generate_options import parse_generate_options, to_words
 from gpt2_korean.messages import UsageError
+from gpt2_korean.server.key import key_of
 from gpt2_korean.server.openai_routes import MOST_BYTES
 
 KEY = "k3y-of-a-test"
@@ -106,6 +107,12 @@ def test_the_key_guards_the_api_and_the_page_which_a_browser_opens_with_it(guard
 )
 def test_a_wrong_key_is_none(guarded, header):
     assert get(guarded, "/v1/models", Authorization=header).status == 401
+
+
+def test_a_key_is_read_as_its_senders_write_it():
+    named = base64.b64encode(b"me:a:b").decode()  # a name has no colon, and a key may have one
+    for header, key in (("BEARER  a:b ", b"a:b"), (f"basic {named}", b"a:b"), (f"BASIC  {named} ", b"a:b")):
+        assert key_of(header) == key
 
 
 def test_the_page_writes_with_a_key_and_shows_it_in_no_command(guarded, port):
