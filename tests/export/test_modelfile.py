@@ -12,7 +12,7 @@ import pytest
 
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.export.modelfile import modelfile, template
-from gpt2_korean.export.turns import find_turns, turns_of_prompts
+from gpt2_korean.export.turns import Turns, find_turns, turns_of_prompts
 from gpt2_korean.messages import UserError
 from gpt2_korean.text.chat_template import render
 
@@ -152,6 +152,18 @@ def test_a_template_that_writes_a_turn_otherwise_by_its_place_is_not_guessed_at(
     assert go(template(turns), TALKS[2]) == write(TALKS[2], True)
 
 
+def test_a_template_that_writes_a_turn_twice_or_not_at_all_or_takes_none_is_not_guessed_at(chat_tokenizer):
+    named = (
+        "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    for instead in ("{{ message.content * 2 }}", "", "{{ raise_exception('no') }}"):
+        assert own_turns(chat_tokenizer, named.replace("{{ message.content }}", instead))[0] is None
+    assert "system" in own_turns(chat_tokenizer, named)[0].around
+    silent = named.replace("in messages", "in messages if message.role != 'system'")
+    assert "system" not in own_turns(chat_tokenizer, silent)[0].around
+
+
 @pytest.mark.parametrize("longest", [3, 5])
 def test_a_template_that_writes_longer_conversations_otherwise_is_not_guessed_at(chat_tokenizer, longest):
     opened = CHATML.replace("add_generation_prompt", "add_generation_prompt and messages | length < {0}")
@@ -165,6 +177,17 @@ def test_the_blank_that_an_answer_begins_with_is_not_written_twice(chat_tokenize
     turns, write = own_turns(chat_tokenizer)
     written = write(talk("가", "나다", "라"), True)
     assert go(template(turns), talk("가", " 나다", "라")) == go(template(turns), talk("가", "나다", "라")) == written
+
+
+def test_what_an_answer_begins_with_is_told_by_its_letters_and_only_where_it_follows_the_opening():
+    around = {"user": ["", "\n"], "assistant": ["나: 네, ", "\n"]}
+    conversation = talk("가", "네, 나", "라")
+    assert go(template(Turns(around, opening="나: ")), conversation) == "가\n나: 네, 나\n라\n나: "
+    assert go(template(Turns(around, opening="너: ")), conversation) == "가\n나: 네, 네, 나\n라\n너: "
+
+
+def test_what_a_template_writes_stands_in_go_as_it_is():
+    assert '{{ "🙂 물음: " }}' in template(turns_of_prompts("🙂 물음: {prompt}"))  # Go has no pairs of \u escapes
 
 
 def test_an_answer_that_stands_last_goes_on(chat_tokenizer):
@@ -202,8 +225,8 @@ def test_sampling_starts_as_the_page_does_or_as_the_flags_say():
     }  # fmt: skip
     words = ["--temperature=0", "--top_k=0", "--length=7", "--repetition_window=9"]
     settings = options(*words, "--frequency_penalty=0.5", "--presence_penalty=-1").settings
-    parameters = dict(commands(modelfile("m.gguf", None, settings, 256, seed=5)))
-    wanted = {"temperature": "0.0", "top_k": "0", "num_predict": "7", "repeat_last_n": "9", "seed": "5"}
+    parameters = dict(commands(modelfile("m.gguf", None, settings, 256, seed=0)))
+    wanted = {"temperature": "0.0", "top_k": "0", "num_predict": "7", "repeat_last_n": "9", "seed": "0"}
     wanted |= {"frequency_penalty": "0.5", "presence_penalty": "-1.0"}
     assert wanted.items() <= parameters.items()
 

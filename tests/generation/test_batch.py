@@ -17,6 +17,7 @@ from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.batch import plan_batches, write_batches, write_each
 from gpt2_korean.generation.batch_size import MOST, MOST_ON_CPU, UNKNOWN, choose_batch_size
 from gpt2_korean.generation.load import read_model
+from gpt2_korean.generation.output import describe_writing
 
 CPU = torch.device("cpu")
 SAMPLED = parse_generate_options(["--model_name_or_path=m", "--length=6"]).settings
@@ -298,6 +299,24 @@ def test_a_file_of_another_run_is_refused_and_stays_as_it_was(write, tmp_path, c
     code, out, err = write(file, "--seed=3", "--resume", *changed)
     assert (code, out) == (2, "") and named in err and "--output_file" in err
     assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--allow_invalid_utf8",
+        "--quantize=int8",
+        "--prompt_template=물음: {prompt}",
+        "--system=역할",
+        "--raw",
+        "--top_k=9",
+    ],
+)
+def test_a_record_tells_each_flag_that_makes_another_text_of_a_prompt(word):
+    plain, changed = (parse_generate_options(["--model_name_or_path=m", *words]) for words in ([], [word]))
+    told, told_then = (describe_writing(each.model, each.prompts, each.settings) for each in (plain, changed))
+    name = word.removeprefix("--").split("=")[0]
+    assert [key for key in told if told[key] != told_then[key]] == [name]
 
 
 def test_no_run_goes_on_with_a_file_that_another_still_writes(write, tmp_path, monkeypatch):
