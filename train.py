@@ -75,7 +75,7 @@ def learn(options, stop):
         from gpt2_korean.training.run import build_trainer, learn_blocks, show_progress
 
         arguments = set_up_machine(options.machine, options.learning, record)
-        if "tensorboard" in arguments.report_to:  # which writes there only once the texts and the model are read
+        if "tensorboard" in arguments.report_to and arguments.process_index == 0:  # one rank writes there, much later
             check_writable(options.output.logging_dir, "--logging_dir")
         texts = read()
         with arguments.main_process_first():  # it learns the vocabulary, which the other ranks then read
