@@ -75,7 +75,10 @@ def detect_encoding(path, forced=None, way_on="--encoding으로 문자 인코딩
         if offset is not None:
             _refuse_document(path, head)
             words = particle(f"--encoding={forced}", "으로/로")
-            raise UserError(f"{path}: {offset}번째 바이트부터 {words} 읽을 수 없습니다. {_way_to_delete(forced)}")
+            raise UserError(
+                f"{path}: {offset}번째 바이트부터 {words} 읽을 수 없습니다. 이 플래그를 빼면 알아서 찾습니다. "
+                f"{_way_to_delete(forced)}"
+            )
         return encoding
     candidates = [name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)] or ["utf-8", "cp949"]
     failures = {}

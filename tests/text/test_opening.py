@@ -115,6 +115,12 @@ def test_a_few_broken_letters_are_told_by_their_encoding_and_how_to_delete_them(
             detect_encoding(path)
 
 
+def test_an_encoding_that_was_given_wrongly_need_not_be_given(tmp_path):
+    (tmp_path / "a.txt").write_text("한국어", "utf-8")
+    with pytest.raises(UserError, match=r"--encoding=cp949.*이 플래그를 빼면 알아서 찾습니다"):
+        detect_encoding(tmp_path / "a.txt", "cp949")
+
+
 def test_a_forced_encoding_is_obeyed_or_refused(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("한국어".encode("johab"))
