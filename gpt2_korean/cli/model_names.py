@@ -20,7 +20,10 @@ def start_name(word):
 
 def model_name(word):
     """As start_name, of a model that is trained."""
-    return _no_typo(library_path(word), GPT2)
+    word = library_path(word)
+    if squeeze(word) in map(squeeze, SCRATCH) and not os.path.lexists(word):
+        raise argparse.ArgumentTypeError(f"{word!r}: 처음부터 배우라는 이름입니다. 그렇게 학습한 모델의 폴더를 주세요.")
+    return _no_typo(word, GPT2)
 
 
 def tokenizer_name(word):

@@ -8,6 +8,7 @@ import os
 from gpt2_korean.messages import UsageError, particle
 from gpt2_korean.text.folders import is_same
 
+HUB = "https://huggingface.co/datasets/"
 METRICS = ("bits_per_character", "loss", "perplexity")
 
 
@@ -19,11 +20,8 @@ def check_together(options):
         raise UsageError("무엇을 할지 정해 주세요: 학습은 --do_train, 평가는 --do_eval.")
     if options.dataset_path and options.dataset_name:
         raise UsageError("--dataset_path와 --dataset_name은 함께 쓸 수 없습니다. 하나만 주세요.")
-    if options.dataset_name and os.path.isfile(options.dataset_name):
-        raise UsageError(
-            f"--dataset_name={options.dataset_name}: Hub의 데이터 세트가 아니라 파일입니다. 혹시 "
-            f"--dataset_path={options.dataset_name}인가요?"
-        )
+    if options.dataset_name:
+        _check_hub_name(options.dataset_name)
     if not (options.dataset_path or options.dataset_name) and (options.do_train or not options.validation_file):
         raise UsageError("글이 필요합니다. --dataset_path=글.txt 또는 --dataset_name=이름을 주세요.")
     # To go on would read the files of the model as text.
@@ -140,6 +138,16 @@ def _check_measuring(options):
         raise UsageError(
             "--resume_from_checkpoint는 --do_train과 함께 써야 합니다. 체크포인트를 평가하려면 --model_type으로 주세요."
         )
+
+
+def _check_hub_name(name):
+    if os.path.isfile(name):
+        raise UsageError(
+            f"--dataset_name={name}: Hub의 데이터 세트가 아니라 파일입니다. 혹시 --dataset_path={name}인가요?"
+        )
+    if name.startswith(HUB):
+        meant = "/".join(name.removeprefix(HUB).split("/")[:2])
+        raise UsageError(f"--dataset_name={name}: 주소가 아니라 이름을 주세요. 혹시 --dataset_name={meant}인가요?")
 
 
 def _check_columns(options):

@@ -250,6 +250,21 @@ def test_a_file_for_the_name_of_a_data_set_leads_to_the_flag_of_files(tmp_path):
     assert f"혹시 --dataset_path={tmp_path / '글.txt'}인가요?" in said
 
 
+def test_the_address_of_a_data_set_leads_to_its_name():
+    page = "https://huggingface.co/datasets/owner/texts/viewer/ko"
+    said = refusal(parse_train_options, [f"--dataset_name={page}", "--do_train"])
+    assert "혹시 --dataset_name=owner/texts인가요?" in said
+
+
+@pytest.mark.parametrize("word", ["scratch-mini", "scratch_mini"])
+def test_to_write_with_a_model_by_the_name_of_its_start_is_told_of_the_folder(word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = refusal(parse_generate_options, [f"--model_name_or_path={word}", "--prompt=가"])
+    assert "학습한 모델의 폴더를 주세요" in said
+    (tmp_path / word).mkdir()
+    assert model_name(word) == word
+
+
 def test_without_flags_a_script_shows_how_it_is_used(capsys):
     for parse, script, rules in (
         (parse_train_options, "train.py", ["--dataset_path", "--do_train"]),
