@@ -22,7 +22,15 @@ from conftest import ROOT
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.commands import Turn
 from gpt2_korean.generation.load import load
-from gpt2_korean.generation.output import Output, describe_empty, is_empty, open_output, print_piece, put_out
+from gpt2_korean.generation.output import (
+    Output,
+    describe_empty,
+    is_empty,
+    open_output,
+    print_piece,
+    put_out,
+    record_text,
+)
 from gpt2_korean.generation.terminal import write_turn
 from gpt2_korean.generation.write import Piece
 
@@ -253,6 +261,14 @@ def test_a_text_that_was_broken_off_is_recorded_as_far_as_it_was_shown(
     assert turn.broken and (record["prompt"], record["text"], record["seed"]) == (*recorded, 5)
     err = capsys.readouterr().err
     assert "이어 씁니다.)" in err and "1토큰 · 초당 0.5토큰 · 시드 5" in err
+
+
+def test_a_text_is_in_its_file_before_the_next_is_begun(tmp_path):
+    """So that it is there whatever ends the run."""
+    options = parse_generate_options(["--model_name_or_path=m"])
+    with open_output(tmp_path / "글.jsonl") as file:
+        record_text(Output(file, True, options.prompts, options.model), "물음", "답", options.settings, "")
+        assert json.loads((tmp_path / "글.jsonl").read_text("utf-8"))["text"] == "답"
 
 
 def test_an_answer_begins_with_no_blank_but_goes_on_with_one(capsys):

@@ -256,6 +256,14 @@ def test_an_evaluation_that_was_left_to_a_run_that_has_none_is_left_out(
     assert code == 0 and "이미 끝난 학습" in err and not bits(tmp_path / "out"), err
 
 
+def test_a_signal_in_a_step_that_is_evaluated_leaves_its_evaluation_to_the_next_run(
+    run_words, tmp_path, run_main, at_training_step
+):
+    at_training_step(3, lambda _: signal_self())
+    assert run_main(*run_words, "--max_steps=6")[0] == 75 and not bits(tmp_path / "out" / "checkpoint-3")
+    assert run_main(*run_words, "--max_steps=6")[0] == 0 and list(bits(tmp_path / "out")) == [3, 6]
+
+
 def test_an_evaluation_that_is_made_up_for_stops_too(run_words, tmp_path, run_main, at_evaluation):
     for _ in range(2):
         at_evaluation(3, lambda _: signal_self())
