@@ -271,6 +271,16 @@ def test_a_text_is_in_its_file_before_the_next_is_begun(tmp_path):
         assert json.loads((tmp_path / "글.jsonl").read_text("utf-8"))["text"] == "답"
 
 
+def test_a_text_whose_reader_has_left_is_finished_where_it_is_recorded_and_ended_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt2_korean.generation.output.print_piece", lambda *_: False)
+    options = parse_generate_options(["--model_name_or_path=m"])
+    with open_output(tmp_path / "글.jsonl") as file:
+        for where, done in ((file, ("나 다", True)), (None, ("나", False))):
+            out = Output(where, True, options.prompts, options.model)
+            assert put_out(out, "물음", ["나", " 다"], options.settings) == done
+    assert json.loads((tmp_path / "글.jsonl").read_text("utf-8"))["text"] == "나 다"
+
+
 def test_an_answer_begins_with_no_blank_but_goes_on_with_one(capsys):
     for written, shown in (("", "나 다\n"), ("가", "  나 다\n")):
         put_out(Output(None, True, None, None), "물음", [" ", " 나", " 다"], None, written=written)

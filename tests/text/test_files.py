@@ -257,6 +257,7 @@ def invalid_string():
     ("name", "content"),
     [
         ("a.json", "[" * 100_000),
+        ("a.json", '{"text": ' + "[" * 100_000 + '\n{"text": "가"}'),
         ("a.jsonl", "[" * 100_000),
         ("a.jsonl", '{"text": ' + "[" * 100_000),
         ("a.json", '{"text": ' + "1" * 5000 + "}"),
@@ -271,7 +272,7 @@ def test_values_that_python_cannot_hold_end_in_a_line(tmp_path, name, content):
     if isinstance(content, dict):
         pyarrow.parquet.write_table(pyarrow.table(content), path)
     else:
-        path.write_text(content)
+        path.write_text(content, "utf-8")
     with pytest.raises(UserError, match="1번째") as refusal:
         read_text_column(path)
     assert name in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
