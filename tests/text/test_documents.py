@@ -118,10 +118,11 @@ def test_another_text_of_the_same_size_and_time_is_read_and_not_taken_from_the_c
 
 
 @pytest.mark.parametrize("content", ["", "\n \n\t\n", "\ufeff"])
-def test_an_empty_or_blank_file_is_refused_by_name(tmp_path, content):
-    path = tmp_path / "빈.txt"
+@pytest.mark.parametrize("name", ["빈.txt", "빈.json"])
+def test_an_empty_or_blank_file_is_refused_by_name(tmp_path, name, content):
+    path = tmp_path / name
     path.write_text(content, "utf-8")
-    with pytest.raises(UserError, match=r"빈\.txt"):
+    with pytest.raises(UserError, match=f"{name}: 글이 없습니다"):
         corpus.read_corpus([path])
 
 
