@@ -17,11 +17,10 @@ GPT-2's weights cannot be downloaded, an English start is trained first, for a w
     scratch    a Korean vocabulary and no English start
 
 Training is train.py's own (speed/forward.py, speed/graphs.py), not compiled, in bfloat16 where the device computes in
-it, the learning rate rising
-for a twentieth and falling to 0. Setting up is on the clock, unless --free_set_up is given; the embeddings, all but the
-same for each seed, are computed once. On a machine that others use too, --steps compares after as many steps instead.
-Each result is the best of the evaluations along the way, the first of them close together, since a small corpus is
-learnt by heart before the time is up; its mean over the seeds.
+it, the learning rate rising for a twentieth and falling to 0. Setting up is on the clock, unless --free_set_up is
+given; the embeddings, all but the same for each seed, are computed once. On a machine that others use too, --steps
+compares after as many steps instead. Each result is the best of the evaluations along the way, the first of them close
+together, since a small corpus is learnt by heart before the time is up; its mean over the seeds.
 """
 
 import argparse

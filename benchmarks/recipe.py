@@ -83,8 +83,8 @@ def main():
     options = parse()
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     documents, held_out = korean_documents(options.korean, options.held_out)
-    none = options.start == "none" and not options.source_model
-    start, old = (untrained_start if none else kept_english_start)(options, device)
+    needs_english = options.start == "english" or options.source_model
+    start, old = kept_english_start(options, device) if needs_english else untrained_start(options, device)
     print(f"{device}, torch {torch.__version__}, {start.num_parameters() / 1e6:.0f} M parameters", flush=True)
     unit = "steps" if options.steps else "s"
     for megabytes, length in zip(options.megabytes, options.steps or options.seconds, strict=True):
