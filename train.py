@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 
+from gpt2_korean.checkpoints.complete import check_writable
 from gpt2_korean.checkpoints.lock import own_output_dir
 from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.ending import run_script, stdout_for_results, tracebacks_in
@@ -60,7 +61,6 @@ def learn(options, stop):
         if not options.text.dataset_name:  # the Hub is asked once, by who tells of it
             begin_ahead(prepare_texts)
 
-        from gpt2_korean.checkpoints.complete import check_writable
         from gpt2_korean.checkpoints.same_run import check_same_run, learns_prompts
         from gpt2_korean.model.load import load_start
         from gpt2_korean.model.packing import can_pack_documents

@@ -49,7 +49,7 @@ def find_files(pattern, flag="--dataset_path"):
         way_on = f"Hub의 데이터 세트라면 --dataset_name={pattern}, 파일이라면 " if of_hub else ""
         way_on += _ways_to_several(pattern) or describe_missing(pattern)
         raise UsageError(f"{flag}={pattern}: 그런 파일이나 폴더가 없습니다. {way_on}")
-    if not rest and not MODEL_CONFIGS.isdisjoint(names := {path.name for path in root.iterdir()}) and _is_model(names):
+    if not rest and _is_whole_model(root):
         raise UsageError(
             f"{flag}={pattern}: 글이 아니라 모델의 폴더입니다. 글의 경로를 주고, 이 모델은 --model_type으로 주세요."
         )
@@ -202,6 +202,12 @@ def _is_model(names):
     """Whether a folder with files of these names is a model, or a run's that is to be one, and holds no text."""
     stopped = "run.json" in names and any(name.startswith("checkpoint-") for name in names)
     return stopped or not MODEL_FILES.isdisjoint(names)
+
+
+def _is_whole_model(folder):
+    """Whether what a `folder` is for is the model in it, and not the texts that may lie beside a run's other files."""
+    names = {path.name for path in folder.iterdir()}
+    return _is_model(names) and not MODEL_CONFIGS.isdisjoint(names)
 
 
 def _step(pattern, states, name):
