@@ -11,6 +11,7 @@ from gpt2_korean.cli.model_names import start_name, tokenizer_name
 from gpt2_korean.cli.other_names import TRAIN_NAMES
 from gpt2_korean.cli.parser import DEVICE, DEVICES, REMOTE_CODE, KoreanArgumentParser, add_flag, add_switch
 from gpt2_korean.cli.suggestions import flag_to_train_with
+from gpt2_korean.cli.trainer_flags import add_trainer_flags
 from gpt2_korean.cli.values import (
     MOST_BLOCKS,
     MOST_TOKENS,
@@ -247,6 +248,7 @@ def train_parser():
         "같은 이름의 플래그를 담은 .yaml 또는 .json 파일. 여러 번 주면 뒤의 파일이, 그보다도 명령줄의 값이 우선합니다"
     )
     add_flag(parser, "--config", file_path, config_help, action="append")
+    add_trainer_flags(parser)
     return parser
 
 

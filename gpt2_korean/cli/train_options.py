@@ -7,7 +7,7 @@ from gpt2_korean.cli.config_file import config_words
 from gpt2_korean.cli.parser import group_of, spell_flag
 from gpt2_korean.cli.train_checks import check_together, choose_best_by_bits, choose_sample_by
 from gpt2_korean.cli.train_flags import train_parser
-from gpt2_korean.cli.trainer_flags import add_trainer_flags, read_trainer_flags
+from gpt2_korean.cli.trainer_flags import read_trainer_flags
 from gpt2_korean.cli.usage import show_training
 from gpt2_korean.messages import warn
 
@@ -104,11 +104,7 @@ class TrainOptions:
 
 def parse_train_options(argv=None):
     """The TrainOptions of a command line. Raises UsageError; without any flag SystemExit, after the usage."""
-    trainer_flags = read_trainer_flags()
-    parser = train_parser()
-    declared = set(parser.flag_names())
-    add_trainer_flags(parser, trainer_flags)
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv, parser = list(sys.argv[1:] if argv is None else argv), train_parser()
     if not argv:
         show_training(parser)
     flags = parser.parse(argv)
@@ -123,9 +119,10 @@ def parse_train_options(argv=None):
     check_together(flags)
     choose_sample_by(flags)
     choose_best_by_bits(flags)
-    given = dict(vars(flags))
+    given, trainer_flags = dict(vars(flags)), read_trainer_flags()
     flags.trainer_arguments = {name: value for name, value in given.items() if name in trainer_flags}
-    flags.passed_on = [name for name in flags.trainer_arguments if f"--{name}" not in declared]
+    ours = {action.dest for action in parser.listed()}
+    flags.passed_on = [name for name in flags.trainer_arguments if name not in ours]
     flags.chosen = frozenset(vars(parser.parse_given(words)))
     for name in ("torch_compile_backend", "torch_compile_mode"):  # of TrainingArguments, and ours to carry out
         setattr(flags, name, given.get(name))

@@ -80,10 +80,10 @@ def _enum_values(enum):
     return tuple(value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str))
 
 
-def add_trainer_flags(parser, trainer_flags):
+def add_trainer_flags(parser):
     """Have `parser` accept every other field of TrainingArguments, whose default stands where the flag is not given."""
     declared = set(parser.flag_names())
-    for flag in trainer_flags.values():
+    for flag in read_trainer_flags().values():
         name = f"--{flag.name}"
         if name in declared:
             continue

@@ -13,7 +13,7 @@ from gpt2_korean.cli.generate_flags import generate_parser
 from gpt2_korean.cli.generate_options import parse_generate_options, parse_setting
 from gpt2_korean.cli.train_flags import train_parser
 from gpt2_korean.cli.train_options import parse_train_options
-from gpt2_korean.cli.trainer_flags import add_trainer_flags, read_trainer_flags
+from gpt2_korean.cli.trainer_flags import read_trainer_flags
 from gpt2_korean.messages import UsageError, width
 
 TRAIN = ["--do_train", "--dataset_path=data/korean_texts.txt"]
@@ -437,12 +437,6 @@ def test_numbers_in_range_are_taken(rng):
         assert (options.settings.top_p, options.settings.temperature) == (top_p, temperature)
 
 
-def whole_train_parser():
-    parser = train_parser()
-    add_trainer_flags(parser, read_trainer_flags())
-    return parser
-
-
 # Of each number what is just taken, and what is just refused.
 BOUNDS = {
     generate_parser: {
@@ -469,8 +463,6 @@ BOUNDS = {
         "bpe_dropout": ("0 0.999", "-0.001 1"), "max_grad_norm": ("0", "-0.001"),
         "average_last": ("0 0.5 2", "-1 2.5"), "lora_rank": ("0 4096", "-1 4097"),
         "lora_alpha": ("1 1000000", "0 1000001"), "seed": (f"0 {2**32 - 1}", f"-1 {2**32}"),
-    },
-    whole_train_parser: {
         "adam_beta1": ("0 0.999", "-0.001 1"), "adam_beta2": ("0 0.999", "-0.001 1"),
         "label_smoothing_factor": ("0 1", "-0.001 1.001"), "neftune_noise_alpha": ("0 1000", "-0.001 1000.1"),
         "data_seed": (f"0 {2**32 - 1}", f"-1 {2**32}"), "dataloader_num_workers": ("0 1000", "-1 1001"),

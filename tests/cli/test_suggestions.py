@@ -12,17 +12,10 @@ from gpt2_korean.cli.model_names import GPT2, SCRATCH, model_name, start_name, t
 from gpt2_korean.cli.other_names import GENERATE_NAMES, TRAIN_NAMES
 from gpt2_korean.cli.train_flags import train_parser
 from gpt2_korean.cli.train_options import parse_train_options
-from gpt2_korean.cli.trainer_flags import add_trainer_flags, read_trainer_flags
+from gpt2_korean.cli.trainer_flags import read_trainer_flags
 from gpt2_korean.messages import UsageError
 
-
-def whole_train_parser():
-    parser = train_parser()
-    add_trainer_flags(parser, read_trainer_flags())
-    return parser
-
-
-PARSERS = {"train.py": whole_train_parser(), "generate.py": generate_parser()}
+PARSERS = {"train.py": train_parser(), "generate.py": generate_parser()}
 TABLES = {"train.py": TRAIN_NAMES, "generate.py": GENERATE_NAMES}
 OTHERS = [
     (script, ours, name) for script, table in TABLES.items() for ours, names in table.items() for name in names.split()
