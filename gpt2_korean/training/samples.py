@@ -149,12 +149,7 @@ def _join_documents(ids, loaded):
 @contextmanager
 def _own_noise(device):
     """Random numbers of a fixed seed within; outside they go on as if nothing had been drawn."""
-    module = torch.get_device_module(device) if device.type != "cpu" else None
-    with torch.random.fork_rng(devices=[]):
-        state = module and module.get_rng_state()
+    devices = [device] if device.type != "cpu" else []  # whose own are kept in any case
+    with torch.random.fork_rng(devices, device_type=device.type):
         torch.manual_seed(SEED)
-        try:
-            yield
-        finally:
-            if module:
-                module.set_rng_state(state)
+        yield
