@@ -1,7 +1,6 @@
 """The command line: every flag of TrainingArguments, quick refusals that name flag, value and way on."""
 
 import dataclasses
-import random
 import re
 import unicodedata
 from types import SimpleNamespace
@@ -129,33 +128,17 @@ def test_every_level_of_trainers_log_is_taken():
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--learning_rat=1"], ["--learning_rat", "--learning_rate"]),
-        (["--epochs", "3"], ["--epochs", "--num_train_epochs"]),
-        (["--lr_scheduler_type", "cosin"], ["--lr_scheduler_type", "cosin", "cosine"]),
-        (["--learning_rate=-1"], ["--learning_rate", "-1"]),
         (["--learning_rate=nan"], ["--learning_rate", "nan"]),
         (["--per_device_train_batch_size=1.5"], ["--per_device_train_batch_size", "1.5"]),
         (["--save_steps=1.5"], ["--save_steps", "1.5", "정수"]),
-        (["--logging_steps=2.5"], ["--logging_steps", "2.5", "정수"]),
-        (["--do_eval", "--eval_steps=1.5"], ["--eval_steps", "1.5", "정수"]),
-        (["--warmup_steps=10.5"], ["--warmup_steps", "10.5", "정수"]),
-        (["--average_last=1.5"], ["--average_last", "1.5", "정수"]),
-        (["--adam_beta1", "2"], ["--adam_beta1", "2"]),
-        (["--adam_beta1=1"], ["--adam_beta1"]),
-        (["--dataloader_num_workers=-1"], ["--dataloader_num_workers"]),
         (["--log_level=loud"], ["--log_level", "loud", "warning"]),
-        (["--neftune_noise_alpha=1e300"], ["--neftune_noise_alpha"]),
         (["--learning_rate=--"], ["--learning_rate", "--"]),
         (["--do_eval=--"], ["--do_eval", "--"]),
-        (["--max_hours=1e10"], ["--max_hours", "100,000"]),
-        (["--lora_rank=1000000000"], ["--lora_rank"]),
-        (["--vocab_size=128000000000000"], ["--vocab_size"]),
         (["--per_device_train_batch_size=" + "9" * 30], ["--per_device_train_batch_size"]),
         (["--max_steps=" + "9" * 5000], ["--max_steps"]),
         (["--bf16", "--fp16"], ["--bf16", "--fp16"]),
         (["--device=gpu"], ["--device", "gpu", "cuda"]),
         (["--text_template=없음"], ["--text_template", "없음"]),
-        (["--validation_split_percentage=0"], ["--validation_split_percentage"]),
         (["--eval_steps=5"], ["--eval_steps", "--do_eval"]),
         (["--eval_strategy=epoch"], ["--eval_strategy", "--do_eval"]),
         (["--eval_on_start"], ["--eval_on_start", "--do_eval"]),
@@ -209,23 +192,8 @@ def test_a_letter_that_is_no_utf8_is_told_by_its_place():
 @pytest.mark.parametrize(
     "words",
     [
-        ["--length=0"],
-        ["--length=-5"],
-        ["--top_p=0"],
-        ["--top_p=1.01"],
-        ["--top_k=-1"],
-        ["--temperature=-0.1"],
         ["--temperature=inf"],
-        ["--min_p=-0.1"],
-        ["--min_p=1.1"],
-        ["--typical_p=0"],
-        ["--typical_p=1.1"],
-        ["--dry_multiplier=-1"],
-        ["--dry_base=0.99"],
-        ["--dry_allowed_length=0"],
-        ["--dry_penalty_last_n=-1"],
         ["--dry_sequence_breaker="],
-        ["--repetition_penalty=0"],
         ["--repetition_penalty=1e39"],
         ["--repetition_penalty=1e-320"],
         ["--temperature=1e-320"],
@@ -233,10 +201,8 @@ def test_a_letter_that_is_no_utf8_is_told_by_its_place():
         ["--min_length=" + "9" * 30],
         ["--min_length=101"],
         ["--min_length=9", "--length=8"],
-        ["--num_return_sequences=1000000000"],
         ["--seed=" + "9" * 30],
         ["--stop="],
-        ["--num_return_sequences=0"],
         ["--prompt=\udcc7\udcd1"],
         ["--prompt=a", "--prompt_file=b"],
     ],
@@ -427,14 +393,6 @@ def test_the_column_of_help_is_straight_beside_values_with_a_korean_name(parser,
     monkeypatch.setenv("COLUMNS", "100")
     starts = re.findall(r"^( {20,}|  -.*?  +)\S", parser().format_help(), re.MULTILINE)
     assert len(starts) > 50 and len(set(map(width, starts))) == 1
-
-
-def test_numbers_in_range_are_taken(rng):
-    for _ in range(200):
-        top_p, temperature = rng.uniform(1e-6, 1), rng.uniform(0, 10)
-        words = [f"--top_p={top_p}", f"--temperature={temperature}", f"--length={rng.randint(1, 10**6)}"]
-        options = parse_generate_options(["--model_name_or_path=x", *random.sample(words, 3)])
-        assert (options.settings.top_p, options.settings.temperature) == (top_p, temperature)
 
 
 # Of each number what is just taken, and what is just refused.
