@@ -2,7 +2,7 @@
 
 import json
 import math
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from operator import itemgetter
 
 from gpt2_korean.messages import width
@@ -138,11 +138,8 @@ def duration(seconds):
 
 def table(rows):
     """Rows of texts as lines, their columns aligned as a terminal shows them."""
-    columns = max(map(len, rows))
-    widths = [max(width(row[column]) for row in rows if len(row) > column) for column in range(columns)]
-    return "\n".join(
-        "  ".join(pad(cell, size) for cell, size in zip(row, widths, strict=False)).rstrip() for row in rows
-    )
+    widths = [max(map(width, column)) for column in zip_longest(*rows, fillvalue="")]
+    return "\n".join("  ".join(map(pad, row, widths)).rstrip() for row in rows)
 
 
 def pad(text, size):
