@@ -366,6 +366,14 @@ def start_python(code):
     return process
 
 
+def hold_output_dir(folder, seconds=600):
+    """A process that holds an output folder for so long, as a run does."""
+    return start_python(
+        "import time\nfrom gpt2_korean.checkpoints.lock import own_output_dir\n"
+        f"with own_output_dir({str(folder)!r}):\n    print('held', flush=True)\n    time.sleep({seconds})\n"
+    )
+
+
 @pytest.fixture
 def run_main(capsys):
     """Run a script's main within this process: `(exit code, stdout, stderr)`, without the seconds of a start."""

@@ -7,7 +7,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from conftest import start_python
+from conftest import hold_output_dir
 
 from gpt2_korean.checkpoints import lock
 from gpt2_korean.checkpoints.lock import own_output_dir
@@ -18,11 +18,8 @@ def test_two_runs_in_one_output_dir_are_told_apart_and_a_dead_one_holds_nothing(
     resumable_words, tmp_path, run_main, monkeypatch
 ):
     monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.2)
-    holder = start_python(
-        "import os, time\nos.environ['PBS_JOBID'] = '4711.pbs-host.example'\n"
-        "from gpt2_korean.checkpoints.lock import own_output_dir\n"
-        f"with own_output_dir({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    time.sleep(600)\n"
-    )
+    monkeypatch.setenv("PBS_JOBID", "4711.pbs-host.example")
+    holder = hold_output_dir(tmp_path / "out")
     code, _, err = run_main(*resumable_words)
     assert code == 1 and "--output_dir" in err and "작업 4711" in err and f"프로세스 {holder.pid}" in err
     assert "pbs-host" not in err and "pbs-host" not in (tmp_path / "out" / "_lock").read_text()
@@ -35,10 +32,7 @@ def test_two_runs_in_one_output_dir_are_told_apart_and_a_dead_one_holds_nothing(
 
 def test_the_lock_of_another_user_is_heeded_while_its_run_lives_and_no_longer(tmp_path, monkeypatch):
     """In the folder of a group it may be read and removed, and not be written to."""
-    holder = start_python(
-        "import time\nfrom gpt2_korean.checkpoints.lock import own_output_dir\n"
-        f"with own_output_dir({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    time.sleep(600)\n"
-    )
+    holder = hold_output_dir(tmp_path / "out")
     path, opens = tmp_path / "out" / "_lock", lock._open_no_link
 
     def refuse(name, flags):
@@ -103,10 +97,7 @@ def test_a_lock_that_is_a_link_is_refused_by_name_and_empties_nothing(resumable_
 
 def test_a_run_that_was_killed_just_now_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "PATIENCE_SECONDS", 60)
-    holder = start_python(
-        "import time\nfrom gpt2_korean.checkpoints.lock import own_output_dir\n"
-        f"with own_output_dir({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    time.sleep(0.5)\n"
-    )
+    holder = hold_output_dir(tmp_path / "out", seconds=0.5)
     with own_output_dir(tmp_path / "out"):
         assert (tmp_path / "out" / "_lock").exists()
     assert holder.wait() == 0

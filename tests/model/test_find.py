@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import start_python
+from conftest import hold_output_dir
 
 from gpt2_korean.cli.train_options import ModelOptions
 from gpt2_korean.messages import UsageError, UserError
@@ -64,12 +64,6 @@ def test_the_last_of_a_run_that_ended_early_stands_for_a_checkpoint_that_will_ne
         find_model(str(folder / "checkpoint-15"))
 
 
-HOLD = (
-    "import time\nfrom gpt2_korean.checkpoints.lock import own_output_dir\n"
-    "with own_output_dir({!r}):\n    print('held', flush=True)\n    time.sleep(600)\n"
-)
-
-
 @pytest.mark.parametrize(
     ("options", "steps", "first"),
     [
@@ -88,7 +82,7 @@ def test_a_run_that_has_saved_nothing_yet_is_told_apart_from_a_folder_that_is_no
 ):
     folder = tmp_path / "학습"
     shutil.copytree(tiny_model_folder, folder / "다른 학습")
-    holder = start_python(HOLD.format(str(folder)))
+    holder = hold_output_dir(folder)
     try:
         began = datetime.datetime.fromtimestamp(int((folder / "_lock").stat().st_mtime), datetime.UTC)
         record = {"start": began.isoformat(), "options": options, "steps": steps and {"done": 0, "of": steps}}
