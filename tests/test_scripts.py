@@ -177,13 +177,10 @@ def test_every_bad_dataset_gets_a_short_message_and_nothing_is_written(tmp_path,
 @pytest.mark.parametrize(
     ("words", "code", "named"),
     [
-        (["--do_train"], 2, "--dataset_path"),
-        (["--dataset_path=data/korean_texts.txt"], 2, "--do_train"),
         (["--dataset_path=data/korean_texts.txt", "--do_train", "--output_dir=README.md"], 2, "--output_dir"),
         (["--dataset_path=data/korean_texts.txt", "--do_train", "--model_type=./없음"], 2, "--model_type"),
         (["--dataset_path=data/korean_texts.txt", "--do_train", "--model_type=gpt2-medium"], 1, "scratch-mini"),
         (["--dataset_path=data/korean_texts.txt", "--do_train", "--device=xpu"], 2, "--device=xpu"),
-        (["--dataset_path=data/korean_texts.txt", "--do_train", "--load_best_model_at_end"], 2, "--eval_steps"),
     ],
 )
 def test_train_mistakes_are_named(words, code, named, tmp_path, run_main, monkeypatch):

@@ -447,16 +447,6 @@ def test_a_misspelt_folder_names_the_models_beside_it(tmp_path):
         assert "메모" not in str(refusal.value)
 
 
-def test_a_checkpoint_past_the_end_of_a_finished_run_is_its_last(tmp_path, capsys):
-    make_checkpoint(tmp_path, 20, last_step=24)
-    last = make_checkpoint(tmp_path, 24, last_step=24)
-    assert find_model(str(tmp_path / "checkpoint-500")) == last
-    notice = capsys.readouterr().err
-    assert "checkpoint-500" in notice and "checkpoint-24" in notice
-    with pytest.raises(UsageError):
-        find_model(str(tmp_path / "checkpoint-22"))
-
-
 def test_what_is_no_model_folder_is_told_from_a_hub_id(tmp_path):
     assert find_model("gpt2-medium") == "gpt2-medium"
     assert find_model("skt/kogpt2-base-v2") == "skt/kogpt2-base-v2"

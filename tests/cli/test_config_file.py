@@ -61,11 +61,10 @@ def test_a_number_within_a_mapping_of_yaml_is_a_number(tmp_path, word, value):
 @pytest.mark.parametrize(
     ("name", "content", "place"),
     [
-        ("run.yaml", "learning_rat: 1", "learning_rate"),
+        ("run.yaml", "lr: 1", "--learning_rate입니다"),
         ("run.yaml", "- a", "이름: 값"),
         ("run.yaml", "", "이름: 값"),
         ("run.yaml", "seed: 1\na: [", "줄"),
-        ("run.yaml", "learning_rate: fast", "fast"),
         ("run.yaml", "seed: *a", "1번째 줄"),
         ("run.yaml", "seed: 1\nreport_to: [[a]]", "2번째 줄"),
         ("run.yaml", "lr_scheduler_kwargs: {a: 2020-99-99}", "run.yaml"),

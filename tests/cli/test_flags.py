@@ -490,8 +490,6 @@ TEMPLATE, SYSTEM = "--prompt_template=질문: {prompt}", "--system=너는 시인
         ("--interactive", "--prompt_file=x"),
         ("--raw", SYSTEM),
         (TEMPLATE, SYSTEM),
-        ("--export=a.gguf", "--stream"),
-        ("--export=a.gguf", "--end_at_sentence"),
         ("--serve", "--num_return_sequences=2"),
     ],
 )

@@ -286,13 +286,6 @@ def test_the_examples_that_are_shown_are_accepted():
     assert parse_train_options([word.replace('"', "") for word in EXAMPLE.split()[2:]]).do_train
 
 
-def test_a_config_file_knows_the_other_names_too(tmp_path):
-    config = tmp_path / "run.yaml"
-    config.write_text("lr: 1e-4")
-    said = refusal(parse_train_options, [f"--config={config}"])
-    assert "--learning_rate입니다" in said
-
-
 @pytest.mark.parametrize("dash", ["–", "—", "―", "−", "—-", "——"])
 def test_a_flag_whose_dashes_a_word_processor_made_long_is_shown_as_it_is_typed(dash):
     with pytest.raises(UsageError, match=r"--do_train$"):

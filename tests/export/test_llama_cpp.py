@@ -58,7 +58,6 @@ def opened(folder, tmp_path_factory):
         llama.close()
 
 
-ODD = ["  ", "\n\n", "\t", "'s", "'LL", "<|user|>", "<|endoftext|>", "🧑🏿", "🇰🇷", "def f(x):\n    return", "３"]
 PIECES = st.one_of(
     st.sampled_from(
         ["  ", "\n\n", "\t", "'s", "'LL", "<|user|>", "<|endoftext|>", "👩🏿‍💻", "🇰🇷", "def f(x):\n    return", "３"]

@@ -158,8 +158,3 @@ def test_the_mean_of_other_weights_is_refused(words, tmp_path, run_main):
         save_file(spoilt, path, {"since": "5"})
         code, _, err = run_main(*words)
         assert code == 1 and AVERAGE in err and "--output_dir" in err and "Traceback" not in err, err
-
-
-def test_it_is_refused_where_nothing_is_learnt(words, run_main):
-    code, _, err = run_main(*[word for word in words if "do_train" not in word], "--do_eval", "--average_last=4")
-    assert code == 2 and "--average_last" in err and "--do_train" in err

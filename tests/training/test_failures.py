@@ -224,14 +224,6 @@ def test_a_loader_process_that_dies_with_the_lock_of_the_bars_holds_nobody_up():
     assert finished.stdout == "before\nafter -9\n", finished.stderr
 
 
-def test_what_a_killed_run_left_half_written_is_cleared(resumable_words, tmp_path, run_main):
-    half = tmp_path / "out" / "_unfinished" / "checkpoint-9"
-    half.mkdir(parents=True)
-    (half / "model.safetensors").write_bytes(b"half")
-    assert run_main(*resumable_words)[0] == 0
-    assert not (tmp_path / "out" / "_unfinished").exists()
-
-
 def test_a_loader_process_that_cannot_send_a_batch_ends_and_is_not_waited_for():
     """As where /dev/shm is full, which in a container holds 64 MB."""
     script = (

@@ -81,13 +81,6 @@ def test_a_finished_run_says_so_and_one_killed_before_its_model_was_saved_saves_
     assert (out / "config.json").exists() and (out / "README.md").exists()
 
 
-def test_without_the_resume_flag_overwriting_still_starts_afresh(train_words, run_main):
-    run = ["train.py", *train_words, "--do_train", "--max_steps=3", "--overwrite_output_dir"]
-    assert run_main(*run)[0] == 0
-    code, _, err = run_main(*run)
-    assert code == 0 and "이어서" not in err and "이미 끝난" not in err
-
-
 def test_a_checkpoint_of_another_corpus_vocabulary_or_model_is_refused_by_name(
     train_words, small_corpus, tiny_model_folder, sample_texts, tmp_path, run_main
 ):
@@ -160,13 +153,6 @@ def test_a_run_that_ended_between_its_model_and_what_tells_of_it_makes_that_good
         assert again[name] == told[name]
     assert again["end"] and "gpt2-korean" in card.read_text("utf-8")
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == weights.st_mtime_ns
-
-
-def test_a_folder_whose_name_is_as_long_as_one_can_be_has_events_too(train_words, run_main, tmp_path):
-    words = [*train_words, "--do_train", "--max_steps=1", "--report_to=tensorboard"]
-    assert run_main("train.py", *words, f"--output_dir={tmp_path / ('가' * 85)}")[0] == 0
-    (folder,) = (tmp_path / "logs").iterdir()
-    assert folder.name.startswith("가" * 79 + "-") and list(folder.glob("events.out.tfevents.*"))
 
 
 def test_each_run_has_a_folder_of_its_own_for_its_events_and_goes_on_in_it(train_words, run_main, tmp_path):

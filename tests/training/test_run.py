@@ -86,28 +86,12 @@ def test_the_last_state_is_saved_as_a_checkpoint_and_as_the_model(train_words, t
         assert words in err
 
 
-def test_learning_lowers_the_loss_and_a_resumed_run_ends_where_an_unbroken_one_does(train_words, tmp_path, run_main):
-    run = [
-        "train.py",
-        *train_words,
-        "--do_train",
-        "--max_steps=12",
-        "--save_steps=6",
-        "--learning_rate=3e-3",
-        "--logging_steps=1",
-    ]
-    assert run_main(*run)[0] == 0
+def test_learning_lowers_the_loss(train_words, tmp_path, run_main):
+    words = ["--do_train", "--max_steps=12", "--learning_rate=3e-3", "--logging_steps=1"]
+    assert run_main("train.py", *train_words, *words)[0] == 0
     state = json.loads((tmp_path / "out/checkpoint-12/trainer_state.json").read_text())
     losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
     assert sum(losses[-3:]) < sum(losses[:3]) - 0.5
-    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
-    for path in (tmp_path / "out/checkpoint-12").iterdir():
-        path.unlink()
-    assert run_main(*run)[0] == 2  # a run is there: say what is to become of it
-    code, _, err = run_main(*run, "--resume_from_checkpoint=auto", "--overwrite_output_dir")
-    assert code == 0 and "checkpoint-6" in err
-    resumed = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def out_of_memory(*_):

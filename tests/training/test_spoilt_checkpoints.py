@@ -116,12 +116,6 @@ def test_what_a_run_may_have_said_is_no_fault(name, change, run, tmp_path):
     assert find_trouble(tmp_path / "out" / "checkpoint-2") is None
 
 
-def test_a_run_goes_on_from_the_one_before(run, tmp_path, run_main):
-    spoil(tmp_path / "out" / "checkpoint-2", *state(new_key=1))
-    code, _, err = run_main(*run)
-    assert code == 0 and "checkpoint-1" in err[err.index("이어서 학습합니다") :], err
-
-
 def test_what_a_checkpoint_lacks_is_told_with_the_flag_that_names_it(run, tmp_path, run_main):
     given = f"--resume_from_checkpoint={tmp_path / 'out' / 'checkpoint-2'}"
     (tmp_path / "out" / "checkpoint-2" / "tokenizer.json").unlink()

@@ -201,23 +201,6 @@ def test_a_signal_during_a_save_lets_it_finish_and_stops_there(resumable_words, 
     assert [path.name for path in complete.whole_checkpoints(tmp_path / "out")] == ["checkpoint-2"]
 
 
-@pytest.mark.parametrize("saving", [True, False])
-def test_a_run_that_saves_models_alone_stops_with_all_that_one_that_goes_on_needs(
-    resumable_words, tmp_path, run_main, at_save, at_training_step, saving
-):
-    """Also where it was asked while it saved one, from which no run could go on."""
-    if saving:
-        at_save(signal_self)
-    else:
-        at_training_step(3, lambda _: signal_self())
-    words = [*resumable_words, "--save_only_model"]
-    code, _, err = run_main(*words)
-    assert code == 75 and "3스텝에서 멈추고" in err, err
-    code, _, err = run_main(*words)
-    assert code == 0 and "이어서 학습합니다: " in err and "checkpoint-3" in err, err
-    assert [path.parent.name for path in tmp_path.glob("out/*/optimizer.pt")] == ["checkpoint-3"]
-
-
 def test_max_hours_stops_as_a_signal_does(resumable_words, tmp_path, run_main, at_training_step):
     def running():  # but for those that other tests left
         timers = [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
