@@ -220,20 +220,16 @@ def read_record(output_dir):
 
 
 def check_writable(folder, flag):
-    """Raise UsageError where the `folder` of a `flag` is none or cannot be written."""
+    """Raise UsageError where the `folder` of a `flag` cannot be written."""
     folder = Path(folder)
-    if os.path.exists(folder) and not folder.is_dir():  # a Path's own raises in a folder that is closed to us
-        raise UsageError(f"{flag}={folder}: 폴더가 아니라 파일입니다. 다른 경로를 주세요.")
-    tried = (folder, *folder.parents)
+    tried = (folder, *folder.absolute().parents)
     lost = next((path for path in tried if os.path.islink(path) and not os.path.exists(path)), None)
     if lost is not None:  # as a link to a disk that is not mounted
         raise UsageError(
             f"{flag}={folder}: {particle(str(lost), '은/는')} 없는 곳({os.readlink(lost)})을 가리키는 "
             "링크입니다. 그 디스크를 연결하거나 다른 경로를 주세요."
         )
-    # Of a drive that is not there nothing exists.
-    tried = (folder, *folder.absolute().parents)
-    existing = next(filter(os.path.exists, tried), folder)
+    existing = next(filter(os.path.exists, tried), folder)  # nothing is, of a drive that is not there
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(f"{flag}={folder}: {existing}에 쓸 수 없습니다. 권한을 확인하거나 다른 경로를 주세요.")
 

@@ -146,7 +146,8 @@ def library_path(word):
 def folder_path(word):
     """A path that is no file's."""
     word = library_path(word)
-    if os.path.isfile(word):
+    there = Path(word)  # with a / behind it a file would not be there
+    if os.path.exists(there) and not os.path.isdir(there):
         raise argparse.ArgumentTypeError(f"{particle(repr(word), '은/는')} 파일입니다. 폴더를 주세요.")
     return _as_it_is_there(word)
 

@@ -409,13 +409,6 @@ def test_a_folder_within_anothers_closed_one_is_refused_with_its_flag(tmp_path, 
         complete.check_writable(closed / "models" / "ko", "--output_dir")
 
 
-def test_an_output_dir_that_is_a_file_is_refused(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("내 것")
-    with pytest.raises(UsageError, match=r"--output_dir.*파일입니다"):
-        complete.check_writable(path, "--output_dir")
-
-
 @pytest.mark.parametrize("below", ["", "run"])
 def test_an_output_dir_behind_a_link_to_nothing_is_refused_as_such(tmp_path, below):
     """As one to a disk that is not mounted."""

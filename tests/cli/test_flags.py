@@ -277,7 +277,7 @@ FILES = ("sample_prompts", "config", "deepspeed", "accelerator_config", "fsdp_co
 def test_a_folder_for_a_file_and_a_file_for_a_folder_are_called_so(parse, name, wanted, tmp_path):
     words = ["--model_name_or_path=x"] if parse is parse_generate_options else [*TRAIN, "--do_eval"]
     (tmp_path / "file").touch()
-    given = tmp_path if wanted == "file" else tmp_path / "file"
+    given = tmp_path if wanted == "file" else f"{tmp_path / 'file'}/"
     if wanted == "file":
         with pytest.raises(UsageError, match=f"--{name}: .*폴더입니다"):
             parse([*words, f"--{name}={tmp_path}/new/"])  # which is not there yet
