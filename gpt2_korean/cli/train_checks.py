@@ -68,6 +68,8 @@ def check_together(options):
             f"--hub_strategy={options.hub_strategy}: --lora_rank와 함께 쓸 수 없습니다. 합친 모델만 학습을 마칠 때 "
             "올리니 이 플래그를 빼세요."
         )
+    if options.fsdp or getattr(options, "deepspeed", None):
+        _check_sharding(options)
     if getattr(options, "dataloader_drop_last", False):
         raise UsageError("--dataloader_drop_last: 글의 토큰은 모두 배웁니다. 이 플래그를 빼세요.")
     sampling = getattr(options, "train_sampling_strategy", "random")
@@ -164,6 +166,20 @@ def _check_columns(options):
     for name in ("prompt_column", "train_on_prompt"):
         if plain and getattr(options, name):
             raise UsageError(f"--{name} 플래그는 대화에, --{plain} 플래그는 한 글로 읽을 때 쓰입니다. 하나만 주세요.")
+
+
+def _check_sharding(options):
+    """Raise UsageError for what a model whose weights are in parts cannot have."""
+    if getattr(options, "optim", None) == "muon":
+        raise UsageError(
+            "--optim=muon: --fsdp, --deepspeed와 함께 쓸 수 없습니다. 나뉘지 않은 행렬이 있어야 하니 둘 가운데 하나를 "
+            "빼세요."
+        )
+    if options.average_last:
+        raise UsageError(
+            f"--average_last={options.average_last:g}: --fsdp, --deepspeed와 함께 쓸 수 없습니다. 가중치가 조각나 "
+            "있습니다. 둘 가운데 하나를 빼세요."
+        )
 
 
 def _check_streaming(options):

@@ -59,11 +59,6 @@ def set_up_machine(machine, learning, record=None):
     if arguments.gpus > 1:
         way_on = f"torchrun --nproc_per_node={arguments.gpus} train.py ...로 실행하세요"
         say(f"GPU {arguments.gpus}개 가운데 하나만 씁니다. 모두 쓰려면 {way_on}.")
-    if learning.average_last and (arguments.fsdp or arguments.deepspeed):
-        raise UsageError(
-            f"--average_last={learning.average_last:g}: --fsdp, --deepspeed와 함께 쓸 수 없습니다. 가중치가 조각나 "
-            "있습니다. 둘 가운데 하나를 빼세요."
-        )
     set_seed(arguments.seed)
     if record is not None:
         record.device, record.precision = describe_device(device), name_precision(bf16, fp16)
@@ -151,11 +146,6 @@ def _check_trainable(arguments, device):
         raise UsageError(
             f"--dataloader_num_workers: 임시 폴더의 이름이 너무 길어 프로세스들이 서로 연결되지 못합니다({folder}).\n"
             f"TMPDIR=/tmp처럼 짧은 폴더({LONGEST_TEMPORARY}바이트까지)를 주거나 이 플래그를 빼세요."
-        )
-    if arguments.uses_muon and (arguments.fsdp or arguments.deepspeed):
-        raise UsageError(
-            "--optim=muon: --fsdp, --deepspeed와 함께 쓸 수 없습니다. 나뉘지 않은 행렬이 있어야 하니 둘 가운데 하나를 "
-            "빼세요."
         )
     if arguments.device.type != device.type:
         way_on = "CUDA_VISIBLE_DEVICES 또는 ZE_AFFINITY_MASK로 다른 장치를 가리세요."

@@ -99,14 +99,6 @@ def test_the_events_of_each_run_have_a_folder_that_is_called_as_it_and_when_it_b
     assert called == "ko" or (len(name) > 50 and name.startswith(called) and len(called.encode()) > 230)
 
 
-def test_muon_whose_matrices_would_be_in_parts_is_refused(build, elsewhere):
-    elsewhere("cuda")
-    assert build("cuda", optim="muon").uses_muon and not build("cuda", fsdp=True).uses_muon
-    for sharded in ({"fsdp": True}, {"deepspeed": "way.json"}):
-        with pytest.raises(UsageError, match=r"--optim=muon.*--fsdp, --deepspeed"):
-            build("cuda", optim="muon", **sharded)
-
-
 @pytest.mark.parametrize(
     ("plan", "told"),
     [

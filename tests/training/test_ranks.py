@@ -122,12 +122,6 @@ def test_two_ranks_learn_from_a_stream_what_one_process_does(train_words, tmp_pa
     check_two_ranks(fork_script, run, out)
 
 
-def test_sharded_weights_are_not_averaged(train_words, fork_script):
-    words = [*train_words, "--do_train", "--max_steps=1", "--fsdp", "--average_last=0.5"]
-    for finished in fork_script("train.py", *words, ranks=2):
-        assert finished.returncode == 2 and "--average_last=0.5" in finished.stderr, finished.stderr
-
-
 def test_two_ranks_stop_together_when_one_is_signalled_and_go_on(resumable_words, tmp_path, run_script, fork_script):
     """The second rank signals itself alone, in the middle of its third step; torchrun sees how it ends."""
     words = [*resumable_words[1:], "--max_steps=6", "--save_steps=100"]
