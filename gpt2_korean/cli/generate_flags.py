@@ -4,8 +4,8 @@ from gpt2_korean.cli.model_names import model_name
 from gpt2_korean.cli.other_names import GENERATE_NAMES
 from gpt2_korean.cli.parser import DEVICE, DEVICES, REMOTE_CODE, Collect, KoreanArgumentParser, add_flag, add_switch
 from gpt2_korean.cli.suggestions import flag_to_write_with
-from gpt2_korean.cli.values import MOST_TOKENS, choice, file_path, integer, number, text
-from gpt2_korean.cli.writing_values import api_key, composed_text, origin, prompt_template, stage, temperature
+from gpt2_korean.cli.values import MOST_TOKENS, choice, composed_text, file_path, integer, number, text
+from gpt2_korean.cli.writing_values import api_key, origin, prompt_template, stage, temperature
 
 
 def generate_parser(most_tokens=MOST_TOKENS):

@@ -11,7 +11,8 @@ from gpt2_korean.cli.other_names import GENERATE_NAMES
 from gpt2_korean.cli.parser import group_of
 from gpt2_korean.cli.suggestions import suggest_flag
 from gpt2_korean.cli.usage import MODELS, ask_for_model, show_writing
-from gpt2_korean.cli.writing_values import api_key, composed_text, prompt_template
+from gpt2_korean.cli.values import composed_text
+from gpt2_korean.cli.writing_values import api_key, prompt_template
 from gpt2_korean.messages import UsageError
 
 # What --serve takes for itself, and where its page and an exported model start without flags: values that write well.

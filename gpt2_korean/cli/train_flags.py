@@ -16,7 +16,7 @@ from gpt2_korean.cli.values import (
     MOST_BLOCKS,
     MOST_TOKENS,
     choice,
-    escaped_text,
+    composed_text,
     file_path,
     folder_path,
     integer,
@@ -286,8 +286,8 @@ def column(word):
 
 
 def template(word):
-    r"""A template with at least one `{column}`, composed too; `\n` and `\t` mean what they say."""
-    word = normalize("NFC", escaped_text(word))
+    """A composed_text with at least one `{column}` in it."""
+    word = composed_text(word)
     if not COLUMN.search(word):
         raise argparse.ArgumentTypeError(f'{word!r}: "질문: {{Q}}"처럼 중괄호 안에 열 이름을 쓰세요.')
     return word

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import sys
+import unicodedata
 from pathlib import Path
 
 from gpt2_korean.cli.suggestions import suggest_value
@@ -161,9 +162,9 @@ def _as_it_is_there(word):
     return word if found == Path(word) else str(found)
 
 
-def escaped_text(word):
-    r"""A text in which `\n` and `\t` mean what they say."""
+def composed_text(word):
+    r"""A text in which `\n` and `\t` mean what they say, composed (NFC) as what a model learns, reads and writes is."""
     word = text(word).replace("\\n", "\n").replace("\\t", "\t")
     if not word:
         raise argparse.ArgumentTypeError("빈 글은 줄 수 없습니다.")
-    return word
+    return unicodedata.normalize("NFC", word)

@@ -1,11 +1,10 @@
 """What flags of generate.py take that is more than a number or a text: types for argparse."""
 
 import argparse
-import unicodedata
 from urllib.parse import urlsplit
 
 from gpt2_korean.cli.suggestions import nearest
-from gpt2_korean.cli.values import escaped_text, number, text
+from gpt2_korean.cli.values import composed_text, number, text
 from gpt2_korean.messages import particle
 from gpt2_korean.text.conversations import PROMPT
 from gpt2_korean.text.normalise import normalise
@@ -49,11 +48,6 @@ def temperature(word):
     if 0 < value < 0.001:
         raise argparse.ArgumentTypeError(f"{particle(word, '은/는')} 너무 작습니다. 0이나 0.001 이상인 수를 주세요.")
     return value
-
-
-def composed_text(word):
-    r"""An escaped_text as prompts, training texts and what a model has learnt to write are: composed (NFC)."""
-    return unicodedata.normalize("NFC", escaped_text(word))
 
 
 def prompt_template(word):
