@@ -10,6 +10,14 @@ from gpt2_korean.text.folders import is_same
 
 HUB = "https://huggingface.co/datasets/"
 METRICS = ("bits_per_character", "loss", "perplexity")
+# What only a run that learns can heed, and what is told of it where none does.
+LEARNING = {
+    "sample_prompts": "학습한 모델은 generate.py로 써 보세요.",
+    "license": "모델 카드는 학습한 모델에 씁니다.",
+    "lora_rank": "학습한 어댑터는 이 플래그 없이 열립니다.",
+    **dict.fromkeys(("tokenizer", "vocab_size"), "모델은 제 어휘로 평가합니다."),
+    **dict.fromkeys(("embedding_learning_rate", "average_last", "dropout", "bpe_dropout"), "평가만 하려면 빼세요."),
+}
 
 
 def check_together(options):
@@ -36,10 +44,6 @@ def check_together(options):
         for name in ("validation_file", "eval_steps", "sample_prompts", "eval_strategy", "eval_on_start"):
             if getattr(options, name, None) not in (None, False, "no"):
                 raise UsageError(f"--{name}에는 평가가 필요합니다. --do_eval을 더하세요.")
-    if options.sample_prompts and not learns:
-        raise UsageError("--sample_prompts는 --do_train과 함께 써야 합니다. 학습한 모델은 generate.py로 써 보세요.")
-    if options.license and not learns:
-        raise UsageError("--license는 --do_train과 함께 써야 합니다. 모델 카드는 학습한 모델에 씁니다.")
     if options.no_measure_texts and options.do_train:
         raise UsageError("--no_measure_texts는 평가만 할 때 씁니다. 학습할 때는 글을 측정하지 않으니 빼세요.")
     if not learns:
@@ -56,8 +60,6 @@ def check_together(options):
         )
     if options.lora_alpha and not options.lora_rank:
         raise UsageError("--lora_alpha는 --lora_rank와 함께 써야 합니다. --lora_rank=16처럼 더하세요.")
-    if options.lora_rank and not learns:
-        raise UsageError("--lora_rank는 --do_train과 함께 써야 합니다. 학습한 어댑터는 이 플래그 없이 열립니다.")
     if options.lora_rank and options.model_type == "scratch-mini":
         raise UsageError(
             "--lora_rank는 scratch-mini와 함께 쓸 수 없습니다. 처음부터 배우는 모델은 모든 가중치를 학습해야 하니 "
@@ -130,12 +132,10 @@ def choose_best_by_bits(options):
 
 def _check_measuring(options):
     """Raise UsageError for what only a run that learns can heed."""
-    names = ["tokenizer", "embedding_learning_rate", "average_last", "dropout", "bpe_dropout"]
-    if options.model_type != "scratch-mini":  # which learns its vocabulary even to be measured untrained
-        names.append("vocab_size")
-    for name in names:
-        if getattr(options, name) is not None:
-            raise UsageError(f"--{name} 플래그는 --do_train과 함께 써야 합니다. 모델은 제 어휘로 평가합니다.")
+    for name, why in LEARNING.items():
+        # scratch-mini learns its vocabulary even to be measured untrained.
+        if getattr(options, name) and not (name == "vocab_size" and options.model_type == "scratch-mini"):
+            raise UsageError(f"--{name} 플래그는 --do_train과 함께 써야 합니다. {why}")
     if options.resume_from_checkpoint not in (None, "false", "False"):
         raise UsageError(
             "--resume_from_checkpoint는 --do_train과 함께 써야 합니다. 체크포인트를 평가하려면 --model_type으로 주세요."

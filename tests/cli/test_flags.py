@@ -144,13 +144,11 @@ def test_every_level_of_trainers_log_is_taken():
         (["--eval_on_start"], ["--eval_on_start", "--do_eval"]),
         (["--validation_file=x"], ["--validation_file", "--do_eval"]),
         (["--sample_prompts=x"], ["--sample_prompts", "--do_eval"]),
-        (["--do_eval", "--do_train=false", "--sample_prompts=x"], ["--sample_prompts", "--do_train"]),
         (["--tokenizer=korean", "--model_type=scratch-mini"], ["--tokenizer", "scratch-mini"]),
         (["--dataset_name=x"], ["--dataset_path", "--dataset_name"]),
         (["--output_dir=글/", "--dataset_path=글"], ["--dataset_path", "--output_dir", "글/"]),
         (["--lora_alpha=16"], ["--lora_alpha", "--lora_rank"]),
         (["--lora_rank=8", "--model_type=scratch-mini"], ["--lora_rank", "scratch-mini"]),
-        (["--lora_rank=8", "--do_train=false", "--do_eval"], ["--lora_rank", "--do_train"]),
         (["--lora_rank=8", "--hub_strategy=all_checkpoints"], ["--lora_rank", "--hub_strategy=all_checkpoints"]),
         (["--lora_rank=8", "--hub_strategy=checkpoint"], ["--lora_rank", "--hub_strategy=checkpoint"]),
         (["--optim=muon", "--fsdp"], ["--optim=muon", "--fsdp"]),
@@ -458,13 +456,17 @@ def test_the_least_and_the_most_that_a_flag_takes_are_taken_and_no_more(make_par
         (["--average_last=2"], "--average_last"),
         (["--dropout=0.1"], "--dropout"),
         (["--bpe_dropout=0.1"], "--bpe_dropout"),
+        (["--lora_rank=8"], "--lora_rank"),
+        (["--sample_prompts=x"], "--sample_prompts"),
+        (["--license=mit"], "--license"),
         (["--resume_from_checkpoint=auto"], "--resume_from_checkpoint"),
     ],
 )
 def test_what_only_learning_heeds_is_refused_with_evaluation_alone(words, named):
     measuring = ["--do_eval", "--dataset_path=x"]
-    with pytest.raises(UsageError, match=f"{named}.*--do_train"):
+    with pytest.raises(UsageError, match=f"{named}.*--do_train") as refusal:
         parse_train_options([*measuring, *words])
+    assert ("어휘" in str(refusal.value)) == (named in ("--tokenizer", "--vocab_size"))
     parse_train_options([*measuring, "--do_train", *words])
     parse_train_options([*measuring, "--model_type=scratch-mini", "--vocab_size=512"])
     for word in ("false", "False"):  # as a script writes what is no flag

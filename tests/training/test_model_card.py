@@ -141,7 +141,6 @@ def test_a_chat_model_shows_an_exchange(train_words, tmp_path, run_main):
     [
         (["--do_train", "--license=apache2"], "혹시 apache-2.0인가요?"),
         (["--do_train", "--license=공공누리"], "--license=other"),
-        (["--do_eval", "--license=mit"], "--do_train"),
         (["--do_train", "--no_measure_texts"], "--no_measure_texts"),
     ],
 )
