@@ -103,15 +103,14 @@ class KeepRecord(TrainerCallback):
     def __init__(self, trainer):
         self.trainer = trainer
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.on_save(args, state, control)
-
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer.note_progress()
 
     def on_save(self, args, state, control, **kwargs):
         self.trainer.note_progress()
         write_record(args.output_dir, self.trainer.record)
+
+    on_train_begin = on_save
 
 
 LOG_WORDS = {

@@ -6,6 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+from huggingface_hub import ModelCardData
+
 from gpt2_korean.checkpoints.atomic_files import write_file
 from gpt2_korean.checkpoints.complete import ADAPTER, CARD, CARD_MARK, RECORD, card_metadata, is_our_card, read_shapes
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
@@ -99,8 +101,6 @@ def adapter_card(name, record, has_vocabulary):
 
 
 def _metadata(record, **own):
-    from huggingface_hub import ModelCardData
-
     base, base_license = publishable(_base_and_license(record.options["model_type"]))
     license_name = record.options.get("license") or base_license
     common = {"language": "ko", "license": license_name, "base_model": base, "pipeline_tag": "text-generation"}

@@ -5,6 +5,7 @@ from pathlib import Path
 from zlib import crc32
 
 import torch
+from datasets import IterableDataset
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import unwrap_peft_model
 
@@ -91,9 +92,7 @@ def _without_end(blocks):
     Trainer takes all steps on a stream for one epoch: a run that goes on passes over as many blocks as were learnt,
     and blocks that are too few for a step wait for those that follow.
     """
-    import datasets
-
-    return blocks.repeat(None) if isinstance(blocks, datasets.IterableDataset) else blocks
+    return blocks.repeat(None) if isinstance(blocks, IterableDataset) else blocks
 
 
 def show_progress(trainer, blocks, prompts):

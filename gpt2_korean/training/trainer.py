@@ -151,13 +151,12 @@ class KoreanTrainer(Trainer):
             )
 
     def _get_train_sampler(self, train_dataset=None):
-        blocks = self.train_dataset if train_dataset is None else train_dataset
-        if not isinstance(blocks, PackedBlocks):
+        if not isinstance(train_dataset, PackedBlocks):
             return super()._get_train_sampler(train_dataset)
         # One process needs no filling up; and a mean over no targets is NaN, where a sum divided by those of all is 0.
         fills = self.args.world_size > 1 and self.model_accepts_loss_kwargs
         together = self._train_batch_size * self.args.world_size if fills else 1
-        self.order = EpochOrder(blocks, together, self.args.train_sampling_strategy == "random")
+        self.order = EpochOrder(train_dataset, together, self.args.train_sampling_strategy == "random")
         return self.order
 
     def _run_epoch(self, epoch, **rest):
@@ -331,7 +330,7 @@ class KoreanTrainer(Trainer):
                 if getattr(averages, "shape", weight.shape) != weight.shape:
                     raise ValueError("of other weights")  # PyTorch's fused step would read beyond its end
         scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
-        if checkpoint is not None and isinstance(scheduler, LambdaLR):
+        if isinstance(scheduler, LambdaLR):
             # The next rate by the schedule of now: at the end of a run that was to be shorter it was 0.
             scheduler.last_epoch -= 1
             scheduler.step()
