@@ -77,8 +77,7 @@ def test_two_ranks_learn_and_measure_what_one_process_does(
     together, by_itself = (json.loads(text.splitlines()[-1]) for text in (first.stdout, alone))
     assert together == pytest.approx(by_itself, rel=1e-4)
     found = AutoModelForCausalLM.from_pretrained(out).state_dict()
-    for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5, msg=name)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
     there = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
     assert {path for path in files if "rng_state" not in path.name} <= there
 
@@ -89,8 +88,7 @@ def check_two_ranks(fork_script, run, out):
     for finished in fork_script(RANKS, "wrapped", *run, "--per_device_train_batch_size=2", ranks=2):
         assert finished.returncode == 0, finished.stderr
     found = AutoModelForCausalLM.from_pretrained(out).state_dict()
-    for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5, msg=name)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("smoothing", ["0", "0.1"])
@@ -151,8 +149,7 @@ def test_two_ranks_that_go_on_within_a_later_epoch_learn_its_blocks_as_if_they_h
     shutil.rmtree(out / "checkpoint-7")
     for finished in fork_script("train.py", *run, "--resume_from_checkpoint=auto", ranks=2):
         assert finished.returncode == 0 and "이미 끝난" not in finished.stderr, finished.stderr
-    for name, weight in load_file(out / "model.safetensors").items():
-        torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+    torch.testing.assert_close(load_file(out / "model.safetensors"), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("way", "code"), [("killed", -signal.SIGKILL), ("full", 1)])

@@ -34,8 +34,7 @@ def result(folder):
 
 def assert_same(one, other):
     assert one[1] == other[1]
-    assert one[0].keys() == other[0].keys()
-    assert all(torch.equal(one[0][name], other[0][name]) for name in one[0])
+    torch.testing.assert_close(one[0], other[0], rtol=0, atol=0)
 
 
 def test_a_run_stopped_at_random_steps_and_in_an_evaluation_ends_as_one_never_stopped(
