@@ -162,13 +162,9 @@ def add_flag(group, flag, kind, help_text, default=None, metavar="값", **keywor
 
 
 def add_switch(group, flag, help_text, default=False):
-    """A flag that is true by itself and takes true or false; its --no_NAME is false by itself."""
+    """A flag that is true by itself and takes true or false; its --no_NAME, which is not listed, is false by itself and
+    takes them too, as a config file gives every switch one."""
     group.add_argument(flag, nargs="?", const=True, type=boolean, default=default, help=help_text, metavar="true|false")
     if not flag.startswith("--no_"):
-        add_negation(group, flag.removeprefix("--"))
-
-
-def add_negation(group, name, default=None):
-    """--no_NAME of a switch, which is not listed; it takes a value, as a config file gives one to every switch."""
-    hidden = {"default": default, "help": argparse.SUPPRESS}
-    group.add_argument(f"--no_{name}", dest=name, nargs="?", const=False, type=negated, **hidden)
+        name, unlisted = flag.removeprefix("--"), {"default": default, "help": argparse.SUPPRESS}
+        group.add_argument(f"--no_{name}", dest=name, nargs="?", const=False, type=negated, **unlisted)

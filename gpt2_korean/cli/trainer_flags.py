@@ -12,8 +12,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpt2_korean.cli.parser import add_negation
-from gpt2_korean.cli.values import boolean, choice, file_path, integer, number, text
+from gpt2_korean.cli.parser import add_switch
+from gpt2_korean.cli.values import choice, file_path, integer, number, text
 
 OURS = {"optim": ("muon",)}  # values of its flags that TrainingArguments lacks: see training/arguments.py
 TEXT = {"dict[str, bool]", "ParallelismConfig"}  # annotations without a type of the command line: text, as of JSON
@@ -89,8 +89,7 @@ def add_trainer_flags(parser):
             continue
         hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
         if flag.kind is bool:
-            parser.add_argument(name, nargs="?", const=True, type=boolean, **hidden)
-            add_negation(parser, flag.name, default=argparse.SUPPRESS)
+            add_switch(parser, name, argparse.SUPPRESS, default=argparse.SUPPRESS)
         elif flag.kind is list:
             parser.add_argument(name, nargs="+", type=text, **hidden)
         else:
