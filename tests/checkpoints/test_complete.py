@@ -381,7 +381,7 @@ def test_the_model_a_run_starts_from_is_never_overwritten(tmp_path, inside, monk
 
 
 @pytest.mark.parametrize("typed", ["OUT", unicodedata.normalize("NFD", "대화")])
-def test_a_run_is_known_by_a_name_that_the_disk_takes_for_its_own(tmp_path, monkeypatch, typed, otherwise_spelt):
+def test_a_run_is_known_by_a_name_that_the_disk_takes_for_its_own(tmp_path, typed, otherwise_spelt):
     """A Mac's takes names in either case, and their Hangul composed or not."""
     out, name = tmp_path / unicodedata.normalize("NFC", typed.lower()), tmp_path / typed
     make_checkpoint(out, 500)

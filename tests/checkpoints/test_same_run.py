@@ -154,7 +154,7 @@ def test_a_model_is_known_by_its_files_wherever_they_lie_and_by_its_name_where_t
     assert run_is(checkpoint, model={"model_type": str(folder)})
 
 
-def test_a_checkpoint_that_tells_less_is_asked_no_more(run_is, saved, tmp_path):
+def test_a_checkpoint_that_tells_less_is_asked_no_more(run_is, saved):
     old = saved(untold=["packing", "average_last", "train_on_prompt", "learning"])
     with pytest.raises(UserError, match="예전 방식, 지금은 documents"):
         run_is(old)

@@ -40,7 +40,7 @@ def test_what_the_vocabulary_lacks_is_counted_and_named(named, sample_texts, tmp
         assert f" {unknown:,}곳의 글자가" in line and "'😀' '漢'" in line, line
 
 
-def test_characters_for_which_no_token_stands_are_named(sample_texts, tmp_path, capsys):
+def test_characters_for_which_no_token_stands_are_named(tmp_path, capsys):
     path = tmp_path / "글.txt"
     path.write_text("좋은 😀 아침", "utf-8")
     tokenizer = words_of(["좋은 아침"], unknown=None)
@@ -48,7 +48,7 @@ def test_characters_for_which_no_token_stands_are_named(sample_texts, tmp_path, 
     assert "글자가 어휘에 없어 빠졌습니다('😀' 등)" in capsys.readouterr().err
 
 
-def test_what_the_vocabulary_lacks_of_a_stream_is_counted(sample_texts, capsys):
+def test_what_the_vocabulary_lacks_of_a_stream_is_counted(capsys):
     row = {"text": "좋은 😀 아침", "turns": [], **dict.fromkeys(CHANGES, 0)}
     stream = Dataset.from_list([row] * 3).to_iterable_dataset()
     list(pack(stream, words_of(["좋은 아침"]), 8, plan_stream))

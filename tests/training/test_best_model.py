@@ -198,7 +198,6 @@ DO = ["--do_train", "--dataset_path=x"]
         (["--do_eval", "--load_best_model_at_end"], ["--load_best_model_at_end", "--eval_steps"]),
         (["--do_eval", "--save_strategy=best"], ["--save_strategy=best", "--eval_steps"]),
         (["--do_eval", "--eval_steps=9", "--early_stopping_threshold=0.1"], ["--early_stopping_patience"]),
-        (["--do_eval", "--eval_steps=9", "--early_stopping_patience=0"], ["--early_stopping_patience", "0"]),
         (["--do_eval", "--eval_steps=9", "--load_best_model_at_end", "--save_strategy=no"], ["--save_strategy=no"]),
         (["--do_eval", "--metric_for_best_model=accuracy"], ["--metric_for_best_model", "bits_per_character"]),
     ],

@@ -110,7 +110,7 @@ def test_a_model_with_a_template_keeps_it(words, tmp_path, sample_texts, run_mai
     assert kept.chat_template == CHATML and kept.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
 
 
-def test_measuring_conversations_wants_a_chat_model(conversations, words, tmp_path, tiny_model_folder, run_main):
+def test_measuring_conversations_wants_a_chat_model(words, tmp_path, tiny_model_folder, run_main):
     measure = [word for word in words if word != "--do_train" and not word.startswith(("--max", "--save", "--out"))]
     code, _, err = run_main(*measure, "--do_eval", f"--model_type={tiny_model_folder}")
     assert code == 1 and "chat_template" in err and "Traceback" not in err, err

@@ -84,9 +84,7 @@ def test_a_run_that_fails_or_is_killed_has_its_record_too(run, tmp_path, run_mai
     assert (told["exit_code"], told["steps"]["done"]) == (1, 3)
 
 
-def test_a_record_that_cannot_be_written_does_not_hide_what_ended_the_run(
-    run, tmp_path, run_main, at_training_step, monkeypatch
-):
+def test_a_record_that_cannot_be_written_does_not_hide_what_ended_the_run(run, run_main, at_training_step, monkeypatch):
     def is_full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
