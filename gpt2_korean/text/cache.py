@@ -27,7 +27,7 @@ def cached_dataset(generator, arguments, identity, features=None, rows=MOST_ROWS
     from datasets.exceptions import DatasetGenerationError
     from datasets.fingerprint import Hasher
 
-    fingerprint = Hasher.hash([identity, hash_code(generator.__code__.co_filename)])
+    fingerprint = Hasher.hash([identity, hash_code()])
 
     class Tables(datasets.ArrowBasedBuilder):  # Dataset.from_generator takes rows alone: reading took twice as long
         def _info(self):
@@ -52,12 +52,10 @@ def cached_dataset(generator, arguments, identity, features=None, rows=MOST_ROWS
     datasets.disable_progress_bars()  # the generators show their own, in their own units
     try:
         try:
-            dataset = open_cache()
+            return open_cache()
         except (OSError, ValueError):  # some of its files were cleared away, or half of one was written
             (place / datasets.config.DATASET_INFO_FILENAME).unlink(missing_ok=True)  # by which it is there
-            dataset = open_cache()
-        dataset._fingerprint = fingerprint
-        return dataset
+            return open_cache()
     except DatasetGenerationError as error:
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.filename is None:  # a full disk; what cannot be read has a name
@@ -80,12 +78,11 @@ def _no_cache(error):
     return UserError(f"{describe_os_error(error)}\n{way_on}")
 
 
-def hash_code(*others):
-    """A hash of the code that makes rows of texts, and of `others` (paths): it is part of what the rows are."""
+def hash_code():
+    """A hash of the code that makes rows of texts: it is part of what the rows are."""
     from datasets.fingerprint import Hasher
 
-    modules = {*others, *map(str, Path(__file__).parent.glob("*.py"))}
-    return Hasher.hash([Path(module).read_bytes() for module in sorted(modules)])
+    return Hasher.hash([module.read_bytes() for module in sorted(Path(__file__).parent.glob("*.py"))])
 
 
 def when_changed(path):

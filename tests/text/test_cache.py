@@ -8,6 +8,7 @@ import pyarrow
 import pytest
 
 from gpt2_korean.messages import Stopped
+from gpt2_korean.text import cache
 from gpt2_korean.text.cache import cached_dataset, keep_file
 
 
@@ -69,7 +70,16 @@ def test_a_cache_that_lost_a_file_or_part_of_one_is_made_anew(tmp_path, monkeypa
     """Clusters clear files away one by one that nobody has read for weeks."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     texts = {"texts": ["하나", "둘", "셋"]}
-    cached_dataset(make_tables, texts, "글", rows=1)
+    made = cached_dataset(make_tables, texts, "글", rows=1)
     [spoilt] = tmp_path.rglob(name)
     spoil(spoilt)
-    assert cached_dataset(make_tables, texts, "글", rows=1)["text"][:] == texts["texts"]
+    again = cached_dataset(make_tables, texts, "글", rows=1)
+    assert again["text"][:] == texts["texts"] and again._fingerprint == made._fingerprint  # by which others are made
+
+
+def test_what_other_code_has_made_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    first = cached_dataset(make_tables, {"texts": ["하나"]}, "글")
+    assert cached_dataset(make_tables, {"texts": ["둘"]}, "글")["text"][:] == ["하나"]
+    monkeypatch.setattr(cache, "hash_code", lambda: "of another version")
+    assert cached_dataset(make_tables, {"texts": ["둘"]}, "글")["text"][:] == ["둘"] and first["text"][:] == ["하나"]
