@@ -1,11 +1,15 @@
 """A process of its own makes of the texts what it can while torch is imported; what fails is told by others."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import ROOT
+
+from gpt2_korean.text.ahead import begin_ahead
 
 SCRIPT = """
 import multiprocessing, sys
@@ -58,3 +62,26 @@ def test_what_cannot_be_read_is_told_once(tmp_path):
     (tmp_path / "글.jsonl").write_text('{"text": "가나"}\n{"text": \n', "utf-8")
     lines, err = read(tmp_path / "글.jsonl")
     assert lines == ["1 False"] and err.count("2번째 줄") == 1, err
+
+
+def test_where_torch_is_there_already_with_its_threads_nothing_is_forked():
+    before = multiprocessing.active_children()
+    begin_ahead(lambda: time.sleep(60))
+    assert multiprocessing.active_children() == before
+
+
+ENDING = """
+import os, time
+from gpt2_korean.text.ahead import begin_ahead
+from gpt2_korean.training.stopping import stop_requests
+begun, begins = os.pipe()
+with stop_requests():
+    begin_ahead(lambda: os.write(begins, b"!") and time.sleep(600))
+    os.read(begun, 1)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process is not forked")
+def test_a_run_that_ends_early_ends_that_process_too_whose_work_may_take_minutes():
+    done = subprocess.run([sys.executable, "-c", ENDING], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
