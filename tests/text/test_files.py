@@ -189,6 +189,17 @@ def test_a_parquet_whose_archive_is_cut_or_spoilt_or_none_is_refused(tmp_path, n
             list(read_documents(path, None, render=column_renderer("Q")))
 
 
+def test_a_spoilt_parquet_is_told_in_one_line_and_without_a_row_where_none_was_read(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_rows(path, ROWS)
+    whole = path.read_bytes()
+    for content in (b"not parquet", whole[:4] + b"\0" + whole[5:]):  # of the latter Arrow says three lines
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"다시 받거나 저장하세요 \(.+\)\.$") as refusal:
+            list(read_rows(path, None))
+        assert "\n" not in str(refusal.value) and "행" not in str(refusal.value)
+
+
 def read_text_column(path):
     return list(read_documents(path, detect_encoding(path), render=column_renderer("text")))
 
