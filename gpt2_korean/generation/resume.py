@@ -27,7 +27,7 @@ def take_up(options, prompts, source):
             if not line.endswith(b"\n") and BEGINNING.startswith(line[: len(BEGINNING)]):
                 break
             prompt, found = _read_record(line)
-            if done == 0 and wanted["seed"] is None:
+            if wanted["seed"] is None:
                 wanted["seed"] = found.get("seed")
             trouble = _compare(prompt, found, prompts[done // copies] if done < total else None, wanted)
             if trouble:

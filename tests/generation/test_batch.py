@@ -132,14 +132,15 @@ def test_what_a_prompt_is_read_with_and_the_logits_count_where_they_take_memory(
     monkeypatch.setattr("gpt2_korean.generation.batch_size.free_memory", lambda _: 10**9)
 
     def choose(read, length, device="cpu", **changes):
-        shape = {"context": 1024, "vocab_size": 1000, "cache_bytes": 10**5, "captures": False, **changes}
-        device = torch.device(device)
-        return choose_batch_size(SimpleNamespace(device=device, room=lambda tokens: tokens, **shape), read, length)
+        shape = {"context": 1024, "vocab_size": 1000, "cache_bytes": 10**5, "captures": False}
+        shape |= {"room": lambda tokens: tokens, **changes}
+        return choose_batch_size(SimpleNamespace(device=torch.device(device), **shape), read, length)
 
     assert choose(900, 50) == 4 and choose(900, 50, captures=True) == 8  # a graph reads a few tokens at a time
     assert choose(10**6, 100) == choose(1024, 100) == 2  # no more is read than the context has
     assert choose(10, 10**6) == choose(10, 1014) == 4
     assert choose(3000, 100, context=None) == 1 and choose(100, 500, context=None) == 8
+    assert choose(10, 90) == 64 and choose(10, 90, room=lambda tokens: 1024) == 4  # what a recording takes room for
     assert choose(1, 1, cache_bytes=1, vocab_size=10**6) == 16  # the logits
     assert choose(1, 1, device="cuda") == MOST
 
