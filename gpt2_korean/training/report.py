@@ -46,10 +46,9 @@ def evaluation_table(metrics, written=None, held_out=None):
     rows = [(label, format(values[name], form)) for name, (label, form) in LOSSES.items()]
     values = {name: values[name] for name in LOSSES}
     if written:
-        people = held_out or {}
-        rows.append(("", "모델의 글", "평가 글") if people else ("", "모델의 글"))
+        rows.append(("", "모델의 글", "평가 글") if held_out else ("", "모델의 글"))
         for name, (label, form) in MEASURES.items():
-            rows.append((label, *(format(texts[name], form) for texts in (written, people) if texts)))
+            rows.append((label, *(format(texts[name], form) for texts in (written, held_out) if texts)))
         values |= {**written, "held_out": held_out}
     line = {name: value if value != math.inf else None for name, value in values.items()}
     return f"{table(rows)}\n{json.dumps(line)}"

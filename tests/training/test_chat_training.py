@@ -16,7 +16,7 @@ from gpt2_korean.model import lora
 from gpt2_korean.text import vocabulary
 from gpt2_korean.text.chat_template import CHAT_TEMPLATE, MARKS, has_our_template
 from gpt2_korean.text.prompts import SAMPLE_QUESTIONS
-from gpt2_korean.training import samples
+from gpt2_korean.training import diversity, samples
 from gpt2_korean.training.report import shorten
 
 pytestmark = pytest.mark.usefixtures("brief_texts")
@@ -159,9 +159,10 @@ def test_the_texts_of_a_chat_model_that_are_measured_are_answers_to_the_held_out
     )
     assert code == 0, err
     values = json.loads(out.splitlines()[-1])
-    assert values["distinct_1"] > 0 and values["held_out"]["distinct_1"] > 0
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    said = [json.loads(line)["messages"][:-1] for line in conversations.read_text("utf-8").splitlines()]
+    said = [json.loads(line)["messages"] for line in conversations.read_text("utf-8").splitlines()]
+    answers = [turns.pop()["content"] for turns in said]
+    assert values["distinct_1"] > 0 and values["held_out"] == diversity.measure(diversity.cut_stretches(answers, 5, 20))
     keywords = {"add_generation_prompt": True, "return_dict": False}
     expected = [tokenizer.apply_chat_template(turns, **keywords) for turns in said]
     questions = cycle(expected)

@@ -35,6 +35,8 @@ def test_the_last_step_is_told_and_not_a_mean_of_weights_that_was_not_left():
     assert "마지막 4.7500 (2스텝)" in report.describe_training(log, 1, "x")
     averaged = report.describe_training(log, 2, "x", averaged=4)
     assert "마지막 4.5000 (2스텝)" in averaged and "x (마지막 4스텝의 평균)" in averaged
+    worse = report.describe_training([log[2], log[1]], 2, "x", averaged=4)
+    assert "4.7500 (2스텝)" in worse and "가장 낮음" not in worse  # of the same step
 
 
 def test_tables_stand_in_columns_on_a_terminal():
