@@ -5,7 +5,6 @@ import math
 import torch
 from torch import distributed
 from tqdm import tqdm
-from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.device import dtype_of
 from gpt2_korean.messages import Stopped, say
@@ -90,9 +89,9 @@ def measure_texts(trainer, documents):
     if not trainer.is_world_process_zero():
         return None, None
     total, disable = TEXTS * CHARACTERS, trainer.args.disable_tqdm or None  # None: unless stderr is a terminal
-    model, dtype = unwrap_peft_model(trainer.model), dtype_of(trainer.args.bf16, trainer.args.fp16)
+    dtype = dtype_of(trainer.args.bf16, trainer.args.fp16)
     with (
-        writing(model, trainer.processing_class, dtype) as loaded,
+        writing(trainer.model, trainer.processing_class, dtype) as loaded,
         tqdm(total=total, desc="글 써 보기", unit="글자", leave=False, disable=disable) as progress,
     ):
         chats = [] if loaded.chat is None else sample_conversations(documents)
