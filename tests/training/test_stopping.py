@@ -15,6 +15,7 @@ from conftest import ROOT, signal_self, start_python
 
 from gpt2_korean.checkpoints import complete
 from gpt2_korean.messages import Stopped
+from gpt2_korean.training import evaluation
 from gpt2_korean.training.stopping import stop_requests
 
 
@@ -227,6 +228,31 @@ def test_the_last_evaluation_stops_too(resumable_words, run_main, at_evaluation)
     assert "--resume_from_checkpoint=auto" in err  # without which what was learnt would be learnt anew
     code, out, err = run_main(*words)
     assert code == 0 and "이미 끝난 학습" in err and "글자당 비트" in out
+
+
+@pytest.mark.usefixtures("brief_texts")
+def test_a_model_that_is_only_measured_stops_while_it_writes_too(
+    tiny_model_folder, small_corpus, run_main, monkeypatch
+):
+    write = evaluation.write_stretches
+
+    def write_on(*words):
+        signal_self()
+        yield from write(*words)
+
+    monkeypatch.setattr(evaluation, "write_stretches", write_on)
+    words = [f"--validation_file={small_corpus}", f"--model_type={tiny_model_folder}", "--report_to=none", "--use_cpu"]
+    code, out, err = run_main("train.py", "--do_eval", *words)
+    assert (code, out) == (75, "") and "같은 명령이 다시 평가합니다" in err and "저장되어" not in err
+
+
+def test_a_signal_to_a_process_that_was_forked_from_a_run_asks_nothing_of_it():
+    with stop_requests() as stop:
+        stop.hold_back()
+        if not (child := os.fork()):
+            signal_self()
+            os._exit(stop.reason is not None)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_signal_to_all_processes_of_a_job_leaves_the_loader_alive(
