@@ -246,6 +246,17 @@ def test_a_model_that_is_only_measured_stops_while_it_writes_too(
     assert (code, out) == (75, "") and "같은 명령이 다시 평가합니다" in err and "저장되어" not in err
 
 
+def test_who_pressed_ctrl_c_alone_is_told_how_to_end_at_once(capfd, monkeypatch):
+    with stop_requests() as stop:
+        stop.hold_back()
+        signal_self(signal.SIGTERM)
+        assert not capfd.readouterr().err
+        monkeypatch.setattr(os, "isatty", lambda _: True)
+        signal_self(signal.SIGINT)
+        assert capfd.readouterr().err.startswith("\n하던 스텝을")  # below the ^C that a terminal shows
+    assert signal.set_wakeup_fd(-1) == -1  # else a later signal would be written into whatever has that number then
+
+
 def test_a_signal_to_a_process_that_was_forked_from_a_run_asks_nothing_of_it():
     with stop_requests() as stop:
         stop.hold_back()
