@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 import shutil
 from functools import partial
@@ -50,7 +51,8 @@ def test_a_path_that_no_new_file_can_have_is_refused(tmp_path, monkeypatch):
         with pytest.raises(UsageError, match="덮어쓰지"):
             command.check_target(tmp_path / "model.gguf")
         (tmp_path / there).unlink()
-    monkeypatch.setattr("os.access", lambda *_: False)  # as of a disk mounted read-only: root may write all others
+    # As of a disk mounted read-only: root may write all others.
+    monkeypatch.setattr("os.access", lambda _, mode: not mode & os.W_OK)
     with pytest.raises(UsageError, match=r"--export=.*쓸 수 없습니다"):
         command.check_target(tmp_path / "model.gguf")
 
@@ -191,10 +193,11 @@ def test_two_files_are_left_and_the_ways_to_open_them_told(export, tiny_model_fo
 def test_beside_the_file_stands_how_a_conversation_is_written_and_what_ends_it(
     export, chat_model_folder, chat_tokenizer, tmp_path
 ):
-    code, _, err, _ = export(chat_model_folder, "--system=너는 상담원이야", "--stop=질문:")
+    code, _, err, _ = export(chat_model_folder, "--system=너는 상담원이야", "--stop=질문:", "--seed=7")
     written = (tmp_path / "나감" / "내 모델.Modelfile").read_text("utf-8")
     turns = find_turns(partial(render, chat_tokenizer, refusal=str, tokenize=False), "<|endoftext|>")
     assert code == 0 and f'TEMPLATE """{template(turns)}"""' in written and 'SYSTEM """너는 상담원이야"""' in written
+    assert "PARAMETER num_ctx 96\n" in written and "PARAMETER seed 7\n" in written
     ends = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "질문:"]
     assert re.findall('PARAMETER stop """(.*)"""', written) == ends and "옮기지 못했습니다" not in err
 
