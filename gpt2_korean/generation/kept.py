@@ -97,6 +97,6 @@ def _place(folder, quantize):
     files = (folder / "config.json", *(weight_files(folder, FLAG) or []))
     states = [(str(folder), path.name, *when_changed(path)) for path in files]
     code = [(Path(__file__).parent.parent / name).read_bytes() for name in CODE]
-    stamp = [place, states, code, openvino.get_version()]
+    stamp = [states, code, openvino.get_version()]
     name, stamp = (hashlib.sha256(repr(each).encode()).hexdigest() for each in (place, stamp))
     return Path(HF_HOME, "gpt2-korean", f"{name}.openvino"), stamp

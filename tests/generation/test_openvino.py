@@ -18,6 +18,7 @@ from conftest import ROOT, save_tiny_gpt2, tiny_gpt2
 from safetensors.torch import load_file, save_file
 
 from gpt2_korean.cli.generate_options import parse_generate_options
+from gpt2_korean.device import choose_dtype
 from gpt2_korean.generation import choose_decoder
 from gpt2_korean.generation.choose_decoder import gpt2_decoder
 from gpt2_korean.generation.decoder import GPT2Decoder
@@ -238,11 +239,14 @@ def test_what_is_kept_is_made_anew_for_other_weights_of_the_same_size_and_time(f
     assert not logits_of(folder).equal(first)
 
 
-def test_what_is_kept_is_made_anew_for_another_openvino(folder, kept, monkeypatch):
+@pytest.mark.parametrize(
+    "made_by, other", [("openvino.get_version", lambda: "another"), ("gpt2_korean.generation.kept.CODE", ())]
+)
+def test_what_is_kept_is_made_anew_for_another_openvino_or_another_program(folder, kept, monkeypatch, made_by, other):
     first = logits_of(folder)
     [file] = kept.iterdir()
     made = file.stat().st_mtime_ns
-    monkeypatch.setattr("openvino.get_version", lambda: "another")
+    monkeypatch.setattr(made_by, other)
     assert logits_of(folder).equal(first) and [*kept.iterdir()] == [file] and file.stat().st_mtime_ns > made
 
 
@@ -255,6 +259,15 @@ def test_what_is_kept_can_be_read_before_the_rest(folder, kept, monkeypatch):
         monkeypatch.setattr(choose_decoder, name, None)  # may not be called
     assert logits_of(folder, reading=reading).equal(first)
     assert begin_reading(folder, replace(options, quantize=None)) is begin_reading("an/id", options) is None
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_what_is_kept_computes_in_what_the_flag_says(folder, monkeypatch, dtype):
+    monkeypatch.setattr("gpt2_korean.generation.kept.read_kept", lambda *words: words)
+    words = [f"--model_name_or_path={folder}", "--quantize=int8", f"--dtype={dtype}"]
+    options = parse_generate_options(words).model
+    bfloat16 = choose_dtype(CPU, dtype, options.quantize) == torch.bfloat16  # as what is reduced anew is computed
+    assert begin_reading(folder, options).result() == (folder, "int8", bfloat16)
 
 
 def test_what_one_process_keeps_another_reads(folder, run_script, tmp_path):
