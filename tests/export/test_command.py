@@ -182,6 +182,7 @@ def test_two_files_are_left_and_the_ways_to_open_them_told(export, tiny_model_fo
     assert code == 0 and there == ["내 모델.Modelfile", "내 모델.gguf"]
     assert out.splitlines() == [str(tmp_path / "나감" / name) for name in reversed(there)]
     assert "llama-completion -m '" in err and "ollama create gpt2-korean -f '" in err
+    assert 'PARAMETER stop """<|endoftext|>"""\n' in (tmp_path / "나감" / there[0]).read_text("utf-8")
     code, out, err, _ = export(tiny_model_folder)
     assert code == 2 and "이미 있어" in err and out == ""
     for name in there:

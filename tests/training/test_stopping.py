@@ -279,3 +279,10 @@ def test_a_signal_to_all_processes_of_a_job_leaves_the_loader_alive(
     code, _, err = run_main(*resumable_words, "--dataloader_num_workers=1", "--max_steps=200")
     assert code == 75, err
     assert complete.is_resumable(tmp_path / "out" / "checkpoint-3")
+
+
+def test_a_process_of_a_loader_that_was_not_forked_is_deaf_to_what_ends_a_run_too(run_script):
+    """As on macOS and, since Python 3.14, on Linux: it has none of the run's handlers."""
+    code = "import os\nfrom gpt2_korean.training.stopping import WORDS, ignore_in_worker\nignore_in_worker(None, 0)\n"
+    done = run_script("-c", f"{code}for number in WORDS:\n    os.kill(os.getpid(), number)\n")
+    assert (done.returncode, done.stderr) == (0, "")
