@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import save_tiny_gpt2, tiny_gpt2
+from tokenizers.processors import TemplateProcessing
 
 gguf = pytest.importorskip("gguf", reason="requirements-export.txt is not installed")
 
@@ -124,12 +125,22 @@ def test_words_merges_and_their_kinds_are_the_tokenizers(exported, tmp_path, byt
     assert field(reader, "tokenizer.ggml.model") == "gpt2" and field(reader, "tokenizer.ggml.pre") == "gpt-2"
 
 
-def test_ends_are_put_around_a_text_as_the_tokenizer_does(exported, tiny_model_folder, chat_model_folder):
+def test_ends_are_put_around_a_text_as_the_tokenizer_does(
+    exported, tiny_model_folder, chat_model_folder, byte_tokenizer, tmp_path
+):
     for folder, begins in ((tiny_model_folder, False), (chat_model_folder, True)):
         reader = exported(folder)
         assert field(reader, "tokenizer.ggml.add_bos_token") is begins
         assert field(reader, "tokenizer.ggml.add_eos_token") is False
         assert field(reader, "tokenizer.ggml.bos_token_id") == field(reader, "tokenizer.ggml.eos_token_id") == 0
+    tokenizer = deepcopy(byte_tokenizer)
+    tokenizer.add_tokens(["<s>"], special_tokens=True)
+    ends = [(name, tokenizer.convert_tokens_to_ids(name)) for name in ("<s>", "<|endoftext|>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $0 <|endoftext|>", special_tokens=ends)
+    reader = exported(save_tiny_gpt2(tmp_path / "model", tokenizer))
+    told = [field(reader, f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")]
+    assert told == [number for _, number in ends]
+    assert field(reader, "tokenizer.ggml.add_bos_token") is field(reader, "tokenizer.ggml.add_eos_token") is True
 
 
 def test_a_chat_template_has_no_marks_that_transformers_alone_knows(exported, chat_model_folder, chat_tokenizer):
