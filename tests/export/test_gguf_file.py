@@ -107,7 +107,7 @@ def test_every_tensor_is_the_checkpoints(exported, tmp_path, byte_tokenizer, cha
 
 def test_words_merges_and_their_kinds_are_the_tokenizers(exported, tmp_path, byte_tokenizer):
     tokenizer = copy.deepcopy(byte_tokenizer)
-    tokenizer.add_tokens(["[사람]"])
+    tokenizer.add_tokens(["[사람]", "[PAD645]"])  # the latter as a row without a token would be called
     tokenizer.add_tokens(["<|표시|>"], special_tokens=True)
     tiny_gpt2(len(tokenizer) + 6).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
@@ -118,7 +118,7 @@ def test_words_merges_and_their_kinds_are_the_tokenizers(exported, tmp_path, byt
     unused = list(range(len(tokenizer), len(tokenizer) + 6))
     assert [index for index, kind in enumerate(kinds) if kind == UNUSED] == unused
     assert field(reader, "tokenizer.ggml.suppress_tokens") == unused
-    special = {"<|endoftext|>": CONTROL, "<|표시|>": CONTROL, "[사람]": USER_DEFINED}
+    special = {"<|endoftext|>": CONTROL, "<|표시|>": CONTROL, "[사람]": USER_DEFINED, "[PAD645]": USER_DEFINED}
     assert {token: kind for token, kind in zip(tokens, kinds, strict=True) if kind not in (NORMAL, UNUSED)} == special
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     assert field(reader, "tokenizer.ggml.merges") == [" ".join(pair) for pair in merges]
@@ -133,7 +133,7 @@ def test_ends_are_put_around_a_text_as_the_tokenizer_does(
         assert field(reader, "tokenizer.ggml.add_bos_token") is begins
         assert field(reader, "tokenizer.ggml.add_eos_token") is False
         assert field(reader, "tokenizer.ggml.bos_token_id") == field(reader, "tokenizer.ggml.eos_token_id") == 0
-    tokenizer = deepcopy(byte_tokenizer)
+    tokenizer = copy.deepcopy(byte_tokenizer)
     tokenizer.add_tokens(["<s>"], special_tokens=True)
     ends = [(name, tokenizer.convert_tokens_to_ids(name)) for name in ("<s>", "<|endoftext|>")]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $0 <|endoftext|>", special_tokens=ends)
