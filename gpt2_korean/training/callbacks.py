@@ -45,7 +45,7 @@ class GoOnAndStop(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         # A model alone, which was saved before anyone asked, is no end to go on from: the next step's is.
-        if self.stop.agreed(args.device) and state.global_step < state.max_steps and not args.save_only_model:
+        if self.stop.agreed(args.device) and not args.save_only_model:
             control.should_training_stop = True
 
     def on_epoch_end(self, args, state, control, **kwargs):
