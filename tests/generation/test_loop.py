@@ -251,6 +251,17 @@ def test_each_way_of_a_linear_layer_is_that_of_pytorch(make_linear, name):
         assert torch.equal(total, sum(inputs))
 
 
+def test_weights_are_packed_in_those_types_alone_that_the_processor_has_kernels_for(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    for has in (True, False):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda has=has: has)
+        packed = [linear.packs(CPU, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)]
+        assert packed == [True, has, False]
+    assert not linear.packs(torch.device("cuda"), torch.float32)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not linear.packs(CPU, torch.float32)
+
+
 def test_the_prompts_oldest_tokens_give_way(rng):
     for _ in range(200):
         prompt = list(range(rng.randint(1, 100)))

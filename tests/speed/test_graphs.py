@@ -82,16 +82,18 @@ def test_recorded_passes_learn_what_unrecorded_ones_do(rng, monkeypatch, fuses, 
     use_fast_forward(recorded, fused_functions(monkeypatch) if fuses else None)
     # Not Adam: of the key biases, whose gradients are rounding errors around zero, it would make whole steps.
     optimizers = [torch.optim.SGD(model.parameters(), lr=1e-2) for model in (plain, recorded)]
-    step = recorded_step_of(recorded, monkeypatch)
-    for count in [WARM_UP, 2, 1, 3, 1, *(rng.randint(1, 3) for _ in range(4))] if accumulates else [1] * 2 * WARM_UP:
+    step, losses = recorded_step_of(recorded, monkeypatch), []
+    for count in (
+        [WARM_UP + 1, 2, 1, 3, 1, *(rng.randint(1, 3) for _ in range(4))] if accumulates else [1] * 2 * WARM_UP
+    ):
         for _ in range(count):
             batch = {name: tensor.to(GPU) for name, tensor in fill_up(random_batch(rng), 5, 32).items()}
             items = (batch["labels"] != -100).sum()
-            losses = pass_of(plain)(batch, items), step(pass_of(recorded), batch, items)
-            torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-4)
+            losses.append((pass_of(plain)(batch, items), step(pass_of(recorded), batch, items)))
         for model, optimizer in zip((plain, recorded), optimizers, strict=True):
             optimizer.step()
             model.zero_grad()
+    torch.testing.assert_close(*map(list, zip(*losses, strict=True)), rtol=1e-3, atol=1e-4)  # added up at a log entry
     assert set(step.graphs) == {False, accumulates}
     torch.testing.assert_close(dict(recorded.named_parameters()), dict(plain.named_parameters()), rtol=1e-2, atol=1e-3)
 
