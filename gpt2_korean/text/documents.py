@@ -61,10 +61,11 @@ def find_texts(options):
 
 
 def _check_columns(options, formats):
-    """Refuse what is said of columns where no file, whose `formats` these are, has any, and of lines likewise."""
+    """Refuse what is said of columns where neither a file, whose `formats` these are, nor the Hub's data set has any,
+    and of lines likewise."""
     flags = ("text_column_name", "text_template", "prompt_column")
     flag = next((name for name in flags if getattr(options, name) is not None), None)
-    if flag and formats == {".txt"}:
+    if flag and formats == {".txt"} and not options.dataset_name:
         way_on = "표라면 이름의 .txt를 .tsv나 .csv, .jsonl로 바꾸고, 글이라면 이 플래그를 빼세요"
         raise UsageError(f"--{flag}: .txt에는 열이 없습니다. {way_on}.")
     if options.sample_by != "paragraph" and ".txt" not in formats:

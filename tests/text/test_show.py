@@ -116,6 +116,17 @@ def test_a_column_is_refused_where_no_file_has_any(run_main, tmp_path, tiny_mode
     assert run_main(*words)[0] == 0
 
 
+@pytest.mark.parametrize("given", OF_COLUMNS)
+def test_the_columns_of_a_hub_data_set_are_chosen_beside_a_txt_that_has_none(run_main, tmp_path, given):
+    (tmp_path / "valid.txt").write_text("라", "utf-8")
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    (hub / "train.jsonl").write_text('{"글": "가", "Q": "나", "A": "다"}\n', "utf-8")
+    words = ["train.py", "--show_data=1", "--model_type=gpt2", f"--dataset_name={hub}", *given.split()]
+    code, out, err = run_main(*words, f"--validation_file={tmp_path / 'valid.txt'}")
+    assert code == 0 and ("다" if "Q" in given else "가") in out and "평가 글: 문서 1개" in out, (out, err)
+
+
 def test_what_of_a_txt_is_a_document_is_chosen_by_datasets_name_for_it_and_refused_for_tables(run_main, tmp_path):
     words = ["train.py", "--show_data=0", "--model_type=gpt2", f"--dataset_path={tmp_path}"]
     (tmp_path / "a.txt").write_text("하나\n둘\n\n셋", "utf-8")
