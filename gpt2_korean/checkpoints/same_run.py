@@ -133,6 +133,13 @@ def _differences(saved, now, asks_of_prompts, measured):
         found.append(("--train_on_prompt", *(str(run.get("train_on_prompt", False)).lower() for run in (saved, now))))
     elif saved["corpus"] != now["corpus"]:  # told by what is learnt of it, too
         found.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))
+        # Of the same text another part is learnt where some is held out only once, or by other dice.
+        evaluates = [run.get("held_out", now["held_out"]) is not None for run in (saved, now)]
+        seeds = [run.get("learning", now["learning"])["seed"] for run in (saved, now)]
+        if evaluates[0] != evaluates[1]:
+            found.append(("--do_eval", *(str(each).lower() for each in evaluates)))
+        elif evaluates[1] and seeds[0] != seeds[1]:
+            found.append(("--seed", *seeds))
     if measured not in (None, now["held_out"]):
         found.append(("평가할 글", _words(measured), _words(now["held_out"])))
     if saved["block_size"] != now["block_size"]:

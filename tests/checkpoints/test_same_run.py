@@ -105,6 +105,30 @@ def test_another_text_is_told_first_whatever_else_is_another(run_is, saved):
 
 
 @pytest.mark.parametrize(
+    ("before", "held_out", "changes", "told"),
+    [
+        (None, "나", {}, ", --do_eval: 체크포인트는 false, 지금은 true)"),
+        ("나", None, {}, ", --do_eval: 체크포인트는 true, 지금은 false)"),
+        ("나", "다", {"arguments": {"seed": 7}}, ", --seed: 체크포인트는 42, 지금은 7)"),
+        ("나", "다", {}, ")"),
+        (None, None, {"arguments": {"seed": 7}}, ")"),
+    ],
+)
+def test_where_another_part_of_the_text_is_held_out_the_flag_that_did_it_is_told(
+    run_is, saved, monkeypatch, before, held_out, changes, told
+):
+    monkeypatch.setattr("gpt2_korean.checkpoints.same_run.fingerprint", str)
+
+    def of(train, held_out):
+        texts = {"train": train, "held_out": held_out}
+        return {name: text and SimpleNamespace(tokens=text, targets=len(text)) for name, text in texts.items()}
+
+    with pytest.raises(UserError) as refusal:
+        run_is(saved(blocks=of("가가", before)), blocks=of("가나다", held_out), **changes)
+    assert f"(학습할 글: 체크포인트는 토큰 2개(가가), 지금은 토큰 3개(가나다){told}" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("lr_scheduler_type", "cosine"),
