@@ -197,7 +197,7 @@ def train_parser():
         training,
         "--embedding_learning_rate",
         rate,
-        "임베딩만의 최대 학습률 (기본값: 새 어휘는 글의 양에 따라 0.0006~0.002, 아니면 --learning_rate와 같음)",
+        "임베딩만의 최대 학습률 (기본값: 새 어휘는 글과 스텝의 양에 따라 0.0006~0.002, 아니면 --learning_rate와 같음)",
     )
     warmup_help = f"학습률을 0에서 최댓값까지 올리는 스텝 수(워밍업). 1보다 작으면 전체의 비율. {RATE_BY_PLAN}"
     add_flag(training, "--warmup_steps", steps(number(0)), warmup_help, 0)

@@ -39,8 +39,9 @@ WARM_UP = 0.1  # of the run; runs of a few hundred steps need so much (benchmark
 # The peak learning rate of new embeddings under Adam, whose steps are as long whatever the size of the model: the
 # best of those measured, with 5e-5 for the other weights as with 6e-4 (benchmarks/RESULTS.md).
 NEW_EMBEDDINGS = 2e-3
-# It is for so many characters; of fewer it falls with their square root, down to the least.
-CHARACTERS, LEAST_RATE = 24_000_000, 6e-4
+# It is for so many characters; of fewer it falls with their square root, down to the least. That is by the root of the
+# steps where a text is read seldom: in few of them a row has to move as far (benchmarks/RESULTS.md).
+CHARACTERS, LEAST_RATE, BY_STEPS = 24_000_000, 6e-4, 0.03
 # Of the rate of what is new, where a model of ours is taught more: the whole of it is a little better on the new text
 # and forgets much more of the old (benchmarks/RESULTS.md).
 TAUGHT_MORE = 0.5
@@ -50,6 +51,7 @@ TAUGHT_HERE = "train.py가 어휘를 가르친 모델이므로"
 def propose(
     characters,
     epochs,
+    steps,
     width,
     tokens_per_step,
     new_vocabulary,
@@ -61,9 +63,9 @@ def propose(
 ):
     """Flag → `(value, why)` for what is not among the `settled` flags; why: a few words that a user reads.
 
-    characters: of the text, None for a stream, whose epochs are 0. new_vocabulary: whether the model is carried over
-    to one. from_scratch: whether all of the model is new. uses_muon: whether --optim=muon was given. adapter: whether
-    there is LoRA. taught_here: whether the model has its vocabulary from an earlier run of train.py.
+    characters: of the text, None for a stream, whose epochs are 0. steps: of the run. new_vocabulary: whether the model
+    is carried over to one. from_scratch: whether all of the model is new. uses_muon: whether --optim=muon was given.
+    adapter: whether there is LoRA. taught_here: whether the model has its vocabulary from an earlier run of train.py.
     """
     is_new = new_vocabulary or from_scratch
     if not (is_new or taught_here):
@@ -91,8 +93,9 @@ def propose(
         plan["bpe_dropout"] = BPE_DROPOUT, reading
     if new_vocabulary:
         known = CHARACTERS if characters is None else characters
-        fitting = max(LEAST_RATE, _rounded(NEW_EMBEDDINGS * (known / CHARACTERS) ** 0.5))
-        plan["embedding_learning_rate"] = min(NEW_EMBEDDINGS, fitting), why
+        least = LEAST_RATE if often else max(LEAST_RATE, BY_STEPS / steps**0.5)
+        fitting = max(least, NEW_EMBEDDINGS * (known / CHARACTERS) ** 0.5)
+        plan["embedding_learning_rate"] = _rounded(min(NEW_EMBEDDINGS, fitting)), why
     return {name: value for name, value in plan.items() if name not in settled}
 
 
@@ -121,6 +124,7 @@ def settle_plan(start, blocks, learning, arguments, config, tokenizer, new_vocab
         plan = propose(
             characters=blocks.train_characters,
             epochs=count_epochs(blocks, arguments),
+            steps=count_steps(blocks, arguments),
             width=config.hidden_size,
             tokens_per_step=_blocks_per_step(arguments) * blocks.size,
             new_vocabulary=new_vocabulary,
@@ -156,8 +160,19 @@ def count_epochs(blocks, arguments):
         return arguments.num_train_epochs
     if blocks.train_characters is None:
         return 0
+    return arguments.max_steps / _steps_per_epoch(blocks, arguments)
+
+
+def count_steps(blocks, arguments):
+    """The steps of a run."""
+    if arguments.max_steps > 0:
+        return arguments.max_steps
+    return math.ceil(arguments.num_train_epochs * _steps_per_epoch(blocks, arguments))
+
+
+def _steps_per_epoch(blocks, arguments):
     # The last step of an epoch has what is left of it: of a short text often far fewer blocks than the others.
-    return arguments.max_steps / math.ceil(len(blocks.train) / _blocks_per_step(arguments))
+    return math.ceil(len(blocks.train) / _blocks_per_step(arguments))
 
 
 def _blocks_per_step(arguments):

@@ -21,8 +21,10 @@ from gpt2_korean.training import plan
 pytestmark = pytest.mark.usefixtures("brief_texts")
 
 
-def values_of(characters=10**7, epochs=3, width=1024, tokens=16 * 1024, new=True, scratch=False, settled=(), **more):
-    told = plan.propose(characters, epochs, width, tokens, new, scratch, settled, **more)
+def values_of(
+    characters=10**7, epochs=3, steps=10**4, width=1024, tokens=2**14, new=True, scratch=False, settled=(), **more
+):
+    told = plan.propose(characters, epochs, steps, width, tokens, new, scratch, settled, **more)
     return {name: value for name, (value, _) in told.items()}
 
 
@@ -122,6 +124,13 @@ def test_rows_of_a_short_text_move_less():
     assert "embedding_learning_rate" not in values_of(new=False, scratch=True)
 
 
+def test_rows_of_a_text_that_is_read_seldom_move_more_in_few_steps():
+    for epochs, rates in ((plan.OFTEN, [2e-3, 2e-3, 1.5e-3, 8.5e-4, 6e-4]), (plan.OFTEN + 0.1, [6e-4] * 5)):
+        told = [values_of(10**6, epochs, steps) for steps in (1, 200, 400, 1250, 10**4)]
+        assert [each["embedding_learning_rate"] for each in told] == rates
+    assert values_of(24 * 10**6, steps=10**4)["embedding_learning_rate"] == 2e-3
+
+
 def test_what_is_given_is_not_proposed():
     everything = values_of(tokens=1)
     for name in everything:
@@ -130,12 +139,12 @@ def test_what_is_given_is_not_proposed():
 
 
 def test_a_plan_is_told_as_flags_with_why():
-    told = "\n".join(plan.describe_plan(plan.propose(120_000, 60, 256, 4096, True, False, {"warmup_steps"})))
+    told = "\n".join(plan.describe_plan(plan.propose(120_000, 60, 99, 256, 4096, True, False, {"warmup_steps"})))
     assert "--learning_rate=0.0005 --embedding_learning_rate=0.0006 (어휘가 새것이므로)" in told
     assert "--weight_decay=1 --bpe_dropout=0.01 (글을 60번 읽으므로)" in told and "warmup" not in told
-    by_heart = plan.describe_plan(plan.propose(120, 1500.0, 256, 4096, True, False, set()))
+    by_heart = plan.describe_plan(plan.propose(120, 1500.0, 99, 256, 4096, True, False, set()))
     assert any("(글을 1,500번 읽으므로)" in line for line in by_heart)
-    of_a_stream = "\n".join(plan.describe_plan(plan.propose(None, 0, 256, 4096, False, True, set())))
+    of_a_stream = "\n".join(plan.describe_plan(plan.propose(None, 0, 99, 256, 4096, False, True, set())))
     assert "--weight_decay=0.3 --dropout=0 (스트리밍이므로)" in of_a_stream and "번 읽으므로" not in of_a_stream
     assert "--warmup_steps=0.1 (처음부터 배우므로)" in of_a_stream and "어휘" not in of_a_stream
 
@@ -160,7 +169,7 @@ def settle(words=(), characters=1000, new=True, lora_rank=0, config=None, tokeni
         **{**given, "num_train_epochs": 60, "learning_rate": 5e-5, "weight_decay": 0.0} | machine
     )
     start = SimpleNamespace(checkpoint=None, from_scratch=False, source="somebody/gpt2")
-    blocks = SimpleNamespace(train_characters=characters, size=32)
+    blocks = SimpleNamespace(train_characters=characters, size=32, train=range(8))
     config = config or tiny_gpt2(300).config
     tokenizer = tokenizer or vocabulary.train_tokenizer(["여러 번 읽는 글"] * 4, 300, 32)
     return arguments, plan.settle_plan(start, blocks, learning, arguments, config, tokenizer, new, lora_rank)
@@ -200,16 +209,16 @@ def test_only_new_embeddings_get_a_rate_of_their_own_unasked():
     assert settle(new=False)[1]["embedding_learning_rate"] is None
 
 
-def test_how_often_a_text_is_read():
+def test_how_often_a_text_is_read_and_in_how_many_steps():
     arguments = SimpleNamespace(
         max_steps=9, train_batch_size=4, gradient_accumulation_steps=2, world_size=5, num_train_epochs=2.5
     )
     for length, times in ((9, 9), (40, 9), (41, 4.5), (60, 4.5), (81, 3)):  # in steps of 40, the last of an epoch fewer
         blocks = SimpleNamespace(train=range(length), train_characters=5)
-        assert plan.count_epochs(blocks, arguments) == times
+        assert plan.count_epochs(blocks, arguments) == times and plan.count_steps(blocks, arguments) == 9
     assert plan.count_epochs(SimpleNamespace(train_characters=None), arguments) == 0
     arguments.max_steps = -1
-    assert plan.count_epochs(blocks, arguments) == 2.5
+    assert plan.count_epochs(blocks, arguments) == 2.5 and plan.count_steps(blocks, arguments) == 8  # of 3 an epoch
 
 
 def test_a_run_takes_its_plan_and_one_that_goes_on_keeps_it_whatever_the_rule_says_then(
@@ -217,6 +226,7 @@ def test_a_run_takes_its_plan_and_one_that_goes_on_keeps_it_whatever_the_rule_sa
 ):
     monkeypatch.setattr(vocabulary, "LEAST_TOKENS", 1)
     monkeypatch.setattr(plan, "MUON_TOKENS", 0)
+    monkeypatch.setattr(plan, "BY_STEPS", 0)  # else the embeddings have the rate of the others
     out = tmp_path / "out"
     run = [
         "train.py", *train_words, "--do_train", "--max_steps=6", "--save_steps=3", "--report_to=none",
