@@ -67,7 +67,7 @@ def test_what_cannot_be_read_is_told_once(tmp_path):
 def test_where_torch_is_there_already_with_its_threads_nothing_is_forked():
     before = multiprocessing.active_children()
     begin_ahead(lambda: time.sleep(60))
-    assert multiprocessing.active_children() == before
+    assert {*multiprocessing.active_children()} <= {*before}
 
 
 ENDING = """
