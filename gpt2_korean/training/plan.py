@@ -18,6 +18,9 @@ from gpt2_korean.text.merges import merged_pairs
 # that is carried over have to decay; one that begins with nothing learns more without (benchmarks/RESULTS.md).
 OFTEN = 4
 MUON = "muon"  # the value of --optim that is ours alone: see muon.py
+# By Muon a wide model that is carried over learns it by heart sooner, after so many times divided by its width: at
+# 1,024 after two, where more dropout than is needed costs a sixth of what too little does (benchmarks/RESULTS.md).
+OFTEN_BY_WIDTH = 2048
 # A text that is read more often than so many times Muon learns by heart sooner than AdamW: as the text is, and where
 # merges are undone. Which pays from so many times on (benchmarks/RESULTS.md), with this chance of each.
 MUON_EPOCHS = 8, 16
@@ -79,13 +82,15 @@ def propose(
     seldom_enough = epochs <= MUON_EPOCHS[undoes_merges]
     chooses_muon = is_new and open_to_muon and seldom_enough and tokens_per_step >= MUON_TOKENS * width
     optimizer = MUON if uses_muon or chooses_muon else "adamw"
+    narrow = adapter or not new_vocabulary or optimizer != MUON
+    by_heart = epochs > (OFTEN if narrow else min(OFTEN, OFTEN_BY_WIDTH / width))
     tokens = tokens_per_step if is_new else STEP_TOKENS
     rate = ADAPTER_RATES[optimizer][often] if adapter else _rate_of_all(optimizer, often, width, tokens)
     rate = _rounded(rate if is_new else TAUGHT_MORE * rate)
     plan = {"learning_rate": (rate, why), "warmup_steps": (WARM_UP, why)}
     if chooses_muon:
         plan = {"optim": (MUON, why), **plan}
-    if is_new and not often:
+    if is_new and not by_heart:
         plan |= {"weight_decay": (0.3, reading), "dropout": (0.0, reading)}
     elif new_vocabulary:
         plan["weight_decay"] = 1.0, reading

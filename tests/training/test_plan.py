@@ -45,13 +45,23 @@ def test_what_was_taught_its_vocabulary_here_learns_on_at_half_the_rate_of_what_
 
 
 def test_a_text_read_seldom_is_learnt_fast_and_one_read_often_is_not_learnt_by_heart():
-    seldom, often = values_of(epochs=plan.OFTEN), values_of(epochs=plan.OFTEN + 0.1)
+    seldom, often = (values_of(epochs=epochs, width=512) for epochs in (plan.OFTEN, plan.OFTEN + 0.1))
     assert (seldom["optim"], seldom["dropout"], seldom["weight_decay"]) == ("muon", 0.0, 0.3)
     assert "dropout" not in often and often["weight_decay"] == 1.0
     assert often["learning_rate"] < seldom["learning_rate"]
     from_nothing = values_of(new=False, scratch=True, epochs=plan.OFTEN + 0.1)
     assert set(from_nothing) == {"optim", "learning_rate", "warmup_steps"}
     assert seldom["warmup_steps"] == often["warmup_steps"] == plan.WARM_UP
+
+
+def test_a_wide_model_that_muon_carries_over_is_kept_from_learning_by_heart_sooner():
+    for width, most in ((256, 4), (512, 4), (1024, 2), (1600, 1.28)):
+        seldom, often = (values_of(epochs=epochs, width=width) for epochs in (most, most + 0.1))
+        assert (seldom["optim"], seldom["dropout"], seldom["weight_decay"]) == ("muon", 0.0, 0.3)
+        assert (often["optim"], often.get("dropout"), often["weight_decay"]) == ("muon", None, 1.0)
+        assert (often["learning_rate"] < seldom["learning_rate"]) == (most == plan.OFTEN)  # as fast as before
+    for other in ({"settled": {"optim"}}, {"adapter": True}, {"new": False, "scratch": True}):
+        assert values_of(epochs=plan.OFTEN, **other)["dropout"] == 0.0
 
 
 def test_wide_models_learn_at_lower_rates_and_none_above_the_most():
@@ -77,7 +87,8 @@ def test_steps_of_fewer_tokens_learn_at_lower_rates_the_more_so_where_a_text_is_
 
 
 def test_an_adapter_takes_what_a_whole_model_takes_at_a_higher_rate_that_no_width_changes():
-    for case in ({}, {"epochs": 60}, {"settled": {"optim"}}, {"settled": {"optim"}, "uses_muon": True, "epochs": 6}):
+    by_muon, by_adamw = {"settled": {"optim"}, "uses_muon": True, "epochs": 6}, {"settled": {"optim"}}
+    for case in ({"epochs": 2}, {"epochs": 60}, by_adamw, by_muon):
         whole, adapter = values_of(**case), values_of(**case, adapter=True)
         assert values_of(**case, width=256, tokens=4096, adapter=True) == adapter
         whole.pop("bpe_dropout", None)
