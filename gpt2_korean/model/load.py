@@ -4,6 +4,8 @@ import copy
 import os
 from pathlib import Path
 
+import torch
+
 from gpt2_korean.messages import UsageError, UserError, say, warn
 from gpt2_korean.model import lora
 from gpt2_korean.model.files import check_numbers, count_bytes, still_there, unfitting, unloadable
@@ -26,8 +28,6 @@ def load_start(start, documents, options):
     computes in bfloat16 or float16, but AdamW's small updates would be lost in them. Raises UserError where the model
     cannot be had.
     """
-    import torch
-
     if start.from_scratch:
         return make_scratch_model(start.source, documents, options.vocab_size)
     trusts = options.trust_remote_code
@@ -158,7 +158,6 @@ def check_room(source, config, flag, **access):
 
     It would be given its memory before anything is read: here it is made without any.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     size = count_bytes(source)
@@ -179,7 +178,6 @@ def load_adapted(folder, flag, trust_remote_code=False):
 
     Raises UserError as load_pretrained does.
     """
-    import torch
     from peft import PeftConfig
     from peft.utils import load_peft_weights
 

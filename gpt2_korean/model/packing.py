@@ -1,5 +1,7 @@
 """Whether a model can read several documents of one block without mixing them."""
 
+import torch
+
 from gpt2_korean.model.gpt2 import can_be_fast
 
 
@@ -9,8 +11,6 @@ def can_pack_documents(model):
     Tried, since architectures differ and none says so: those with sinusoids, relative positions or a state that is
     carried on ignore them, some attentions heed them in a batch of one row alone.
     """
-    import torch
-
     if can_be_fast(model):
         return True
     halves = torch.arange(2, 18, device=model.device).view(2, 8) % model.config.vocab_size

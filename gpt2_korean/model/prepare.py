@@ -1,6 +1,7 @@
 """What is done to a model before it learns: a new vocabulary, or new tokens in its own, and an adapter of LoRA."""
 
 import numpy as np
+from torch.nn import Dropout
 
 from gpt2_korean.messages import say
 from gpt2_korean.model import lora
@@ -41,8 +42,6 @@ def set_dropout(model, rate):
 
     Its config says so too, and goes with what is saved. Raises UsageError for another model.
     """
-    from torch.nn import Dropout
-
     check_dropout(rate, model.config.to_dict())
     for name in NO_DROPOUT:
         setattr(model.config, name, rate)
