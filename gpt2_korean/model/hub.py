@@ -8,7 +8,7 @@ from gpt2_korean.messages import UserError, describe_error, particle
 from gpt2_korean.model import lora
 
 
-def cached_file(name, file, commit=None):
+def cached_path(name, file, commit=None):
     """The Path of a hub id's file in the Hub's cache, of its main branch or another `commit`; None: it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -24,7 +24,7 @@ def find_cached(name, flag):
     """
 
     def cached(commit=None):
-        files = [cached_file(name, file, commit) for file in ("config.json", "tokenizer.json", "tokenizer_config.json")]
+        files = [cached_path(name, file, commit) for file in ("config.json", "tokenizer.json", "tokenizer_config.json")]
         return files[0].parent if all(files) else None
 
     if cached() is None:
@@ -46,11 +46,11 @@ def newest_commit(name, flag):
     try:
         info = huggingface_hub.model_info(name, timeout=10)
     except Exception as error:  # no route, no name, a proxy's page, HF_HUB_OFFLINE, a refusal: whatever, no answer
-        config = cached_file(name, "config.json")
+        config = cached_path(name, "config.json")
         missing = config and missing_weights(config.parent)
         if config is not None and missing is None:
             return None
-        if config is None and cached_file(name, lora.CONFIG) is not None:
+        if config is None and cached_path(name, lora.CONFIG) is not None:
             raise adapter from None
         if hasattr(error, "response"):  # the Hub is reached, and refuses
             raise broken_off(name, flag, error) from None

@@ -7,7 +7,7 @@ from pathlib import Path
 from gpt2_korean.messages import UserError, particle
 from gpt2_korean.model.files import without_end, without_tokenizer
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
-from gpt2_korean.model.hub import cached_file
+from gpt2_korean.model.hub import cached_path
 from gpt2_korean.text.chat_prompt import find_answer_end
 from gpt2_korean.text.chat_template import keep_one_template, prepare_tokenizer
 from gpt2_korean.text.end_of_text import settle_ends
@@ -67,7 +67,7 @@ def _file(name, file):
     path = Path(name) / file
     if Path(name).is_dir():
         return path if path.exists() else None
-    return cached_file(name, file)
+    return cached_path(name, file)
 
 
 def load_tokenizer(name, config, flag, local_files_only=False, trust_remote_code=False):
