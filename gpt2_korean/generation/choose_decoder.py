@@ -10,7 +10,6 @@ from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.kept import keep_graph, read_kept
 from gpt2_korean.generation.weights import named, quantize_weights, read_weights
 from gpt2_korean.messages import UsageError, particle, say, warn_of_failure
-from gpt2_korean.model.gpt2 import kernel_sizes
 from gpt2_korean.speed import linear
 
 OPENVINO = "2026.4"  # whose attention openvino_graph.py knows how to ask
@@ -123,7 +122,7 @@ def _decoder_with_kernels(config, tensors, device, dtype, captures):
         failure = error
     else:
         with ThreadPoolExecutor(1) as thread:
-            compiling = thread.submit(kernels.compile_kernels, *kernel_sizes(config), device, dtype)
+            compiling = thread.submit(kernels.compile_kernels, config, device, dtype)
             decoder = GPT2Decoder(config, tensors, device, dtype, kernels.fused, kernels.attend, captures)
             torch.mm(decoder.tokens[:16], decoder.tokens[:16].t())  # the first of all products waits for its library
         failure = compiling.exception()

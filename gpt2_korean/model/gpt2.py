@@ -72,11 +72,6 @@ def inner_width(config):
     return config.get("n_inner") or 4 * config["n_embd"]
 
 
-def kernel_sizes(config):
-    """What writing's kernels are made for: `(width, inner width of the MLP, heads)`."""
-    return config["n_embd"], inner_width(config), config["n_head"]
-
-
 def weight_shapes(config):
     """The weights of a GPT-2, name → shape, less the head, which may be the embeddings again."""
     width, inner = config["n_embd"], inner_width(config)

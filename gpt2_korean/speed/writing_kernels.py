@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from gpt2_korean.model.gpt2 import TANH_GELU
+from gpt2_korean.model.gpt2 import TANH_GELU, inner_width
 from gpt2_korean.speed import linear
 
 MANY = 1024  # heads of all rows: more than a GPU does at a time, so that each waits for little of the cache at a time
@@ -178,15 +178,15 @@ def attend(qkv, keys, values, first, last, reach):
     return y
 
 
-def compile_kernels(width, inner, heads, device, dtype):
-    """Compile what a GPT-2 of these sizes asks for, for one row and for several, side by side.
+def compile_kernels(config, device, dtype):
+    """Compile what a GPT-2 of this `config` writes with, for one row and for several, side by side.
 
     One after the other takes two seconds and more where nothing has been compiled before. Raises whatever a
     compiler and a driver can raise.
     """
     # As much as a kernel's first program reads or writes.
-    numbers = torch.zeros(max(4096, 3 * width, inner), device=device, dtype=dtype)
-    calls = _calls_of(width, inner, heads, numbers, torch.zeros(1, dtype=torch.long, device=device))
+    numbers = torch.zeros(max(4096, 3 * config["n_embd"], inner_width(config)), device=device, dtype=dtype)
+    calls = _calls_of(config, numbers, torch.zeros(1, dtype=torch.long, device=device))
     calls = [partial(kernel[(1,)], *arguments, **options) for kernel, arguments, options in calls]
     # What all of them need, and each would else do for itself: a helper for the driver, the hash of Triton's libraries.
     first = triton.runtime.driver.active.get_current_device, getattr(triton.runtime.cache, "triton_key", int)
@@ -201,13 +201,13 @@ def compile_kernels(width, inner, heads, device, dtype):
         gc.enable()
 
 
-def _calls_of(width, inner, heads, numbers, place):
-    """The calls that compile all that a GPT-2 of these sizes writes with: [(kernel, arguments, options)].
+def _calls_of(config, numbers, place):
+    """The calls that compile all that a GPT-2 of this `config` writes with: [(kernel, arguments, options)].
 
     numbers: a tensor that stands for all those of the weights' type, place: for those of int64. Other integers are
     compiled for as what they are here, multiples of 16.
     """
-    outputs, slots = 64, 256
+    width, heads, outputs, slots = config["n_embd"], config["n_head"], 64, 256
 
     def linear(inputs, norm):
         options = {"ADDED": norm, "NORM": norm, **_linear_options(inputs)}
@@ -219,7 +219,7 @@ def _calls_of(width, inner, heads, numbers, place):
 
     norm = norm_kernel, (*[numbers] * 6, width, 1e-5), {"ADDED": True, **_norm_options(width)}
     attentions = attention(1, 1), attention(1, 512), attention(MANY, 1)
-    return [linear(width, True), linear(width, False), linear(inner, False), norm, *attentions]
+    return [linear(width, True), linear(width, False), linear(inner_width(config), False), norm, *attentions]
 
 
 def _linear_options(inputs):

@@ -103,5 +103,5 @@ def test_captured_draws_differ_from_step_to_step_and_a_seed_repeats_them(model, 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_kernels_can_be_compiled_before_they_are_asked_for(kernels, dtype):
-    kernels.compile_kernels(48, 100, 3, GPU, dtype)
+def test_kernels_can_be_compiled_before_they_are_asked_for(kernels, model, dtype):
+    kernels.compile_kernels(model.config.to_dict(), GPU, dtype)

@@ -76,7 +76,7 @@ PRETENDED_GPU = """
 import torch, triton
 from types import SimpleNamespace
 from triton.backends.compiler import GPUTarget
-from gpt2_korean.model.gpt2 import kernel_sizes, weight_shapes
+from gpt2_korean.model.gpt2 import weight_shapes
 from gpt2_korean.speed.writing_kernels import attend, compile_kernels, fused
 driver = SimpleNamespace(
     get_current_target=lambda: GPUTarget("cuda", 90, 32),
@@ -91,7 +91,7 @@ driver = SimpleNamespace(
 triton.runtime.driver.set_active(driver)
 config, cpu, dtype = CONFIG, torch.device("cpu"), torch.bfloat16
 """
-SHAPE = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 512, "vocab_size": 320}
+SHAPE = {"n_layer": 2, "n_embd": 32, "n_inner": 160, "n_head": 2, "n_positions": 512, "vocab_size": 320}
 WRITING = """
 from pathlib import Path
 from gpt2_korean.generation import loop
@@ -99,7 +99,7 @@ from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.sampling import Sampling
 loop.record_graph = lambda work, device, before: (SimpleNamespace(replay=work), None)
 cached = lambda: {str(path) for path in Path("CACHE").rglob("*.cubin")}
-compile_kernels(*kernel_sizes(config), cpu, dtype)
+compile_kernels(config, cpu, dtype)
 before = cached()
 tensors = {name: torch.zeros(shape) for name, shape in weight_shapes(config).items()}
 decoder = GPT2Decoder(config, tensors, cpu, dtype, fused, attend, captures=True)
@@ -115,7 +115,7 @@ COLLECTING = """
 import gc, time
 gc.callbacks.append(lambda *_: time.sleep(0.001))
 gc.set_threshold(100)
-compile_kernels(*kernel_sizes(config), cpu, dtype)
+compile_kernels(config, cpu, dtype)
 print(gc.isenabled())
 """
 
