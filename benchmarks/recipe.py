@@ -210,7 +210,7 @@ def train(model, blocks, recipe, length, options, measure):
     machine = SimpleNamespace(
         device=blocks.device, fsdp=None, deepspeed=None, bf16=computes_bfloat16(blocks.device), fp16=False
     )
-    functions = load_fused_layer(model, machine)
+    functions = load_fused_layer(body, machine)
     use_fast_forward(body, functions)
     optimizer = build_optimizer(model, recipe, options)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

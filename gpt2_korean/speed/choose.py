@@ -56,10 +56,9 @@ def _may_be_fused(model, arguments):
 
 def load_fused_layer(model, arguments):
     """The functions of layer.py, None where `model` needs others or this machine cannot compile them."""
-    language_model, device = unwrap_peft_model(model), arguments.device
-    if not _may_be_fused(language_model, arguments):
+    if not _may_be_fused(model, arguments):
         return None
-    how = language_model.config, device, dtype_of(arguments.bf16, arguments.fp16)
+    how = model.config, arguments.device, dtype_of(arguments.bf16, arguments.fp16)
     layer = load_kernels("layer", "Triton 커널을 쓸 수 없어 조금 느리게 학습합니다", *how)
     return None if layer is None else layer.FUNCTIONS
 
@@ -109,7 +108,7 @@ def speed_up(model, arguments, machine, blocks, tokens=None):
     """
     language_model, functions, compilation = unwrap_peft_model(model), None, None
     if tokens is not None:
-        functions = load_fused_layer(model, arguments)
+        functions = load_fused_layer(language_model, arguments)
         possible = functions is None and can_compile(arguments.device)
         compilation, reason = choose_compilation(machine, possible, tokens * flops_per_token(model, blocks.size))
         if reason:
