@@ -169,9 +169,10 @@ class _AddAndNormalize(Function):
         x, residual = x.contiguous(), None if residual is None else residual.contiguous()
         total, y = torch.empty_like(x, dtype=stream_dtype), torch.empty_like(x, dtype=dtype)
         mean, scale = torch.empty(2, rows, device=x.device)
+        block = triton.next_power_of_2(width)
         ctx.options = {
             "FACTOR": 1 / max(1 - probability, 1e-9), "LEAST": round(probability * 2**31), "BIAS": bias is not None,
-            "RESIDUAL": residual is not None, **_row_blocks(width),
+            "RESIDUAL": residual is not None, "BLOCK": block, "num_warps": 4 if block <= 1024 else 8,
         }  # fmt: skip
         kernels.add_norm_kernel[(min(rows, ROW_PROGRAMS),)](
             x, bias, residual, seed, weight, norm_bias, total, y, mean, scale, rows, width, epsilon, **ctx.options
@@ -234,11 +235,6 @@ class _Added(Function):
     @staticmethod
     def backward(ctx, of_x):
         return of_x, of_x.sum((0, 1), dtype=torch.float32)
-
-
-def _row_blocks(width):
-    block = triton.next_power_of_2(width)
-    return {"BLOCK": block, "num_warps": 4 if block <= 1024 else 8}
 
 
 def _tiles(x, at_a_time):
