@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,15 @@ def save_tiny_gpt2(folder, tokenizer, **changes):
     tiny_gpt2(len(tokenizer), **changes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def read_to_write(folder, reading=None, **choices):
+    """The LoadedModel of a model's folder or a hub id, in float32 on the CPU; choices: LoadOptions that are others."""
+    from gpt2_korean.cli.generate_options import parse_generate_options
+    from gpt2_korean.generation.load import read_model
+
+    options = parse_generate_options([f"--model_name_or_path={folder}", "--device=cpu", "--dtype=float32"]).model
+    return read_model(folder, replace(options, **choices), reading)
 
 
 def words_of_kogpt2(texts, unknown="<unk>", also=()):

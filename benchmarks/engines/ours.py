@@ -24,20 +24,22 @@ def file(folder, kind):
 
 def command(model, kind):
     """A whole process that writes one token."""
+    return [sys.executable, ROOT / "generate.py", *flags(model, kind), "--prompt=a", "--length=1"]
+
+
+def flags(model, kind):
     dtype, quantize = KINDS[kind]
-    flags = ["--prompt=a", "--length=1", "--device=cpu", f"--dtype={dtype}"]
-    flags += [f"--quantize={quantize}"] if quantize else []
-    return [sys.executable, ROOT / "generate.py", f"--model_name_or_path={model}", *flags]
+    words = [f"--model_name_or_path={model}", "--device=cpu", f"--dtype={dtype}"]
+    return [*words, f"--quantize={quantize}"] if quantize else words
 
 
 def load(folder, kind):
     sys.path.insert(0, str(ROOT))
     os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}  # as generate.py, before torch is imported
-    from gpt2_korean.device import choose_device, choose_dtype
-    from gpt2_korean.generation.load import read_model
+    from gpt2_korean.cli.generate_options import parse_generate_options
+    from gpt2_korean.generation.load import load as load_model
 
-    (dtype, quantize), device = KINDS[kind], choose_device("cpu")
-    return read_model(folder / "model", device, choose_dtype(device, dtype, quantize), quantize)
+    return load_model(folder / "model", parse_generate_options(flags(folder / "model", kind)).model)[0]
 
 
 def writer(folder, kind):

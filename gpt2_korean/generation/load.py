@@ -52,36 +52,30 @@ def load(source, options, reading=None, tells_seed=True):
         not here.
     """
     device = choose_device(options.device)
-    dtype = choose_dtype(device, options.dtype, options.quantize)
-    names = ("quantize", "allow_invalid_utf8", "trust_remote_code", "raw", "engine")
-    choices = {name: getattr(options, name) for name in names}
-    with still_there(FLAG, source):
-        model = read_model(source, device, dtype, **choices, reading=reading)
+    dtype = name_dtype(choose_dtype(device, options.dtype, options.quantize))
     seed = secrets.randbits(32) if options.seed is None else options.seed
+    settled = replace(options, model_name_or_path=str(source), device=device.type, dtype=dtype, seed=seed)
+    with still_there(FLAG, source):
+        model = read_model(source, settled, reading)
     torch.manual_seed(seed)
     seed_words = f" · 시드: {seed}" if tells_seed or options.seed is not None else ""
-    say(f"장치: {describe_device(device)} · 자료형: {name_dtype(dtype)}{seed_words}")
+    say(f"장치: {describe_device(device)} · 자료형: {dtype}{seed_words}")
     if model.chat is not None:
         say("대화 양식(chat_template)이 있는 모델이라 대화로 답합니다. 글을 이어 쓰게 하려면 --raw를 더하세요.")
-    settled = {"model_name_or_path": str(source), "device": device.type, "dtype": name_dtype(dtype)}
-    return model, replace(options, seed=seed, **settled)
+    return model, settled
 
 
-def read_model(
-    source, device, dtype, quantize=None, allow_invalid_utf8=False, trust_remote_code=False, raw=False, engine="auto",
-    reading=None,
-):  # fmt: skip
-    """The LoadedModel of a model folder or a hub id, its weights in `dtype` on `device`.
+def read_model(source, options, reading=None):
+    """The LoadedModel of a model folder or a hub id; options: LoadOptions that name a device type and a data type.
 
-    quantize: None, "int8" or "int4". raw: continue texts, whatever chat template there is. engine: "torch", "openvino",
-        or "auto" for OpenVINO where it can be had. reading: kept.begin_reading's.
-
-    Raises UserError where the model cannot be had, UsageError where OpenVINO is asked for and cannot write by it.
+    reading: kept.begin_reading's. Raises UserError where the model cannot be had, UsageError where OpenVINO is asked
+    for and cannot write by it.
     """
-    asked = f"--quantize={quantize}" if quantize else f"--engine={engine}" if engine == "openvino" else None
+    device, dtype, quantize = torch.device(options.device), getattr(torch, options.dtype), options.quantize
+    asked = f"--quantize={quantize}" if quantize else "--engine=openvino" if options.engine == "openvino" else None
     if asked and device.type != "cpu":
         raise UsageError(f"{asked}: CPU에서만 쓸 수 있습니다. --device=cpu를 더하세요.")
-    openvino = (asked or (engine == "auto" and device.type == "cpu")) and has_openvino(asked)
+    openvino = (asked or (options.engine == "auto" and device.type == "cpu")) and has_openvino(asked)
     ipex, notice = (None, None) if openvino else load_ipex(device)
     if notice:
         say(notice)
@@ -89,7 +83,7 @@ def read_model(
     config = None if ipex is not None or folder is None else _read_config(folder)
     if config is not None:
         with ThreadPoolExecutor(1) as thread:  # beside the weights, which wait for memory and device
-            words = thread.submit(_read_words, folder, config, raw, allow_invalid_utf8)
+            words = thread.submit(_read_words, folder, config, options)
             if quantize:
                 decoder = quantized_decoder(folder, config, dtype, quantize, reading)
             else:
@@ -97,7 +91,7 @@ def read_model(
         tokenizer, eos_token_id, utf8 = words.result()
     else:
         show_downloads_only()
-        model, tokenizer = load_pretrained(source, dtype, FLAG, trust_remote_code, hub_answers)
+        model, tokenizer = load_pretrained(source, dtype, FLAG, options.trust_remote_code, hub_answers)
         config = model.config.to_dict()
         if is_supported(config) and ipex is None and not hasattr(model, "peft_config"):
             decoder = gpt2_decoder(config, model.state_dict(), device, dtype, openvino=openvino, quantize=quantize)
@@ -107,8 +101,8 @@ def read_model(
             model = model.to(device).eval()
             decoder = LibraryDecoder(model if ipex is None else ipex.optimize(model, dtype=dtype, inplace=True))
         eos_token_id = tokenizer.eos_token_id
-        utf8 = None if allow_invalid_utf8 else build_tables(tokenizer, decoder.vocab_size)
-    chat = None if raw else find_chat(tokenizer, eos_token_id, config.get("learnt_answers"))
+        utf8 = None if options.allow_invalid_utf8 else build_tables(tokenizer, decoder.vocab_size)
+    chat = None if options.raw else find_chat(tokenizer, eos_token_id, config.get("learnt_answers"))
     backend = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
     return LoadedModel(decoder, backend, eos_token_id, utf8 and utf8.to(device), chat)
 
@@ -130,16 +124,17 @@ def _read_config(folder):
     return config if weight_files(folder, FLAG) else None
 
 
-def _read_words(folder, config, raw, allow_invalid_utf8):
+def _read_words(folder, config, options):
     """`(tokenizer, eos_token_id, utf8)` of a GPT-2's folder, by tokenizers alone but for templates of others."""
-    if raw or not _has_template_of_others(folder):
+    if options.raw or not _has_template_of_others(folder):
         tokenizer, eos_token_id = _read_tokenizer(folder, config)
     else:
         from transformers import GPT2Config
 
         tokenizer = load_tokenizer(folder, GPT2Config.from_dict(config), FLAG)
         eos_token_id = tokenizer.eos_token_id
-    return tokenizer, eos_token_id, None if allow_invalid_utf8 else build_tables(tokenizer, config["vocab_size"])
+    utf8 = None if options.allow_invalid_utf8 else build_tables(tokenizer, config["vocab_size"])
+    return tokenizer, eos_token_id, utf8
 
 
 def _read_tokenizer(folder, config):

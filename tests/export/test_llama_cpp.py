@@ -6,11 +6,10 @@ llama-cpp-python is in no requirements file: it is compiled for minutes where it
 import numpy as np
 import pytest
 import torch
-from conftest import save_tiny_gpt2
+from conftest import read_to_write, save_tiny_gpt2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.text.chat_prompt import as_turns
@@ -76,7 +75,7 @@ def test_ids_are_the_tokenizers_with_and_without_the_begin_token(opened, chat_to
 
 
 def test_conversations_and_greedy_texts_are_ours(opened, folder):
-    model, llama = read_model(folder, torch.device("cpu"), torch.float32, allow_invalid_utf8=True), opened("f32")
+    model, llama = read_to_write(folder, allow_invalid_utf8=True), opened("f32")
     for prompt in ("안녕하세요", "오늘은 뭐 하지?", "a", "1 + 1 = ?", "🙂"):
         turns = as_turns("너는 상담원이야.", [("가", "나다")], prompt)
         ids = model.chat.encode(turns)

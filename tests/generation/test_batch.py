@@ -9,14 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import save_kogpt2
+from conftest import read_to_write, save_kogpt2
 
 from gpt2_korean import device
 from gpt2_korean.checkpoints.lock import hold_records
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation.batch import plan_batches, write_batches, write_each
 from gpt2_korean.generation.batch_size import MOST, MOST_ON_CPU, UNKNOWN, choose_batch_size
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.output import describe_writing
 
 CPU = torch.device("cpu")
@@ -27,7 +26,7 @@ GREEDY = parse_generate_options(["--model_name_or_path=m", "--length=6", "--temp
 @pytest.fixture(scope="module", params=["tiny_model_folder", "chat_model_folder"])
 def model(request):
     """Of texts, and of conversations: in one type, so that rounding is the same."""
-    return read_model(request.getfixturevalue(request.param), CPU, torch.float32)
+    return read_to_write(request.getfixturevalue(request.param))
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import save_tiny_gpt2
+from conftest import read_to_write, save_tiny_gpt2
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.generation.write import cut_last_turn, read_after_turns, stream_texts
@@ -129,7 +128,7 @@ def test_a_word_that_a_template_fails_at_ends_no_session(run_main, other_folder,
 
 
 def test_a_system_turn_stands_first_and_stays_while_the_oldest_turns_are_forgotten(chat_model_folder, rng):
-    model = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    model = read_to_write(chat_model_folder)
     for _ in range(30):
         options = SimpleNamespace(prompt_template=None, system=rng.choice([None, "너는 시인이야."]))
         pairs = [(rng.choice(SPOKEN), rng.choice(SPOKEN)) for _ in range(rng.randint(0, 6))]
@@ -154,7 +153,7 @@ def test_a_system_turn_stands_first_and_stays_while_the_oldest_turns_are_forgott
 
 @every
 def test_a_prompt_too_long_loses_its_own_beginning_and_no_mark(folder, rng):
-    model = read_model(folder, torch.device("cpu"), torch.float32)
+    model = read_to_write(folder)
     prompt = " ".join(rng.choices(SPOKEN, k=40))
     silent, whole = (library_ids(folder, turns_of(each)) for each in ("", prompt))
     ids = cut_last_turn(model, turns_of(prompt), model.chat.encode(turns_of(prompt)), 20)
@@ -166,7 +165,7 @@ def test_a_prompt_too_long_loses_its_own_beginning_and_no_mark(folder, rng):
 
 
 def test_an_order_at_the_end_that_is_too_long_loses_its_own_beginning_and_no_mark(chat_model_folder):
-    model = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    model = read_to_write(chat_model_folder)
     conversation = [*turns_of("가"), {"role": "system", "content": "나는 " * CONTEXT}]
     ids, last = model.chat.encode(conversation), model.chat.encode(conversation[1:])
     begun = len(ids) - len(last) + 2  # the begin token is in both; the last turn's mark
@@ -175,7 +174,7 @@ def test_an_order_at_the_end_that_is_too_long_loses_its_own_beginning_and_no_mar
 
 
 def test_a_question_behind_a_system_turn_that_leaves_no_room_for_its_marks_is_read_from_its_end(chat_model_folder):
-    model = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    model = read_to_write(chat_model_folder)
     turns = turns_of("가 나 다", system="너는 시인이야. " * CONTEXT)
     ids = model.chat.encode(turns)
     assert cut_last_turn(model, turns, ids, 20) == ids
@@ -233,7 +232,7 @@ def test_answers_need_no_transformers_where_the_template_is_ours(chat_model_fold
 
 @every
 def test_an_answer_ends_at_its_end_and_at_nothing_else(folder):
-    model = read_model(folder, torch.device("cpu"), torch.float32, allow_invalid_utf8=True)
+    model = read_to_write(folder, allow_invalid_utf8=True)
     settings = SimpleNamespace(**vars(Sampling(temperature=0)), length=LENGTH, stop=None, **PLAIN)
     turns = turns_of("오늘은")
     free = generate_ids(model.decoder, [model.chat.encode(turns)], LENGTH, Sampling(temperature=0), None)[0]
@@ -249,7 +248,7 @@ def test_an_answer_ends_at_its_end_and_at_nothing_else(folder):
 @every
 def test_an_answer_that_has_begun_goes_on_where_it_is(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = read_model(folder, torch.device("cpu"), torch.float32, allow_invalid_utf8=True)
+    model = read_to_write(folder, allow_invalid_utf8=True)
     options = SimpleNamespace(system=None, prompt_template=None)
     settings = SimpleNamespace(**vars(Sampling(temperature=0)), length=LENGTH, stop=None, **PLAIN)
     for begun in ("오늘은", "마을에 눈이 <|user|>", "가나 다라 "):
@@ -266,7 +265,7 @@ def test_an_answer_that_has_begun_goes_on_where_it_is(folder):
 
 
 def test_an_answer_that_has_begun_changes_no_other_of_its_batch(chat_model_folder):
-    model = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    model = read_to_write(chat_model_folder)
     settings = SimpleNamespace(**vars(Sampling(temperature=0)), length=LENGTH, stop=None, **PLAIN)
 
     def write(*conversations):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import save_tiny_gpt2, tiny_gpt2
+from conftest import read_to_write, save_tiny_gpt2, tiny_gpt2
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
@@ -16,7 +16,6 @@ from gpt2_korean.generation import choose_decoder
 from gpt2_korean.generation.choose_decoder import gpt2_decoder
 from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.library_decoder import LibraryDecoder
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.write import encode
 from gpt2_korean.messages import UsageError, UserError
 from gpt2_korean.model.gpt2 import is_supported
@@ -27,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def logits_of(folder, engine="auto"):
-    model = read_model(folder, CPU, torch.float32, engine=engine)
+    model = read_to_write(folder, engine=engine)
     ids = torch.tensor([[5, 6, 7]])
     with torch.inference_mode():
         return model.decoder.start(ids, torch.ones_like(ids), 0)
@@ -49,7 +48,7 @@ def test_weights_are_read_as_transformers_reads_them(tmp_path, byte_tokenizer):
         byte_tokenizer.save_pretrained(folder)
         with torch.inference_mode():
             expected = model(torch.tensor([[5, 6, 7]])).logits[:, -1]
-        assert not isinstance(read_model(folder, CPU, torch.float32).decoder, LibraryDecoder)
+        assert not isinstance(read_to_write(folder).decoder, LibraryDecoder)
         for engine in ("auto", "torch"):
             torch.testing.assert_close(logits_of(folder, engine), expected, rtol=1e-4, atol=1e-4)
 
@@ -81,7 +80,7 @@ def test_what_the_decoder_does_not_compute_goes_through_transformers(tmp_path, b
         assert not is_supported(model.config.to_dict())
         model.save_pretrained(folder)
         byte_tokenizer.save_pretrained(folder)
-        assert isinstance(read_model(folder, CPU, torch.float32).decoder, LibraryDecoder)
+        assert isinstance(read_to_write(folder).decoder, LibraryDecoder)
         with torch.inference_mode():
             expected = model(torch.tensor([[5, 6, 7]])).logits[:, -1]
         torch.testing.assert_close(logits_of(folder), expected)
@@ -91,7 +90,7 @@ def test_the_tokenizers_end_of_text_is_found(tiny_model_folder, tmp_path, byte_t
     for number, token in enumerate(("<|endoftext|>", {"content": "<|endoftext|>"}, None, "없는 토큰")):
         folder = shutil.copytree(tiny_model_folder, tmp_path / str(number))
         (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": token}), "utf-8")
-        assert read_model(folder, CPU, torch.float32).eos_token_id == byte_tokenizer.eos_token_id
+        assert read_to_write(folder).eos_token_id == byte_tokenizer.eos_token_id
 
 
 def test_a_tokenizer_that_would_cut_or_fill_up_texts_reads_them_whole(chat_model_folder, tmp_path):
@@ -102,7 +101,7 @@ def test_a_tokenizer_that_would_cut_or_fill_up_texts_reads_them_whole(chat_model
     tokenizer.save(str(folder / "tokenizer.json"))
     asked, read = [{"role": "user", "content": "오늘은 날씨가 좋다"}], []
     for each in (chat_model_folder, folder):
-        model = read_model(each, CPU, torch.float32, engine="torch")
+        model = read_to_write(each, engine="torch")
         read.append((model.eos_token_id, model.chat and encode(model, asked), encode(model, "오늘은 날씨가 좋다")))
     assert read[0] == read[1] and None not in read[0]
 
@@ -112,7 +111,7 @@ def test_a_damaged_file_is_named(tiny_model_folder, tmp_path, name):
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
     (folder / name).write_bytes((folder / name).read_bytes()[:50])
     with pytest.raises(UserError, match="온전하지 않습니다"):
-        read_model(folder, CPU, torch.float32)
+        read_to_write(folder)
 
 
 def test_a_model_whose_texts_nothing_ends_is_refused(tiny_model_folder, tmp_path):
@@ -122,13 +121,13 @@ def test_a_model_whose_texts_nothing_ends_is_refused(tiny_model_folder, tmp_path
         config = json.loads((folder / "config.json").read_text("utf-8"))
         (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": None}), "utf-8")
         with pytest.raises(UserError, match=told):
-            read_model(folder, CPU, torch.float32)
+            read_to_write(folder)
 
 
 @pytest.mark.parametrize(("name", "value"), [("quantize", "int4"), ("engine", "openvino")])
 def test_what_openvino_computes_is_refused_on_another_device_than_the_cpu(tiny_model_folder, name, value):
     with pytest.raises(UsageError, match=f"--{name}={value}: CPU.*--device=cpu"):
-        read_model(tiny_model_folder, torch.device("cuda"), torch.float32, **{name: value})
+        read_to_write(tiny_model_folder, device="cuda", **{name: value})
 
 
 def test_weights_of_another_shape_are_refused(tiny_model_folder, tmp_path):
@@ -137,7 +136,7 @@ def test_weights_of_another_shape_are_refused(tiny_model_folder, tmp_path):
     for name in ("n_layer", "vocab_size"):
         (folder / "config.json").write_text(json.dumps({**config, name: config[name] + 1}), "utf-8")
         with pytest.raises(UserError, match=r"config\.json과 맞지 않습니다"):
-            read_model(folder, CPU, torch.float32)
+            read_to_write(folder)
 
 
 @pytest.mark.parametrize("compiles", [True, False])

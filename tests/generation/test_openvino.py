@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, save_tiny_gpt2, tiny_gpt2
+from conftest import ROOT, read_to_write, save_tiny_gpt2, tiny_gpt2
 from safetensors.torch import load_file, save_file
 
 from gpt2_korean.cli.generate_options import parse_generate_options
@@ -23,7 +23,6 @@ from gpt2_korean.generation import choose_decoder
 from gpt2_korean.generation.choose_decoder import gpt2_decoder
 from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.kept import begin_reading
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import pad_left
 from gpt2_korean.generation.weights import quantize_weights
 from gpt2_korean.messages import UsageError
@@ -204,7 +203,7 @@ def folder(tmp_path, byte_tokenizer):
 
 
 def logits_of(folder, quantize="int4", reading=None):
-    decoder = read_model(folder, CPU, torch.float32, quantize, reading=reading).decoder
+    decoder = read_to_write(folder, reading, quantize=quantize).decoder
     ids = torch.tensor([[5, 6, 7]])
     return decoder.start(ids, torch.ones_like(ids), 0)
 
@@ -354,8 +353,8 @@ def test_another_openvino_is_refused_where_it_is_asked_for_and_else_said(folder,
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2025.4.1")
     for asked in ({"quantize": "int8"}, {"engine": "openvino"}):
         with pytest.raises(UsageError, match=r"OpenVINO 2025\.4\.1.*requirements-openvino\.txt"):
-            read_model(folder, CPU, torch.float32, **asked)
-    decoder = read_model(folder, CPU, torch.float32).decoder
+            read_to_write(folder, **asked)
+    decoder = read_to_write(folder).decoder
     assert isinstance(decoder, GPT2Decoder) and "PyTorch로 계산합니다" in capsys.readouterr().err
     ids = torch.tensor([[5, 6, 7]])
     torch.testing.assert_close(decoder.start(ids, torch.ones_like(ids), 0), expected, rtol=0, atol=1e-4)
@@ -371,14 +370,14 @@ def test_where_openvino_has_no_attention_it_is_refused_where_it_is_asked_for_and
     for asked in ({"quantize": "int8"}, {"quantize": "int4"}, {"engine": "openvino"}):
         ((name, value),) = asked.items()
         with pytest.raises(UsageError, match=f"--{name}={value}: .*{needed}"):
-            read_model(folder, CPU, torch.float32, **asked)
-    assert isinstance(read_model(folder, CPU, torch.float32).decoder, GPT2Decoder)
+            read_to_write(folder, **asked)
+    assert isinstance(read_to_write(folder).decoder, GPT2Decoder)
     told = capsys.readouterr().err
     assert needed in told and "PyTorch로 계산합니다" in told
-    assert isinstance(read_model(folder, CPU, torch.float32, engine="torch").decoder, GPT2Decoder)
+    assert isinstance(read_to_write(folder, engine="torch").decoder, GPT2Decoder)
     assert not capsys.readouterr().err
     capabilities[needed.lower()] = True
-    assert not isinstance(read_model(folder, CPU, torch.float32).decoder, GPT2Decoder)
+    assert not isinstance(read_to_write(folder).decoder, GPT2Decoder)
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
@@ -408,7 +407,7 @@ def test_a_model_that_is_no_gpt2_is_refused_by_the_flag(flag, tmp_path, byte_tok
     folder = save_tiny_gpt2(tmp_path / "model", byte_tokenizer, scale_attn_by_inverse_layer_idx=True)
     name, value = flag.removeprefix("--").split("=")
     with pytest.raises(UsageError, match=f"{flag}: GPT-2에만"):
-        read_model(folder, CPU, torch.float32, **{name: value})
+        read_to_write(folder, **{name: value})
 
 
 def test_a_signal_is_taken_after_several_models_have_come_and_gone():

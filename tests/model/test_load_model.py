@@ -10,13 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, save_kogpt2, tiny_gpt2
+from conftest import ROOT, read_to_write, save_kogpt2, tiny_gpt2
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, pipeline
 from transformers.utils import logging
 
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.messages import UserError
 from gpt2_korean.model.find import Start
 from gpt2_korean.model.hub import find_cached
@@ -456,7 +455,7 @@ def test_the_hub_is_asked_once_for_a_cached_model_whatever_it_is(byte_tokenizer,
         part.save_pretrained(repository / "snapshots" / "abc")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
-    assert read_model("owner/llama", torch.device("cpu"), torch.float32).decoder.vocab_size == len(byte_tokenizer)
+    assert read_to_write("owner/llama").decoder.vocab_size == len(byte_tokenizer)
     [(name, seconds)] = asked
     assert name == "owner/llama" and 0 < seconds <= 30
 

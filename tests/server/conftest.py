@@ -5,13 +5,11 @@ import time
 from importlib.util import find_spec
 
 import pytest
-import torch
-from conftest import save_tiny_gpt2
+from conftest import read_to_write, save_tiny_gpt2
 from server.browser import Page as BrowserPage
 from server.browser import open_chromium
 
 from gpt2_korean.cli.generate_options import parse_generate_options
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.server.events import Page
 from gpt2_korean.server.port import open_port
 from gpt2_korean.server.turns import Line
@@ -40,7 +38,7 @@ def open_page(model_folder):
 
     def start(*words, folder=model_folder, prompt=""):
         if folder not in models:
-            models[folder] = read_model(folder, torch.device("cpu"), torch.float32)
+            models[folder] = read_to_write(folder)
         model = models[folder]
         options = parse_generate_options([f"--model_name_or_path={folder}", "--device=cpu", *words])
         listener = open_port("127.0.0.1", 0)

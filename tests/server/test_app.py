@@ -15,14 +15,12 @@ import time
 from types import SimpleNamespace
 
 import pytest
-import torch
-from conftest import ROOT, save_kogpt2
+from conftest import ROOT, read_to_write, save_kogpt2
 from server.client import ask, get, post, written
 from starlette.testclient import TestClient
 
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation import write
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.messages import UsageError, UserError
@@ -243,7 +241,7 @@ def test_a_chat_model_holds_a_conversation_without_any_flag(open_page, run_main,
     assert (code, out) == (0, written(first).lstrip() + "\n")
     _, second = ask(page, "/write", prompt="나", turns=[["가 <|user|>", written(first)]])
     assert second[0]["commands"] is None
-    model = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    model = read_to_write(chat_model_folder)
     ids = model.chat.encode(as_turns("너는 시인이야.", [("가 <|user|>", written(first))], "나"))
     new = generate_ids(model.decoder, [ids], 8, Sampling(temperature=0), model.chat.end, model.utf8)[0]
     assert written(second) == model.tokenizer.decode(new)

@@ -5,13 +5,12 @@ import threading
 
 import pytest
 import torch
-from conftest import ROOT, save_tiny_gpt2
+from conftest import ROOT, read_to_write, save_tiny_gpt2
 from server.client import post
 from test_docs import blocks
 from transformers import GPT2LMHeadModel
 
 from gpt2_korean.cli.generate_options import parse_generate_options
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.server import turns
@@ -45,7 +44,7 @@ def model(client):
 
 @pytest.fixture(scope="module")
 def loaded(model_folder):
-    return read_model(model_folder, torch.device("cpu"), torch.float32)
+    return read_to_write(model_folder)
 
 
 def greedy(loaded, text, length=12, **penalties):
@@ -219,7 +218,7 @@ def test_log_probabilities_of_a_question_past_the_context_are_of_what_was_read(c
 
 
 def test_a_chat_is_the_conversation_of_the_page(chat, chat_model_folder):
-    loaded = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    loaded = read_to_write(chat_model_folder)
     turns = [("system", "너는 시인이야."), ("user", "가 <|user|>"), ("assistant", "나"), ("user", "다 ")]
     messages = [{"role": role, "content": content} for role, content in turns]
     messages[0]["role"] = "developer"  # which newer programs say
@@ -252,7 +251,7 @@ def test_the_system_of_the_server_stands_before_a_conversation_that_has_none(cha
 
 
 def test_a_conversation_that_is_too_long_loses_its_oldest_exchanges(chat, chat_model_folder):
-    encode = read_model(chat_model_folder, torch.device("cpu"), torch.float32).chat.encode
+    encode = read_to_write(chat_model_folder).chat.encode
     system, last = {"role": "system", "content": "시인"}, {"role": "user", "content": "마지막"}
     pairs = [[{"role": "user", "content": f"가{n}"}, {"role": "assistant", "content": f"나{n}"}] for n in range(2000)]
     longest = [system, last]
@@ -267,7 +266,7 @@ def test_a_conversation_that_is_too_long_loses_its_oldest_exchanges(chat, chat_m
 
 
 def test_an_answer_that_has_begun_goes_on_behind_its_last_space_with_a_word_or_as_it_is(chat, chat_model_folder):
-    loaded = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    loaded = read_to_write(chat_model_folder)
     asked = [{"role": "user", "content": "가"}, {"role": "assistant", "content": "나는 "}]
     plain = GREEDY | {"extra_body": GREEDY["extra_body"] | {"token_healing": False}}
     rest = chat.chat.completions.create(model="chat", messages=asked, **plain)

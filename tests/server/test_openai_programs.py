@@ -4,11 +4,10 @@ import json
 import logging.handlers
 
 import pytest
-import torch
+from conftest import read_to_write
 from server.client import post
 
 from gpt2_korean.cli.generate_options import parse_generate_options
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.server import app
@@ -32,7 +31,7 @@ def test_a_conversation_that_ends_with_an_order_as_sillytavern_has_one_continued
         {"role": "assistant", "content": "나"},
         {"role": "system", "content": "[이어서]"},
     ]
-    loaded = read_model(chat_model_folder, torch.device("cpu"), torch.float32)
+    loaded = read_to_write(chat_model_folder)
     ids = loaded.chat.encode(messages)
     new = generate_ids(loaded.decoder, [ids], 12, Sampling(temperature=0), loaded.chat.end, loaded.utf8)[0]
     answer = json.loads(post(chat_port, "/v1/chat/completions", {"messages": messages}).read())

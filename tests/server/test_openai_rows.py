@@ -5,12 +5,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-import torch
+from conftest import read_to_write
 from server.client import get, post
 
 from gpt2_korean.cli.generate_options import parse_generate_options
 from gpt2_korean.generation import write
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.server.events import Row, logprobs_of, write_rows
 from gpt2_korean.server.openai_answers import (
     begin_answer,
@@ -30,7 +29,7 @@ def rows(page, most, chat=True, **asked):
 
 def page_of(folder, *words):
     options = parse_generate_options([f"--model_name_or_path={folder}", "--device=cpu", *words])
-    return SimpleNamespace(model=read_model(folder, torch.device("cpu"), torch.float32), options=options)
+    return SimpleNamespace(model=read_to_write(folder), options=options)
 
 
 def test_a_text_that_ends_before_the_others_of_its_batch_is_told_of_once(monkeypatch):

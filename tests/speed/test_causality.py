@@ -4,11 +4,10 @@ import json
 
 import pytest
 import torch
-from conftest import NO_DROPOUT, save_tiny_gpt2, tiny_gpt2
+from conftest import NO_DROPOUT, read_to_write, save_tiny_gpt2, tiny_gpt2
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gpt2_korean.cli.train_options import parse_train_options
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.model.load import load_pretrained
 from gpt2_korean.speed.choose import speed_up
 from gpt2_korean.text.blocks import Blocks
@@ -79,7 +78,7 @@ def test_training_and_evaluation_do_not_see_the_future(folder, attention, texts,
 
 
 def test_writing_reads_a_text_as_if_it_came_a_token_at_a_time(folder, texts):
-    decoder = read_model(folder, CPU, torch.float32).decoder
+    decoder = read_to_write(folder).decoder
     with torch.inference_mode():
         whole = decoder.start(texts[:1], torch.ones_like(texts[:1]), 0)
         decoder.start(texts[:1, :1], torch.ones_like(texts[:1, :1]), LENGTH)

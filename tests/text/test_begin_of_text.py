@@ -5,12 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import save_kogpt2, save_tiny_gpt2
+from conftest import read_to_write, save_kogpt2, save_tiny_gpt2
 from datasets import Dataset
 from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer, pipeline
 
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.generation.loop import generate_ids
 from gpt2_korean.generation.sampling import Sampling
 from gpt2_korean.model.load import load_pretrained
@@ -89,7 +88,7 @@ def test_every_reader_of_its_files_begins_with_the_end_of_text(trained):
 def write(folder, prompts):
     """What our writer writes greedily after each of `prompts`."""
     model, _ = load_pretrained(folder, torch.float32)
-    read = read_model(folder, torch.device("cpu"), torch.float32, allow_invalid_utf8=True)
+    read = read_to_write(folder, allow_invalid_utf8=True)
     for prompt in prompts:
         ids = encode_prompt(prompt, read.tokenizer, read.eos_token_id)
         (new,) = generate_ids(read.decoder, [ids], 8, Sampling(temperature=0.0), read.eos_token_id)

@@ -6,12 +6,10 @@ import statistics
 from itertools import cycle, islice
 
 import pytest
-import torch
-from conftest import save_kogpt2, save_tiny_gpt2
+from conftest import read_to_write, save_kogpt2, save_tiny_gpt2
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.model import lora
 from gpt2_korean.text import vocabulary
 from gpt2_korean.text.chat_template import CHAT_TEMPLATE, MARKS, has_our_template
@@ -131,7 +129,7 @@ def test_a_model_in_training_answers_as_generate_does(words, tmp_path, sample_te
     assert [err.count(f"\n  {question} |") for question in SAMPLE_QUESTIONS] == [1, 1, 1]
     out = tmp_path / "out"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
-    read = read_model(out, torch.device("cpu"), torch.float32)
+    read = read_to_write(out)
     with samples.writing(model, tokenizer) as loaded:
         turns = [{"role": "user", "content": SAMPLE_QUESTIONS[0]}]
         assert loaded.chat.encode(turns) == read.chat.encode(turns) and loaded.chat.end == read.chat.end

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import tiny_gpt2
+from conftest import read_to_write, tiny_gpt2
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdowns_to_safe_html
@@ -15,7 +15,6 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from gpt2_korean.generation.decoder import GPT2Decoder
 from gpt2_korean.generation.library_decoder import LibraryDecoder
-from gpt2_korean.generation.load import read_model
 from gpt2_korean.model import lora
 from gpt2_korean.speed import forward
 from gpt2_korean.training import callbacks, samples
@@ -128,7 +127,7 @@ def test_writing_leaves_a_model_and_the_random_numbers_as_they_were(byte_tokeniz
 def test_a_model_in_training_writes_by_the_decoder_of_generate(tiny_model_folder, dtype):
     model, tokenizer = (each.from_pretrained(tiny_model_folder) for each in (AutoModelForCausalLM, AutoTokenizer))
     forward.use_fast_forward(model)
-    saved = read_model(tiny_model_folder, torch.device("cpu"), dtype, engine="torch").decoder
+    saved = read_to_write(tiny_model_folder, dtype=str(dtype).removeprefix("torch."), engine="torch").decoder
     ids = torch.tensor([[5, 6, 7]])
     with samples.writing(model.train(), tokenizer, dtype) as loaded, torch.inference_mode():
         assert type(loaded.decoder) is type(saved) is GPT2Decoder

@@ -13,7 +13,7 @@ import threading
 import pytest
 import sitecustomize
 import torch
-from conftest import ROOT, signal_self, start_python
+from conftest import ROOT, read_to_write, signal_self, start_python
 from safetensors.torch import load_file
 
 from gpt2_korean.checkpoints import atomic_files, lock
@@ -156,7 +156,6 @@ def test_two_runs_in_one_output_dir_are_told_apart_and_a_dead_one_holds_nothing(
 
 
 def test_a_model_is_written_with_and_may_be_replaced_meanwhile(run_main, learnt, capsys, tmp_path):
-    from gpt2_korean.generation.load import read_model
     from gpt2_korean.model.load import load_pretrained
 
     folder, file = learnt / "whole", tmp_path / "글.jsonl"
@@ -164,7 +163,7 @@ def test_a_model_is_written_with_and_may_be_replaced_meanwhile(run_main, learnt,
     code, out, err = run_main("generate.py", *words, f"--output_file={file}")
     assert code == 0 and out.startswith("오늘은"), err
     assert json.loads(file.read_text("utf-8"))["text"] == out.removesuffix("\n")
-    models = read_model(folder, torch.device("cpu"), torch.float32), load_pretrained(folder, torch.float32)
+    models = read_to_write(folder), load_pretrained(folder, torch.float32)
     (folder / "new").write_bytes((folder / "model.safetensors").read_bytes())
     atomic_files.move(folder / "new", folder / "model.safetensors")
     assert models
