@@ -31,6 +31,16 @@ def assert_special_ids_agree(model, tokenizer):
         assert len(ids) == 1 and 0 <= ids.pop() < model.config.vocab_size
 
 
+def put_in_cache(folder, name):
+    """Lay a model's folder into the Hub's cache, as huggingface_hub does, for a hub id; where it is there."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    repository = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc")
+    return shutil.copytree(folder, repository / "snapshots" / "abc")
+
+
 def test_a_scratch_size_needs_no_download_and_loads_anywhere(tmp_path, sample_texts):
     model, tokenizer = make_scratch_model("scratch-mini", read_corpus([ROOT / "data" / "korean_texts.txt"]))
     assert (model.config.n_layer, model.config.n_embd) == (4, 256)
@@ -240,13 +250,8 @@ def test_a_hub_id_out_of_reach_names_the_three_ways_on():
 
 
 def test_a_cached_hub_model_loads_without_the_hub(tiny_model_folder):
-    """The cache is laid out as huggingface_hub does it: a copied HF_HOME is one of the ways on."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    repository = Path(HF_HUB_CACHE) / "models--owner--tiny"
-    shutil.copytree(tiny_model_folder, repository / "snapshots" / "abc")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("abc")
+    """A copied HF_HOME is one of the ways on."""
+    put_in_cache(tiny_model_folder, "owner/tiny")
     model, _ = load_pretrained("owner/tiny", torch.float32)
     assert model.config.n_embd == 32
 
@@ -286,13 +291,7 @@ def test_of_a_cached_model_that_lacks_a_file_of_a_tokenizer_none_is_read(monkeyp
 
 
 def test_a_download_that_broke_off_names_what_is_missing_and_how_it_goes_on(tiny_model_folder):
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    repository = Path(HF_HUB_CACHE) / "models--owner--half"
-    shutil.copytree(tiny_model_folder, repository / "snapshots" / "abc")
-    (repository / "snapshots" / "abc" / "model.safetensors").unlink()
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("abc")
+    (put_in_cache(tiny_model_folder, "owner/half") / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"model\.safetensors.*`hf download owner/half`"):
         load_pretrained("owner/half", torch.float32)
 
@@ -359,20 +358,16 @@ def test_a_hub_that_refuses_is_not_called_out_of_reach_and_hinders_no_model_that
 ):
     import httpx2
     from huggingface_hub import errors
-    from huggingface_hub.constants import HF_HUB_CACHE
 
     def refuse(*_, **__):
         request = httpx2.Request("GET", "https://hub/api/models/owner/refused")
         raise getattr(errors, error)("no", response=httpx2.Response(status, request=request))
 
     monkeypatch.setattr("huggingface_hub.model_info", refuse)
-    repository = Path(HF_HUB_CACHE) / f"models--owner--refused-{status}"
-    shutil.copytree(tiny_model_folder, repository / "snapshots" / "abc")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("abc")
+    there = put_in_cache(tiny_model_folder, f"owner/refused-{status}")
     model, _ = load_pretrained(f"owner/refused-{status}", torch.float32)
     assert model.config.n_embd == 32
-    (repository / "snapshots" / "abc" / "model.safetensors").unlink()
+    (there / "model.safetensors").unlink()
     with pytest.raises(UserError, match=words) as refusal:
         load_pretrained(f"owner/refused-{status}", torch.float32)
     assert "네트워크" not in str(refusal.value)
@@ -400,8 +395,6 @@ def test_a_download_that_breaks_off_is_told_as_one_whatever_transformers_makes_o
 
 def test_nobody_is_asked_to_convert_the_pickled_weights_of_the_hub(tiny_model_folder, monkeypatch, tmp_path):
     """Nor is the end of a program waited with for an answer."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
     folder = tmp_path / "repository"
     shutil.copytree(tiny_model_folder, folder)
     (folder / "model.safetensors").rename(tmp_path / "weights")
@@ -418,43 +411,32 @@ def test_nobody_is_asked_to_convert_the_pickled_weights_of_the_hub(tiny_model_fo
     monkeypatch.setattr("transformers.modeling_utils.cached_file", find)
     monkeypatch.setattr("transformers.modeling_utils.auto_conversion", lambda *_, **__: started.append(1))
     monkeypatch.setattr("time.sleep", lambda _: None)  # between the Hub's client's tries to reach it: minutes in all
-    repository = Path(HF_HUB_CACHE) / "models--owner--pickled"
-    shutil.copytree(folder, repository / "snapshots" / "abc")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("abc")
+    put_in_cache(folder, "owner/pickled")
     load_pretrained("owner/pickled", torch.float32)
     assert not started
 
 
 @pytest.mark.parametrize("hub_answers", [False, True])
-def test_an_adapter_of_the_hub_is_sent_for_as_a_folder(hub_answers, monkeypatch):
+def test_an_adapter_of_the_hub_is_sent_for_as_a_folder(hub_answers, tmp_path, monkeypatch):
     """By its name it would be looked for as a whole model, and a downloaded one called missing."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
     info = SimpleNamespace(sha="abc", siblings=[SimpleNamespace(rfilename="adapter_config.json")])
     monkeypatch.setattr("huggingface_hub.model_info", lambda *_, **__: info if hub_answers else 1 / 0)
     if not hub_answers:
-        repository = Path(HF_HUB_CACHE) / "models--owner--adapter"
-        for file, text in (("refs/main", "abc"), ("snapshots/abc/adapter_config.json", "{}")):
-            (repository / file).parent.mkdir(parents=True)
-            (repository / file).write_text(text)
+        (tmp_path / "adapter_config.json").write_text("{}")
+        put_in_cache(tmp_path, "owner/adapter")
     with pytest.raises(UserError, match=r"어댑터는 .*`hf download owner/adapter`"):
         load_pretrained("owner/adapter", torch.float32)
 
 
-def test_the_hub_is_asked_once_for_a_cached_model_whatever_it_is(byte_tokenizer, monkeypatch):
+def test_the_hub_is_asked_once_for_a_cached_model_whatever_it_is(byte_tokenizer, tmp_path, monkeypatch):
     """One that is no GPT-2 goes another way, and the Hub would be waited for again: seconds where it is silent."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
     asked = []
     monkeypatch.setattr("huggingface_hub.model_info", lambda name, timeout: asked.append((name, timeout)) or 1 / 0)
-    repository = Path(HF_HUB_CACHE) / "models--owner--llama"
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = LlamaConfig(**shape, vocab_size=len(byte_tokenizer), eos_token_id=byte_tokenizer.eos_token_id)
     for part in (LlamaForCausalLM(config), byte_tokenizer):
-        part.save_pretrained(repository / "snapshots" / "abc")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("abc")
+        part.save_pretrained(tmp_path)
+    put_in_cache(tmp_path, "owner/llama")
     assert read_to_write("owner/llama").decoder.vocab_size == len(byte_tokenizer)
     [(name, seconds)] = asked
     assert name == "owner/llama" and 0 < seconds <= 30
