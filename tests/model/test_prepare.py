@@ -7,7 +7,7 @@ import torch
 from conftest import save_tiny_gpt2, tiny_gpt2
 from datasets import Dataset
 
-from gpt2_korean.model import embeddings, lora
+from gpt2_korean.model import lora
 from gpt2_korean.model.load import load_adapted
 from gpt2_korean.model.prepare import prepare_model
 from gpt2_korean.text.chat_template import MARKS, prepare_tokenizer
@@ -39,18 +39,6 @@ def test_marks_get_the_mean_of_the_rows_that_spell_them_and_all_others_stay(toke
         for index, pieces in zip(added, spelt, strict=True):
             torch.testing.assert_close(layer.weight[index], before[pieces].mean(0))
     assert model(torch.tensor([[1, 640, 642]])).logits.shape[-1] == model.config.vocab_size
-
-
-def test_another_vocabulary_with_marks_has_rows_for_them_as_for_its_words(english_tokenizer, sample_texts, monkeypatch):
-    monkeypatch.setattr(embeddings, "usage_vectors", lambda ids, size, width: torch.zeros(size, width))
-    model, marks = tiny_gpt2(len(english_tokenizer)), list(MARKS.values())
-    old = model.transformer.wte.weight.detach().clone()
-    new = train_tokenizer(sample_texts[:40], 640, 32, marks)
-    embeddings.carry_over(model, english_tokenizer, new, torch.tensor([5, 6, 7]))
-    for mark in marks:
-        pieces = english_tokenizer(mark, add_special_tokens=False)["input_ids"]
-        row = model.transformer.wte.weight[new.convert_tokens_to_ids(mark)]
-        torch.testing.assert_close(row, old[pieces].mean(0))
 
 
 def test_an_adapter_is_saved_with_the_rows_of_its_marks_and_goes_on_with_them(tokenizer, tmp_path):
