@@ -2,6 +2,7 @@
 
 import copy
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -35,7 +36,8 @@ def load_start(start, documents, options):
         return load_pretrained(start.source, torch.float32, trust_remote_code=trusts)
     flag = "--resume_from_checkpoint"
     if options.lora_rank:
-        return load_adapted(start.checkpoint, flag, trusts)
+        with told_by_name(flag, start.checkpoint):
+            return load_adapted(start.checkpoint, flag, trusts)
     model, tokenizer = load_pretrained(start.checkpoint, torch.float32, flag, trusts)
     for weight in model.parameters():
         # Else they lie in its file, which goes as newer ones come: on NFS and FUSE that would stay there to the end.
@@ -64,15 +66,22 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False,
     (transformers reads them with weights_only). Raises UserError that names `flag` where the model is
     unreachable, incomplete or damaged.
     """
-    with still_there(flag, source):
+    with told_by_name(flag, source):
         if hub_answers is None:
             hub_answers = Path(source).is_dir() or newest_commit(source, flag) is not None
+        if not (Path(source) / "config.json").exists() and lora.read_adapter(source) is not None:
+            model, tokenizer = load_adapted(source, flag, trust_remote_code)
+            return lora.merge(model).to(dtype), tokenizer
         access = {"local_files_only": not hub_answers, "trust_remote_code": trust_remote_code}
+        return _load_whole(source, dtype, flag, access)
+
+
+@contextmanager
+def told_by_name(flag, source):
+    """Have whatever is raised over the files of `source` told as a UserError that names them and `flag`."""
+    with still_there(flag, source):
         try:
-            if not (Path(source) / "config.json").exists() and lora.read_adapter(source) is not None:
-                model, tokenizer = load_adapted(source, flag, trust_remote_code)
-                return lora.merge(model).to(dtype), tokenizer
-            return _load_whole(source, dtype, flag, access)
+            yield
         except UserError:
             raise
         except Exception as error:  # the files are others', and what the libraries raise over them has no end
@@ -176,7 +185,7 @@ def check_room(source, config, flag, **access):
 def load_adapted(folder, flag, trust_remote_code=False):
     """`(model, tokenizer)` of an adapter's folder: its base with the adapter on it, float32, to be trained further.
 
-    Raises UserError as load_pretrained does.
+    Raises UserError, and whatever the libraries do.
     """
     from peft import PeftConfig
     from peft.utils import load_peft_weights

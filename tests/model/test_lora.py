@@ -237,6 +237,21 @@ def test_an_adapter_whose_base_has_changed_since_says_so(train_words, tiny_model
         model.save_pretrained(base)
 
 
+def test_an_adapter_that_does_not_fit_its_base_any_more_is_named_as_well_where_its_run_goes_on(
+    train_words, tiny_model_folder, byte_tokenizer, tmp_path, run_main
+):
+    base = shutil.copytree(tiny_model_folder, tmp_path / "base")
+    run, adapter = [*train_words, f"--model_type={base}"], tmp_path / "out" / "checkpoint-4"
+    assert run_main(*run)[0] == 0
+    save_tiny_gpt2(base, byte_tokenizer, n_embd=64)
+    for flag, words in (
+        ("--model_name_or_path", ["generate.py", f"--model_name_or_path={adapter}", "--prompt=가", "--device=cpu"]),
+        ("--resume_from_checkpoint", [*run, "--max_steps=6", "--resume_from_checkpoint"]),
+    ):
+        code, _, err = run_main(*words)
+        assert code == 1 and f"{flag}={adapter}: 모델을 불러올 수 없습니다" in err, err
+
+
 def test_a_whole_model_that_begins_from_an_adapter_learns_all_of_its_weights(run_words, tmp_path, run_main):
     assert run_main(*run_words)[0] == 0
     checkpoint, new = tmp_path / "out" / "checkpoint-4", tmp_path / "new"
