@@ -83,11 +83,11 @@ def carried_rows(old_rows, pieces, ids):
 
 
 def _rows(model):
-    return [embedding.weight.detach().clone() for embedding in embedding_layers(model)]
+    return [embedding.weight.detach() for embedding in embedding_layers(model)]
 
 
 def _take_rows(model, new_rows, pieces):
-    old_biases = [bias.detach().clone() for bias in _biases(model)]
+    old_biases = [bias.detach() for bias in _biases(model)]
     model.resize_token_embeddings(len(new_rows[0]), mean_resizing=False)
     with torch.no_grad():
         for rows, embedding in zip(new_rows, embedding_layers(model), strict=True):
