@@ -118,11 +118,6 @@ def weight_files(folder, flag):
     return files if all(file.exists() for file in files) else None
 
 
-def count_bytes(folder):
-    """How large the files of weights are, together."""
-    return sum(path.stat().st_size for path in weights_read(folder))
-
-
 def read_model_json(flag, path):
     """The object in a model's JSON file, None where it is missing. Raises UserError where it is damaged."""
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from gpt2_korean.checkpoints.complete import weights_read
 from gpt2_korean.messages import UsageError, UserError, say, warn
 from gpt2_korean.model import lora
-from gpt2_korean.model.files import check_numbers, count_bytes, still_there, unfitting, unloadable
+from gpt2_korean.model.files import check_numbers, still_there, unfitting, unloadable
 from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
 from gpt2_korean.model.hub import broken_off, newest_commit
@@ -169,7 +170,7 @@ def check_room(source, config, flag, **access):
     """
     from transformers import AutoModelForCausalLM
 
-    size = count_bytes(source)
+    size = sum(path.stat().st_size for path in weights_read(source))
     if not size or getattr(config, "quantization_config", None):
         return
     with torch.device("meta"):
