@@ -19,6 +19,7 @@ from gpt2_korean.checkpoints.complete import (
 )
 from gpt2_korean.messages import UserError, is_out_of_memory, particle
 from gpt2_korean.model.gpt2 import SIZES, is_gpt2, weight_shapes
+from gpt2_korean.model.hub import broken_off
 from gpt2_korean.text.opening import check_readable
 
 OTHERS_WEIGHTS = ("tf_model*.h5", "flax_model*.msgpack", "*.ckpt*", "*.onnx", "*.gguf")
@@ -174,6 +175,18 @@ def still_there(flag, source):
             f"{flag}={source}: 읽는 동안 지워진 모델입니다. 학습하는 중인 폴더라면 지난 체크포인트를 지운 것이니"
             "(--save_total_limit) 남은 것을 주세요."
         ) from error
+
+
+@contextmanager
+def told_by_name(flag, source):
+    """Have whatever is raised over the files of `source` told as a UserError that names them and `flag`."""
+    with still_there(flag, source):
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # the files are others', and what the libraries raise over them has no end
+            raise broken_off(source, flag, error) or unloadable(flag, source, error) from error
 
 
 def without_tokenizer(flag, source):

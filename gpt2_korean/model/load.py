@@ -2,7 +2,6 @@
 
 import copy
 import os
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -10,10 +9,10 @@ import torch
 from gpt2_korean.checkpoints.complete import weights_read
 from gpt2_korean.messages import UsageError, UserError, say, warn
 from gpt2_korean.model import lora
-from gpt2_korean.model.files import check_numbers, still_there, unfitting, unloadable
+from gpt2_korean.model.files import check_numbers, told_by_name, unfitting
 from gpt2_korean.model.find import find_model
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES
-from gpt2_korean.model.hub import broken_off, newest_commit
+from gpt2_korean.model.hub import newest_commit
 from gpt2_korean.model.quiet import without_warnings
 from gpt2_korean.model.tokenizer import agree_on_ends, learn_scratch_tokenizer, load_tokenizer
 from gpt2_korean.windows import WINDOWS
@@ -75,18 +74,6 @@ def load_pretrained(source, dtype, flag="--model_type", trust_remote_code=False,
             return lora.merge(model).to(dtype), tokenizer
         access = {"local_files_only": not hub_answers, "trust_remote_code": trust_remote_code}
         return _load_whole(source, dtype, flag, access)
-
-
-@contextmanager
-def told_by_name(flag, source):
-    """Have whatever is raised over the files of `source` told as a UserError that names them and `flag`."""
-    with still_there(flag, source):
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:  # the files are others', and what the libraries raise over them has no end
-            raise broken_off(source, flag, error) or unloadable(flag, source, error) from error
 
 
 def _load_whole(source, dtype, flag, access):

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from gpt2_korean.messages import UserError, particle
-from gpt2_korean.model.files import without_end, without_tokenizer
+from gpt2_korean.model.files import told_by_name, without_end, without_tokenizer
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, context_length
 from gpt2_korean.model.hub import cached_path
 from gpt2_korean.text.chat_prompt import find_answer_end
@@ -29,7 +29,8 @@ def find_tokenizer(start, documents, options):
         tokenizer = learn_scratch_tokenizer(start.source, documents, options.vocab_size)
         context = SCRATCH_SIZES[start.source]["n_positions"]
     else:
-        tokenizer, context = _read_tokenizer(start.source)
+        with told_by_name("--model_type", start.source):
+            tokenizer, context = _read_tokenizer(start.source)
     if tokenizer is None:
         return None, None, options.tokenizer not in (None, "original")
     if not start.keeps_vocabulary:

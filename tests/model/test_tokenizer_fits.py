@@ -26,6 +26,12 @@ def merges_missing(folder):
     return "merges.txt"
 
 
+def cut_off(folder):
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:500])
+    return "온전하지 않습니다"
+
+
 def an_end_of_text_alone(folder):
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text("utf-8"))
@@ -66,9 +72,12 @@ def an_id_beyond(folder):
 
 @pytest.mark.parametrize(
     "spoil",
-    [nothing, settings_alone, merges_missing, an_end_of_text_alone, tokens_added, words_added, an_id_beyond, no_end],
-)
-def test_a_tokenizer_that_is_missing_or_too_large_is_refused_by_name(
+    [
+        nothing, settings_alone, merges_missing, cut_off, an_end_of_text_alone, tokens_added, words_added, an_id_beyond,
+        no_end,
+    ],
+)  # fmt: skip
+def test_a_tokenizer_that_is_missing_damaged_or_too_large_is_refused_by_name(
     spoil, tiny_model_folder, train_words, tmp_path, run_main
 ):
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
@@ -80,6 +89,7 @@ def test_a_tokenizer_that_is_missing_or_too_large_is_refused_by_name(
         ["generate.py", *reading, "--allow_invalid_utf8"],
         [*train, "--do_train"],
         [*train, "--do_eval"],
+        *([[*train, "--show_data=1"]] if (folder / "tokenizer.json").exists() else []),  # else it shows no tokens
     ):
         code, out, err = run_main(*words)
         message = err[err.index("오류:") :].strip()
