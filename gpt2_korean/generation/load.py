@@ -19,7 +19,7 @@ from gpt2_korean.generation.library_decoder import LibraryDecoder
 from gpt2_korean.generation.weights import read_weights
 from gpt2_korean.generation.whole_characters import build_tables
 from gpt2_korean.messages import UsageError, say
-from gpt2_korean.model.files import damaged, read_model_json, still_there, weight_files, without_end
+from gpt2_korean.model.files import damaged, read_model_json, still_there, told_by_name, weight_files, without_end
 from gpt2_korean.model.gpt2 import is_supported
 from gpt2_korean.model.hub import find_cached
 from gpt2_korean.model.load import load_pretrained
@@ -131,7 +131,8 @@ def _read_words(folder, config, options):
     else:
         from transformers import GPT2Config
 
-        tokenizer = load_tokenizer(folder, GPT2Config.from_dict(config), FLAG)
+        with told_by_name(FLAG, folder):
+            tokenizer = load_tokenizer(folder, GPT2Config.from_dict(config), FLAG)
         eos_token_id = tokenizer.eos_token_id
     utf8 = None if options.allow_invalid_utf8 else build_tables(tokenizer, config["vocab_size"])
     return tokenizer, eos_token_id, utf8
