@@ -66,7 +66,8 @@ FILES = ["config.json", "generation_config.json", "tokenizer_config.json", "toke
 def check(finished):
     """Written, or refused in a few lines."""
     assert finished.returncode in (0, 1), finished.stderr[-3000:]
-    assert "Traceback" not in finished.stderr, finished.stderr[-3000:]
+    for unforeseen in ("Traceback", "예상하지 못한 오류"):
+        assert unforeseen not in finished.stderr, finished.stderr[-3000:]
     if finished.returncode:
         message = finished.stderr[finished.stderr.index("오류:") :].strip()
         assert len(message.splitlines()) <= 3, message
