@@ -14,6 +14,7 @@ from gpt2_korean.model import embeddings
 from gpt2_korean.text.blocks import pack
 from gpt2_korean.text.documents import read_corpus
 from gpt2_korean.text.packing import plan_stream
+from gpt2_korean.text.vocabulary import train_tokenizer
 from gpt2_korean.training import trainer
 
 SAMPLE = ROOT / "data" / "korean_texts.txt"
@@ -76,26 +77,41 @@ def test_a_token_that_was_added_starts_from_what_spells_its_name(english_tokeniz
         assert old.decode(pieces[index]) == name
 
 
-def test_what_the_corpus_tells_moves_computed_rows_alone_and_as_far_as_rows_lie_apart(
-    english_tokenizer, byte_tokenizer, ids
-):
-    model = tiny_gpt2(len(english_tokenizer))
-    old = model.transformer.wte.weight.detach().clone()
-    embeddings.carry_over(model, english_tokenizer, byte_tokenizer, ids)
-    rows, moved = model.transformer.wte.weight.detach(), []
-    for index, pieces in enumerate(embeddings.find_pieces(english_tokenizer, byte_tokenizer)):
-        if len(pieces) == 1:
-            assert torch.equal(rows[index], old[pieces[0]])
-        else:
-            moved.append((rows[index] - old[pieces].mean(0)).norm().item())
-    apart = (old - old.mean(0)).norm(dim=1).mean().item()
-    assert 0.3 * apart < numpy.mean(moved) < 3 * apart
+def test_the_end_of_a_text_is_the_models_own_whatever_it_is_called(english_tokenizer, byte_tokenizer):
+    new = copy.deepcopy(byte_tokenizer)
+    new.add_special_tokens({"eos_token": "</s>"})
+    pieces = embeddings.find_pieces(english_tokenizer, new)
+    assert new.eos_token_id == len(byte_tokenizer) and pieces[-1] == [english_tokenizer.eos_token_id]
 
 
-def test_usage_vectors_lie_as_the_square_roots_of_the_probabilities_of_neighbours(rng):
+def test_where_rows_lie_as_their_tokens_are_used_a_new_one_goes_to_where_its_use_says(rng):
+    """Of a model whose rows are how their tokens are used, turned, about a mean. Spelling tells nothing of the others:
+    each moves, from the mean of its pieces, to where the turn has it, and as far as the rows are apart.
+    """
+    copied, vocab_size, width, ids = 70, 80, 8, [0]
+    for _ in range(4000):
+        ids.append((3 * ids[-1] + rng.randrange(4)) % vocab_size)
+    usage = embeddings.usage_vectors(torch.tensor(ids), vocab_size, width)
+    pieces = [[index] for index in range(copied)] + [[0, 1]] * (vocab_size - copied)
+    generator, turned = torch.Generator().manual_seed(rng.randrange(2**31)), []
+    for times, mean in ((3, 5), (0.5, -2)):
+        turn, _ = torch.linalg.qr(torch.randn(width, width, generator=generator))
+        turned.append(times * usage @ turn + mean)
+    found = embeddings.carried_rows([rows[:copied] for rows in turned], pieces, torch.tensor(ids))
+    for rows, whole in zip(found, turned, strict=True):
+        old = whole[:copied]
+        assert torch.equal(rows[:copied], old)
+        moved, apart = rows[copied:] - old[:2].mean(0), numpy.linalg.norm(old - old.numpy().mean(0), axis=1).mean()
+        torch.testing.assert_close(moved.norm(dim=1), float(apart) * usage[copied:].norm(dim=1), rtol=1e-3, atol=1e-4)
+        assert torch.cosine_similarity(moved, (whole - whole.mean(0))[copied:]).min() > 0.5
+
+
+@pytest.mark.parametrize("neighbours", [embeddings.NEIGHBOURS, 2])
+def test_usage_vectors_lie_as_the_square_roots_of_the_probabilities_of_neighbours(rng, monkeypatch, neighbours):
     """Counted in Python, token by token: with room for all components, all inner products are the same."""
+    monkeypatch.setattr(embeddings, "NEIGHBOURS", neighbours)
     vocab_size = 12
-    ids = [rng.choice([0, 1, 1, 2, 3, 3, 3, *range(vocab_size - 1)]) for _ in range(400)]  # the last never occurs
+    ids = [rng.choice([*[1] * 5, *[3] * 8, *range(vocab_size - 1)]) for _ in range(400)]  # the last never occurs
     counts = numpy.zeros((vocab_size, len(embeddings.PLACES), vocab_size))
     for at, token in enumerate(ids):
         for column, place in enumerate(embeddings.PLACES):
@@ -104,18 +120,28 @@ def test_usage_vectors_lie_as_the_square_roots_of_the_probabilities_of_neighbour
     occurrences = numpy.bincount(ids, minlength=vocab_size)
     usual = counts.sum(0) / len(ids)
     roots = numpy.sqrt((counts + embeddings.PRIOR * usual) / (occurrences[:, None, None] + embeddings.PRIOR))
-    roots = roots.reshape(vocab_size, -1)
+    roots = roots[..., occurrences.argsort()[::-1][:neighbours]].reshape(vocab_size, -1)  # of the most frequent
     roots -= roots.mean(0)
     roots /= (numpy.linalg.norm(roots, axis=1) * occurrences).sum() / occurrences.sum()
     found = embeddings.usage_vectors(torch.tensor(ids), vocab_size, 64).numpy()
     assert found.shape == (vocab_size, 64)
     numpy.testing.assert_allclose(found @ found.T, roots @ roots.T, atol=1e-4)
+    fewer = []
+    for seed in range(2):  # which draws nothing
+        torch.manual_seed(seed)
+        fewer.append(embeddings.usage_vectors(torch.tensor(ids), vocab_size, 6))
+    assert torch.equal(*fewer) and numpy.linalg.matrix_rank(fewer[0]) == 6
+
+
+def test_products_of_more_columns_than_are_computed_at_a_time_are_all_there(rng):
+    matrix = torch.rand(5, 1100, generator=torch.Generator().manual_seed(rng.randrange(2**31)))
+    torch.testing.assert_close(embeddings._products(matrix), matrix.T @ matrix)
 
 
 def test_components_left_out_are_the_least(rng):
     """Of 8 directions with falling spread 4 are kept: numpy's decomposition says how much that can hold."""
     generator = torch.Generator().manual_seed(rng.randrange(2**31))
-    features = torch.randn(200, 8, generator=generator) * torch.tensor([8.0, 6, 4, 3, 1, 0.5, 0.2, 0.1])
+    features = torch.randn(200, 8, generator=generator) * torch.tensor([8.0, 6, 4, 3, 2, 1, 0.5, 0.2])
     kept = features @ embeddings._leading_space(features.T @ features, 4)
     largest = numpy.linalg.svd(features.numpy(), compute_uv=False)[:4]
     assert kept.norm().item() == pytest.approx(numpy.linalg.norm(largest), rel=1e-3)
@@ -147,24 +173,45 @@ def test_a_corpus_of_a_few_tokens_still_gives_rows(english_tokenizer, byte_token
     assert model.transformer.wte.weight.isfinite().all()
 
 
-def test_what_is_kept_for_the_next_run_is_what_was_computed(
-    english_tokenizer, byte_tokenizer, small_corpus, monkeypatch, capsys
+def test_what_is_kept_for_the_next_run_is_what_the_whole_text_tells_of_this_model_and_vocabulary(
+    english_tokenizer, byte_tokenizer, small_corpus, sample_texts, monkeypatch, capsys
 ):
+    monkeypatch.setattr(embeddings, "NEIGHBOURS", 16)  # is quicker
     documents = read_corpus([small_corpus])
     blocks = pack(documents, byte_tokenizer, 32, plan_stream)
-    told, rows = [], []
-    capsys.readouterr()
-    for _ in range(2):
-        model = tiny_gpt2(len(english_tokenizer), tie_word_embeddings=False)
-        embeddings.replace_vocabulary(model, english_tokenizer, byte_tokenizer, documents, blocks)
-        rows.append([layer.weight.detach() for layer in embeddings.embedding_layers(model)])
-        told.append(capsys.readouterr().err)
-        monkeypatch.setattr(embeddings, "carried_rows", None)
-    assert all(map(torch.equal, *rows)) and told[0] == told[1]
-    monkeypatch.undo()
-    other = tiny_gpt2(len(english_tokenizer), seed=1, tie_word_embeddings=False)
-    embeddings.replace_vocabulary(other, english_tokenizer, byte_tokenizer, documents, blocks)
-    assert not torch.equal(other.lm_head.weight, rows[0][1])
+
+    def replaced(old=english_tokenizer, change=lambda model: None):
+        model = tiny_gpt2(len(old), tie_word_embeddings=False)
+        change(model)
+        capsys.readouterr()
+        embeddings.replace_vocabulary(model, old, byte_tokenizer, documents, blocks)
+        return model.lm_head.weight, model.transformer.wte.weight, capsys.readouterr().err
+
+    model, texts = tiny_gpt2(len(english_tokenizer), tie_word_embeddings=False), documents["text"][:]
+    ids = [index for text in texts for index in [*byte_tokenizer(text)["input_ids"], byte_tokenizer.eos_token_id]]
+    embeddings.carry_over(model, english_tokenizer, byte_tokenizer, torch.tensor(ids))
+    *first, told = replaced()
+    assert all(map(torch.equal, first, (model.lm_head.weight, model.transformer.wte.weight)))
+    with monkeypatch.context() as patch:
+        patch.setattr(embeddings, "carried_rows", None)  # may not be called
+        *again, told_again = replaced()
+    assert all(map(torch.equal, first, again)) and told == told_again
+
+    spent = [sum(len(each(text)["input_ids"]) for text in texts) for each in (english_tokenizer, byte_tokenizer)]
+    before, after = (tokens / sum(map(len, texts)) for tokens in spent)
+    copied = len(english_tokenizer.get_vocab().keys() & byte_tokenizer.get_vocab().keys())
+    assert f"글자당 {before:.2f} → {after:.2f}토큰 · 토큰 640개(그대로 옮김 {copied}개" in told
+    assert f"계산 {640 - copied}개)" in told
+
+    with torch.no_grad():
+        head, _, _ = replaced(change=lambda model: model.lm_head.weight.neg_())
+        _, tokens, _ = replaced(change=lambda model: model.transformer.wte.weight.neg_())
+    other, _, _ = replaced(train_tokenizer(sample_texts[40:80], 640, 32))
+    assert not any(map(torch.equal, (head, tokens, other), (first[0], first[1], first[0])))
+    calls, carried_rows = [], embeddings.carried_rows
+    monkeypatch.setattr(embeddings, "carried_rows", lambda *given: calls.append(given) or carried_rows(*given))
+    monkeypatch.setattr(embeddings, "__file__", __file__)
+    assert torch.equal(replaced()[0], first[0]) and len(calls) == 1  # another version of the program may compute others
 
 
 def test_embeddings_learn_at_their_own_rate_and_nothing_else_does(tiny_model_folder, tmp_path, run_main):
