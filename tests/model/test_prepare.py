@@ -1,5 +1,6 @@
 """Marks of conversations get rows of their own in a model; what it knew stays bit for bit, and LoRA learns them too."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from conftest import save_tiny_gpt2, tiny_gpt2
 from datasets import Dataset
 
-from gpt2_korean.model import lora
+from gpt2_korean.model import lora, prepare
 from gpt2_korean.model.load import load_adapted
 from gpt2_korean.model.prepare import prepare_model
 from gpt2_korean.text.chat_template import MARKS, prepare_tokenizer
@@ -41,6 +42,15 @@ def test_marks_get_the_mean_of_the_rows_that_spell_them_and_all_others_stay(toke
     assert model(torch.tensor([[1, 640, 642]])).logits.shape[-1] == model.config.vocab_size
 
 
+def test_a_model_ends_its_texts_as_its_new_vocabulary_does_and_by_nothing_else(tokenizer, monkeypatch):
+    monkeypatch.setattr(prepare, "replace_vocabulary", lambda *given: None)
+    old, model = copy.deepcopy(tokenizer), tiny_gpt2(640, bos_token_id=7, eos_token_id=7, pad_token_id=7)
+    old.bos_token = old.eos_token = old.pad_token = old.convert_ids_to_tokens(7)
+    model = prepare_model(model, old, tokenizer, [], None, None, START, WHOLE)
+    for config in (model.config, model.generation_config):
+        assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (0, 0, 0)
+
+
 def test_an_adapter_is_saved_with_the_rows_of_its_marks_and_goes_on_with_them(tokenizer, tmp_path):
     base = save_tiny_gpt2(tmp_path / "base", tokenizer, initializer_range=0.02)
     model = tiny_gpt2(640, initializer_range=0.02)
@@ -63,6 +73,9 @@ def test_an_adapter_is_saved_with_the_rows_of_its_marks_and_goes_on_with_them(to
         torch.testing.assert_close(lora.merge(again)(ids).logits, model(ids).logits)
 
 
-def test_without_new_tokens_an_adapter_learns_no_embeddings(tokenizer):
+def test_without_new_tokens_an_adapter_learns_no_embeddings_and_how_much_it_learns_is_told(tokenizer, capsys):
     model = prepare_model(tiny_gpt2(640), tokenizer, tokenizer, [], None, None, START, LORA)
     assert not model.get_input_embeddings().weight.requires_grad
+    own = sum(weight.numel() for name, weight in model.named_parameters() if "lora_" in name)
+    whole = own + sum(weight.numel() for weight in tiny_gpt2(640).parameters())
+    assert f"매개변수 {whole:,}개 가운데 {own:,}개" in capsys.readouterr().err

@@ -231,7 +231,7 @@ def test_a_text_in_the_place_of_conversations_is_named_and_not_a_flag_that_nobod
     assert code == 1 and "(학습할 글: " in err and "--train_on_prompt:" not in err
 
 
-@pytest.mark.parametrize(("longer", "remembered"), [(0, 1), (8, 1), (12, 3)])
+@pytest.mark.parametrize(("longer", "remembered"), [(0, 1), (9, 1), (10, 3)])
 def test_a_model_remembers_as_much_as_half_of_its_conversations_have(
     longer, remembered, words, tmp_path, byte_tokenizer, run_main
 ):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import NO_DROPOUT, save_tiny_gpt2, tiny_gpt2
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -330,6 +331,11 @@ def test_a_model_drops_as_one_that_was_made_so(tmp_path):
         ids = torch.arange(20)[None]
         losses.append(model.train()(ids, labels=ids).loss.item())
     assert losses[0] == losses[1] == losses[2]
+    theirs = LoraConfig(lora_dropout=0.3, target_modules=["c_attn"], fan_in_fan_out=True)  # another's adapter
+    adapted = get_peft_model(tiny_gpt2(300, **NO_DROPOUT), theirs)
+    set_dropout(adapted, 0.4)
+    rates = {(".lora_" in name, part.p) for name, part in adapted.named_modules() if isinstance(part, torch.nn.Dropout)}
+    assert rates == {(True, 0.3), (False, 0.4)}
     other = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
     with pytest.raises(UsageError, match=r"--dropout=0\.4.*gpt_neox"):
         set_dropout(other, 0.4)
