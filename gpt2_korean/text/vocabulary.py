@@ -6,8 +6,6 @@ be written and none is unknown.
 
 import contextlib
 import ctypes
-import hashlib
-from pathlib import Path
 
 from gpt2_korean.messages import UserError, say, warn
 from gpt2_korean.text import bpe
@@ -102,9 +100,7 @@ def learn_tokenizer(documents, vocab_size, context_length):
 
     What is learnt from an IterableDataset is not kept. Where there are conversations, it has the MARKS of their turns.
     """
-    marks = list(MARKS.values()) if hold_conversations(documents) else []
-    code = hashlib.sha256(Path(__file__).read_bytes() + Path(bpe.__file__).read_bytes()).hexdigest()[:16]
-    kept = kept_beside(documents, f"tokenizer-{vocab_size}-{len(marks)}-{code}.json")
+    kept = kept_beside(documents, f"tokenizer-{vocab_size}.json")
     if kept is not None and kept.exists():
         return wrap(context_length, tokenizer_file=str(kept))
     step = sampling_step(documents, SAMPLED_CHARACTERS)
@@ -115,6 +111,7 @@ def learn_tokenizer(documents, vocab_size, context_length):
         if kept is not None and kept.exists():
             return wrap(context_length, tokenizer_file=str(kept))
         texts = sample_texts(documents, SAMPLED_CHARACTERS)
+        marks = list(MARKS.values()) if hold_conversations(documents) else []
         tokenizer = train_tokenizer(texts, vocab_size, context_length, marks)
         with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc would keep much of what learning took
             ctypes.CDLL(None).malloc_trim(0)

@@ -1,5 +1,7 @@
 """No broken character is ever written: the automaton against Python's own strict decoder."""
 
+import copy
+
 import pytest
 import torch
 from conftest import ROOT, tiny_gpt2
@@ -106,6 +108,13 @@ def test_token_bytes_are_those_that_the_tokenizer_writes(byte_level, rng):
         text = "".join(chr(rng.choice([rng.randrange(1, 0xD800), rng.randrange(0xE000, 0x110000)])) for _ in range(10))
         ids = byte_level(text)["input_ids"]
         assert b"".join(pieces[index] for index in ids) == text.encode()
+
+
+def test_of_tokens_that_were_added_those_that_are_written_have_the_bytes_of_their_name(byte_tokenizer):
+    tokenizer = copy.deepcopy(byte_tokenizer)
+    tokenizer.add_tokens(["ㅋㅋㅋ"])
+    tokenizer.add_tokens(["<bot>"], special_tokens=True)
+    assert token_bytes(tokenizer)[len(byte_tokenizer) :] == ["ㅋㅋㅋ".encode(), None]
 
 
 def test_tables_agree_with_pythons_decoder_for_every_token(tokenizer, rng):

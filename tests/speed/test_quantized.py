@@ -1,9 +1,34 @@
 """Weights in 8 and 4 bits, held against the same weights before."""
 
+import pytest
 import torch
+from conftest import tiny_gpt2
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gpt2_korean.generation.weights import quantize_weights
 from gpt2_korean.speed.quantized import GROUP, ROWS, in_4_bits, in_8_bits
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_has_how_many_bits_is_what_the_page_on_speed_says(tied):
+    """Embeddings have 8 in any case, also those that are the head in 4; and so has what makes no groups of 4 bits."""
+    model = tiny_gpt2(301, n_embd=GROUP, n_inner=50, tie_word_embeddings=tied)
+
+    def bits(quantize):
+        found = {}
+        for name, weight in quantize_weights(model.state_dict(), model.config.to_dict(), quantize).items():
+            codes = weight[0] if isinstance(weight, tuple) else weight
+            found[name] = {torch.float32: 32, torch.int8: 8, torch.uint8: 4}[codes.dtype]
+        return found
+
+    names = [name.removeprefix("transformer.") for name, _ in model.named_parameters()]  # a tied head is none
+    for name, number in (eight := bits("int8")).items():
+        matrix = name.endswith(".weight") and "ln_" not in name and name != "wpe.weight"
+        assert number == (8 if matrix else 32), name
+    assert eight.keys() == {*names}
+    still = ("wte.weight", "h.0.mlp.c_proj.weight", "h.1.mlp.c_proj.weight")  # the latter have 50 inputs
+    expected = {name: 4 if number == 8 and name not in still else number for name, number in eight.items()}
+    assert bits("int4") == expected | {"lm_head.weight": 4}
 
 
 class Largest(TorchDispatchMode):

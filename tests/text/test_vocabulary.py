@@ -1,5 +1,6 @@
 """A Korean vocabulary for an English model: whole, of every string, agreed on everywhere."""
 
+import copy
 import re
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from gpt2_korean.messages import UserError
-from gpt2_korean.text import vocabulary
+from gpt2_korean.text import cache, vocabulary
 from gpt2_korean.text.documents import read_corpus
 
 SAMPLE = ROOT / "data" / "korean_texts.txt"
@@ -31,10 +32,14 @@ def test_the_same_text_gives_the_same_vocabulary_and_a_second_time_from_the_cach
     assert len(first) == 2048
     again = vocabulary.train_tokenizer(list(documents["text"]), 2048, 32)
     assert again.backend_tokenizer.to_str() == first.backend_tokenizer.to_str()
-    monkeypatch.setattr(vocabulary, "train_tokenizer", None)  # would fail if it were called
+    learnt = []
+    monkeypatch.setattr(vocabulary, "train_tokenizer", lambda *given: learnt.append(given) or first)
     kept = vocabulary.learn_tokenizer(documents, 2048, 32)
-    assert kept.backend_tokenizer.to_str() == first.backend_tokenizer.to_str()
-    assert (kept.eos_token_id, kept.pad_token_id, kept.model_max_length) == (0, 0, 32)
+    assert kept.backend_tokenizer.to_str() == first.backend_tokenizer.to_str() and not learnt
+    assert (kept.bos_token_id, kept.eos_token_id, kept.pad_token_id, kept.model_max_length) == (0, 0, 0, 32)
+    monkeypatch.setattr(cache, "hash_code", lambda: "of another version, which may learn another one")
+    vocabulary.learn_tokenizer(read_corpus([SAMPLE]), 2048, 32)
+    assert len(learnt) == 1
 
 
 def test_of_two_that_learn_the_same_vocabulary_at_once_one_waits_for_the_other(documents, monkeypatch):
@@ -58,6 +63,17 @@ def test_of_a_large_corpus_a_sample_is_learnt_whose_size_is_told(documents, monk
     texts, step = documents["text"][::2], int(shown[2])
     assert learnt_from == texts[::step] and 5_000 < taken < 21_000
     assert shown[1] == f"{sum(map(len, texts)):,}"
+
+
+def test_of_how_much_a_vocabulary_is_learnt_is_told(documents, capsys):
+    whole = documents.select(range(10))
+    for given, told in (
+        (whole, f"글 {sum(map(len, whole['text'])):,}자로"),
+        (whole.to_iterable_dataset(), "글의 앞부분으로"),
+    ):
+        capsys.readouterr()
+        vocabulary.learn_tokenizer(given, 384, 32)
+        assert f"{told} 어휘를 배웁니다" in capsys.readouterr().err
 
 
 def test_every_string_of_unicode_comes_back_whole(documents, rng):
@@ -138,17 +154,21 @@ def test_a_vocabulary_that_is_not_byte_level_is_refused_by_its_flag_before_anoth
             vocabulary.choose_tokenizer(own, documents, SimpleNamespace(tokenizer=wanted, vocab_size=640))
 
 
+@pytest.mark.parametrize(
+    ("error", "words"), [(OSError("a gated repo.\nAsk."), "a gated repo."), (OSError(), "OSError")]
+)
 def test_a_tokenizer_of_the_hub_that_cannot_be_had_is_told_of_the_token_and_a_folder_is_not(
-    english_tokenizer, documents, tmp_path
+    english_tokenizer, documents, tmp_path, error, words
 ):
     class Reader:
         @staticmethod
-        def from_pretrained(*_, **__):
-            raise OSError("You are trying to access a gated repo.")
+        def from_pretrained(_, local_files_only, trust_remote_code):
+            assert local_files_only != told and not trust_remote_code  # nobody's code is run
+            raise error
 
     for wanted, told in (("owner/no-such-name", True), (str(tmp_path), False)):
         options = SimpleNamespace(tokenizer=wanted, vocab_size=None)
-        with pytest.raises(UserError, match=f"--tokenizer={wanted}: .*gated") as refusal:
+        with pytest.raises(UserError, match=rf"--tokenizer={wanted}: .*\({words}\)") as refusal:
             vocabulary.choose_tokenizer(english_tokenizer, documents, options, Reader)
         assert ("HF_TOKEN" in str(refusal.value)) == told
 
@@ -164,15 +184,49 @@ def test_two_sentences_teach_no_vocabulary_and_that_is_said(english_folder, engl
     assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) == len(english_tokenizer)
 
 
-def test_a_size_that_is_given_for_no_vocabulary_is_told(english_tokenizer, documents, capsys):
-    options = SimpleNamespace(tokenizer=None, vocab_size=512)
-    assert vocabulary.choose_tokenizer(english_tokenizer, documents, options) is english_tokenizer
+def test_who_says_nothing_gets_a_vocabulary_of_a_large_text_and_who_says_original_the_models(
+    english_tokenizer, documents, monkeypatch, capsys
+):
+    def choose(choice, size):
+        options = SimpleNamespace(tokenizer=choice, vocab_size=size)
+        return vocabulary.choose_tokenizer(english_tokenizer, documents, options)
+
+    characters = sum(map(len, documents["text"]))
+    monkeypatch.setattr(vocabulary, "ENOUGH_CHARACTERS", characters)
+    learnt = choose(None, 1024)
+    assert len(learnt) == 1024 and learnt.model_max_length == english_tokenizer.model_max_length
+    assert choose("original", None) is english_tokenizer
+    monkeypatch.setattr(vocabulary, "ENOUGH_CHARACTERS", characters + 1)
+    assert choose(None, None) is english_tokenizer
+    assert "--vocab_size" not in capsys.readouterr().err
+    assert choose(None, 512) is english_tokenizer
     assert "--vocab_size는 쓰이지 않습니다" in capsys.readouterr().err
 
 
-def test_a_small_vocabulary_that_is_asked_for_is_taken(english_tokenizer, documents, capsys):
-    options = SimpleNamespace(tokenizer="korean", vocab_size=512)
-    assert len(vocabulary.choose_tokenizer(english_tokenizer, documents, options)) == 512
+def test_another_tokenizer_has_the_models_context_one_template_and_what_fills_up_and_ends_a_text(
+    english_tokenizer, byte_tokenizer, documents, tmp_path
+):
+    other, options = copy.deepcopy(byte_tokenizer), SimpleNamespace(tokenizer=str(tmp_path), vocab_size=None)
+    other.model_max_length, other.pad_token = 5, None
+    other.chat_template = {"default": "하나", "rag": "둘"}
+    other.save_pretrained(tmp_path)
+    chosen = vocabulary.choose_tokenizer(english_tokenizer, documents, options)
+    assert len(chosen) == len(byte_tokenizer) and chosen.model_max_length == english_tokenizer.model_max_length
+    assert chosen.pad_token_id == chosen.eos_token_id == 0 and chosen.chat_template == "하나"
+    other.eos_token = None
+    other.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=rf"--tokenizer={tmp_path}: 글의 끝.*tokenizer_config\.json"):
+        vocabulary.choose_tokenizer(english_tokenizer, documents, options)
+
+
+def test_a_small_vocabulary_that_is_asked_for_is_taken_and_of_a_large_one_what_the_text_teaches(
+    english_tokenizer, documents, capsys
+):
+    few = documents.select(range(0, len(documents), 8))
+    for asked, least, most in ((512, 512, 512), (2**17, vocabulary.LEAST_TOKENS, 2**17 - 128)):
+        options = SimpleNamespace(tokenizer="korean", vocab_size=asked)
+        learnt = vocabulary.choose_tokenizer(english_tokenizer, few, options)
+        assert least <= len(learnt) <= most and len(learnt) % 128 == 0
     assert "낱말이 적어" not in capsys.readouterr().err
 
 
