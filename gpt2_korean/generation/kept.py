@@ -95,7 +95,7 @@ def _place(folder, quantize):
     owner = folder.parent if folder.parent.name == "snapshots" else folder
     place = [str(owner), quantize]
     files = (folder / "config.json", *(weight_files(folder, FLAG) or []))
-    states = [(str(folder), path.name, *when_changed(path)) for path in files]
+    states = [(path.name, *when_changed(path)) for path in files]
     code = [(Path(__file__).parent.parent / name).read_bytes() for name in CODE]
     stamp = [states, code, openvino.get_version()]
     name, stamp = (hashlib.sha256(repr(each).encode()).hexdigest() for each in (place, stamp))

@@ -67,10 +67,14 @@ def test_a_head_of_its_own_is_used_and_kept_whatever_the_config_says(tmp_path, b
     torch.testing.assert_close(logits_of(tmp_path / "trained")[:, : len(byte_tokenizer)], expected)
 
 
-def test_the_hubs_gpt2_names_its_weights_without_a_prefix(tiny_model_folder, tmp_path):
+def test_the_hubs_gpt2_names_its_weights_without_a_prefix_and_has_masks_of_other_types_beside_them(
+    tiny_model_folder, tmp_path
+):
     folder = shutil.copytree(tiny_model_folder, tmp_path / "gpt2")
     tensors = load_file(folder / "model.safetensors")
-    save_file({name.removeprefix("transformer."): each for name, each in tensors.items()}, folder / "model.safetensors")
+    tensors = {name.removeprefix("transformer."): each for name, each in tensors.items()}
+    masks = {"h.0.attn.bias": torch.ones(1, 1, 32, 32).tril().to(torch.uint8)}
+    save_file(tensors | masks, folder / "model.safetensors")
     assert logits_of(folder).equal(logits_of(tiny_model_folder))
 
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ROOT, read_to_write, save_tiny_gpt2, tiny_gpt2
+from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file, save_file
 
 from gpt2_korean.cli.generate_options import parse_generate_options
@@ -221,6 +222,8 @@ def test_what_is_kept_is_read_until_the_model_changes(folder, kept, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(choose_decoder, "quantize_weights", None)  # may not be called
         assert logits_of(folder).equal(first)
+        patch.chdir(folder.parent)
+        assert logits_of(folder.name).equal(first)
     other = tiny_gpt2(len(json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]), 1, n_embd=128)
     other.resize_token_embeddings(json.loads((folder / "config.json").read_text("utf-8"))["vocab_size"])
     other.save_pretrained(folder)
@@ -229,8 +232,12 @@ def test_what_is_kept_is_read_until_the_model_changes(folder, kept, monkeypatch)
     assert not logits_of(folder, "int8").equal(second) and len([*kept.iterdir()]) == 2
 
 
-def test_what_is_kept_is_made_anew_for_other_weights_of_the_same_size_and_time(folder, kept):
-    first, weights, other = logits_of(folder), folder / "model.safetensors", folder / "other"
+@pytest.mark.parametrize("in_one_file", [True, False])
+def test_what_is_kept_is_made_anew_for_other_weights_of_the_same_size_and_time(folder, kept, in_one_file):
+    if not in_one_file:
+        save_torch_state_dict(load_file(folder / "model.safetensors"), folder, max_shard_size="100KB")
+    first, weights, other = logits_of(folder), max(folder.glob("model*.safetensors")), folder / "other"
+    assert weights.name.startswith("model.") == in_one_file
     save_file({name: -tensor for name, tensor in load_file(weights).items()}, other, {"format": "pt"})
     shutil.copystat(weights, other)
     assert other.stat().st_size == weights.stat().st_size
@@ -252,6 +259,8 @@ def test_what_is_kept_is_made_anew_for_another_openvino_or_another_program(folde
 def test_what_is_kept_can_be_read_before_the_rest(folder, kept, monkeypatch):
     options = parse_generate_options([f"--model_name_or_path={folder}", "--quantize=int4"]).model
     assert begin_reading(folder, options).result() is None
+    (adapter := folder.parent / "adapter").mkdir()  # which is reduced anew each time
+    assert begin_reading(adapter, options).result() is None
     first = logits_of(folder)
     reading = begin_reading(folder, options)
     for name in ("read_kept", "quantize_weights"):
@@ -267,6 +276,17 @@ def test_what_is_kept_computes_in_what_the_flag_says(folder, monkeypatch, dtype)
     options = parse_generate_options(words).model
     bfloat16 = choose_dtype(CPU, dtype, options.quantize) == torch.bfloat16  # as what is reduced anew is computed
     assert begin_reading(folder, options).result() == (folder, "int8", bfloat16)
+
+
+@pytest.mark.parametrize(("quantize", "dtype"), [("int4", "float32"), ("int8", "bfloat16")])
+def test_what_is_kept_is_computed_as_what_is_reduced_now(folder, kept, monkeypatch, quantize, dtype):
+    asked, compile_graph = [], openvino_graph.compile_graph
+    monkeypatch.setattr(
+        openvino_graph, "compile_graph", lambda *given: asked.append(given[2:]) or compile_graph(*given)
+    )
+    for _ in range(2):
+        read_to_write(folder, dtype=dtype, quantize=quantize)
+    assert asked == [(quantize, dtype == "bfloat16")] * 2
 
 
 def test_what_one_process_keeps_another_reads(folder, run_script, tmp_path):
@@ -288,9 +308,10 @@ def test_a_model_of_the_hub_and_one_with_anothers_template_are_kept_as_well(fold
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}", "utf-8")
     assert logits_of(folder).equal(expected) and len([*kept.iterdir()]) == 1
     cache = kept.parent / "hub"
+    snapshots = cache / "models--an--id" / "snapshots"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     for commit in ("0" * 40, "1" * 40):
-        shutil.copytree(folder, cache / "models--an--id" / "snapshots" / commit)
+        shutil.copytree(folder, snapshots / commit)
         info = SimpleNamespace(sha=commit, siblings=[])
         monkeypatch.setattr("huggingface_hub.model_info", lambda *_, info=info, **__: info)
         (cache / "models--an--id" / "refs").mkdir(exist_ok=True)
@@ -299,22 +320,36 @@ def test_a_model_of_the_hub_and_one_with_anothers_template_are_kept_as_well(fold
         with monkeypatch.context() as patch:
             patch.setattr(choose_decoder, "quantize_weights", None)  # may not be called
             assert logits_of("an/id").equal(expected)
+    (same := snapshots / ("2" * 40)).mkdir()  # a commit of another file: the Hub's library links to those that stay
+    for file in (snapshots / commit).iterdir():
+        (same / file.name).symlink_to(file)
+    monkeypatch.setattr(choose_decoder, "quantize_weights", None)
+    assert logits_of(same).equal(expected)
 
 
-@pytest.mark.parametrize("size", [0, 5, 5000, -1])
-def test_what_was_kept_by_half_is_made_anew(folder, kept, size, monkeypatch):
+@pytest.mark.parametrize("left", [slice(0), slice(5), slice(5000), slice(-1), slice(-200, None)])
+def test_what_was_kept_by_half_is_made_anew(folder, kept, left, monkeypatch):
     first = logits_of(folder)
     [file] = kept.iterdir()
-    file.write_bytes(file.read_bytes()[:size])
+    content = file.read_bytes()
+    file.write_bytes(content[left].rjust(len(content) if left.start else 0, b"\0"))  # zeros, or nothing
     assert logits_of(folder).equal(first)
     monkeypatch.setattr(choose_decoder, "quantize_weights", None)  # may not be called
     assert logits_of(folder).equal(first)
 
 
-def test_where_nothing_can_be_kept_it_is_said_and_written(folder, kept, capsys):
-    kept.parent.write_text("a file in the folder's place", "utf-8")
+@pytest.mark.parametrize("full", [False, True])
+def test_where_nothing_can_be_kept_it_is_said_and_written(folder, kept, capsys, monkeypatch, full):
+    def serialize(*_):
+        raise RuntimeError("No space left on device")
+
+    if full:
+        monkeypatch.setattr("openvino.serialize", serialize)
+    else:
+        kept.parent.write_text("a file in the folder's place", "utf-8")
     logits_of(folder)
     assert "저장하지 못해" in capsys.readouterr().err
+    assert not full or not [*kept.iterdir()]
 
 
 @pytest.mark.parametrize("quantize", [(), ("--quantize=int8",)])

@@ -29,6 +29,8 @@ def test_what_has_how_many_bits_is_what_the_page_on_speed_says(tied):
     still = ("wte.weight", "h.0.mlp.c_proj.weight", "h.1.mlp.c_proj.weight")  # the latter have 50 inputs
     expected = {name: 4 if number == 8 and name not in still else number for name, number in eight.items()}
     assert bits("int4") == expected | {"lm_head.weight": 4}
+    head = quantize_weights(model.state_dict(), model.config.to_dict(), "int4")["lm_head.weight"]
+    assert (unpacked(*head) - model.lm_head.weight).norm() < 0.2 * model.lm_head.weight.norm()
 
 
 class Largest(TorchDispatchMode):

@@ -7,7 +7,7 @@ import datasets
 import pyarrow
 import pytest
 
-from gpt2_korean.messages import Stopped
+from gpt2_korean.messages import Stopped, UserError
 from gpt2_korean.text import cache
 from gpt2_korean.text.cache import cached_dataset, keep_file
 
@@ -75,6 +75,32 @@ def test_a_cache_that_lost_a_file_or_part_of_one_is_made_anew(tmp_path, monkeypa
     spoil(spoilt)
     again = cached_dataset(make_tables, texts, "글", rows=1)
     assert again["text"][:] == texts["texts"] and again._fingerprint == made._fingerprint  # by which others are made
+
+
+def test_a_file_that_cannot_be_read_is_no_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+
+    def tables(name):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+        yield
+
+    with pytest.raises(OSError, match=r"글\.txt") as refusal:  # a UserError is none
+        cached_dataset(tables, {"name": "글.txt"}, "글")
+    assert refusal.value.errno == errno.EIO
+    with pytest.raises(UserError, match=f"{tmp_path}.*\n.*HF_DATASETS_CACHE"):
+        cached_dataset(tables, {"name": None}, "글")
+
+
+def test_the_librarys_bars_are_not_shown_beside_ours_and_are_there_for_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+
+    def tables(shown):
+        shown.append(datasets.are_progress_bars_disabled())
+        yield from make_tables(["하나"])
+
+    shown = []
+    cached_dataset(tables, {"shown": shown}, "글")
+    assert shown == [True] and not datasets.are_progress_bars_disabled()
 
 
 def test_what_other_code_has_made_is_made_anew(tmp_path, monkeypatch):
