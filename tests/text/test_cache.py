@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+from pathlib import Path
 
 import datasets
 import pyarrow
@@ -101,6 +103,17 @@ def test_the_librarys_bars_are_not_shown_beside_ours_and_are_there_for_others(tm
     shown = []
     cached_dataset(tables, {"shown": shown}, "글")
     assert shown == [True] and not datasets.are_progress_bars_disabled()
+
+
+def test_whatever_is_changed_in_the_code_that_reads_texts_it_is_other_code(tmp_path, monkeypatch):
+    copy = shutil.copytree(Path(cache.__file__).parent, tmp_path / "text")
+    before = {cache.hash_code()}
+    monkeypatch.setattr(cache, "__file__", str(copy / "cache.py"))
+    assert {cache.hash_code()} == before
+    for number, file in enumerate(sorted(copy.glob("*.py")), 1):
+        file.write_bytes(file.read_bytes() + b"#")
+        before.add(cache.hash_code())
+        assert len(before) == number + 1, file.name
 
 
 def test_what_other_code_has_made_is_made_anew(tmp_path, monkeypatch):

@@ -65,7 +65,8 @@ def test_of_a_large_corpus_a_sample_is_learnt_whose_size_is_told(documents, monk
     assert shown[1] == f"{sum(map(len, texts)):,}"
 
 
-def test_of_how_much_a_vocabulary_is_learnt_is_told(documents, capsys):
+def test_of_how_much_a_vocabulary_is_learnt_is_told(documents, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     whole = documents.select(range(10))
     for given, told in (
         (whole, f"글 {sum(map(len, whole['text'])):,}자로"),
@@ -74,6 +75,7 @@ def test_of_how_much_a_vocabulary_is_learnt_is_told(documents, capsys):
         capsys.readouterr()
         vocabulary.learn_tokenizer(given, 384, 32)
         assert f"{told} 어휘를 배웁니다" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]  # nor is a stream's kept anywhere
 
 
 def test_every_string_of_unicode_comes_back_whole(documents, rng):
