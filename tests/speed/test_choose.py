@@ -158,8 +158,10 @@ def test_where_the_fused_layer_cannot_be_compiled_training_goes_the_plain_way_an
     assert choose.load_fused_layer(tiny_gpt2(301, scale_attn_by_inverse_layer_idx=True), arguments) is None
     arguments.fsdp = True
     assert choose.load_fused_layer(tiny_gpt2(301), arguments) is None
-    arguments.fsdp, arguments.device = None, torch.device("cpu")
-    assert choose.load_fused_layer(tiny_gpt2(301), arguments) is None
+    arguments.fsdp = None
+    for device in ("cpu", "mps"):
+        arguments.device = torch.device(device)
+        assert choose.load_fused_layer(tiny_gpt2(301), arguments) is None
     assert len(tried) == 1 and capsys.readouterr().err == ""
 
 
