@@ -54,7 +54,7 @@ class OpenVINODecoder:
         for start in range(self.done, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
             logits = self._forward(chunk, np.array([len(chunk)]))
-        self.known = ids[: len(ids) // CHUNK * CHUNK]
+        self.known = ids
         return logits
 
     def _share(self, logits, rows, own):
