@@ -42,6 +42,7 @@ def speed_up(monkeypatch):
     """Of a tiny GPT-2 or another model: `(how it is stepped, what its layers are computed by or None)`."""
     monkeypatch.setattr(choose, "has_graphs", lambda device: device.type != "cpu")
     monkeypatch.setattr(choose, "can_compile", lambda device: True)
+    monkeypatch.setattr(torch, "compile", lambda function, **how: function)  # the compiler's import takes seconds
     monkeypatch.setattr(choose, "load_fused_layer", lambda *given: None)
     monkeypatch.setattr(choose, "load_attention", lambda *given: ("by attention.py", True))
 

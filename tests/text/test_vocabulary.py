@@ -1,6 +1,7 @@
 """A Korean vocabulary for an English model: whole, of every string, agreed on everywhere."""
 
 import copy
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -173,6 +174,30 @@ def test_a_tokenizer_of_the_hub_that_cannot_be_had_is_told_of_the_token_and_a_fo
         with pytest.raises(UserError, match=rf"--tokenizer={wanted}: .*\({words}\)") as refusal:
             vocabulary.choose_tokenizer(english_tokenizer, documents, options, Reader)
         assert ("HF_TOKEN" in str(refusal.value)) == told
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "told"),
+    [
+        ("model", {"type": "Unigram"}, "Unigram"),
+        ("model", {"dropout": 0.1}, "dropout"),
+        ("model", {"continuing_subword_prefix": "##"}, "continuing_subword_prefix"),
+        ("model", {"end_of_word_suffix": "</w>"}, "end_of_word_suffix"),
+        ("model", {"byte_fallback": True, "ignore_merges": True}, "byte_fallback, ignore_merges"),
+        ("normalizer", {"type": "NFC"}, "NFC"),
+        ("pre_tokenizer", None, "pre_tokenizer: None"),
+        ("pre_tokenizer", {"type": "Metaspace"}, "Metaspace"),
+        ("pre_tokenizer", {"use_regex": False}, "ByteLevel"),
+        ("pre_tokenizer", {"add_prefix_space": True}, "add_prefix_space"),
+    ],
+)
+def test_what_has_a_tokenizer_cut_texts_otherwise_than_gpt2s_is_named(byte_tokenizer, part, changes, told):
+    content = json.loads(byte_tokenizer.backend_tokenizer.to_str())
+    assert vocabulary.unlike_gpt2(content) is None
+    del content["pre_tokenizer"]["use_regex"]  # as files of older versions
+    assert vocabulary.unlike_gpt2(content) is None
+    changed = None if changes is None else {**(content[part] or {}), **changes}
+    assert told in vocabulary.unlike_gpt2({**content, part: changed})
 
 
 def test_two_sentences_teach_no_vocabulary_and_that_is_said(english_folder, english_tokenizer, tmp_path, run_main):
