@@ -17,7 +17,7 @@ from gpt2_korean.device import (
     load_ipex,
     name_precision,
 )
-from gpt2_korean.messages import UsageError, particle, say, warn
+from gpt2_korean.messages import UsageError, is_first_rank, particle, say, warn
 from gpt2_korean.model.quiet import show_downloads_only
 from gpt2_korean.text.blocks import count_targets
 from gpt2_korean.training.plan import MUON
@@ -31,6 +31,11 @@ COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 LAUNCHED = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND")
 # How it says that the model is to be in parts, which only those of our flags tell us.
 SHARDED = [f"ACCELERATE_USE_{way}" for way in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")]
+
+LEFT_BY_A_LAUNCHER = (
+    "환경 변수 LOCAL_RANK, RANK, WORLD_SIZE(MPI는 PMI_, OMPI_)가 있어 여러 프로세스로 시작하려 했습니다.\n"
+    "torchrun으로 시작하거나, 한 프로세스로 학습하려면 그 변수를 unset으로 지우세요."
+)
 
 WHOLE_STATE = "FULL_STATE_DICT"  # how FSDP saves a model as one
 
@@ -97,11 +102,10 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
     except Exception as error:  # also of the libraries that a flag needs
         # Of what torchrun sets a shell that torchrun or mpirun began has some, and a job's script what is no number.
         if "MASTER_ADDR" in str(error) or "invalid literal for int()" in str(error):
-            raise UsageError(
-                "환경 변수 LOCAL_RANK, RANK, WORLD_SIZE(MPI는 PMI_, OMPI_)가 있어 여러 프로세스로 시작하려 했습니다.\n"
-                "torchrun으로 시작하거나, 한 프로세스로 학습하려면 그 변수를 unset으로 지우세요."
-            ) from error
+            raise UsageError(LEFT_BY_A_LAUNCHER) from error
         raise UsageError(f"학습 설정이 맞지 않습니다: {describe_cause(error)}") from error
+    if not is_first_rank() and arguments.process_index == 0:  # it would say nothing, hold no lock and record nothing
+        raise UsageError(LEFT_BY_A_LAUNCHER)
     arguments.uses_muon, arguments.load_best_model_at_end = uses_muon, load_best
     _check_trainable(arguments, device)
     # DataParallel copies the model in every pass: two H200s are six times slower by it than one of them.

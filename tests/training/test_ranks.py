@@ -25,7 +25,9 @@ def test_fsdp_in_one_process_is_told_how_to_have_more(train_words, run_main):
     assert code == 2 and out == "" and "--fsdp" in err and "torchrun" in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("left", [{"LOCAL_RANK": "0"}, {"PMI_RANK": "0", "PMI_SIZE": "2"}, {"WORLD_SIZE": ""}])
+@pytest.mark.parametrize(
+    "left", [{"LOCAL_RANK": "0"}, {"PMI_RANK": "0", "PMI_SIZE": "2"}, {"WORLD_SIZE": ""}, {"RANK": "1"}, {"RANK": ""}]
+)
 def test_what_a_launcher_has_left_in_a_shell_is_named_with_the_way_on(train_words, tmp_path, fork_script, left):
     script = tmp_path / "left.py"
     script.write_text(
