@@ -13,9 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpt2_korean.messages import UsageError, UserError, os_reason, particle
+from gpt2_korean.text.xz import open_xz
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+READERS = OPENERS | {".xz": open_xz}  # from its beginning to its end alone
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 MARKED = {  # what reads a file that begins with the mark which this codec takes for a character of the text
     "utf-8": (codecs.BOM_UTF8, "utf-8-sig"),
@@ -185,7 +187,7 @@ def open_file(path, mode, **keywords):
     """Open a plain or compressed file; what is wrong with it, also later while reading, is a UserError."""
     try:
         # An archive of no bytes at all is an empty file.
-        opener = OPENERS.get(Path(path).suffix.lower(), open) if os.stat(path).st_size else open
+        opener = READERS.get(Path(path).suffix.lower(), open) if os.stat(path).st_size else open
         return _Guarded(path, opener(path, mode, **keywords))
     except OSError as error:
         raise UserError(f"{path}: 읽을 수 없습니다 ({os_reason(error)}).") from None

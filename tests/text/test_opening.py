@@ -189,6 +189,19 @@ def test_a_truncated_spoilt_or_mislabelled_archive_is_refused(tmp_path, compress
             detect_encoding(path)
 
 
+@pytest.mark.parametrize(("compress", "suffix"), [(gzip.compress, "gz"), (lzma.compress, "xz")])
+def test_an_archive_of_several_parts_is_read_whole_or_refused(tmp_path, compress, suffix, rng):
+    path, texts = tmp_path / f"a.txt.{suffix}", [f"{rng.randbytes(size).hex()}\n" for size in (20_000, 3, 20_000)]
+    parts = [compress(text.encode()) for text in texts]
+    path.write_bytes(b"".join([parts[0], compress(b""), *parts[1:]]))
+    assert list(read_documents(path, detect_encoding(path), "document")) == ["".join(texts).strip()]
+    assert list(read_documents(path, detect_encoding(path), "line")) == [text.strip() for text in texts]
+    for last in (b"\xff" + parts[1][1:], "뒤에 적은 글".encode(), parts[1][:-1]):  # no part, or not to its end
+        path.write_bytes(parts[0] + last)
+        with pytest.raises(UserError, match=r"a\.txt\..*끝까지 읽을 수 없습니다"):
+            detect_encoding(path)
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
 def test_a_file_that_is_written_on_while_it_is_read_is_told_as_such(tmp_path, name):
     path = tmp_path / name

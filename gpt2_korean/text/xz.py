@@ -1,0 +1,39 @@
+"""An .xz file → the bytes in all of its streams."""
+
+import io
+import lzma
+
+
+def open_xz(path, mode, **keywords):
+    """As lzma.open, which takes for the end of the file what no stream begins with: one whose header is broken, or
+    text that was written on behind the last one, would be lost without a word."""
+    file = io.BufferedReader(_Streams(io.FileIO(path)))
+    return file if "b" in mode else io.TextIOWrapper(file, **keywords)
+
+
+class _Streams(io.RawIOBase):
+    def __init__(self, file):
+        self.file, self.stream = file, lzma.LZMADecompressor()
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        data = b""
+        while not data:
+            more = b""
+            if self.stream.eof or self.stream.needs_input:
+                more = self.stream.unused_data or self.file.read(io.DEFAULT_BUFFER_SIZE)
+                if not more and self.stream.eof:
+                    return 0
+                if not more:
+                    raise EOFError("the last stream has no end")
+            if self.stream.eof:
+                self.stream = lzma.LZMADecompressor()
+            data = self.stream.decompress(more, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self):
+        self.file.close()
+        super().close()
