@@ -191,7 +191,7 @@ def complete(trainer, checkpoint):
     left = step_of_model(output_dir)
     if whole and left not in (None, trainer.state.global_step):
         trainer.args.load_best_model_at_end = True  # which is what that run left, and is told of
-    trainer.load_best()
+    trainer.load_best(left if whole else None)
     trainer.load_average(checkpoint)
     take_average(trainer)
     is_replaced = trainer.holds_best and left != trainer.model_step()

@@ -272,12 +272,18 @@ class KoreanTrainer(Trainer):
             self._saves_only_best = not by_interval
         return is_best or self.control.should_training_stop
 
-    def load_best(self):
-        """Load the best checkpoint, where --load_best_model_at_end asks for it; say so where it is not there."""
+    def load_best(self, left=None):
+        """Load the best checkpoint, where --load_best_model_at_end asks for it; say so where it is not there.
+
+        left: the step of the model in output_dir itself, which is the best one where its checkpoint is gone.
+        """
         self._find_best_checkpoint()
         if not self.args.load_best_model_at_end or self.holds_best:
             return
-        step, output_dir = self.state.best_global_step, self.args.output_dir
+        step, output_dir = self.state.best_global_step, Path(self.args.output_dir)
+        kept = output_dir / ADAPTER if lora.is_adapted(self.model) else output_dir
+        if not self.state.best_model_checkpoint and step is not None and step == left and kept.is_dir():
+            self.state.best_model_checkpoint = str(kept)
         if self.state.best_model_checkpoint:
             self._load_best_model()
         elif step is not None:  # of a run that was gone on from in another folder

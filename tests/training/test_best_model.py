@@ -1,6 +1,7 @@
 """--early_stopping_patience and --load_best_model_at_end: bits per character decides, the best model is the result."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -141,6 +142,19 @@ def test_the_best_of_a_finished_run_is_left_where_it_is_asked_for_afterwards(run
     # What stays is what is measured and told.
     assert json.loads(measured.splitlines()[-1])["bits_per_character"] == pytest.approx(bits(out)[best])
     assert f"({best}스텝)" in err
+
+
+@pytest.mark.parametrize("adapter", [[], ["--lora_rank=2"]])
+def test_the_best_of_a_finished_run_is_told_and_measured_though_its_checkpoint_was_deleted(
+    run_words, tmp_path, run_main, adapter
+):
+    run, out = [*run_words, *adapter], tmp_path / "out"
+    assert run_main(*run, "--load_best_model_at_end")[0] == 0
+    best = min(bits(out), key=bits(out).get)
+    shutil.rmtree(out / f"checkpoint-{best}")
+    code, measured, err = run_main(*run)
+    assert code == 0 and "마지막 모델을 남깁니다" not in err and f"({best}스텝)" in err.splitlines()[-2], err
+    assert json.loads(measured.splitlines()[-1])["bits_per_character"] == pytest.approx(bits(out)[best], abs=1e-3)
 
 
 def test_a_best_that_stayed_in_another_folder_is_told(run_words, tmp_path, run_main):
