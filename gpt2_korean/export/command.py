@@ -72,7 +72,7 @@ def export(source, options):
     write_file(modelfile_of(path), text)
     for file in (path, modelfile_of(path)):
         print_once(file)
-    say(describe_use(path, chat is not None, options.settings.length))
+    say(describe_use(path, chat is not None, options.settings.length, options.prompts.system))
 
 
 def modelfile_of(path):
@@ -172,11 +172,11 @@ def marks_of(vocabulary, turns):
     return [vocabulary.tokens[vocabulary.end], *(token for token in special if token in pieces)]
 
 
-def describe_use(path, talks, length):
-    """The lines that say how a GGUF file is opened elsewhere."""
+def describe_use(path, talks, length, system=None):
+    """The lines that say how a GGUF file is opened elsewhere, with the `system` prompt that it does not hold."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "gpt2-korean"
-    begin = [] if talks else ["오늘은"]
-    llama = ["llama-cli", "-m", path] if talks else ["llama-completion", "-m", path, "-p", *begin, "-n", length]
+    begin, role = [] if talks else ["오늘은"], ["-sys", system] if system else []
+    llama = ["llama-cli", "-m", path, *role] if talks else ["llama-completion", "-m", path, "-p", *begin, "-n", length]
     ollama = ["ollama", "create", name, "-f", modelfile_of(path)], ["ollama", "run", name, *begin]
     llama, create, run = (join_command(list(map(str, words))) for words in (llama, *ollama))
     return f"llama.cpp로: {llama}\nOllama로: {create}\n          {run}"

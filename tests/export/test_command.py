@@ -201,6 +201,7 @@ def test_beside_the_file_stands_how_a_conversation_is_written_and_what_ends_it(
     assert "PARAMETER num_ctx 96\n" in written and "PARAMETER seed 7\n" in written
     ends = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "질문:"]
     assert re.findall('PARAMETER stop """(.*)"""', written) == ends and "옮기지 못했습니다" not in err
+    assert ".gguf' -sys '너는 상담원이야'\n" in err
 
 
 def test_what_a_conversation_begins_with_stays_where_the_tokenizer_does_not_put_it_there(
@@ -225,6 +226,8 @@ def test_the_ways_to_open_a_file_are_those_of_its_name_and_kind():
     told = command.describe_use(Path("out/ko 모델_1.gguf"), True, 7)
     for line in ("llama-cli -m 'out/ko 모델_1.gguf'", "create ko-_1 -f 'out/ko 모델_1.Modelfile'", "run ko-_1"):
         assert any(each.endswith(line) for each in told.splitlines()), told
+    told = command.describe_use(Path("ko.gguf"), True, 7, "너는 상담원이야")
+    assert told.splitlines()[0].endswith("llama-cli -m ko.gguf -sys '너는 상담원이야'"), told
     told = command.describe_use(Path("ko.gguf"), False, 7)
     for line in ("llama-completion -m ko.gguf -p '오늘은' -n 7", "create ko -f ko.Modelfile", "run ko '오늘은'"):
         assert any(each.endswith(line) for each in told.splitlines()), told
