@@ -10,10 +10,11 @@ from gpt2_korean.cli.generate_flags import generate_parser
 from gpt2_korean.cli.other_names import GENERATE_NAMES
 from gpt2_korean.cli.parser import group_of
 from gpt2_korean.cli.suggestions import suggest_flag
-from gpt2_korean.cli.usage import MODELS, ask_for_model, show_writing
+from gpt2_korean.cli.usage import ask_for_model, show_writing
 from gpt2_korean.cli.values import composed_text
 from gpt2_korean.cli.writing_values import api_key, prompt_template
 from gpt2_korean.messages import UsageError
+from gpt2_korean.text.folders import MODELS
 
 # What --serve takes for itself, and where its page and an exported model start without flags: values that write well.
 SERVING = ("serve", "host", "port", "api_key", "cors_origin")

@@ -26,6 +26,7 @@ from gpt2_korean.cli.values import (
 )
 from gpt2_korean.messages import particle
 from gpt2_korean.text.files import COLUMN
+from gpt2_korean.text.folders import MODELS
 
 BY_PLAN = "어휘나 모델을 새로 배울 때는 글에 맞추어 고름"  # see training/plan.py
 RATE_BY_PLAN = "어휘나 모델을 새로 배울 때, 그렇게 배운 모델을 더 가르칠 때는 글에 맞추어 고름"
@@ -121,7 +122,7 @@ def train_parser():
     add_switch(model, "--trust_remote_code", REMOTE_CODE)
 
     output = parser.add_argument_group("결과")
-    add_flag(output, "--output_dir", folder_path, "모델과 체크포인트를 둘 폴더", "fine_tuned_models/")
+    add_flag(output, "--output_dir", folder_path, "모델과 체크포인트를 둘 폴더", f"{MODELS}/")
     add_switch(
         output,
         "--overwrite_output_dir",

@@ -1,14 +1,12 @@
 """What a script says that was started without any flag, or without a model: how it is used, and a command that runs."""
 
 from gpt2_korean.messages import UsageError, say
-from gpt2_korean.text.folders import name_some
+from gpt2_korean.text.folders import MODELS, name_some
 from gpt2_korean.windows import join_command
 
-MODELS = "fine_tuned_models"  # where train.py writes unless told otherwise
 MOST_SHOWN = 5
 EXAMPLE = (
-    'python train.py --dataset_path="data/korean_texts.txt" --model_type="gpt2" --output_dir="fine_tuned_models/" '
-    "--do_train"
+    f'python train.py --dataset_path="data/korean_texts.txt" --model_type="gpt2" --output_dir="{MODELS}/" --do_train'
 )
 
 

@@ -25,11 +25,10 @@ from gpt2_korean.messages import UsageError, UserError, particle, say, warn
 from gpt2_korean.model.files import check_files
 from gpt2_korean.model.gpt2 import SCRATCH_SIZES, check_dropout, context_length
 from gpt2_korean.model.lora import check_adapter
-from gpt2_korean.text.folders import describe_missing, find_path, suggest_path
+from gpt2_korean.text.folders import MODELS, describe_missing, find_path, suggest_path
 from gpt2_korean.text.opening import check_readable
 
 HUB = "https://huggingface.co/"
-OUR_FOLDER = "fine_tuned_models/"  # where train.py writes unless told otherwise: never the name of a maker on the Hub
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def _may_be_hub_id(name):
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    if f"{name}/".startswith(OUR_FOLDER):
+    if f"{name}/".startswith(f"{MODELS}/"):  # never the name of a maker there
         return False
     try:
         validate_repo_id(name)

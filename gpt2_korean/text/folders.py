@@ -17,6 +17,7 @@ READABLE = (
     "다른 압축 파일(.zip 등)은 풀고, 문서(.hwp, .xlsx 등)는 .txt나 .csv로 저장하고, 이름만 다른 글에는 .txt를 붙이세요."
 )
 ANY_DEPTH = "**"
+MODELS = "fine_tuned_models"  # where train.py writes unless told otherwise
 QUOTES = "\"'“”‘’"  # of a value that was quoted twice, or by a word processor, or for another shell
 # What datasets writes beside texts, which also lie in repositories of the Hub.
 ABOUT_DATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"}
