@@ -27,6 +27,7 @@ TOLD = (
     "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_grad_norm", "label_smoothing_factor",
     "neftune_noise_alpha",
 )  # fmt: skip
+SHARE = "validation_split_percentage"
 COLUMNS = ("text_column_name", "text_template", "prompt_column", "answer_column")
 FILE_BEGINNING = 2**20  # bytes of each file of weights that tell it from another
 
@@ -80,6 +81,7 @@ def _describe_run(model, text, tokenizer, blocks, own, arguments):
         "train_on_prompt": blocks.all_learnt,
         "corpus": _identify_text(blocks.train) or {"name": _name_stream(text)},
         "held_out": _identify_text(blocks.held_out),
+        SHARE: text.validation_split_percentage,
         "learning": {
             "batch_size": arguments.train_batch_size,
             "accumulation": arguments.gradient_accumulation_steps,
@@ -133,13 +135,15 @@ def _differences(saved, now, asks_of_prompts, measured):
         found.append(("--train_on_prompt", *(str(run.get("train_on_prompt", False)).lower() for run in (saved, now))))
     elif saved["corpus"] != now["corpus"]:  # told by what is learnt of it, too
         found.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))
-        # Of the same text another part is learnt where some is held out only once, or by other dice.
+        # Of the same text another part is learnt where some is held out only once, or more of it, or by other dice.
         evaluates = [run.get("held_out", now["held_out"]) is not None for run in (saved, now)]
-        seeds = [run.get("learning", now["learning"])["seed"] for run in (saved, now)]
         if evaluates[0] != evaluates[1]:
             found.append(("--do_eval", *(str(each).lower() for each in evaluates)))
-        elif evaluates[1] and seeds[0] != seeds[1]:
-            found.append(("--seed", *seeds))
+        elif evaluates[1]:
+            shares = [run.get(SHARE, now[SHARE]) for run in (saved, now)]
+            seeds = [run.get("learning", now["learning"])["seed"] for run in (saved, now)]
+            flags = ((f"--{SHARE}", shares), ("--seed", seeds))
+            found += [(flag, *values) for flag, values in flags if values[0] != values[1]]
     if measured not in (None, now["held_out"]):
         found.append(("평가할 글", _words(measured), _words(now["held_out"])))
     if saved["block_size"] != now["block_size"]:

@@ -7,13 +7,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gpt2_korean.checkpoints.same_run import COLUMNS, check_same_run, learns_prompts
+from gpt2_korean.checkpoints.same_run import COLUMNS, SHARE, check_same_run, learns_prompts
 from gpt2_korean.messages import UserError
 from gpt2_korean.training.arguments import build_arguments
 
 GIVEN = {
     "model": {"model_type": "gpt2", "tokenizer": None, "vocab_size": None},
-    "text": {"train_on_prompt": None, "dataset_name": "a/b", "dataset_config_name": "ko", **dict.fromkeys(COLUMNS)},
+    "text": {
+        "train_on_prompt": None,
+        "dataset_name": "a/b",
+        "dataset_config_name": "ko",
+        **dict.fromkeys(COLUMNS),
+        SHARE: 5.0,
+    },
     "blocks": {"size": 8, "packing": "documents", "all_learnt": False, "train": None, "held_out": None},  # of a stream
     "own": {
         "embedding_learning_rate": None,
@@ -110,8 +116,15 @@ def test_another_text_is_told_first_whatever_else_is_another(run_is, saved):
         (None, "나", {}, ", --do_eval: 체크포인트는 false, 지금은 true)"),
         ("나", None, {}, ", --do_eval: 체크포인트는 true, 지금은 false)"),
         ("나", "다", {"arguments": {"seed": 7}}, ", --seed: 체크포인트는 42, 지금은 7)"),
+        ("나", "다", {"text": {SHARE: 0.5}}, ", --validation_split_percentage: 체크포인트는 5.0, 지금은 0.5)"),
+        (
+            "나",
+            "다",
+            {"text": {SHARE: 0.5}, "arguments": {"seed": 7}},
+            ", --validation_split_percentage: 체크포인트는 5.0, 지금은 0.5, --seed: 체크포인트는 42, 지금은 7)",
+        ),
         ("나", "다", {}, ")"),
-        (None, None, {"arguments": {"seed": 7}}, ")"),
+        (None, None, {"text": {SHARE: 0.5}, "arguments": {"seed": 7}}, ")"),
     ],
 )
 def test_where_another_part_of_the_text_is_held_out_the_flag_that_did_it_is_told(
