@@ -3,6 +3,8 @@
 import io
 import lzma
 
+PADDING = b"\0"  # may stand behind a stream, to fill up blocks
+
 
 def open_xz(path, mode, **keywords):
     """As lzma.open, which takes for the end of the file what no stream begins with: one whose header is broken, or
@@ -22,14 +24,17 @@ class _Streams(io.RawIOBase):
         data = b""
         while not data:
             more = b""
-            if self.stream.eof or self.stream.needs_input:
-                more = self.stream.unused_data or self.file.read(io.DEFAULT_BUFFER_SIZE)
-                if not more and self.stream.eof:
-                    return 0
+            if self.stream.eof:
+                more = self.stream.unused_data.lstrip(PADDING)
+                while not more:
+                    if not (read := self.file.read(io.DEFAULT_BUFFER_SIZE)):
+                        return 0
+                    more = read.lstrip(PADDING)
+                self.stream = lzma.LZMADecompressor()
+            elif self.stream.needs_input:
+                more = self.file.read(io.DEFAULT_BUFFER_SIZE)
                 if not more:
                     raise EOFError("the last stream has no end")
-            if self.stream.eof:
-                self.stream = lzma.LZMADecompressor()
             data = self.stream.decompress(more, len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -193,7 +193,7 @@ def test_a_truncated_spoilt_or_mislabelled_archive_is_refused(tmp_path, compress
 def test_an_archive_of_several_parts_is_read_whole_or_refused(tmp_path, compress, suffix, rng):
     path, texts = tmp_path / f"a.txt.{suffix}", [f"{rng.randbytes(size).hex()}\n" for size in (20_000, 3, 20_000)]
     parts = [compress(text.encode()) for text in texts]
-    path.write_bytes(b"".join([parts[0], compress(b""), *parts[1:]]))
+    path.write_bytes(b"".join([parts[0], compress(b""), *parts[1:], bytes(20_000)]))  # and zeros, as on tapes
     assert list(read_documents(path, detect_encoding(path), "document")) == ["".join(texts).strip()]
     assert list(read_documents(path, detect_encoding(path), "line")) == [text.strip() for text in texts]
     for last in (b"\xff" + parts[1][1:], "뒤에 적은 글".encode(), parts[1][:-1]):  # no part, or not to its end
