@@ -82,8 +82,8 @@ def propose(
     seldom_enough = epochs <= MUON_EPOCHS[undoes_merges]
     chooses_muon = is_new and open_to_muon and seldom_enough and tokens_per_step >= MUON_TOKENS * width
     optimizer = MUON if uses_muon or chooses_muon else "adamw"
-    narrow = adapter or not new_vocabulary or optimizer != MUON
-    by_heart = epochs > (OFTEN if narrow else min(OFTEN, OFTEN_BY_WIDTH / width))
+    carried_by_muon = new_vocabulary and optimizer == MUON and not adapter
+    by_heart = epochs > (min(OFTEN, OFTEN_BY_WIDTH / width) if carried_by_muon else OFTEN)
     tokens = tokens_per_step if is_new else STEP_TOKENS
     rate = ADAPTER_RATES[optimizer][often] if adapter else _rate_of_all(optimizer, often, width, tokens)
     rate = _rounded(rate if is_new else TAUGHT_MORE * rate)
