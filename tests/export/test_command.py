@@ -272,16 +272,15 @@ def test_an_export_into_the_folder_of_a_run_outlives_its_saves(export, tiny_mode
     assert (code, there) == (0, ["내 모델.Modelfile", "내 모델.gguf"]), err
 
 
-def test_a_disk_that_fills_up_meanwhile_is_told_of_and_nothing_is_left(run_script, tiny_model_folder, tmp_path):
-    pytest.importorskip("gguf", reason="requirements-export.txt is not installed")
-    code = (
-        "import resource, sys, generate; from gpt2_korean.ending import run_script\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
-        "sys.exit(run_script(generate.main))"
-    )
-    path = tmp_path / "m.gguf"
-    finished = run_script("-c", code, f"--model_name_or_path={tiny_model_folder}", f"--export={path}")
-    assert finished.returncode == 1 and "ulimit -f" in finished.stderr and not list(tmp_path.iterdir())
+def test_a_disk_that_fills_up_meanwhile_is_told_of_and_nothing_is_left(export, tiny_model_folder):
+    resource = pytest.importorskip("resource", reason="Windows has no limit to the size of a file")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+    try:
+        code, _, err, there = export(tiny_model_folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (code, there) == (1, []) and "ulimit -f" in err
 
 
 def test_flags_that_a_chat_model_has_no_use_for_are_refused(export, chat_model_folder):
