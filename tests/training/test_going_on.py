@@ -198,9 +198,8 @@ def test_a_checkpoint_that_does_not_say_how_it_learnt_goes_on_as_it_always_did(h
     assert run_main(*half, "--gradient_accumulation_steps=1")[0] == 0
 
 
-@pytest.mark.parametrize("new", [(2, 4), (8, 1), (1, 8)])
 def test_the_same_blocks_of_a_step_in_other_parts_go_on_exactly(
-    train_words, byte_tokenizer, tmp_path, run_main, monkeypatch, new
+    train_words, byte_tokenizer, tmp_path, run_main, monkeypatch
 ):
     """Short steps at the ends of epochs included."""
     model = save_tiny_gpt2(tmp_path / "still", byte_tokenizer, initializer_range=0.02, **NO_DROPOUT)
@@ -219,17 +218,16 @@ def test_the_same_blocks_of_a_step_in_other_parts_go_on_exactly(
     assert run_main(*words, *old)[0] == 0
     whole = dict(seen)
     assert max(whole) > 8 and {len(blocks) for blocks in whole.values()} > {8}
-    seen.clear()
     expected = load_file(tmp_path / "out" / "model.safetensors")
-    for path in (tmp_path / "out").glob("checkpoint-*"):
-        if path.name != "checkpoint-7":
-            shutil.rmtree(path)
-    size, times = new
-    flags = [f"--per_device_train_batch_size={size}", f"--gradient_accumulation_steps={times}"]
-    code, _, err = run_main(*words, *flags, "--resume_from_checkpoint=auto")
-    assert code == 0 and f"4×2 대신 {size}×{times}" in err, err
-    assert seen == {number: blocks for number, blocks in whole.items() if number >= 7}
-    torch.testing.assert_close(load_file(tmp_path / "out" / "model.safetensors"), expected, rtol=1e-4, atol=1e-6)
+    for size, times in ((2, 4), (8, 1), (1, 8)):
+        seen.clear()
+        out = tmp_path / f"{size}×{times}"
+        shutil.copytree(tmp_path / "out" / "checkpoint-7", out / "checkpoint-7")
+        flags = [f"--per_device_train_batch_size={size}", f"--gradient_accumulation_steps={times}"]
+        code, _, err = run_main(*words, *flags, f"--output_dir={out}", "--resume_from_checkpoint=auto")
+        assert code == 0 and f"4×2 대신 {size}×{times}" in err, err
+        assert seen == {number: blocks for number, blocks in whole.items() if number >= 7}
+        torch.testing.assert_close(load_file(out / "model.safetensors"), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_run_whose_batch_size_was_found_goes_on_with_the_blocks_of_a_step(half, tmp_path, run_main, monkeypatch):
