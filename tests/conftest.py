@@ -224,23 +224,23 @@ def no_picture(monkeypatch):
 
 
 @pytest.fixture
-def train_words(small_corpus, tiny_model_folder, tmp_path, no_picture):
+def brief_texts(monkeypatch, no_picture):
+    """Texts of a few tokens wherever a model writes while it trains or is measured: those of a save take 0.3 s."""
+    from gpt2_korean.training import evaluation, samples
+
+    monkeypatch.setattr(samples, "LENGTH", 4)
+    monkeypatch.setattr(evaluation, "TEXTS", 5)
+    monkeypatch.setattr(evaluation, "CHARACTERS", 20)
+
+
+@pytest.fixture
+def train_words(small_corpus, tiny_model_folder, tmp_path, brief_texts):
     """The words of a short run on the tiny model, to which a test adds its own."""
     return [
         f"--dataset_path={small_corpus}", f"--model_type={tiny_model_folder}", f"--output_dir={tmp_path / 'out'}",
         f"--logging_dir={tmp_path / 'logs'}", "--device=cpu", "--disable_tqdm",
         "--no_bf16",  # the same numbers on every processor
     ]  # fmt: skip
-
-
-@pytest.fixture
-def brief_texts(monkeypatch, no_picture):
-    """Texts of a few tokens wherever a model writes while it trains or is measured."""
-    from gpt2_korean.training import evaluation, samples
-
-    monkeypatch.setattr(samples, "LENGTH", 4)
-    monkeypatch.setattr(evaluation, "TEXTS", 5)
-    monkeypatch.setattr(evaluation, "CHARACTERS", 20)
 
 
 @pytest.fixture

@@ -249,7 +249,7 @@ def test_a_log_holds_each_line_once_and_nothing_of_bars(run_script, train_words)
     assert len(logged) == len(set(logged)) and not any("/s]" in line for line in lines)
 
 
-def test_an_evaluation_alone_says_its_figures_once(run_main, train_words, brief_texts):
+def test_an_evaluation_alone_says_its_figures_once(run_main, train_words):
     code, out, err = run_main("train.py", *train_words, "--do_eval", "--validation_split_percentage=30")
     assert code == 0 and "글자당 비트" in out and "[0/0]" not in err and "평가 손실" not in err
 

@@ -29,7 +29,6 @@ from safetensors.torch import load_file
 import train
 from gpt2_korean.checkpoints import complete
 from gpt2_korean.ending import run_script
-from gpt2_korean.training import evaluation, samples
 
 SAVE_STEPS, LAST_STEP = 2, 5
 OPERATIONS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "shutil.rmtree"}
@@ -185,7 +184,6 @@ def kill(folder, name, kills, rng):
 
 if __name__ == "__main__":
     folder, kills, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] or CONFIGURATIONS
-    samples.LENGTH, evaluation.TEXTS, evaluation.CHARACTERS = 4, 5, 20
     forks.load_libraries()
     gc.freeze()  # a run looks for garbage of its own alone
     for name in names:

@@ -10,7 +10,6 @@ import torch
 from conftest import signal_self
 from safetensors.torch import load_file, save_file
 
-pytestmark = pytest.mark.usefixtures("brief_texts")
 AVERAGE, WEIGHTS, ADAPTER = "average.safetensors", "model.safetensors", "adapter_model.safetensors"
 
 

@@ -14,8 +14,6 @@ from gpt2_korean.cli.train_options import parse_train_options
 from gpt2_korean.messages import UsageError
 from gpt2_korean.training.callbacks import StopEarly
 
-pytestmark = pytest.mark.usefixtures("brief_texts")
-
 
 @pytest.fixture
 def run_words(train_words, tmp_path):

@@ -17,8 +17,6 @@ from conftest import ROOT, signal_self
 from gpt2_korean.speed.throughput import TokenMeter
 from gpt2_korean.training import callbacks, curve
 
-pytestmark = pytest.mark.usefixtures("brief_texts")
-
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

@@ -10,8 +10,6 @@ from gpt2_korean.cli.licenses import LICENSES
 from gpt2_korean.training.model_card import adapter_card, model_card
 from gpt2_korean.training.record import Record, name_of_text
 
-pytestmark = pytest.mark.usefixtures("brief_texts")
-
 
 def record_of(**changes):
     provenance = {

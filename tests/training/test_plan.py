@@ -19,8 +19,6 @@ from gpt2_korean.model.prepare import set_dropout
 from gpt2_korean.text import vocabulary
 from gpt2_korean.training import plan
 
-pytestmark = pytest.mark.usefixtures("brief_texts")
-
 
 def values_of(
     characters=10**7, epochs=3, steps=10**4, width=1024, tokens=2**14, new=True, scratch=False, settled=(), **more

@@ -6,8 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("brief_texts")
-
 
 @pytest.fixture
 def hub(monkeypatch):

@@ -158,7 +158,7 @@ def test_run_json_and_the_card_tell_how_many_parameters_the_model_has_and_how_ma
         assert f"| 매개변수 | {whole:,}개 |" in (out / "README.md").read_text("utf-8")
 
 
-def test_run_json_tells_which_text_the_model_was_measured_on(run, tmp_path, run_main, brief_texts):
+def test_run_json_tells_which_text_the_model_was_measured_on(run, tmp_path, run_main):
     """By its contents, whether or not the best model is kept; what is held out is another text of another seed."""
     told = []
     for seed in (1, 2):

@@ -10,8 +10,6 @@ import torch
 from conftest import signal_self
 from safetensors.torch import load_file
 
-pytestmark = pytest.mark.usefixtures("brief_texts")
-
 
 @pytest.fixture
 def long_run(train_words):

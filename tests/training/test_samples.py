@@ -74,7 +74,7 @@ def test_the_event_file_has_the_numbers_and_the_texts_of_every_evaluation(evalua
 
 @pytest.mark.parametrize("words", [["--gradient_checkpointing"], ["--bf16"], ["--bf16", "--lora_rank=4"]])
 def test_training_is_the_same_to_the_last_bit_with_and_without_texts(
-    run_words, evaluated_words, tmp_path, run_main, words, brief_texts
+    run_words, evaluated_words, tmp_path, run_main, words
 ):
     code, _, err = run_main(*evaluated_words, *words)
     assert code == 0 and "  오늘은 | " in err, err

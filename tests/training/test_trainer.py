@@ -55,9 +55,7 @@ def test_recorded_steps_clip_gradients_as_all_others_do(train_words, tmp_path, r
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_speed_that_is_told_is_that_of_the_steps_alone(
-    evaluated_words, tmp_path, run_main, monkeypatch, brief_texts
-):
+def test_the_speed_that_is_told_is_that_of_the_steps_alone(evaluated_words, tmp_path, run_main, monkeypatch):
     """By a clock of which a step takes a second, an evaluation, a save and a picture a thousand."""
     from gpt2_korean.training import callbacks, trainer
 
@@ -126,9 +124,7 @@ def test_a_run_shows_its_bar_on_stderr_with_our_numbers_unless_none_is_asked_for
         assert bool(re.search(r"\| 1/2 \[.*글자당 비트", err)) != bool(hidden) and ("%|" in err) != bool(hidden), err
 
 
-def test_the_bar_tells_bits_at_what_the_evaluated_text_spends(
-    train_words, tmp_path, run_main, at_training_step, brief_texts
-):
+def test_the_bar_tells_bits_at_what_the_evaluated_text_spends(train_words, tmp_path, run_main, at_training_step):
     """Beside which they are read."""
     other, told = tmp_path / "다른 글.txt", []
     other.write_text("The quick brown fox.", "utf-8")
@@ -178,7 +174,7 @@ def test_a_run_in_float16_whose_steps_all_overflow_is_told_as_one_that_diverged(
 
 
 def test_an_optimizer_whose_weights_in_training_are_others_is_told_of_each_evaluation(
-    evaluated_words, run_main, at_training_step, brief_texts
+    evaluated_words, run_main, at_training_step
 ):
     """As those without a schedule have (Defazio et al. 2024)."""
     told = []

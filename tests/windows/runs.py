@@ -39,7 +39,7 @@ def learnt(tmp_path_factory):
 
 
 @pytest.fixture
-def words(train_words, small_corpus, brief_texts):
+def words(train_words, small_corpus):
     (validation := small_corpus.with_name("평가.txt")).write_text("오늘은 날씨가 좋습니다.", "utf-8")
     return [
         "train.py", *train_words, "--do_train", "--do_eval", f"--validation_file={validation}", "--max_steps=6",
