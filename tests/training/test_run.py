@@ -40,6 +40,7 @@ def measured(tiny_model_folder, sample_texts):
     return independent_bits_per_character(tiny_model_folder, sample_texts[:12], 32)
 
 
+@pytest.mark.usefixtures("brief_texts")
 def test_evaluation_is_exact_whatever_the_batch(tiny_model_folder, tmp_path, small_corpus, measured, run_main):
     bits, loss = measured
     expected = [loss, math.exp(loss), 2**bits, bits]
@@ -228,7 +229,8 @@ def test_what_is_left_out_of_a_stream_is_said_once_however_often_it_is_read(hub_
 
 
 def test_a_stream_shorter_than_a_step_is_read_again_until_the_step_is_full(hub_words, tmp_path, run_main):
-    words = ["--streaming", "--max_steps=2", "--block_size=32", "--gradient_accumulation_steps=99"]
+    words = ["--streaming", "--max_steps=2", "--block_size=32"]
+    words += ["--per_device_train_batch_size=32", "--gradient_accumulation_steps=25"]
     assert run_main("train.py", *hub_words, *words)[0] == 0
     assert (tmp_path / "out" / "checkpoint-2" / "model.safetensors").exists()
 
@@ -242,7 +244,8 @@ def test_scratch_mini_trains_on_the_sample_without_a_download(tmp_path, run_main
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.n_layer == 4
 
 
-def test_the_announced_steps_are_those_taken(train_words, tmp_path, run_main, rng):
+def test_the_announced_steps_are_those_taken(train_words, small_corpus, sample_texts, tmp_path, run_main, rng):
+    small_corpus.write_text("\n\n".join(sample_texts[:4]), "utf-8")
     for _ in range(6):
         flags = {
             "per_device_train_batch_size": rng.randint(1, 9),
