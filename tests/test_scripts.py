@@ -1,5 +1,6 @@
 """The two scripts as a user meets them: texts on stdout, short Korean messages for every mistake."""
 
+import io
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, signal_self
 
 
 @pytest.fixture
@@ -79,14 +80,12 @@ def test_lengths_past_the_context_go_on_with_a_warning(write):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp949"])
-def test_a_terminal_that_cannot_show_a_character_gets_it_escaped(run_script, tiny_model_folder, encoding):
-    finished = run_script(
-        "generate.py", f"--model_name_or_path={tiny_model_folder}", "--prompt=한국어 😀", "--length=2", "--device=cpu",
-        env={"PYTHONIOENCODING": encoding}, text=False,
-    )  # fmt: skip
-    assert finished.returncode == 0
+def test_a_terminal_that_cannot_show_a_character_gets_it_escaped(write, monkeypatch, encoding):
+    stdout = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stdout, encoding, write_through=True))
+    assert write("--prompt=한국어 😀")[0] == 0
     shown = "한국어" if encoding == "cp949" else r"\ud55c\uad6d\uc5b4"
-    assert finished.stdout.decode(encoding).startswith(rf"{shown} \U0001f600")
+    assert stdout.getvalue().decode(encoding).startswith(rf"{shown} \U0001f600")
 
 
 def test_a_reader_that_leaves_early_ends_the_run_quietly(tiny_model_folder):
@@ -102,19 +101,23 @@ def test_a_reader_that_leaves_early_ends_the_run_quietly(tiny_model_folder):
 
 
 @pytest.mark.parametrize(("words", "lines"), [(["--prompt=가", "--output_file=글.jsonl"], 1), (["--interactive"], 0)])
-def test_a_run_whose_standard_streams_are_closed_is_done(tiny_model_folder, tmp_path, words, lines):
-    script = [sys.executable, ROOT / "generate.py", f"--model_name_or_path={tiny_model_folder}", "--length=5", *words]
-    closed = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *script], cwd=tmp_path)
-    assert closed.returncode == 0
-    written = [path.read_text("utf-8") for path in tmp_path.iterdir()]
+def test_a_run_whose_standard_streams_are_closed_is_done(fork_script, tiny_model_folder, tmp_path, words, lines):
+    script = tmp_path / "closed.py"
+    script.write_text(
+        "import os, runpy, sys\nos.closerange(0, 3)\nsys.stdin = sys.stdout = sys.stderr = None\n"  # as Python does
+        f"runpy.run_path({str(ROOT / 'generate.py')!r}, run_name='__main__')\n"
+    )
+    (tmp_path / "there").mkdir()
+    flags = [f"--model_name_or_path={tiny_model_folder}", "--length=5", *words]
+    assert fork_script(script, *flags, cwd=tmp_path / "there").returncode == 0
+    written = [path.read_text("utf-8") for path in (tmp_path / "there").iterdir()]
     assert len(written) == lines and all(json.loads(text)["text"] for text in written)
 
 
-@pytest.mark.parametrize("flags", [[], ["--output_file=글.jsonl"]])
-def test_ctrl_c_ends_with_a_message_and_the_way_on(tiny_model_folder, tmp_path, flags):
+def test_ctrl_c_ends_with_a_message_and_the_way_on(tiny_model_folder, tmp_path):
     command = [
         sys.executable, ROOT / "generate.py", f"--model_name_or_path={tiny_model_folder}", "--length=20",
-        "--device=cpu", "--num_return_sequences=1000000", "--batch_size=1", *flags,
+        "--device=cpu", "--num_return_sequences=1000000", "--batch_size=1", "--output_file=글.jsonl",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(10):
@@ -122,7 +125,13 @@ def test_ctrl_c_ends_with_a_message_and_the_way_on(tiny_model_folder, tmp_path, 
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "Ctrl-C" in stderr and "Traceback" not in stderr and ("--resume" in stderr) == bool(flags)
+    assert "Ctrl-C" in stderr and "Traceback" not in stderr and "--resume" in stderr
+
+
+def test_ctrl_c_where_nothing_is_recorded_names_no_way_on(write, monkeypatch):
+    monkeypatch.setattr("gpt2_korean.generation.batch.put_out", lambda *_: signal_self(signal.SIGINT))
+    code, _, err = write("--prompt=가")
+    assert code == 1 and "Ctrl-C" in err and "--resume" not in err
 
 
 def test_invalid_utf8_from_the_shell_is_refused():
