@@ -16,7 +16,7 @@ export RANKS_PER_NODE=${RANKS_PER_NODE:-$(python -c "$count" 2>/dev/null || echo
 # From a signal on, torchrun waits this many seconds for the ranks to save; its own default is 30.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-3600}
 
-# set_rank_command NODES FIRST_NODE JOB_NUMBER [train.py's flags]: the words that each node is to run, in the
+# set_rank_command NODES FIRST_NODE JOB [train.py's flags]: the words that each node is to run, in the
 # array rank_command, and the file that tells how the first of several ranks to end did, in ENDED_FILE.
 set_rank_command() {
     local nodes=$1 first_node=$2 job=$3
@@ -36,8 +36,9 @@ set_rank_command() {
         # torchrun tells the ranks, and by itself would die of SIGUSR1.
         torchrun+=(--signals-to-handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
         if ((nodes > 1)); then
-            # A port of each job's own, for jobs that share a node.
-            torchrun+=(--rdzv_backend=c10d --rdzv_id="$job" --rdzv_endpoint="$first_node:$((20000 + job % 10000))")
+            # A port of each job's own, for jobs that share a node; a task of a PBS array is 7[2].
+            local port=$((20000 + ${job//[!0-9]/} % 10000))
+            torchrun+=(--rdzv_backend=c10d --rdzv_id="$job" --rdzv_endpoint="$first_node:$port")
         else
             torchrun+=(--standalone)
         fi

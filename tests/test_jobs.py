@@ -240,10 +240,11 @@ def test_pbs_refuses_train_args_whose_quotes_have_no_end(project, start):
 
 def test_pbs_starts_torchrun_on_each_of_several_nodes(project, start):
     (project / "nodefile").write_text("first\nfirst\nsecond\nsecond\n")
-    assert finish(start("devcloud.pbs", TRAIN_ARGS="--do_train", RANKS_PER_NODE="4"))[0] == 0
+    variables = {"TRAIN_ARGS": "--do_train", "RANKS_PER_NODE": "4", "PBS_JOBID": "7[2].server"}
+    assert finish(start("devcloud.pbs", **variables))[0] == 0
     words = (project / "mpirun.words").read_text().split()
     assert words[:4] == ["-n", "2", "-ppn", "1"]
-    for word in ("--nnodes=2", "--nproc_per_node=4", "--rdzv_endpoint=first:20007", "--do_train"):
+    for word in ("--nnodes=2", "--nproc_per_node=4", "--rdzv_id=7[2]", "--rdzv_endpoint=first:20072", "--do_train"):
         assert word in words
 
 
