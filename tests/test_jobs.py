@@ -47,18 +47,18 @@ STUBS = {
     'echo $$ >srun.pid; [[ $export == *ALL* ]] || unset ENDED_FILE; exec "$@"',
     # As Slurm does it, a requeued job is told to end at once, and killed where it does not, 30 seconds later.
     "scontrol": 'if [[ $1 == show ]]; then echo "$3"; else echo "$@" >>requeued; kill "$PPID"; fi',
-    # The variables without a value come from the environment; the new job is described in a file.
-    "qsub": f'exec {sys.executable} qsub.py "$@"',
-    "qstat": r"printf 'Job Id: 7.server\n    queue = gpuq\n    Resource_List.nodes = 2:g\n\tpu:ppn=2\n    '; "
-    r"printf 'Resource_List.walltime = 01:00:00\n'",
+    # The new job's script comes from stdin.
+    "qsub": 'printf "%s\\n" "$@" >qsub.words; cat >submitted',
+    "qstat": r"printf 'Job Id: 7.server\n    queue = gpuq\n'; cat resources; "
+    r"printf '    Resource_List.walltime = 01:00:00\n'",
     # Runs each node's command here: one is enough to see what it is.
     "mpirun": 'printf "%s\\n" "$@" >mpirun.words',
 }
-QSUB = """
-import json, os, sys
-words = sys.argv[1:]
-names = words[words.index("-v") + 1].split(",")
-json.dump({"words": words, "variables": {name: os.environ[name] for name in names}}, open("submitted", "w"))
+# What qstat says of a job that asked for nodes: OpenPBS makes a select and a place of them. Long lines are folded.
+NODES = """    Resource_List.nodes = 2:g
+\tpu:ppn=2
+    Resource_List.place = scatter
+    Resource_List.select = 2:gpu=True:ncpus=2:mpiprocs=2
 """
 
 
@@ -66,7 +66,7 @@ json.dump({"words": words, "variables": {name: os.environ[name] for name in name
 def project(tmp_path):
     shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
     (tmp_path / "train.py").write_text(TRAIN)
-    (tmp_path / "qsub.py").write_text(QSUB)
+    (tmp_path / "resources").write_text(NODES)
     (tmp_path / "nodefile").write_text("here\nhere\n")
     (tmp_path / "bin").mkdir()
     for name, body in STUBS.items():
@@ -206,23 +206,29 @@ def wait_for(project, ranks):
 
 def test_pbs_submits_itself_again_with_the_same_arguments_resources_and_variables(project, start):
     (project / "codes").write_text("75 75 0")
-    written = """--dataset_path="글 하나.txt" --text_template='질문: {Q}' --do_train"""
-    limits = {"MAX_RESTARTS": "2", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "7200"}
-    variables = {"TRAIN_ARGS": written, **limits}
+    written = """--dataset_path="글 하나.txt" --text_template='질문: {Q}, "$A"\\n' --do_train"""
+    assert finish(start("devcloud.pbs", TRAIN_ARGS=written, MAX_RESTARTS="2"))[0] == 0
     for _ in range(2):
-        assert finish(start("devcloud.pbs", **variables))[0] == 0
-        submitted = json.loads((project / "submitted").read_text())
+        words = (project / "qsub.words").read_text().splitlines()
+        assert words == ["-l", "walltime=01:00:00", "-l", "nodes=2:gpu:ppn=2", "-q", "gpuq"]
+        (project / "jobs" / "again.pbs").write_bytes((project / "submitted").read_bytes())
         (project / "submitted").unlink()
-        words, variables = submitted["words"], submitted["variables"]
-        assert words[-1] == "jobs/devcloud.pbs"
-        assert words[:6] == ["-l", "walltime=01:00:00", "-l", "nodes=2:gpu:ppn=2", "-q", "gpuq"]
-    assert variables["RESTART_COUNT"] == "2" and variables["TRAIN_ARGS"] == written
-    assert limits.items() <= variables.items()
-    assert finish(start("devcloud.pbs", **variables))[0] == 0
+        assert finish(start("again.pbs"))[0] == 0  # with its own variables: PBS gives it no others
     assert not (project / "submitted").exists()
-    given = ["--dataset_path=글 하나.txt", "--text_template=질문: {Q}", "--do_train"]
-    # An hour less a tenth of it.
-    assert runs(project) == [["--resume_from_checkpoint=auto", "--max_hours=0.9", *given]] * 3
+    script = (project / "jobs" / "again.pbs").read_text().splitlines()
+    assert script[0].startswith("#!") and "#PBS -j oe" in script
+    assert 'declare -x RESTART_COUNT="2"' in script and 'declare -x MAX_RESTARTS="2"' in script
+    given = ["--dataset_path=글 하나.txt", '--text_template=질문: {Q}, "$A"\\n', "--do_train"]
+    assert [[first, *rest] for first, _, *rest in runs(project)] == [["--resume_from_checkpoint=auto", *given]] * 3
+
+
+def test_pbs_submits_itself_again_with_the_select_and_place_of_a_job_that_asked_for_them(project, start):
+    (project / "codes").write_text("75")
+    (project / "resources").write_text(NODES[NODES.index("    Resource_List.place") :])
+    assert finish(start("devcloud.pbs", TRAIN_ARGS="--do_train"))[0] == 0
+    assert (project / "qsub.words").read_text().splitlines() == [
+        "-l", "walltime=01:00:00", "-l", "select=2:gpu=True:ncpus=2:mpiprocs=2", "-l", "place=scatter", "-q", "gpuq"
+    ]  # fmt: skip
 
 
 def test_pbs_splits_the_words_of_train_args_as_a_shell_does(project, start):
