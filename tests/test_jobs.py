@@ -222,6 +222,14 @@ def test_pbs_submits_itself_again_with_the_same_arguments_resources_and_variable
     assert [[first, *rest] for first, _, *rest in runs(project)] == [["--resume_from_checkpoint=auto", *given]] * 3
 
 
+def test_pbs_leaves_a_tenth_of_a_short_job_to_save_of_which_its_setting_up_takes_nothing(project, start):
+    environment = project / "jobs" / "environment.sh"
+    environment.write_text(f"SECONDS=1800  # half of the hour\n{environment.read_text('utf-8')}", "utf-8")
+    (project / "codes").write_text("0")
+    assert finish(start("devcloud.pbs")) == (0, "")
+    assert 0.3 < float(runs(project)[0][1].removeprefix("--max_hours=")) <= 0.4
+
+
 def test_pbs_submits_itself_again_with_the_select_and_place_of_a_job_that_asked_for_them(project, start):
     (project / "codes").write_text("75")
     (project / "resources").write_text(NODES[NODES.index("    Resource_List.place") :])
