@@ -6,6 +6,10 @@ if [[ -f .venv/bin/activate ]]; then
     # shellcheck disable=SC1091
     source .venv/bin/activate
 fi
+command -v python >/dev/null || {
+    echo "python을 찾을 수 없습니다. jobs/environment.sh의 첫 부분을 이 클러스터에 맞게 고치세요." >&2
+    exit 1
+}
 
 # How many times a job goes on by itself before a person should look at it.
 export MAX_RESTARTS=${MAX_RESTARTS:-100}

@@ -172,6 +172,14 @@ def test_lines_for_the_cluster_in_environment_sh_may_read_variables_that_are_not
     assert len(runs(project)) == 1
 
 
+@pytest.mark.parametrize("script", ["slurm.sbatch", "devcloud.pbs"])
+def test_a_job_without_a_python_says_where_to_name_it_and_has_failed(project, start, script):
+    for name in ("env", "bash"):
+        os.symlink(shutil.which(name), project / "jobs" / name)
+    code, stderr = finish(start(script, PATH=str(project / "jobs")))
+    assert code == 1 and "jobs/environment.sh" in stderr and stderr.count("\n") == 1
+
+
 def test_a_python_without_torch_is_left_to_train_py_to_tell(project, start):
     """Which says in words what is missing, as a traceback does not."""
     (project / "codes").write_text("1")
