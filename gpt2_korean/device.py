@@ -211,6 +211,9 @@ def record_graph(work, device, before=None):
                 graph.capture_end()
             raise
         graph.capture_end()
+    # A recording begins by setting the place among the random numbers back, on its own stream. A device that other
+    # programs keep busy may come to that only after the replay has set it, which would then draw again what was drawn.
+    graph.stream.synchronize()
     return graph, result
 
 

@@ -312,7 +312,8 @@ def test_a_file_of_another_run_is_refused_and_stays_as_it_was(write, tmp_path, c
         "--top_k=9",
     ],
 )
-def test_a_record_tells_each_flag_that_makes_another_text_of_a_prompt(word):
+def test_a_record_tells_each_flag_that_makes_another_text_of_a_prompt(word, monkeypatch):
+    monkeypatch.setattr("gpt2_korean.cli.generate_checks.find_spec", lambda name: True)  # as where OpenVINO is there
     plain, changed = (parse_generate_options(["--model_name_or_path=m", *words]) for words in ([], [word]))
     told, told_then = (describe_writing(each.model, each.prompts, each.settings) for each in (plain, changed))
     name = word.removeprefix("--").split("=")[0]

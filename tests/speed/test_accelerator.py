@@ -102,6 +102,26 @@ def test_captured_draws_differ_from_step_to_step_and_a_seed_repeats_them(model, 
     assert all(len(set(row)) > 50 for row in first)
 
 
+@pytest.mark.skipif(GPU.type != "cuda", reason="only CUDA's graphs can be made late")
+def test_a_replay_draws_on_where_the_device_is_late_to_begin_recording(monkeypatch):
+    class Late(torch.cuda.CUDAGraph):
+        def capture_begin(self, *arguments, **keywords):
+            torch.cuda._sleep(10**9)  # cycles, on the stream that records
+            super().capture_begin(*arguments, **keywords)
+
+    def draw():
+        return torch.rand(4, device=GPU)
+
+    torch.manual_seed(0)
+    expected = [draw().tolist(), draw().tolist()]
+    monkeypatch.setattr("torch.cuda.CUDAGraph", Late)
+    torch.manual_seed(0)
+    first = draw().tolist()
+    graph, drawn = device.record_graph(draw, GPU)
+    graph.replay()
+    assert [first, drawn.tolist()] == expected
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_kernels_can_be_compiled_before_they_are_asked_for(kernels, model, dtype):
     kernels.compile_kernels(model.config.to_dict(), GPU, dtype)
