@@ -18,9 +18,9 @@ from gpt2_korean.text.merges import merged_pairs
 # that is carried over have to decay; one that begins with nothing learns more without (benchmarks/RESULTS.md).
 OFTEN = 4
 MUON = "muon"  # the value of --optim that is ours alone: see muon.py
-# By Muon a wide model that is carried over learns it by heart sooner, after so many times divided by its width: at
-# 1,024 after two, where more dropout than is needed costs a sixth of what too little does (benchmarks/RESULTS.md).
-OFTEN_BY_WIDTH = 2048
+# By Muon a wide model that is carried over learns it by heart sooner: after so many times divided by the root of its
+# width, which is three times at 512, 2.5 at 768 and 2.2 at 1,024 (benchmarks/RESULTS.md).
+OFTEN_BY_WIDTH = 70
 # A text that is read more often than so many times Muon learns by heart sooner than AdamW: as the text is, and where
 # merges are undone. Which pays from so many times on (benchmarks/RESULTS.md), with this chance of each.
 MUON_EPOCHS = 8, 16
@@ -83,7 +83,7 @@ def propose(
     chooses_muon = is_new and open_to_muon and seldom_enough and tokens_per_step >= MUON_TOKENS * width
     optimizer = MUON if uses_muon or chooses_muon else "adamw"
     carried_by_muon = new_vocabulary and optimizer == MUON and not adapter
-    by_heart = epochs > (min(OFTEN, OFTEN_BY_WIDTH / width) if carried_by_muon else OFTEN)
+    by_heart = epochs > (min(OFTEN, OFTEN_BY_WIDTH / width**0.5) if carried_by_muon else OFTEN)
     tokens = tokens_per_step if is_new else STEP_TOKENS
     rate = ADAPTER_RATES[optimizer][often] if adapter else _rate_of_all(optimizer, often, width, tokens)
     rate = _rounded(rate if is_new else TAUGHT_MORE * rate)
