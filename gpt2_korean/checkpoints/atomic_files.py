@@ -16,16 +16,16 @@ from gpt2_korean.messages import is_in_use
 from gpt2_korean.windows import WINDOWS
 
 UNFINISHED = "_unfinished"
-PATIENCE_SECONDS = 5  # for a program that has a file open on Windows: a scanner of viruses looks at each new one
+PATIENCE_SECONDS = 5  # of retrying on Windows while another program, often a virus scanner, has a file open
 
 
 def staging_area(output_dir, name=UNFINISHED):
     """The folder in which what is to become part of `output_dir` is written; `output_dir` must be there.
 
-    name: another one for what is written while a run may work there, which clears its own.
+    name: a caller that may work beside a training run gives its own, since a run clears the default one.
     """
     area = Path(output_dir) / name
-    if area.is_symlink() or area.is_file():  # what is written through a link would lie elsewhere
+    if area.is_symlink() or area.is_file():  # writing through a link would put the files elsewhere
         area.unlink()
     area.mkdir(exist_ok=True)
     return area
@@ -43,14 +43,14 @@ def tidy_staging_area(output_dir):
 
 
 def sync(folder):
-    """Return once all files below `folder` are on the disk, to be read by whom the umask lets."""
-    umask = os.umask(0o077)  # cannot be asked without being set
+    """Flush all files below `folder` to the disk, and give them the permissions that the umask allows."""
+    umask = os.umask(0o077)  # can only be read by setting it
     os.umask(umask)
     for root, _, names in os.walk(folder):
         for name in names:
             path = Path(root) / name
-            with contextlib.suppress(OSError):  # some file systems have one mode for all
-                # safetensors gives its files to their owner alone
+            with contextlib.suppress(OSError):  # some file systems have no modes
+                # safetensors makes files that only their owner can read
                 path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o666 & ~umask)
             _sync_path(path)
         _sync_path(root)
@@ -84,7 +84,7 @@ def write_file(path, content):
             remove(beside)  # half of it, where the disk is full
             tidy_staging_area(path.parent)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk is told of without
+        error.filename = error.filename or str(path)  # the error of a full disk names none
         raise
 
 
@@ -103,7 +103,7 @@ def remove(path):
 
 
 def patiently(change, *paths):
-    """change(*paths), tried for some seconds where Windows refuses it since a program has a file of them open."""
+    """Call change(*paths); retry for some seconds while Windows refuses because a program has a file open."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -115,9 +115,9 @@ def patiently(change, *paths):
 
 
 def _sync_path(path):
-    # No folder is opened on Windows, nor synced on many a network's drive, which refuses it in words of its own each.
+    # Windows cannot open a folder, and many network drives cannot sync one; each fails with an error of its own.
     with contextlib.suppress(OSError) if os.path.isdir(path) else contextlib.nullcontext():
-        descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)  # there none that is open to be read alone
+        descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)  # Windows syncs no read-only file
         try:
             os.fsync(descriptor)
         finally:

@@ -17,7 +17,7 @@ from gpt2_korean.windows import WINDOWS
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
 RESUME = "resume.json"  # what a run needs to go on beyond Trainer's own state: see same_run.py and training/trainer.py
-# What RESUME tells of learning that TrainingArguments does not know, each with what it is where nothing is told.
+# Settings in RESUME that TrainingArguments does not have, each with its value where the file has none.
 OWN = {"embedding_learning_rate": None, "average_last": 0, "dropout": None, "bpe_dropout": 0}
 ADAPTER = "adapter"  # beside a model that LoRA trained: what was merged into it
 RECORD = "run.json"  # what training/record.py tells of a run
@@ -26,7 +26,7 @@ AVERAGE = "average.safetensors"  # in a checkpoint: see training/average.py
 CARD = "README.md"  # see training/model_card.py
 CARD_MARK = "<!-- gpt2-korean이 쓴 파일입니다. 고쳐서 간직하려면 이 줄을 지우세요. -->"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "adapter_model.safetensors", "adapter_model.bin")
-# Of a whole model, in the order in which transformers looks for them: what comes after the first is not read.
+# A whole model's weights, in the order in which transformers looks for them: it reads the first that exists.
 FIRST = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 TRAINING_STATES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
 MOST_TOLD = 5  # models, in a message
@@ -101,7 +101,7 @@ def is_resumable(checkpoint):
 
 
 def lacks_states(checkpoint):
-    """Whether a checkpoint is a model alone, or a state is lost; so it is of one whose optimizer is sharded, too."""
+    """Whether a checkpoint lacks a training state, as after --save_only_model; true of sharded optimizers too."""
     return not all(any(Path(checkpoint).glob(pattern)) for pattern in TRAINING_STATES)
 
 
@@ -130,8 +130,8 @@ def missing_weights(folder):
 
 
 def check_opens(folder):
-    """Raise the OSError, with its number and file, of weights that the system does not open or map, as where a drive
-    fails, maps nothing, or memory is limited: they may be whole."""
+    """Raise the OSError, with its number and file, where the system cannot open or map weights: the drive may fail or
+    not map files, or memory may be limited. The weights themselves may be whole."""
     from safetensors import SafetensorError, safe_open
 
     for path in Path(folder).glob("*.safetensors"):
@@ -147,7 +147,7 @@ def check_opens(folder):
 
 
 def as_os_error(error):
-    """The OSError that a library's error stands for: Rust's quote the system's number. Any other is given back."""
+    """The OSError behind an error of a Rust library, which quotes the system's number; any other error as it is."""
     number = None if WINDOWS else re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
 
@@ -229,7 +229,7 @@ def check_writable(folder, flag):
             f"{flag}={folder}: {particle(str(lost), '은/는')} 없는 곳({os.readlink(lost)})을 가리키는 "
             "링크입니다. 그 디스크를 연결하거나 다른 경로를 주세요."
         )
-    existing = next(filter(os.path.exists, tried), folder)  # nothing is, of a drive that is not there
+    existing = next(filter(os.path.exists, tried), folder)  # none exists where the drive is missing
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(f"{flag}={folder}: {existing}에 쓸 수 없습니다. 권한을 확인하거나 다른 경로를 주세요.")
 

@@ -128,11 +128,11 @@ def find_starting_point(output_dir, overwrite, resume, check_model=lambda folder
 def _find_newest(output_dir, check_model):
     """The newest checkpoint of a run's folder that training goes on from, None where none is whole.
 
-    Those past it are told, a line each. Raises UserError where there are whole ones and nothing goes on from any, and
-    OSError as check_opens does.
+    Each newer one that is passed over is named in a line of its own. Raises UserError where there are whole ones and
+    nothing goes on from any, and OSError as check_opens does.
     """
     checkpoints = list_checkpoints(output_dir)
-    for checkpoint in checkpoints:  # else the run would be begun anew, and they be replaced
+    for checkpoint in checkpoints:  # a failing drive must not make the run start over and replace them
         check_opens(checkpoint)
     troubles = {}  # checkpoint → what is the matter with it
     whole = whole_checkpoints(output_dir)
@@ -143,7 +143,7 @@ def _find_newest(output_dir, check_model):
         except UserError as error:
             troubles[checkpoint] = error
             continue
-        for later in checkpoints:  # half ones, or of a file that does not tell when its run began
+        for later in checkpoints:  # half-written, or not telling when their run began
             if step_of(later) > step_of(checkpoint) and later not in troubles:
                 trouble = find_trouble(later) if later in whole else "온전한 체크포인트가 아닙니다."
                 troubles |= {later: f"--resume_from_checkpoint={later}: {trouble}"} if trouble else {}
@@ -186,7 +186,7 @@ def _check_overwriting(output_dir, overwrite, resumes, found):
             way = f"{found}에서 이어 간 결과로 바꾸려면 --overwrite_output_dir을 더하거나, 다른 --output_dir을 주세요."
         raise UsageError(f"--output_dir={output_dir}: 지난 학습의 결과가 있습니다({name_some(held)}).\n{way}")
     kept = next((path for path in checkpoints if not os.access(path, os.W_OK)), None)
-    if kept is not None:  # known now, and not when the new run has come to its first save
+    if kept is not None:  # refuse now rather than at the new run's first save
         raise UsageError(
             f"--output_dir={output_dir}: {particle(kept.name, '을/를')} 지울 권한이 없어 덮어쓸 수 없습니다. 권한을 "
             "바꾸거나 다른 --output_dir을 주세요."

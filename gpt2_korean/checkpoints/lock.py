@@ -23,9 +23,9 @@ except ImportError:  # Windows
     import msvcrt
 
 LOCK = "_lock"
-FAR = 2**30  # where Windows' lock lies: who does not hold it can read nothing of what it is on
-PATIENCE_SECONDS = 5  # for a run that was killed just now: it takes time to give back its memory, and then the lock
-SHARED_SECONDS = 60  # for a network's drive, which tells another node for so long that a new folder is not there
+FAR = 2**30  # the byte that Windows locks: others cannot read what is locked, but are to read who holds it
+PATIENCE_SECONDS = 5  # a run that was killed just now keeps the lock until its memory is freed
+SHARED_SECONDS = 60  # a network drive may hide a new file from other nodes for so long
 
 
 @contextlib.contextmanager
@@ -65,7 +65,7 @@ def _lock(output_dir):
         except OSError as error:
             # So NFS tells that a run on another node, which was just ending, has removed the file that we opened.
             if error.errno != errno.ESTALE or time.monotonic() > deadline:
-                error.filename = error.filename or str(output_dir)  # a full disk is told of without
+                error.filename = error.filename or str(output_dir)  # the error of a full disk names none
                 raise
             file = None
         if file is not None:
@@ -76,7 +76,7 @@ def _lock(output_dir):
 def _try_to_lock(output_dir, deadline):
     """The locked file, None where it is to be tried once more."""
     path = output_dir / LOCK
-    output_dir.mkdir(parents=True, exist_ok=True)  # anew, where the run before was the one that made it
+    output_dir.mkdir(parents=True, exist_ok=True)  # again: the run before may have removed it at its end
     with contextlib.ExitStack() as opened:
         file = opened.enter_context(_open(path))
         try:
@@ -93,11 +93,11 @@ def _try_to_lock(output_dir, deadline):
             if error.errno == errno.ESTALE:
                 raise
             warn(f"{output_dir}: 잠금이 없는 파일 시스템입니다. 같은 --output_dir로 두 작업을 함께 돌리지 마세요.")
-        if not file.writable():  # the run of that user was killed
+        if not file.writable():  # a lock that another user's killed run left
             path.unlink(missing_ok=True)
             return None
-        # A run that was just ending may have removed the file between our opening and locking it. Not for so long: then
-        # the file system has a new number for a file each time.
+        # A run that was just ending may have removed the file between our opening and locking it. After the deadline
+        # the reason is another: the file system gives a file a new number each time.
         if fcntl is not None and time.monotonic() < deadline and not _is_at(path, file):
             return None
         holder = {"job": _job_number(), "process": os.getpid(), "start": time.strftime("%Y-%m-%d %H:%M")}
@@ -129,17 +129,17 @@ def _hold(file, alone):
         fcntl.lockf(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         return
     os.lseek(file.fileno(), FAR, os.SEEK_SET)
-    msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # which knows no other way
+    msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # Windows has exclusive locks only
 
 
 def hold_records(file, alone):
     """Hold an open file of texts until it is closed: `alone` where the run goes on with what is in it, else with others
     that add to it. Raises UserError where another run stands against that.
 
-    Not as _hold does: POSIX' lock would end as soon as any other opening of the file is closed.
+    By flock, unlike _hold: a POSIX lock ends as soon as this process closes the file anywhere else.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while fcntl is not None:  # Windows' lock cannot be shared: two that only add to a file would be kept apart
+    while fcntl is not None:  # not on Windows: its locks cannot be shared by two that only append
         try:
             fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             return
@@ -163,7 +163,7 @@ def describe_run(output_dir):
     with file:
         try:
             holder, start = file.read(), os.fstat(file.fileno()).st_mtime
-            if _is_own(holder):  # whose lock on Windows keeps out itself too
+            if _is_own(holder):  # on Windows our own lock keeps out ourselves too
                 return None
             _hold(file, alone=False)
             return None
@@ -190,13 +190,13 @@ def _first_save(output_dir, start):
 
 
 def _open(path):
-    """The lock, made if need be; only to be read where it is another user's, as in the folder of a group."""
+    """Open the lock file, made if need be; read-only where it is another user's, as in a group's folder."""
     try:
         return patiently(partial(open, path, "a+", encoding="utf-8", opener=_open_no_link))
     except PermissionError:
         if not path.exists():
             raise
-        return open(path, encoding="utf-8")  # no link: that would be refused as one
+        return open(path, encoding="utf-8")  # _open_no_link has refused a link
 
 
 def _open_no_link(path, flags):

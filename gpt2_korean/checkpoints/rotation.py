@@ -28,9 +28,9 @@ NO_RENAME = (errno.EMFILE, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV)
 REPLACES = "replaces_earlier_run"  # in a checkpoint: what an earlier run left beside it is still to be removed
 ESSENTIAL = (STATE, "config.json", "adapter_config.json")  # without them a folder is not whole, no model, no adapter
 
-# All that Trainer, save_pretrained and train.py write into a folder of a model or checkpoint, in the order in which it
-# is removed, and comes in the opposite one: at no moment are the marks of a model there without the rest, and any of
-# its files without weights, by which what is left of one is known.
+# All that Trainer, save_pretrained and train.py write into a folder of a model or checkpoint. Files are removed in this
+# order and published in the reverse one: the marks of a model are never there without the rest, and the weights are
+# there as long as any other file, since leftovers are recognised by them.
 RUN_FILES = (
     *ESSENTIAL,
     REPLACES,
@@ -93,7 +93,7 @@ def publish_model(folder, output_dir):
 
 
 def finish_what_a_killed_run_began(output_dir):
-    """Remove what it left half-written, and of the run that it replaces what it did not come to remove."""
+    """Remove what a killed run left half-written, and what it had yet to remove of the run that it replaces."""
     marked = [checkpoint for checkpoint in whole_checkpoints(output_dir) if (checkpoint / REPLACES).exists()]
     if marked:
         remove_earlier_run(output_dir, keep=marked[-1])
@@ -137,7 +137,7 @@ def remove_checkpoint(folder):
     if folder.is_symlink():
         folder.unlink()
     elif folder.is_dir() and all(map(_is_run_file, folder.iterdir())):
-        # By a new name: of one of this name before, NFS and FUSE keep a file that a program still has open.
+        # A new name each time: under an old one NFS and FUSE may still keep a file that a program has open.
         removed = atomic_files.staging_area(folder.parent) / f"removed-{secrets.token_hex(8)}"
         try:
             atomic_files.move(folder, removed, os.rename)

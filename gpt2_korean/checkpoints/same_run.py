@@ -46,7 +46,7 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
     saved = {} if checkpoint is None else read_resume(checkpoint)
     if "corpus" not in saved:
         return now
-    # By what was measured on another text no best model can be chosen, be it asked for only now.
+    # The best model can only be chosen by evaluations of one text, even where that is asked for only now.
     measured = saved.get("held_out") if arguments.load_best_model_at_end else None
     differences = _differences(saved, now, text.train_on_prompt is not None, measured)
     if differences:
@@ -57,11 +57,11 @@ def check_same_run(start, model, text, tokenizer, blocks, own, arguments):
     if "learning" in saved:
         _check_same_learning(checkpoint, saved["learning"], now["learning"])
     kept = ("tokenizer", "vocab_size", "plan", *OWN)
-    # What goes back to before the newest is a run of its own: newer than all that it goes back from.
+    # Going on from an older checkpoint begins a new run, which must count as newer than those that it leaves behind.
     newest = whole_checkpoints(Path(checkpoint).parent)[-1:]
     if Path(checkpoint) in newest:
         kept = ("started", *kept)
-    elif newest:  # a clock may have been put back
+    elif newest:  # even where the clock was set back
         now["started"] = max(now["started"], when_started(newest[0]) + 1)
     return {**now, **{name: saved.get(name) for name in kept}}
 
@@ -133,9 +133,9 @@ def _differences(saved, now, asks_of_prompts, measured):
     found = []
     if asks_of_prompts and saved.get("train_on_prompt", False) != now["train_on_prompt"]:
         found.append(("--train_on_prompt", *(str(run.get("train_on_prompt", False)).lower() for run in (saved, now))))
-    elif saved["corpus"] != now["corpus"]:  # told by what is learnt of it, too
+    elif saved["corpus"] != now["corpus"]:  # its hash covers which tokens are learnt
         found.append(("학습할 글", _words(saved["corpus"]), _words(now["corpus"])))
-        # Of the same text another part is learnt where some is held out only once, or more of it, or by other dice.
+        # One text has another part to learn where only one run holds some out, or another share, or by another seed.
         evaluates = [run.get("held_out", now["held_out"]) is not None for run in (saved, now)]
         if evaluates[0] != evaluates[1]:
             found.append(("--do_eval", *(str(each).lower() for each in evaluates)))

@@ -13,8 +13,8 @@ CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenize
 def tell_others(folder, use_cache):
     """Have the files of a model or an adapter that was just saved in `folder` say what other programs ask of them.
 
-    use_cache: what the model's config said of it before Trainer, which turns it off in all that it saves: others would
-    compute a text anew at each of its tokens.
+    use_cache: the value in the model's config before Trainer, which saves False: other programs would then read a text
+    anew at each of its tokens.
     """
     folder = Path(folder)
     config, settings = read_json(folder / CONFIG), read_json(folder / TOKENIZER_CONFIG)
@@ -28,7 +28,7 @@ def tell_others(folder, use_cache):
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
         ends = [settings.get(name) for name in ("bos_token", "eos_token")]
         if all(ends) and _reads_as_gpt2s_class(read_json(folder / TOKENIZER)):
-            # It has a token for every byte and none is unknown, but GPT-2's class would add one of its own.
+            # Every byte has a token and none is unknown, but without an unk_token GPT-2's class would add one.
             settings |= {"tokenizer_class": "GPT2Tokenizer", "unk_token": settings.get("unk_token") or ends[1]}
         _write(folder / TOKENIZER_CONFIG, settings)
 

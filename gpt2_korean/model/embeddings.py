@@ -25,8 +25,8 @@ COUNTED_TOKENS = 16_000_000  # of a corpus, to learn from how its tokens are use
 # The neighbours that are counted, by how far they stand from the token, and of how many of the most frequent.
 PLACES = (-2, -1, 1, 2)
 NEIGHBOURS = 1024
-# A token is taken to have been seen this often more with the neighbours that all tokens have, so that one
-# that is rare does not seem to say much.
+# Each token counts as seen this many more times, with the average neighbours, so that chance tells little of a
+# rare one.
 PRIOR = 20
 
 
@@ -127,7 +127,7 @@ def usage_vectors(ids, vocab_size, width):
     """
     frequency = torch.bincount(ids, minlength=vocab_size)
     frequent = frequency.topk(min(NEIGHBOURS, vocab_size)).indices
-    columns = len(frequent) + 1  # the last is of those that are seldom, and is not looked at
+    columns = len(frequent) + 1  # the last collects all rare neighbours, and is dropped
     rank = torch.full((vocab_size,), len(frequent), device=ids.device)
     rank[frequent] = torch.arange(len(frequent), device=ids.device)
     rows, neighbours = ids * columns, rank[ids]

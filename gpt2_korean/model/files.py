@@ -1,4 +1,4 @@
-"""What the files of a model's folder say, held against each other before anything is made of them. Imports no torch."""
+"""Checks that the files of a model's folder fit together, before a model is made of them. Imports no torch."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from gpt2_korean.model.hub import broken_off
 from gpt2_korean.text.opening import check_readable
 
 OTHERS_WEIGHTS = ("tf_model*.h5", "flax_model*.msgpack", "*.ckpt*", "*.onnx", "*.gguf")
-# Keys of transformers' configs, of whatever architecture, that can be nothing but a number of things that are there.
+# Keys whose value is a count, a positive integer, in the config of any architecture of transformers.
 COUNTS = {*SIZES, "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"}
 COUNTS |= {"num_key_value_heads", "intermediate_size", "n_inner", "head_dim", "d_model", "num_layers", "num_heads"}
 COUNTS |= {"learnt_answers"}  # our own, see prepare.py
@@ -98,9 +98,9 @@ def _check_adapter(config, shapes, flag, folder):
 
 
 def check_numbers(weights, flag, source):
-    """Raise UserError for the weights, name → tensor, of a run that diverged: NaN, in the short ones as in all.
+    """Raise UserError for `weights`, name → tensor, that are NaN, as those of a run that diverged.
 
-    Whatever they compute is NaN, by which each text ends at once or repeats one token.
+    The short ones are enough: such a run has NaN in all. A text would end at once or repeat one token.
     """
     for name, weight in weights.items():
         if weight.numel() <= SHORT and weight.is_floating_point() and weight.isnan().any():
@@ -162,7 +162,7 @@ def unloadable(flag, source, error):
 
 @contextmanager
 def still_there(flag, source):
-    """Have a folder that somebody removes while it is read in here told as such, whatever the libraries make of it.
+    """Raise a UserError that says so where the model's folder is removed while it is read in here.
 
     source: a Path of a folder, or a hub id.
     """
@@ -179,13 +179,13 @@ def still_there(flag, source):
 
 @contextmanager
 def told_by_name(flag, source):
-    """Have whatever is raised over the files of `source` told as a UserError that names them and `flag`."""
+    """Turn whatever libraries raise over the files of `source` into a UserError that names them and `flag`."""
     with still_there(flag, source):
         try:
             yield
         except UserError:
             raise
-        except Exception as error:  # the files are others', and what the libraries raise over them has no end
+        except Exception as error:  # of others' files the libraries may raise anything
             raise broken_off(source, flag, error) or unloadable(flag, source, error) from error
 
 

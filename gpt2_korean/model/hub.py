@@ -73,8 +73,8 @@ def newest_commit(name, flag):
 
 
 def broken_off(name, flag, error):
-    """The UserError of a Hub that refused a model's files, or could not be heard to their end, or of a cache without
-    room for them, for which a library raised `error`; None where that has another reason."""
+    """The UserError for a library's `error` where the Hub refused a model's files, the connection broke, or the cache
+    has no room for them; None where `error` has another cause."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 

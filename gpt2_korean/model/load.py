@@ -40,7 +40,7 @@ def load_start(start, documents, options):
             return load_adapted(start.checkpoint, flag, trusts)
     model, tokenizer = load_pretrained(start.checkpoint, torch.float32, flag, trusts)
     for weight in model.parameters():
-        # Else they lie in its file, which goes as newer ones come: on NFS and FUSE that would stay there to the end.
+        # They are mapped from a file that rotation deletes later: without a copy NFS and FUSE would keep it to the end.
         weight.data = weight.data.clone()
     return model, tokenizer
 
@@ -81,21 +81,21 @@ def _load_whole(source, dtype, flag, access):
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     attention = choose_attention(source, access["local_files_only"])
-    # A model that also told its attentions could not compute them by sdpa, nor be saved.
+    # With output_attentions a model could neither use sdpa nor be saved.
     config = AutoConfig.from_pretrained(source, output_attentions=False, **access, **attention)
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"{flag}={source}: 글을 다른 글로 옮기는 모델(T5, BART 등)이라 글을 이어 쓰지 못합니다. "
             "GPT-2처럼 앞의 글만 보는 모델을 주세요."
         )
-    if getattr(config, "vocab_size", None) is None:  # that of Gemma 3's larger ones, say, has one for texts within
+    if getattr(config, "vocab_size", None) is None:  # the larger Gemma 3, for one, nests it in a text_config
         raise UserError(
             f"{flag}={source}: 글만 다루는 모델이 아니라서({config.model_type}) 쓸 수 없습니다. "
             "그림도 다루는 모델이라면 글만 다루는 것을 찾아 주세요."
         )
     tokenizer = load_tokenizer(source, config, flag, **access)
     check_room(source, config, flag, trust_remote_code=access["trust_remote_code"], **attention)
-    # It would have a Space of the Hub turn pickled weights into others, in a thread for which the program's end waits.
+    # transformers would ask the Hub to convert pickled weights, in a thread for which the program's end waits.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     with without_warnings():  # its table of what fits is said below
         model, loading = AutoModelForCausalLM.from_pretrained(
@@ -116,7 +116,7 @@ def _load_whole(source, dtype, flag, access):
         )
     rows = model.get_input_embeddings().weight
     if getattr(model.get_output_embeddings(), "weight", rows) is not rows:
-        model.config.tie_word_embeddings = False  # else adding rows, and other programs, would make them one
+        model.config.tie_word_embeddings = False  # else resizing, and other programs, would tie them
     try:
         model.generation_config.validate(strict=True)
     except ValueError:  # a temperature where nothing says to sample, say: with it transformers would save no model
@@ -134,7 +134,7 @@ def _sees_what_follows(model):
 def choose_attention(source, local_files_only):
     """What from_pretrained is told where a config asks for FlashAttention without its package: sdpa is as exact.
 
-    Or for the attention of transformers' continuous batching, which without the cache of it fails, and since 5.24 has
+    Or for the attention of transformers' continuous batching, which fails without its own cache, and since 5.24 lets
     each token see those after it.
     """
     from transformers import PreTrainedConfig
@@ -153,7 +153,7 @@ def choose_attention(source, local_files_only):
 def check_room(source, config, flag, **access):
     """Raise UserError where the model of a `config` has more weights than bytes in the files of a folder.
 
-    It would be given its memory before anything is read: here it is made without any.
+    from_pretrained would allocate it before it reads anything; here it is made on the meta device, without memory.
     """
     from transformers import AutoModelForCausalLM
 
