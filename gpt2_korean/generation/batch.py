@@ -71,7 +71,7 @@ def write_all(model, out, prompts, settings, options, done=0):
 
 @contextmanager
 def tell_way_on(file):
-    """Say how what Ctrl-C breaks off is gone on with: written anew, it would stand behind what is there."""
+    """Say at Ctrl-C how to go on: the same command alone would write all texts anew, behind those in the file."""
     try:
         yield
     except KeyboardInterrupt:
@@ -119,8 +119,8 @@ def write_batches(model, jobs, settings, size, seed, done, on_tokens):
 def plan_batches(jobs, size):
     """Yield the numbers of `jobs`, prompts, that are written together, by length: prompts about as long as each other.
 
-    As many in each batch as in the next, and the longest first: one cache then serves them all. Which they are does not
-    depend on how many are done, so that a run that is taken up draws what it would have drawn.
+    Batches are of equal size and those of the longest prompts come first, so that one cache serves them all. They do
+    not depend on how many texts are done, so that a resumed run draws what it would have drawn.
     """
     for start in range(0, len(jobs), WINDOW * size):
         window = range(start, min(start + WINDOW * size, len(jobs)))

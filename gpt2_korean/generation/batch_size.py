@@ -18,8 +18,8 @@ def choose_batch_size(decoder, read, length):
         return UNKNOWN
     read = min(read, decoder.context or read)
     slots = read + length if decoder.context is None else min(read + length, decoder.context)
-    # The cache; what a prompt takes as it is read, less than as much again, but where few are read at a time; a few
-    # copies of the logits in float32.
+    # The cache; as much again to read prompts, at most, unless they are read a few at a time; a few copies of the
+    # logits in float32.
     row = decoder.cache_bytes * (decoder.room(slots) + (0 if decoder.captures else read)) + 40 * decoder.vocab_size
     fitting = max(1, int(0.8 * free / row))
     return min(MOST_ON_CPU if decoder.device.type == "cpu" else MOST, 1 << fitting.bit_length() - 1)

@@ -18,14 +18,14 @@ TOLD_OF = set()  # the failures of the Triton kernels that this process has warn
 
 
 def has_openvino(asked):
-    """Whether the OpenVINO is installed that can be written by, here; asked: the flag that asks for it, or None.
+    """Whether the supported OpenVINO is installed and this processor can run it.
 
-    Raises UsageError where it is asked for and another is installed, or none can be written by.
+    asked: the flag that asks for it, or None. Raises UsageError where it is asked for and cannot be used.
     """
     try:
         version = metadata.version("openvino")
     except metadata.PackageNotFoundError:
-        return asked is not None  # the command line has found one, of which nothing tells the version
+        return asked is not None  # the command line has found one, but its version is not known
     if version.startswith(OPENVINO):
         return _has_attention(asked)
     other = f"설치된 OpenVINO {particle(version, '은/는')} 여기에서 쓰는 버전({OPENVINO})이 아닙니다"
@@ -93,8 +93,8 @@ def _openvino_decoder(config, weights, dtype, quantize):
         tensors = quantize_weights(weights, config, quantize)
         return _decoder_of_graph(config, build_graph(config, tensors), tensors, quantize, bfloat16)
     bfloat16 = bfloat16 and computes_bfloat16(torch.device("cpu"))
-    # Reading weights takes longest. So what the processor does not compute in they are kept in, and those of a file in
-    # 16 bits are nowhere widened; what it does compute in OpenVINO makes of them itself.
+    # Reading weights takes longest, so matrices keep the type of their file, and OpenVINO turns it into what the
+    # processor computes in. Where the processor lacks a 16-bit type that was asked for, they are kept in that type.
     as_they_are = bfloat16 or dtype == torch.float32
     tensors = {
         name: weight.detach().to(torch.float32 if weight.ndim == 1 else weight.dtype if as_they_are else dtype)

@@ -142,7 +142,7 @@ def save(session, name="", overwrites=False):
     except FileExistsError:
         raise UserError(f"{path}: 이미 있습니다. 다른 이름을 주세요. 덮어쓰려면 /save! {name}") from None
     except OSError as error:
-        error.filename = str(path)  # a full disk is told of without
+        error.filename = str(path)  # the error of a full disk names none
         raise UserError(describe_os_error(error)) from None
     except ValueError:  # a NUL, half a surrogate pair
         raise UserError("파일 이름에 쓸 수 없는 글자가 있습니다. 다른 이름을 주세요.") from None

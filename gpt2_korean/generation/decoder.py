@@ -198,8 +198,9 @@ class GPT2Decoder:
 
 
 def _parts(padding, width):
-    """Slices of rows, with so much padding in `width`, that are read together: MOST_AT_ONCE tokens at most, where a row
-    has no more; the closer together where rows follow each other by their length."""
+    """Yield slices of rows that are read together: MOST_AT_ONCE tokens at most, unless a single row has more.
+
+    padding: of each row in `width`. Rows sorted by length need the fewest reads."""
     start = least = 0
     for row, each in enumerate(padding):
         least = min(least, each) if row > start else each

@@ -7,7 +7,7 @@ sees a row's own tokens alone.
 Nothing in the loop waits for the device but the look at the new ids every few steps. Where the device has
 graphs, a step (the model, the sampling and their bookkeeping) is recorded once and then replayed whole, in
 later calls too: those that differ in their prompts, or a little in length, read and write the same tensors. There
-the next steps are under way before what is new is looked at: what becomes of it takes the device no time.
+the next steps are submitted before the new ids are looked at, so that the device does not wait for that look.
 """
 
 from dataclasses import dataclass, replace
@@ -135,8 +135,8 @@ def pad_left(windows, device):
 
 
 def _recorded(decoder, rows, sampling, eos_token_id, utf8):
-    """`(rows, replays)`: the tensors to work on, which are then as `rows`, and steps recorded over them, by how many of
-    the rows go on and by reach.
+    """`(rows, replays)`: the tensors that recorded steps work on, filled from `rows`, and these steps, by the number of
+    rows and the reach.
 
     A decoder keeps one recording, as long as its cache is the same.
     """
@@ -155,8 +155,8 @@ def _recorded(decoder, rows, sampling, eos_token_id, utf8):
 def _left(going, ended, decoder):
     """The places in `going` to go on with: all, or those that have not ended, once they are half of them or fewer.
 
-    A processor computes as much as there are rows, and so does a GPU that has many. By halves where what they have
-    read is copied; where steps are recorded, by exact halves, with some that have ended, so that they fit again.
+    Fewer rows are less work for a CPU, and for a GPU that has many. They are left out by halves, since each time the
+    cache is copied; where steps are recorded, by exact halves, filled up with ended rows, so that recordings fit.
     """
     size, left = len(going), [place for place, index in enumerate(going) if not ended[index]]
     if not decoder.captures:

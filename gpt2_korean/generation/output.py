@@ -42,8 +42,8 @@ def open_output(path):
 
 @contextlib.contextmanager
 def naming(file):
-    """A context in which texts are recorded in `file`, closed at its end, None for none: what fails there without a
-    name, as on a full disk, gets the file's."""
+    """A context at whose end `file` (None: no file) is closed; an OSError in it that names no file, as of a full disk,
+    gets the name of this one."""
     if file is None:
         yield
         return

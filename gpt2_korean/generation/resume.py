@@ -7,7 +7,7 @@ from dataclasses import replace
 from gpt2_korean.generation.output import describe_writing
 from gpt2_korean.messages import UsageError, say
 
-# On another machine a text differs by rounding alone; how many are written together, the flag may say anew.
+# These may differ: another machine changes a text by rounding alone, and --batch_size may be given anew.
 FREE = ("device", "dtype", "batch_size")
 BEGINNING = b'{"prompt": '  # of a record
 

@@ -75,12 +75,15 @@ class Mapped(dict):
 def _read(file):
     """`(name → tensor, the file mapped or None)` of a safetensors file, which raises SafetensorError where it is none.
 
-    It is read on Windows, where a mapped file cannot be replaced, and left to the library where older ones of it wrote.
+    On Windows it is read, since a mapped file cannot be replaced. The library reads what is not aligned, as its older
+    versions wrote it, or of another type.
     """
     if WINDOWS:
         return load(file.read_bytes()), None
     with file.open("rb") as opened:
-        with safe_open(file, framework="pt"):  # it checks the file, and maps it too: twice a limit may not allow
+        with safe_open(
+            file, framework="pt"
+        ):  # checks the file; unmapped at once, since a memory limit may not hold two
             pass
         mapping = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
     start = 8 + int.from_bytes(mapping[:8], "little")

@@ -53,8 +53,8 @@ TOO_LONG = f"글이 너무 깁니다. {MOST_CHARACTERS:,}자까지 쓸 수 있�
 # Who leaves out /v1 is told so.
 API = "OpenAI API의 주소는 /v1/models, /v1/completions, /v1/chat/completions입니다."
 ERRORS = {404: f"그런 주소가 없습니다. {API}", 405: f"이 주소에는 쓸 수 없는 메서드입니다. {API}"}
-# The page loads nothing from elsewhere and tells nobody where it is. What a browser has kept of it is asked for anew:
-# after an update of ours it would take some of its scripts from before.
+# The page loads nothing from elsewhere and sends no referrer. Browsers have to ask whether their copy of it is current:
+# after an update they would mix old scripts with new ones.
 POLICY = "default-src 'self'; img-src data:; frame-ancestors 'none'"
 HEADERS = [("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer"), ("Cache-Control", "no-cache")]
 
@@ -80,8 +80,8 @@ def build_server(host, page):
     """The page as a uvicorn.Server for the address `host`."""
     names = {"localhost", "127.0.0.1", "::1", host} if ipaddress.ip_address(host).is_loopback else None
     app = build_app(names, lambda: server.should_exit, page)
-    # Java's own client offers HTTP/2 with each request: httptools, where it is installed, loses the body of such a one,
-    # and of each uvicorn warns that something for WebSockets were missing.
+    # Java's own client offers HTTP/2 with each request. httptools, where it is installed, loses the body of such a
+    # request, and uvicorn warns at each that it has no WebSockets.
     plain = {"http": "h11", "ws": "none", "lifespan": "off"}
     quiet = {"log_level": "error", "access_log": False, "server_header": False}
     server = uvicorn.Server(uvicorn.Config(app, headers=HEADERS, timeout_graceful_shutdown=5, **plain, **quiet))
@@ -100,7 +100,7 @@ def build_app(names, closing, page):
     guards = [Middleware(answer_to, names=names)] if names else []
     if served.cors_origin:
         given = {"allow_origins": served.cors_origin, "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
-        # Chromes that do not ask their user ask here, by a header, whether a public site may reach this computer.
+        # Some versions of Chrome ask the server, by a header, whether a public site may reach this computer.
         guards.append(Middleware(CORSMiddleware, allow_private_network=True, **given))
     if served.api_key:
         guards.append(Middleware(ask_for_key, key=served.api_key))
@@ -164,7 +164,7 @@ async def stream_lines(turn):
 
 
 def describe_sliders(settings):
-    """A dict of each of SLIDERS, its value that of `settings`."""
+    """A list of dicts, one for each of SLIDERS, with its value in `settings`."""
     words = describe_settings(SLIDERS)
     return [
         {"name": name, "label": label, "value": getattr(settings, name), "least": least, "most": most, "step": step}

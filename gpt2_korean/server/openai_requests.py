@@ -1,6 +1,6 @@
 """JSON of OpenAI's API → a Completion that was checked: also what vLLM and llama.cpp take beyond it.
 
-What has no effect on a text is passed over; what we do not do is refused, but for the value that does nothing.
+Fields without effect on a text are passed over; those that we do not support are refused, unless they are turned off.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -21,9 +21,9 @@ NAMES = {
     "typ_p": "typical_p",
 }
 OWN = {"model", "stream", "stream_options", "seed", "n", "logprobs"}
-# They change nothing of a text: who asks, what is kept of it for the next one, a guess at the answer, what a model that
-# thinks first is told, tools that it may use or not, of which it uses none, what is of beams, and of special tokens
-# that are shown. llama.cpp's page sends most of them with each request.
+# Fields that do not change a text: who asks, caching, a guess at the answer, settings of models that reason, tools that
+# a model may leave unused, settings of beam search and of special tokens that are shown. llama.cpp's page sends most
+# of them with each request.
 PASSED_OVER = {
     *("user", "metadata", "safety_identifier", "service_tier", "parallel_tool_calls"),
     *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "prediction"),
@@ -52,7 +52,7 @@ TAKEN = OWN | PASSED_OVER | OFF.keys() | SETTING_NAMES
 
 
 class Refused(Exception):
-    """An answer of OpenAI's shape that is none. param: the name of the field; code: one that programs know."""
+    """A request that is refused. param: the name of the field; code: one of OpenAI's, which programs know."""
 
     def __init__(self, status, message, param=None, code=None):
         super().__init__(message)

@@ -23,7 +23,7 @@ MOST_BYTES = 1 << 20  # of a request
 MOST_AWAITED = 64 * MOST_BYTES  # of one that is refused
 WAIT = {"Retry-After": "5"}  # seconds; programs wait so long and ask again
 CLOSED = "서버가 닫히는 중입니다."
-# As "model", none; the last is what huggingface_hub's InferenceClient sends where it is given an address alone.
+# Values of "model" that name none; huggingface_hub's InferenceClient sends the last where it has an address alone.
 NO_MODEL = (None, "", "dummy")
 
 
@@ -115,7 +115,7 @@ def served_name(given):
 
 def stream(turn, lines, media_type):
     """A response of lines as they come; who reads no more leaves the line."""
-    # Its task may be ended while a line is sent, and then nothing else leaves at once.
+    # The generator's own leave() comes late where the task is cancelled while it sends a line.
     leave = BackgroundTask(turn.leave)
     return StreamingResponse(lines, media_type=media_type, background=leave)
 
@@ -139,8 +139,8 @@ async def read_json(request):
 
 
 async def read_body(request, most):
-    """The body of a request; None where it has more than `most` bytes. They are waited for: a client whose connection
-    is closed while it sends reads no refusal.
+    """The body of a request; None where it has more than `most` bytes. It is read to its end
+    all the same: a client whose connection is closed while it sends does not read the refusal.
     """
     body, size = bytearray(), 0
     async for chunk in request.stream():

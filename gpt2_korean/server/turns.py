@@ -1,7 +1,8 @@
 """Whoever asks, in one line: the model works on one batch at a time, the oldest that wait first.
 
-Always on the same thread: each thread would have helpers of its own. Those of one kind, which ask for the same
-settings, are worked on together. Nobody is passed over for long by that: a batch begins with who has waited longest.
+It always works on one thread, since each thread would start helper threads of its own. Those of one kind, which ask for
+the same settings, are worked on together. Nobody is passed over for long by that: a batch begins with who has waited
+longest.
 """
 
 import asyncio
