@@ -48,9 +48,9 @@ def write(options, prompts, source, file):
     # What is not GNU's OpenMP reads it when torch is imported: threads that wait awake take the processor from others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "LD_PRELOAD" in os.environ:
-        # Else a library of OpenVINO's frees past the allocator that is preloaded, as Colab has tcmalloc, and ends us.
+        # Else a library of OpenVINO's bypasses a preloaded allocator (Colab has tcmalloc) as it frees, which crashes.
         os.environ.setdefault("TBB_ENABLE_SANITIZERS", "1")
-    # OpenVINO does without it where it is not installed: each import of OpenVINO would be told to Google Analytics.
+    # It would report each import of OpenVINO to Google Analytics. OpenVINO does without it.
     sys.modules.setdefault("openvino_telemetry", None)
     from gpt2_korean.generation.driver import wake_driver
     from gpt2_korean.generation.kept import begin_reading

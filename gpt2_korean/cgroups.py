@@ -11,7 +11,7 @@ MEMORY = {2: ("memory.max", "anon"), 1: ("memory.limit_in_bytes", "total_rss")}
 def memory_left(root=Path("/")):
     """Yield how many bytes each group may still take.
 
-    The system ends who takes more. What they hold of files it takes back first.
+    The system kills a process that takes more. It frees cached files first, so these do not count.
     """
     for version, group in _groups("memory", root):
         limit, taken = MEMORY[version]

@@ -88,7 +88,7 @@ def gpus_in_sight():
 
 
 def _why_absent(name):
-    """Whether the system, PyTorch or the driver lacks, and the way on."""
+    """What is missing, the right system, PyTorch's build or the driver, and the way on."""
     if (name == "mps") != (sys.platform == "darwin"):
         here = "macOS에만" if name == "mps" else "Linux와 Windows에만"
         return f"{particle(NAMES[name], '은/는')} {here} 있습니다. --device를 빼면 있는 것을 고릅니다({GUIDE})."

@@ -37,9 +37,9 @@ from gpt2_korean.messages import (
 )
 
 KEY = re.compile(r"\bwandb_v\d_\w+|\b[0-9a-f]{40}\b")  # of wandb; a commit may look like one
-# A few of requirements.txt, by which one knows a Python that has none of it, and the last to be added: an older one's.
+# A few of requirements.txt: a Python without them has no installation of ours, one without the last an old one.
 REQUIRED = ("torch", "transformers", "datasets", "safetensors", "tiktoken")
-# What transformers and tensorboard import where it is there: often built for another torch, as on Colab, and raises.
+# transformers and tensorboard import these where they are installed; built for another torch, as on Colab, they raise.
 OF_NO_USE = ("torchvision", "torchaudio", "tensorflow")
 
 
@@ -94,12 +94,12 @@ def _set_up_process():
         sys.modules.setdefault(name, None)
     warnings.filterwarnings("ignore", "flock not supported")  # filelock's, of a cache there: it makes do with a file
     warnings.filterwarnings("ignore", r"barrier\(\): using the device")  # torch's, of ranks: theirs is the right one
-    # Of the Hub's libraries, where a user has said by HF_HUB_DISABLE_PROGRESS_BARS or the like what is to be: so it is.
+    # The Hub's libraries', where HF_HUB_DISABLE_PROGRESS_BARS or the like is set: the user's choice stands.
     warnings.filterwarnings("ignore", "Cannot (en|dis)able progress bars")
     # PyTorch's, with 45 lines of C++, where an ARM processor has no bfloat16: it makes do with float32's kernels.
     warnings.filterwarnings("ignore", r"\w+ failed, switching to (BLAS gemm|baddbmm)")
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):  # Windows has the first two
-        if hasattr(signal, name):  # called last: Python's own end, which takes a while, would die of it
+        if hasattr(signal, name):  # runs last: a signal would kill Python as it shuts down, which takes a while
             atexit.register(signal.signal, getattr(signal, name), signal.SIG_IGN)
     if "OMP_WAIT_POLICY" not in os.environ:
         # GNU's OpenMP reads it when torch is imported: threads that wait awake for longer take the processor from
@@ -195,7 +195,7 @@ def report(error):
             asks, place = " 프로젝트의 이슈에 이 파일을 붙여 알려 주세요.", f"{file}에 적었습니다."
             break
     what = KEY.sub("***", hide_secrets(describe_error(error).removesuffix(": ")))
-    # The second of a library, as PyTorch's gigabytes where the memory of a job is limited.
+    # The second is of a library, as PyTorch's, that is larger than a job's memory limit.
     if is_out_of_memory(error) or "failed to map segment" in what:
         way_on = "배치나 모델을 줄이거나 메모리의 한도(ulimit -v)를 늘려 다시 실행하세요."
         return f"메모리가 모자랍니다({what}). {way_on}\n자세한 것은 {place}"

@@ -23,7 +23,7 @@ READ_WITH_L = set("178ㄹLlRr")
 READ_WITH_CONSONANT = READ_WITH_L | set("036MmNn") | {chr(letter) for letter in range(ord("ㄱ"), ord("ㅎ") + 1)}
 READ = READ_WITH_CONSONANT | set("2459%ABCDEFGHIJKOPQSTUVWXYZabcdefghijkopqstuvwxyz")
 IN_USE = (5, 32, 33)  # how Windows refuses to change a file that a program has open or mapped; 5: or for its rights
-NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EINVAL)  # EIO: of a terminal; the last is Windows' word for the first
+NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EINVAL)  # EIO: of a closed terminal; EINVAL: Windows' EPIPE
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHORTEST_SECRET = 6  # what is shorter, as the 1 or false of a switch, would hide half of every message
 
@@ -31,8 +31,8 @@ SHORTEST_SECRET = 6  # what is shorter, as the 1 or false of a switch, would hid
 class Lasting:
     """A standard stream whose reader may leave, as a terminal that closes does, or a `tee` that Ctrl-C ends too.
 
-    What is written after that goes nowhere, where the error would end a run before it has saved. So does, where it
-    `may_lack` some, what a full disk has no room for.
+    What is written after that is dropped: the error would end a run before it has saved. A stream that `may_lack` some
+    also drops what a full disk has no room for.
     """
 
     def __init__(self, stream, may_lack=False):
@@ -120,7 +120,7 @@ def warn(message):
 
 
 def warn_of_failure(error, message):
-    """Warn that something is done without, since `error` stood in its way; whatever that is, no program ends for it.
+    """Warn of an `error`, of whatever kind, that the program goes on after without what has failed.
 
     It may be a mistake of ours: GPT2_KOREAN_DEBUG=1 shows where it was made.
     """

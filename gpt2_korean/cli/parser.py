@@ -40,7 +40,7 @@ class KoreanHelp(argparse.HelpFormatter):
         return "\n".join(indent + line for line in self._split_lines(text, columns))
 
     def _format_action(self, action):
-        # The gap behind a flag gives up what a Korean metavar takes more than a letter.
+        # argparse counts letters: each Korean one takes its second column from the gap behind the flag.
         header = self._format_action_invocation(action)
         wide = sum(width(letter) == 2 for letter in header)
         return super()._format_action(action).replace(header + " " * wide, header, 1)

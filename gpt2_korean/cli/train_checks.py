@@ -32,7 +32,7 @@ def check_together(options):
         _check_hub_name(options.dataset_name)
     if not (options.dataset_path or options.dataset_name) and (options.do_train or not options.validation_file):
         raise UsageError("글이 필요합니다. --dataset_path=글.txt 또는 --dataset_name=이름을 주세요.")
-    # To go on would read the files of the model as text.
+    # A run that goes on would read the files of its model as text.
     if options.do_train and options.dataset_path and is_same(options.dataset_path, options.output_dir):
         raise UsageError(
             f"--output_dir={options.output_dir}: --dataset_path와 같아 모델과 글이 섞입니다. 다른 폴더를 주세요."

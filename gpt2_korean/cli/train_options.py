@@ -108,7 +108,7 @@ def parse_train_options(argv=None):
     if not argv:
         show_training(parser)
     flags = parser.parse(argv)
-    for flag in ("--dataset_path", "--validation_file"):  # as if all of them were read
+    for flag in ("--dataset_path", "--validation_file"):  # who repeats one expects all to be read
         if sum(spell_flag(word).partition("=")[0] == flag for word in argv) > 1:
             warn(f'{flag}: 여러 번 주어 마지막 것만 읽습니다. 여러 파일은 그 폴더나 "글/*.txt" 같은 패턴으로 주세요.')
     words = argv

@@ -158,5 +158,5 @@ def choose_compilation(machine, possible, flops):
 
 
 def _is_split(arguments):
-    """Whether whole modules are what is gathered, by transformers' own forward."""
+    """Whether FSDP or DeepSpeed shards the model: they gather whole modules, in transformers' own forward."""
     return bool(arguments.fsdp or arguments.deepspeed)

@@ -24,6 +24,6 @@ def _work_in_silence(work):
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
-    os.environ["RANK"] = "1"  # of several ranks the first alone speaks; progress is shown all the same
+    os.environ["RANK"] = "1"  # say() then keeps silent; progress bars still show
     with suppress(Exception):
         work()

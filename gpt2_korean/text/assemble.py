@@ -8,9 +8,9 @@ IGNORED = -100  # the label of a position that predicts nothing, as in transform
 def assemble(tokens, pieces, offsets, begin, undo=None):
     """The block of `pieces` (rows as a Plan has them) of Tokens, each read from its position in `offsets` on.
 
-    transformers moves labels by one, so that the first predicts nothing; where a piece ends, the label that follows is
-    what it predicts, and no input. undo: `ids -> (ids, places)`, Merges' for as many tokens as a block has room for;
-    not for pieces of which some has been learnt elsewhere.
+    transformers shifts labels by one, so the first label is ignored, and the last token of a piece is a label but no
+    input, unless it ends the block. undo: `ids -> (ids, places)`, of Merges, for as many tokens as a block has room
+    for; not for pieces of which a part is learnt in another block.
     """
     inputs, labels, positions, end = [], [[IGNORED]], [], None
     read = [tokens.read(document, first, stop) for document, first, _, stop in pieces.tolist()]

@@ -65,8 +65,8 @@ class PackedBlocks:
     """Blocks of Tokens: dicts of `input_ids`, `labels` and, where no piece sees another, `position_ids`, int64 arrays.
 
     make_plan: `(lengths, room, random) -> Plan`. Block `(epoch + 1) * len(self) + index` is of that epoch's own plan,
-    drawn by `seed`; block `index` of one in which all stands as it does in the text. NO_BLOCK is a token without a
-    target. Of a question longer than a block, those that have nothing else are left out.
+    drawn by `seed`; block `index` is of the plan that keeps the order of the text. NO_BLOCK is a token without a
+    target. Blocks in the middle of a long question, which teach nothing, are left out.
 
     merges: Merges that are undone in each block anew, as many as it has room for; None: the tokens stay as they are.
     """
@@ -100,7 +100,7 @@ class PackedBlocks:
             undo = partial(self.merges.undo, most=self.size - 1, random=random)
         return assemble(self.tokens, self.plan.pieces[chosen], offsets, self.begin, undo)
 
-    def __iter__(self):  # the indices go on into the next epoch, so that to ask one after another has no end
+    def __iter__(self):  # indices go on into the next epoch, so Python's default would never end
         return (self[index] for index in range(len(self)))
 
     def _make_plan(self, *random):
@@ -109,7 +109,7 @@ class PackedBlocks:
             return plan
         whole = np.flatnonzero(plan.pieces[:, 3] - plan.pieces[:, 1] == self.room)
         idle = [number for number in whole if not self._teaches(*plan.pieces[number].tolist())]
-        return without_pieces(plan, idle) if idle else plan  # which is copied
+        return without_pieces(plan, idle) if idle else plan  # without_pieces copies
 
     def _teaches(self, document, _, fresh, stop):
         learnt = self.tokens.read(document, fresh, stop)[1]
@@ -125,8 +125,8 @@ class EpochOrder:
     """The indices of PackedBlocks, epoch after epoch, each with its own plan: a sampler for a DataLoader.
 
     together: how many blocks the ranks take at a time. Where the last of an epoch are fewer they are filled up with
-    NO_BLOCK; accelerate would take the first ones twice. anew: whether an epoch has a plan of its own, or all that in
-    which all stands as it does in the text.
+    NO_BLOCK; accelerate would take the first ones twice. anew: whether each epoch has a plan of its own; if not,
+    all keep the order of the text.
     """
 
     def __init__(self, blocks, together=1, anew=True):

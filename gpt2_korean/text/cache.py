@@ -45,7 +45,7 @@ def cached_dataset(generator, arguments, identity, features=None, rows=MOST_ROWS
         builder = Tables(config_id=fingerprint, writer_batch_size=rows)
         builder.download_and_prepare(str(place))
         dataset = builder.as_dataset("train")
-        if len(dataset) != builder.info.splits["train"].num_examples:  # what a power cut left empty reads as an end
+        if len(dataset) != builder.info.splits["train"].num_examples:  # a file that a power cut emptied reads as short
             raise OSError
         return dataset
 
@@ -54,7 +54,7 @@ def cached_dataset(generator, arguments, identity, features=None, rows=MOST_ROWS
         try:
             return open_cache()
         except (OSError, ValueError):  # some of its files were cleared away, or half of one was written
-            (place / datasets.config.DATASET_INFO_FILENAME).unlink(missing_ok=True)  # by which it is there
+            (place / datasets.config.DATASET_INFO_FILENAME).unlink(missing_ok=True)  # its mark of a whole cache
             return open_cache()
     except DatasetGenerationError as error:
         cause = error.__cause__ or error
@@ -73,7 +73,7 @@ def _no_cache(error):
     import datasets
 
     error.filename = error.filename or str(datasets.config.HF_DATASETS_CACHE)
-    # Another HF_HOME would be without the models that were downloaded, which a cluster may keep for all to read.
+    # Not HF_HOME: another one would lack the downloaded models, which a cluster may keep for all its users.
     way_on = "글의 캐시를 다른 곳에 두려면 환경 변수 HF_DATASETS_CACHE에 그 폴더를 주세요."
     return UserError(f"{describe_os_error(error)}\n{way_on}")
 
@@ -88,7 +88,7 @@ def hash_code():
 def when_changed(path):
     """What a file's state says of its content, a tuple: another where it was written since.
 
-    A copy, an archive or touch sets the time of the last writing back to that of another file; none does st_ctime.
+    Copying, unpacking or touching a file may set its time of writing back; nothing sets st_ctime back.
     """
     state = path.stat()
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns
@@ -115,7 +115,7 @@ def keep(path, content):
 
 def keep_file(path, write, failure):
     """Have `write(a path)` make what becomes the file `path`, whole or not at all; warn of an OSError as `failure`."""
-    unfinished = path.with_suffix(f".{secrets.token_hex(8)}")  # no process's number: containers have the same ones
+    unfinished = path.with_suffix(f".{secrets.token_hex(8)}")  # not the process's number: two containers may share one
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(unfinished)

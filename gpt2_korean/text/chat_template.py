@@ -12,7 +12,7 @@ from gpt2_korean.text.corpus import arrow_column, is_stream
 from gpt2_korean.text.end_of_text import begin_with_end
 
 MARKS = {role: f"<|{role}|>" for role in ("system", "user", "assistant")}
-# A word has other tokens without a space before it: contents begin as words in the middle of a text do.
+# Contents begin with a space: without one a word has other tokens than in the middle of a text.
 LEAD = " "
 # What lies between generation marks is learnt. The end of a text is its beginning too.
 CHAT_TEMPLATE = (
@@ -143,8 +143,8 @@ def encode_texts(texts, tokenizer, whole=False):
         return tokenizer(
             texts, add_special_tokens=whole, split_special_tokens=True, return_attention_mask=False, verbose=False
         )["input_ids"]  # fmt: skip
-    # Asked itself, it takes a third less than through transformers. To set anything while another thread encodes would
-    # fail.
+    # Called directly, the backend takes a third less time than through transformers. It is changed only where it must
+    # be, since that fails while another thread encodes.
     if not backend.encode_special_tokens:
         backend.encode_special_tokens = True
     if backend.truncation or backend.padding:
@@ -156,8 +156,8 @@ def encode_texts(texts, tokenizer, whole=False):
 
 @contextmanager
 def _panics_told():
-    """Turn a panic of tokenizers, which Python does not take for an Exception, into a UserError: others' tokenizers may
-    hold an expression that looks at a text for ever, say, where Rust gives up."""
+    """Turn a panic of tokenizers, which is a BaseException, into a UserError. For one, a foreign tokenizer may hold a
+    regular expression that backtracks until Rust gives up."""
     try:
         yield
     except BaseException as error:
@@ -211,7 +211,7 @@ def render(tokenizer, turns, opens_answer, refusal, **keywords):
     """
     from jinja2 import TemplateSyntaxError
 
-    # Of one that is longer than the model reads transformers would warn: it is cut into blocks, or turns are forgotten.
+    # So transformers does not warn of more tokens than the model reads: we cut into blocks, or forget turns.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     as_ids = {"return_dict": False, "sanitize_control_tokens": not keywords}
     try:

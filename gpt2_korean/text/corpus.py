@@ -62,7 +62,7 @@ def document_batches(documents, size):
         cuts = {*range(0, len(texts), size), *(1 + numpy.flatnonzero(numpy.diff(ends))).tolist(), len(texts)}
         for start, stop in pairwise(sorted(cuts)):
             own = turns[start:stop]
-            # Where nothing is a conversation, to say so of each would take as long as the texts.
+            # Converting an empty list for each row would take as long as the texts.
             yield texts[start:stop].to_pylist(), own.to_pylist() if len(own.flatten()) else [()] * len(own)
 
 

@@ -193,7 +193,7 @@ def hold_out(documents, percentage, seed):
     size = min(max(1, round(len(documents) * percentage / 100)), len(documents) - 1)
     is_held_out = numpy.zeros(len(documents), bool)
     is_held_out[random.Random(seed).sample(range(len(documents)), size)] = True
-    # As an array they are hashed at once, which datasets does to name the part in its cache.
+    # Arrays, since datasets hashes the indices to name its cache, and lists would take long.
     return documents.select(numpy.flatnonzero(~is_held_out)), documents.select(numpy.flatnonzero(is_held_out))
 
 

@@ -54,7 +54,7 @@ def read_hub_dataset(name, config=None, *, streaming=False, **columns):
         render(dict.fromkeys(names))
     except KeyError as error:
         raise missing_column(where, error.args[0], dict.fromkeys(names)) from None
-    # By what it is given datasets knows what it has in its cache, but not by the code of other files.
+    # datasets names its cache by a function's code and arguments; our other files count by this argument.
     code = {"code": hash_code()}
     how = {"with_indices": True, "batched": True, "batch_size": AT_ONCE, "fn_kwargs": code}
     documents = rows.map(to_documents, remove_columns=names, features=features, **how)

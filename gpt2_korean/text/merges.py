@@ -1,8 +1,8 @@
-"""Tokens taken apart again at random: what is read often is spelled otherwise each time, and learnt by heart later.
+"""Tokens split again at random: a text that is read often is split otherwise each time, and learnt by heart later.
 
-BPE-dropout (Provilkov et al. 2020, arXiv 1910.13267) leaves out merges as a text is tokenised. Here they are undone in
-tokens that are there, which a seed repeats and which takes no time: a token is what it was if none of the merges that
-made it is left out, else its two parts are looked at likewise.
+BPE-dropout (Provilkov et al. 2020, arXiv 1910.13267) leaves out merges while a text is tokenised. Here merges are
+undone in finished tokens, which takes no time and is repeated by a seed: a token stays whole if none of its merges is
+left out, else its two parts are looked at in the same way.
 """
 
 import json

@@ -19,7 +19,7 @@ FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 OPENERS = {".gz": gzip.open, ".xz": lzma.open}
 READERS = OPENERS | {".xz": open_xz}  # from its beginning to its end alone
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-MARKED = {  # what reads a file that begins with the mark which this codec takes for a character of the text
+MARKED = {  # codec → the mark that it would read as a character, and the codec that skips the mark
     "utf-8": (codecs.BOM_UTF8, "utf-8-sig"),
     "utf-16-le": (codecs.BOM_UTF16_LE, "utf-16"),
     "utf-16-be": (codecs.BOM_UTF16_BE, "utf-16"),

@@ -63,8 +63,8 @@ def plan_documents(lengths, room, random=None, reach=None):
     arXiv 2404.10830).
 
     random: as plan_stream; documents of one length change places, so that every plan has blocks of the same shape.
-    reach: how many positions the model has, None for a block's. A share of the pieces, FARTHER_ON, begins at any of
-    them: those that no document is long enough for would stay as they were, and a conversation may come to them.
+    reach: how many positions the model has, None for a block's. A share of the pieces, FARTHER_ON, is moved to a random
+    one: positions beyond the longest document would else learn nothing, and a conversation may reach them.
     """
     which, number = _numbered(-(-lengths // room))
     first = number * room
@@ -116,7 +116,7 @@ def _numbered(counts):
 def _packed(pieces, room, random):
     sizes = pieces[:, 3] - pieces[:, 1]
     order = np.arange(len(pieces)) if random is None else random.permutation(len(pieces))
-    # In as few bytes as they fit they are sorted by digits, and not by comparing.
+    # Small integers, since numpy sorts those of 16 bits by radix, which is faster.
     order = order[np.argsort((-sizes[order]).astype(np.min_scalar_type(-room)), kind="stable")]
     blocks = best_fit_decreasing(sizes[order], room)
     by_block = np.argsort(blocks, kind="stable")

@@ -93,7 +93,8 @@ def tokenise(documents, tokenizer, all_learnt=False):
 
     all_learnt: whether of a conversation all turns are learnt and not the answers alone.
     """
-    writes = tokenizer.chat_template, sorted(tokenizer.special_tokens_map.items())  # a conversation; models share words
+    # Models with equal words may write conversations differently.
+    writes = tokenizer.chat_template, sorted(tokenizer.special_tokens_map.items())
     identity = [documents._fingerprint, vocabulary_of(tokenizer), tokenizer.eos_token_id, all_learnt, writes]
     arguments = {"documents": documents, "tokenizer": tokenizer, "all_learnt": all_learnt}
     return Tokens(cached_dataset(_token_tables, arguments, identity, rows=1))

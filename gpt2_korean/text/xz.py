@@ -7,8 +7,8 @@ PADDING = b"\0"  # may stand behind a stream, to fill up blocks
 
 
 def open_xz(path, mode, **keywords):
-    """As lzma.open, which takes for the end of the file what no stream begins with: one whose header is broken, or
-    text that was written on behind the last one, would be lost without a word."""
+    """As lzma.open, but bytes that begin no stream are an error. lzma.open takes them for the end of the file: it loses
+    a stream whose header is broken, and text appended behind the last stream, without a word."""
     file = io.BufferedReader(_Streams(io.FileIO(path)))
     return file if "b" in mode else io.TextIOWrapper(file, **keywords)
 

@@ -27,9 +27,9 @@ from gpt2_korean.windows import WINDOWS
 # Flags of TrainingArguments that are ours to carry out: see speed/choose.py. Trainer would compile the whole model,
 # which takes several times as long, anew for each shape of a batch.
 COMPILATION = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
-# How `accelerate launch` passes on what its own settings say of precision and compilation, to Trainer and not to us.
+# By these `accelerate launch` tells Trainer, but not us, which precision and compilation its own settings ask for.
 LAUNCHED = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND")
-# How it says that the model is to be in parts, which only those of our flags tell us.
+# By these it asks for a sharded model; we go by our own flags alone.
 SHARDED = [f"ACCELERATE_USE_{way}" for way in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")]
 
 LEFT_BY_A_LAUNCHER = (
@@ -39,8 +39,8 @@ LEFT_BY_A_LAUNCHER = (
 
 WHOLE_STATE = "FULL_STATE_DICT"  # how FSDP saves a model as one
 
-LONGEST_NAME = 239  # bytes: of the 255 of a folder's name those that the time in it leaves
-# Bytes: of the 107 of an address those that multiprocessing does not add to the name of the temporary folder.
+LONGEST_NAME = 239  # bytes: what the time in a folder's name leaves of its 255
+# Bytes: what multiprocessing leaves of a socket's 107 for the name of the temporary folder.
 LONGEST_TEMPORARY = 75
 
 
@@ -100,7 +100,7 @@ def build_arguments(trainer_arguments, device, bf16, fp16):
     try:
         arguments = TrainingArguments(**given)
     except Exception as error:  # also of the libraries that a flag needs
-        # Of what torchrun sets a shell that torchrun or mpirun began has some, and a job's script what is no number.
+        # A shell below torchrun or mpirun has some of its variables, and a job's script may set one to no number.
         if "MASTER_ADDR" in str(error) or "invalid literal for int()" in str(error):
             raise UsageError(LEFT_BY_A_LAUNCHER) from error
         raise UsageError(f"학습 설정이 맞지 않습니다: {describe_cause(error)}") from error

@@ -44,7 +44,7 @@ class GoOnAndStop(TrainerCallback):
             self.trainer.evaluation_due, control.should_evaluate = control.should_evaluate, False
 
     def on_save(self, args, state, control, **kwargs):
-        # A model alone, which was saved before anyone asked, is no end to go on from: the next step's is.
+        # No run can go on from a model alone, saved before the stop was asked for: the next step saves a checkpoint.
         if self.stop.agreed(args.device) and not args.save_only_model:
             control.should_training_stop = True
 

@@ -19,12 +19,12 @@ from gpt2_korean.messages import (
 )
 from gpt2_korean.training.rehearsal import describe_cause
 
-UNANSWERED = (ConnectionError, EOFError)  # what asking a process that has died ends in, by how far it had come
+UNANSWERED = (ConnectionError, EOFError)  # what asking a process that has died raises
 
 
 @contextmanager
 def training():
-    """Of a device without memory, kernels that do not compile, processes that read and have died."""
+    """Explain a device out of memory, kernels that do not compile, and data loader processes that died."""
     try:
         with _logs_left():
             yield
@@ -63,7 +63,7 @@ def _logs_left():
 
 @contextmanager
 def opening(checkpoint, names):
-    """Of files of a checkpoint, `names`, that hold another state than the run's."""
+    """Explain files of a checkpoint, `names`, that hold another state than this run's."""
     try:
         yield
     except Exception as error:
@@ -75,7 +75,7 @@ def opening(checkpoint, names):
 
 @contextmanager
 def saving(output_dir, name=""):
-    """Of the folder `name` in `output_dir`, or of `output_dir`, that cannot be written; what was begun is removed."""
+    """Explain why `name` in `output_dir`, or all of it, cannot be written, and remove what was begun."""
     try:
         yield
     except (UserError, OutOfMemoryError):

@@ -87,7 +87,7 @@ def _failure(build, given):
     """The error that a run of one step with `given` ends in, or None."""
     given = given | ALWAYS
     if "optim_target_modules" in given:
-        given["optim_target_modules"] = ["attn", "mlp"]  # whether they are the model's own it will tell itself
+        given["optim_target_modules"] = ["attn", "mlp"]  # the run itself checks them against its model
     given["dataloader_num_workers"] = min(given.get("dataloader_num_workers", 0), 1)
     environment = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
@@ -104,6 +104,6 @@ def _failure(build, given):
         except Exception as error:
             return error
         finally:
-            os.environ.clear()  # some of the libraries leave word there for others
+            os.environ.clear()  # some libraries leave settings there
             os.environ.update(environment)
     return None

@@ -54,7 +54,7 @@ def build_trainer(model, tokenizer, arguments, blocks, stop, record=None, output
     language_model.base_model.warn_if_padding_and_no_attention_mask = lambda *_: None
     record = record or Record()
     record.characters, record.parameters = blocks.train_characters, count_parameters(model)
-    # What several ranks learn of a stream the first one reads for all, in one batch, which wants one shape.
+    # With several ranks the first reads a stream for all, in one batch, so its blocks must be of one length.
     length = blocks.size if arguments.world_size > 1 and blocks.train_characters is None else 0
     trainer = KoreanTrainer(
         model=model,
@@ -182,7 +182,7 @@ def complete(trainer, checkpoint):
                 remove_earlier_run(output_dir, keep=checkpoint)
         trainer.replaces_earlier_run = False
     saved, last = trainer_state(output_dir) or {}, trainer_state(checkpoint)
-    log = last.get("log_history", [])  # with its speeds no other run's, be it one of as many steps
+    log = last.get("log_history", [])  # its speeds tell this run from others of as many steps
     whole = saved.get("global_step") == last["global_step"] and saved.get("log_history", [])[: len(log)] == log
     trainer.state = TrainerState.load_from_json(str((output_dir if whole else checkpoint) / STATE))
     due = not whole and read_resume(checkpoint).get("evaluation_due")

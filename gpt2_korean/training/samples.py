@@ -1,4 +1,4 @@
-"""Texts that a model writes while it is trained or measured: from dice of their own, so that only the model differs.
+"""Texts that a model writes while it is trained or measured, by a seed of their own, so that only the model differs.
 
 The model writes as it stands in memory, by the decoder that generate.py would take: nothing of it or of the run's
 random numbers is changed.

@@ -27,7 +27,7 @@ HANG_UP = getattr(signal, "SIGHUP", None)
 TIME_IS_UP = "--max_hours의 시간이 다 되어"
 # Native code (learning a vocabulary takes a minute) lets no Python handler run before it returns.
 PATIENCE_SECONDS = 2
-# A notebook's stop button and torchrun send what the whole group has got once more, some milliseconds later.
+# A notebook's stop button and torchrun repeat, milliseconds later, a signal that the whole group has got already.
 ONE_PRESS_SECONDS = 1
 
 

@@ -166,7 +166,7 @@ class KoreanTrainer(Trainer):
 
     def _get_dataloader(self, *args, **kwargs):
         loader = super()._get_dataloader(*args, **kwargs)
-        # Not of accelerate's shell of it, which is read through but keeps what it is given.
+        # On the inner loader: accelerate's wrapper passes reads on to it, but keeps what is set.
         loader.base_dataloader.worker_init_fn = partial(ignore_in_worker, loader.worker_init_fn)
         return loader
 
@@ -249,7 +249,7 @@ class KoreanTrainer(Trainer):
             else:
                 model = self.accelerator.prepare_model(model, evaluation_mode=True)
         if self.train_dataset is None and (self.args.fp16_full_eval or self.args.bf16_full_eval):
-            # None that learns, which would be saved so. Autocast to one of the two takes no weights of the other.
+            # Never a model that learns: it would be saved so. Autocast to one type takes no weights of the other.
             is_float16 = self.args.fp16 or (self.args.fp16_full_eval and not self.args.bf16)
             model = model.to(device=self.args.device, dtype=float16 if is_float16 else bfloat16)
         if callable(getattr(self.optimizer, "eval", None)):  # one whose weights in training are others
@@ -321,7 +321,7 @@ class KoreanTrainer(Trainer):
         with without_warnings():  # of that, and of a best checkpoint that go_on finds where it is now
             begun = super()._init_training_state(max_steps, *rest)
         self.state.compute_steps(self.args, max_steps)
-        # Early stopping may be asked for only now, without which a checkpoint's state has no place for it, or no more.
+        # Early stopping may have been turned on or off since; the state has to fit the callbacks of now.
         callbacks = [*self.callback_handler.callbacks, self.control]
         now = {type(each).__name__: each.state() for each in callbacks if isinstance(each, ExportableState)}
         before = self.state.stateful_callbacks
