@@ -45,7 +45,7 @@ def write(options, prompts, source, file):
 
         listener = open_port(options.page.host, options.page.port)
 
-    # What is not GNU's OpenMP reads it when torch is imported: threads that wait awake take the processor from others.
+    # OpenMP libraries but GNU's read it when torch is imported: threads that spin as they wait slow other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "LD_PRELOAD" in os.environ:
         # Else a library of OpenVINO's bypasses a preloaded allocator (Colab has tcmalloc) as it frees, which crashes.

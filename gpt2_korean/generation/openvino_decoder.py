@@ -10,8 +10,8 @@ from gpt2_korean.model.gpt2 import context_length
 from gpt2_korean.speed.huge_pages import use_huge_pages_later
 from gpt2_korean.speed.openvino_graph import BLOCK, make_room
 
-# Tokens of a single prompt that are read at a time, and as many that the next one need not read again where it begins
-# like it: so many whatever was read before, so that a text does not depend on it by the last bit. Whole blocks.
+# A single prompt is read in chunks of so many tokens, whole blocks. The next one does not read again the whole chunks
+# that it begins with too: as both are cut alike, its text is the same to the last bit, whatever was read before.
 CHUNK = 2 * BLOCK
 
 

@@ -13,8 +13,8 @@ from gpt2_korean.speed import attention_kernels as kernels
 from gpt2_korean.speed.layer import sums
 from gpt2_korean.speed.pieces import begins
 
-# What heads there are → pass → queries and keys of a tile, warps, stages: the fastest on an H100 of those tried. What
-# goes over keys has as many in a tile on the way forth and back, since what is dropped depends on it.
+# Kind of heads → pass → queries and keys of a tile, warps, stages: the fastest on an H100 of those tried. Both passes
+# that loop over keys must have as many of them in a tile, since what dropout drops depends on it.
 TILES = {
     "narrow": {"forward": (64, 64, 4, 3), "of_queries": (64, 64, 4, 3), "of_keys": (64, 64, 4, 2)},
     "narrow, dropping": {"forward": (64, 32, 4, 3), "of_queries": (64, 32, 4, 3), "of_keys": (32, 64, 4, 3)},

@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-# The score of a key that is not seen. Finite: what a query counts of a tile in which it sees none, its own key undoes.
-# A power of two: scaled, it is free of rounding errors, which exp2 would make infinite.
+# The score of a key that is not seen. Finite: what a query adds up in a tile where it sees none is scaled to nothing
+# once it meets its own key. A power of two: scaling it makes no rounding error, which exp2 would turn infinite.
 UNSEEN = tl.constexpr(-(2.0**100))
 
 

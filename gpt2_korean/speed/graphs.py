@@ -83,8 +83,8 @@ def start_alike(model):
 def average_over_ranks(parameters, dtype=None):
     """Replace the gradients of `parameters` by their mean over all ranks, as DistributedDataParallel does.
 
-    While some are on their way, those before them are put back and those after them put together. Not while the pass
-    still computes them: the exchange takes processors from products that are made for all of them, and costs more than
+    While one bucket is exchanged, the one before is put back and the next is filled. The exchange does not run beside
+    the backward pass: it would take multiprocessors from matrix products that count on all of them, and cost more than
     it hides. dtype: in which they are exchanged; None: in their own.
     """
     bucket, size, before = [], 0, None

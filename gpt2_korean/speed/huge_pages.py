@@ -1,5 +1,5 @@
-"""Memory in pages of 2 MiB. A step reads all weights, and in pages of 4 KiB the processor looks up where the next one
-lies as often as it reads it: most Linuxes give larger ones to programs only that ask for them.
+"""Memory in pages of 2 MiB. A step reads all weights, and in pages of 4 KiB the processor has to look up each next one.
+Most Linux systems give larger pages only to programs that ask for them.
 """
 
 import ctypes
@@ -9,12 +9,12 @@ from threading import Timer
 
 PAGE = 2**21
 COLLAPSE = 25  # MADV_COLLAPSE, since Linux 6.1
-LATER = 30  # seconds: who has written for so long writes on, and wins back the one or two that it takes
+LATER = 30  # seconds: who has written for so long will write on, and win back the one or two that it takes
 
 
 @cache
 def use_huge_pages_later():
-    """Have it done once in this process, beside whatever it does then: most often a text is being read, not written."""
+    """Call use_huge_pages once in this process, in a thread: by then its user most often reads a text."""
     timer = Timer(LATER, use_huge_pages)
     timer.daemon = True  # no process waits for it to end
     timer.start()

@@ -133,7 +133,7 @@ def add_product(total, a, b):
 def gradient_of(weight, a, b):
     """The gradient of `weight`, in its dtype: a @ b, added to the one that it has from passes before.
 
-    That one is taken from it: autograd, which finds none, keeps the sum as it is instead of adding it up itself.
+    weight.grad is set to None meanwhile, so that autograd keeps the sum as it is instead of adding to it once more.
     """
     total, weight.grad = weight.grad, None
     if total is None:

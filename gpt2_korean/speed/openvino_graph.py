@@ -129,8 +129,8 @@ def _constant(tensor):
 
 @cache
 def core():
-    """OpenVINO's, the one of this process. Each puts a stack of its own under the signals, and where the first of two
-    ends first, the second leaves that one's behind, which is gone: the next signal, a Ctrl-C, would break the process.
+    """The only ov.Core of this process. Each installs a signal stack and at its end puts back the one that it found: of
+    two, the second may put back the first one's, which is freed, and the next signal, a Ctrl-C, would crash.
     """
     return ov.Core()
 

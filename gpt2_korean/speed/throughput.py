@@ -66,7 +66,7 @@ class TokenMeter:
     @contextmanager
     def paused(self):
         self._take_time()
-        started, self.started = self.started, None  # so that a pause within it takes no time of it, nor a reading
+        started, self.started = self.started, None  # so that a pause or a reading within it counts no time
         try:
             yield
         finally:

@@ -87,7 +87,7 @@ def read_table(rows):
 
 
 def _day_of_the_first(lines):
-    """The day of what Windows wrote before the first line that tells one, which is the next; None of phones."""
+    """The day of a Windows export's messages before its first date line, the day before that; None for phones."""
     if any(map(ON_PHONE.match, lines)):
         return None
     if told := next(filter(None, map(NEW_DAY.fullmatch, lines)), None):

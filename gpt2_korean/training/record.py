@@ -80,8 +80,8 @@ def recorded(options):
 
 
 def write_record(output_dir, record):
-    """Write run.json; of several ranks the first does. Of a run that took no step only its end is told beside what the
-    run before it told, whose model is still there."""
+    """Write run.json, on the first rank alone. A run that took no step only adds its end to the record of the run
+    before it, whose model is still there."""
     if is_first_rank():
         public = publishable({**vars(record), "options": used_options(record), "losses": logged_losses(record)})
         if record.steps is None:

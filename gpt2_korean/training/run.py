@@ -172,7 +172,7 @@ def train(trainer, checkpoint=None, patience=None, threshold=0.0):
 def complete(trainer, checkpoint):
     """Do what a run that ended right after its last checkpoint left undone: at most, save the whole model.
 
-    At least what tells of the model, its card and run.json, where the run did not come to write its end into these.
+    At least, write the model's card and run.json, where the run did not come to that.
     `trainer` then holds the model and the state of the run's end.
     """
     output_dir = Path(trainer.args.output_dir)
