@@ -151,10 +151,16 @@ def save(session, name="", overwrites=False):
 
 
 def _write_file(path, text, replaces):
-    """Write a file; one that is there stays as it was until the whole of the new one is on the disk."""
+    """Write a file, whole or not at all; one that is there stays as it was until all of the new one is on the disk."""
     if not (replaces and path.is_file()):
-        with path.open("w" if replaces else "x", encoding="utf-8") as file:
-            file.write(text)
+        is_new, file = not os.path.lexists(path), path.open("w" if replaces else "x", encoding="utf-8")
+        try:
+            with file:
+                file.write(text)
+        except OSError:
+            if is_new:
+                path.unlink(missing_ok=True)  # half of it, where the disk is full
+            raise
         return
     path.open("r+").close()  # refused where it may not be written
     target = path.resolve()  # of a link, what it leads to

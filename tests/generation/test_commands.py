@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -251,6 +252,21 @@ def test_a_disk_that_is_full_costs_nothing_that_was_saved(tmp_path, capsys, monk
     path.symlink_to(tmp_path / "옮긴 글.txt")
     follow_all(session, f"/save! {path}")
     assert path.is_symlink() and path.read_text("utf-8") == "가<1>\n\n나<2>\n" and path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("command", ["/save", "/save!"])
+def test_a_new_file_that_a_full_disk_cuts_is_not_left_and_its_name_stays_free(tmp_path, monkeypatch, command):
+    path = tmp_path / "글.txt"
+    session, limits = follow_all(begin()[0], "가" * 100), resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr("gpt2_korean.generation.terminal.say", lambda _: None)  # its file would be limited too
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        session = follow_all(session, f"{command} {path}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [*tmp_path.iterdir()]
+    follow_all(session, f"/save {path}")
+    assert path.read_text("utf-8") == "가" * 100 + "<1>\n"
 
 
 def test_all_texts_of_a_prompt_are_saved(tmp_path):
