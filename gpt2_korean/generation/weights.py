@@ -81,9 +81,8 @@ def _read(file):
     if WINDOWS:
         return load(file.read_bytes()), None
     with file.open("rb") as opened:
-        with safe_open(
-            file, framework="pt"
-        ):  # checks the file; unmapped at once, since a memory limit may not hold two
+        # It checks the file, and is closed at once: a memory limit may not hold two mappings.
+        with safe_open(file, framework="pt"):
             pass
         mapping = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
     start = 8 + int.from_bytes(mapping[:8], "little")
