@@ -24,7 +24,7 @@ TWINS = [(page, page.with_name(page.name.replace(".en.md", ".md"))) for page in 
 # Flags of other programs that the documents name.
 OTHERS = [
     "contenders", "batches", "cold_only", "durations", "tb", "logdir", "flag",
-    "nproc_per_node", "signals_to_handle", "shutdown_timeout", "gpus_per_node", "nodes", "time", "signal",
+    "nproc_per_node", "map_by", "signals_to_handle", "shutdown_timeout", "gpus_per_node", "nodes", "time", "signal",
     "extra_index_url", "index_url", "no_index", "find_links", "model", "model_args", "task", "tasks", "num_fewshot",
     "apply_chat_template", "wrap", "max_tokens", "ignore_chat_template", "hf_path", "mlx_path", "q_bits",
     "array", "batch",
