@@ -20,13 +20,14 @@ from gpt2_korean.messages import UsageError, UserError, describe_os_error, say, 
 class Turn:
     """A prompt and what was written for it so far.
 
-    ended: whether the model or a stop text ended it. broken: whether the user stopped it.
+    ended: whether the model or a stop text ended it. stop: that stop text. broken: whether the user stopped it.
     others: the texts that were written for it beside this one, with which a session goes on.
     """
 
     prompt: str
     text: str = ""
     ended: bool = False
+    stop: str = ""
     broken: bool = False
     others: tuple = ()
 

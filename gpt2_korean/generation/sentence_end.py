@@ -55,7 +55,7 @@ class SentenceStream:
         self.stream, self.length, self.most = stream, length, most
         self.text, self.tokens, self.shown = "", 0, 0  # shown: characters
         self.at_length = None  # how many characters the text of `length` tokens has
-        self.ended = None  # as that of a TextStream
+        self.ended, self.stop = None, ""  # as those of a TextStream
 
     def push(self, new_ids):
         """As TextStream.push."""
@@ -71,7 +71,7 @@ class SentenceStream:
         if end is not None:
             self.ended = "sentence"
         elif self.stream.ended:
-            end, self.ended = len(self.text), self.stream.ended
+            end, self.ended, self.stop = len(self.text), self.stream.ended, self.stream.stop
         return self._show(end if self.ended else max(ends, default=0))
 
     def close(self):

@@ -56,24 +56,25 @@ def write_turn(model, out, earlier, turn, settings, seed):
     nobody reads any more.
     """
     [prompt] = read_prompts([turn.prompt])
-    before, stops = turn.text, settings.stop or ()
+    before = turn.text
     if turn.ended:
         settings = replace(settings, min_length=max(1, settings.min_length))
-        before += next((stop for stop in stops if not stop.strip()), "")
-        print_piece(before[len(turn.text) :])
+        if not turn.stop.strip():
+            before += turn.stop
+            print_piece(turn.stop)
     if not turn.text:
         tell_of_unread(model, [prompt])
     pairs = [(each.prompt, each.text) for each in earlier if not each.broken]
     out = replace(out, model=replace(out.model, seed=seed))
     torch.manual_seed(seed)
-    shown, tokens, ended, since, broken, reading = [], 0, None, time.perf_counter(), False, True
+    shown, tokens, ended, stop, since, broken, reading = [], 0, None, "", time.perf_counter(), False, True
     read = read_after_turns(model, out.prompts, pairs, prompt, settings.length, before)
     stream = stream_pieces(model, [read], settings, LOOK_EVERY_IN_STREAM, warn)  # what it tells stands before the text
 
     def pieces():
-        nonlocal tokens, ended
+        nonlocal tokens, ended, stop
         for steps, (piece,) in stream:
-            tokens, ended = tokens + steps, piece.ended
+            tokens, ended, stop = tokens + steps, piece.ended, piece.stop or stop
             shown.append(piece.text)
             yield piece.text
 
@@ -91,7 +92,7 @@ def write_turn(model, out, earlier, turn, settings, seed):
     _say_dimly(f"{tokens}토큰 · 초당 {rate:.{0 if rate >= 10 else 1}f}토큰 · 시드 {seed}")
     if not broken and is_empty(text, settings):
         say(describe_empty(1, 1, settings, "/set min_length "))
-    return Turn(prompt, before + text, ended=ended in BY_ITSELF and not broken, broken=broken)
+    return Turn(prompt, before + text, ended=ended in BY_ITSELF and not broken, stop=stop, broken=broken)
 
 
 def _say_dimly(line):

@@ -7,7 +7,7 @@ class TextStream:
     tokenizer: of transformers or of tokenizers; both decode ids.
     stops: texts before the first of which to come whole the continuation ends. lead: what it may begin with and is not
         shown.
-    ended: why there is no more to show, as Piece.ended; None before.
+    ended: why there is no more to show, as Piece.ended; None before. stop: the stop text that came, if one did.
     """
 
     def __init__(self, tokenizer, prompt_ids, stops=(), lead=""):
@@ -18,7 +18,7 @@ class TextStream:
         self.ids = list(prompt_ids)
         self.begin, self.known = 0, len(self.ids)
         self.held = ""  # it may be the beginning of a stop text
-        self.ended = None
+        self.ended, self.stop = None, ""
 
     def push(self, new_ids):
         """The text to show after `new_ids`; empty while a character or a stop text may be under way."""
@@ -55,10 +55,11 @@ class TextStream:
     def _before_stop(self, text):
         text = self.held + text
         # The one that is whole first, however many ids come at once: one around it is not waited for.
-        found = [(place + len(stop), place) for stop in self.stops if (place := text.find(stop)) >= 0]
+        found = [(place + len(stop), place, stop) for stop in self.stops if (place := text.find(stop)) >= 0]
         if found:
+            _, place, self.stop = min(found)
             self.ended, self.held = "stop", ""
-            return text[: min(found)[1]]
+            return text[:place]
         beginnings = ((stop, range(1, min(len(stop), len(text) + 1))) for stop in self.stops)
         sizes = (size for stop, those in beginnings for size in those if text.endswith(stop[:size]))
         safe = len(text) - max(sizes, default=0)

@@ -27,11 +27,12 @@ BY_ITSELF = ("stop", "end")
 class Piece:
     """What a few steps add to a row. ended: None while it goes on; then "stop", one of the stop texts has come,
     "end", the document's or the answer's has, "length", it has all its tokens, or "sentence", one has ended behind
-    `length` of them."""
+    `length` of them. stop: the stop text that has come."""
 
     ids: list[int]
     text: str
     ended: str | None
+    stop: str = ""
 
 
 def stream_texts(model, prompts, settings, every=1, tell=warn):
@@ -101,7 +102,7 @@ def _push_chunks(streams, chunks, length, over):
             if ended[row]:
                 text += stream.close()
                 over[row] = True
-            pieces.append(Piece(ids, text, ended[row]))
+            pieces.append(Piece(ids, text, ended[row], stream.stop))
         yield steps, pieces
         if all(ended):
             return

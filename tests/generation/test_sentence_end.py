@@ -116,6 +116,9 @@ def test_what_the_model_or_a_stop_text_ends_is_shown_whole(byte_tokenizer):
     for stops, whole in cases:
         for length in range(count(byte_tokenizer, text, whole) + 5, 60):  # what comes at once may be more than it
             assert "".join(pieces(byte_tokenizer, text, length, 2 * length, endless(99), stops)) == whole
+    stream = SentenceStream(TextStream(byte_tokenizer, [1], ["꽃", "모를"]), 99, 99)
+    stream.push(byte_tokenizer(text)["input_ids"])
+    assert (stream.ended, stream.stop) == ("stop", "모를")
 
 
 def test_it_does_not_matter_how_many_tokens_come_at_once_and_no_unfinished_sentence_is_shown(

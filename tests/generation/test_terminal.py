@@ -240,6 +240,21 @@ def test_an_answer_that_was_broken_off_is_not_remembered(chat_model_folder):
     assert answers[0] == answers[1] != answers[2]
 
 
+@pytest.mark.parametrize(("ended", "stop", "between"), [("stop", "\n", "\n"), ("stop", ".", ""), ("end", "", "")])
+def test_only_the_blank_that_stopped_a_text_is_put_back_before_more(
+    tiny_model_folder, monkeypatch, ended, stop, between
+):
+    monkeypatch.setattr(
+        "gpt2_korean.generation.terminal.stream_pieces", lambda *_: [(1, [Piece([], "나", ended, stop)])]
+    )
+    flags = [f"--model_name_or_path={tiny_model_folder}", "--device=cpu", "--stop=.", "--stop=\n"]
+    options = parse_generate_options(flags)
+    model, settled = load(tiny_model_folder, options.model)
+    out = Output(None, False, options.prompts, settled)
+    turn = write_turn(model, out, [], Turn("가"), options.settings, 1)
+    assert write_turn(model, out, [], turn, options.settings, 1).text == f"나{between}나"
+
+
 @pytest.mark.parametrize(("alone", "recorded"), [(False, ("앞글 가", "앞글 가나")), (True, ("앞글", "가나"))])
 def test_a_text_that_was_broken_off_is_recorded_as_far_as_it_was_shown(
     tiny_model_folder, tmp_path, monkeypatch, capsys, alone, recorded

@@ -59,11 +59,11 @@ def test_a_text_ends_before_its_first_stop(tokenizer, byte_tokenizer, sample_tex
         text = text[:80]
         starts = rng.sample(range(len(text)), rng.randint(1, 3))
         stops = ["없는 글", *(text[start : start + rng.randint(1, 4)] for start in starts)]
-        _, place = min((text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text)
+        _, place, first = min((text.find(stop) + len(stop), text.find(stop), stop) for stop in stops if stop in text)
         stream = TextStream(tokenizer, byte_tokenizer("가")["input_ids"], stops)
         shown = pieces(stream, cut(byte_tokenizer(text)["input_ids"], rng))
         assert "".join(shown) == text[:place]
-        assert stream.ended
+        assert (stream.ended, stream.stop) == ("stop", first)
 
 
 def test_it_does_not_matter_how_many_tokens_come_at_once_where_a_stop_stands_in_another(byte_tokenizer):
