@@ -45,6 +45,8 @@ def find_files(pattern, flag="--dataset_path"):
             f"{flag}={pattern}: 인터넷 주소는 읽지 않습니다. 내려받은 파일을 주거나, Hub의 데이터 세트라면 "
             "--dataset_name=만든이/이름을 주세요."
         )
+    if root.exists() and not root.is_dir() and not rest:
+        raise UsageError(f"{flag}={pattern}: 파이프나 장치는 읽지 않습니다. 파일로 저장해서 그 경로를 주세요.")
     if not root.is_dir() or (rest and not any(set("*?[") & set(part) for part in rest)):
         of_hub = flag == "--dataset_path" and not Path(pattern).parent.exists() and HUB_NAME.fullmatch(pattern)
         way_on = f"Hub의 데이터 세트라면 --dataset_name={pattern}, 파일이라면 " if of_hub else ""

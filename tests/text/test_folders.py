@@ -155,6 +155,14 @@ def test_a_text_nearly_spelt_as_one_that_is_there_is_told(tmp_path, made, typed)
             find_files(str(tmp_path / missing))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are files on POSIX alone")
+def test_a_pipe_is_told_as_one(tmp_path):
+    """As a shell's <(xz -dc 글.txt.xz) is: it is there, but a text is read more than once."""
+    os.mkfifo(tmp_path / "글.txt")
+    with pytest.raises(UsageError, match=r"글\.txt: 파이프나 장치는 읽지 않습니다"):
+        find_files(str(tmp_path / "글.txt"))
+
+
 def test_several_texts_in_one_value_are_told_how_they_are_given(tmp_path):
     for name in ("가.txt", "나.txt", "다,라.txt"):
         (tmp_path / name).write_text("글", "utf-8")
