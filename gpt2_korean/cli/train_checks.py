@@ -70,6 +70,7 @@ def check_together(options):
             f"--hub_strategy={options.hub_strategy}: --lora_rank와 함께 쓸 수 없습니다. 합친 모델만 학습을 마칠 때 "
             "올리니 이 플래그를 빼세요."
         )
+    _check_pushing(options)
     if options.fsdp or getattr(options, "deepspeed", None):
         _check_sharding(options)
     if getattr(options, "dataloader_drop_last", False):
@@ -140,6 +141,16 @@ def _check_measuring(options):
         raise UsageError(
             "--resume_from_checkpoint는 --do_train과 함께 써야 합니다. 체크포인트를 평가하려면 --model_type으로 주세요."
         )
+
+
+def _check_pushing(options):
+    """Raise UsageError for what only a run that uploads its model can heed."""
+    pushes = getattr(options, "push_to_hub", False)
+    for name in ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"):
+        if getattr(options, name, None) is not None and not pushes:
+            raise UsageError(f"--{name} 플래그는 --push_to_hub와 함께 써야 합니다. --push_to_hub를 더하거나 빼세요.")
+    if pushes and not (options.do_train or options.show_data is not None):
+        raise UsageError("--push_to_hub는 --do_train과 함께 써야 합니다. 학습한 모델만 올립니다.")
 
 
 def _check_hub_name(name):

@@ -149,8 +149,15 @@ def test_every_level_of_trainers_log_is_taken():
         (["--output_dir=글/", "--dataset_path=글"], ["--dataset_path", "--output_dir", "글/"]),
         (["--lora_alpha=16"], ["--lora_alpha", "--lora_rank"]),
         (["--lora_rank=8", "--model_type=scratch-mini"], ["--lora_rank", "scratch-mini"]),
-        (["--lora_rank=8", "--hub_strategy=all_checkpoints"], ["--lora_rank", "--hub_strategy=all_checkpoints"]),
-        (["--lora_rank=8", "--hub_strategy=checkpoint"], ["--lora_rank", "--hub_strategy=checkpoint"]),
+        (
+            ["--lora_rank=8", "--push_to_hub", "--hub_strategy=all_checkpoints"],
+            ["--lora_rank", "--hub_strategy=all_checkpoints"],
+        ),
+        (["--lora_rank=8", "--push_to_hub", "--hub_strategy=checkpoint"], ["--lora_rank", "--hub_strategy=checkpoint"]),
+        (["--hub_model_id=나/모델"], ["--hub_model_id", "--push_to_hub"]),
+        (["--hub_strategy=checkpoint"], ["--hub_strategy", "--push_to_hub"]),
+        (["--no_hub_always_push", "--push_to_hub=false"], ["--hub_always_push", "--push_to_hub"]),
+        (["--push_to_hub", "--do_train=false", "--do_eval"], ["--push_to_hub", "--do_train"]),
         (["--optim=muon", "--fsdp"], ["--optim=muon", "--fsdp"]),
         (["--optim=muon", "--deepspeed=x.json"], ["--optim=muon", "--deepspeed"]),
         (["--average_last=0.5", "--fsdp"], ["--average_last=0.5", "--fsdp"]),
@@ -176,8 +183,8 @@ def test_a_wrong_flag_or_value_is_refused_by_name(words, named):
 @pytest.mark.parametrize(
     "words",
     [
-        ["--lora_rank=8", "--hub_strategy=every_save"],
-        ["--hub_strategy=checkpoint"],
+        ["--lora_rank=8", "--push_to_hub", "--hub_strategy=every_save"],
+        ["--push_to_hub", "--hub_model_id=나/모델", "--hub_strategy=checkpoint"],
         ["--train_sampling_strategy=sequential"],
         ["--optim=muon", "--average_last=4", "--no_fsdp"],
         ["--optim=adafactor", "--average_last=0", "--fsdp"],

@@ -200,8 +200,8 @@ def test_no_secret_name_or_home_is_published(run, tmp_path, run_main, monkeypatc
     monkeypatch.setattr("getpass.getuser", lambda: "gildong")
     monkeypatch.setattr("socket.gethostname", lambda: "node042.cluster.example")
     logs = tmp_path / "gildong" / "node042"
-    secrets = [f"--hub_token={SECRET}", f"--run_name=a-{SECRET}", f"--logging_dir={logs}", "--report_to=tensorboard"]
-    code, _, err = run_main(*run, *secrets, "--hub_model_id=/home/gildong/x")
+    secrets = [f"--hub_token={SECRET}", f"--run_name=/home/gildong/a-{SECRET}", f"--logging_dir={logs}"]
+    code, _, err = run_main(*run, *secrets, "--report_to=tensorboard")
     assert code == 0
     published = "".join((tmp_path / "out" / name).read_text("utf-8") for name in ("run.json", "README.md"))
     for private in (SECRET, str(tmp_path), "gildong", "node042", "cluster.example"):
