@@ -199,8 +199,8 @@ def change(session, words=""):
     name = name.replace("-", "_")
     if name == "seed":
         return seed(session, word)
-    if name == "stop" and equals and not word:
-        session = replace(session, settings=replace(session.settings, stop=None))
+    if name in NO_VALUE and equals and not word:
+        session = replace(session, settings=replace(session.settings, **{name: None}))
     elif word or equals or name not in ("", *names):  # one that there is not is refused
         value = _parse(session, name, _unquote(word), names)
         session = replace(session, settings=replace(session.settings, **{name: value}))
@@ -229,8 +229,8 @@ def _unquote(word):
 
 def _suggest_command(name):
     """A sentence that names the most similar command, or the way to list them all."""
-    begun = [each for each in COMMANDS if name != "/" and each.startswith(name)]
-    similar = begun or difflib.get_close_matches(name, COMMANDS, n=1)
+    known = [] if name == "/" else [*COMMANDS, *OTHER_NAMES]
+    similar = [each for each in known if each.startswith(name)] or difflib.get_close_matches(name, known, n=1)
     return f"혹시 {similar[0]}인가요?" if similar else "/help로 명령을 볼 수 있습니다."
 
 
@@ -263,6 +263,7 @@ COMMANDS = {
     "/help": (show_help, "", "이 도움말을 봅니다"),
     "/quit": (leave, "", "끝냅니다 (Ctrl-D도 같음)"),
 }
+NO_VALUE = ("stop", "token_healing")  # the settings that may be without one, as after "/set stop="
 # As other programs call them.
 OTHER_NAMES = {
     "/exit": "/quit", "/bye": "/quit", "/retry": "/again", "/regen": "/again", "/continue": "/more", "/clear": "/new",

@@ -147,6 +147,7 @@ def test_settings_are_shown_as_flags_take_them(capsys):
     assert shown[1:4] == ["penalize_prompt = true", "top_p = 1.0", r"stop = \n\n"]
     assert [line.partition(" ")[0] for line in shown[4:]] == list(vars(START))
     assert follow_all(session, "/set stop=").settings == START
+    assert follow_all(session, "/set stop=", "/set token_healing", "/set token_healing=").settings == START
     follow_all(begin()[0], "/set stop")
     assert capsys.readouterr().err.endswith("  stop = (없음)\n")
     for words, stop in (("stop=가", "가"), ("stop '가'", "가"), ('stop "', '"'), ('stop="나 "', "나 ")):
@@ -180,10 +181,10 @@ def test_every_setting_is_a_flag_of_the_kind_it_starts_with():
 
 
 def test_what_is_no_command_names_the_nearest_one_and_help_names_all(capsys):
-    follow_all(begin()[0], "/sett", "/quti", "/", "/zzz", "/again", "/undo")
+    follow_all(begin()[0], "/sett", "/quti", "/exi", "/", "/zzz", "/again", "/undo")
     shown = capsys.readouterr().err.splitlines()
     for line, words in zip(
-        shown, ["/set인", "/quit인", "/help로", "/help로", "앞글을 먼저", "되돌릴 것이 없"], strict=True
+        shown, ["/set인", "/quit인", "/exit인", "/help로", "/help로", "앞글을 먼저", "되돌릴 것이 없"], strict=True
     ):
         assert words in line
     follow_all(begin()[0], "/help")
