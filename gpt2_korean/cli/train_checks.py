@@ -75,6 +75,8 @@ def check_together(options):
         _check_sharding(options)
     if getattr(options, "dataloader_drop_last", False):
         raise UsageError("--dataloader_drop_last: 글의 토큰은 모두 배웁니다. 이 플래그를 빼세요.")
+    if getattr(options, "do_predict", False):
+        raise UsageError("--do_predict: 예측은 하지 않습니다. 평가는 --do_eval, 글쓰기는 generate.py로 하세요.")
     sampling = getattr(options, "train_sampling_strategy", "random")
     if sampling not in ("random", "sequential"):
         raise UsageError(

@@ -167,6 +167,7 @@ def test_every_level_of_trainers_log_is_taken():
         (["--streaming"], ["--streaming", "--dataset_name"]),
         (["--seed"], ["--seed"]),
         (["--dataloader_drop_last"], ["--dataloader_drop_last"]),
+        (["--do_predict"], ["--do_predict", "--do_eval", "generate.py"]),
         (["--train_sampling_strategy=group_by_length"], ["--train_sampling_strategy", "group_by_length"]),
         (["--train_sampling_strategy=foo"], ["--train_sampling_strategy", "foo", "sequential"]),
         (["--ddp_backend=foo"], ["--ddp_backend", "foo", "nccl"]),
