@@ -14,7 +14,11 @@ from gpt2_korean.speed import pieces
 
 pytest.importorskip("triton")
 
+import triton
+import triton.language as tl
+
 from gpt2_korean.speed import attention, layer
+from gpt2_korean.speed.attention_kernels import _odd_hash
 
 SCALE = 0.3
 
@@ -129,6 +133,26 @@ def test_what_is_dropped_differs_from_call_to_call_from_head_to_head_and_from_to
         pairs.append(agree(first[..., shift:, shift:], first[..., shift:, :-shift], there))
         pairs.append(agree(first[..., shift:, shift:], first[..., :-shift, :-shift], there))
     assert pairs == pytest.approx([0.5] * len(pairs), abs=0.07)
+
+
+@triton.jit
+def hash_kernel(x_ptr, y_ptr):
+    at = tl.arange(0, 128)
+    tl.store(y_ptr + at, _odd_hash(tl.load(x_ptr + at).to(tl.uint32)).to(tl.int64))
+
+
+def test_the_hash_behind_dropout_is_the_published_one_made_odd(rng):
+    """lowbias32 as its author gives it in C (Wellons 2018), over whole numbers here."""
+    numbers = [0, 1, 2**32 - 1, *(rng.randrange(2**32) for _ in range(125))]
+    expected = []
+    for x in numbers:
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            x = (x ^ (x >> shift)) * factor % 2**32
+        expected.append(x ^ (x >> 16) | 1)
+    given = torch.tensor(numbers, device=GPU)
+    found = torch.empty_like(given)
+    hash_kernel[(1,)](given, found)
+    assert found.tolist() == expected
 
 
 def test_a_tile_in_which_a_query_sees_nothing_leaves_no_trace_however_large_its_scores():

@@ -1,5 +1,7 @@
 """The kernels of a step compute what PyTorch's own functions do. Without a GPU Triton's interpreter runs them."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -37,14 +39,14 @@ def test_the_linear_kernels_give_what_pytorch_gives(dtype, width, rows):
 
 
 def test_attention_of_a_new_token_is_pytorchs_and_keeps_its_key_and_value(rng, monkeypatch):
-    for _ in range(6):
+    # Widths that are a power of two and one that is not, and scores of which no power can be taken as they are.
+    for width, slots, size in itertools.product((4, 16, 24), (16, 300), (1, 10)):
         monkeypatch.setattr(writing_kernels, "MANY", rng.choice([1, 1024]))
-        batch, heads, width = rng.randint(1, 3), rng.randint(1, 3), rng.choice([4, 16, 24])
-        slots = rng.choice([16, 300])
+        batch, heads = rng.randint(1, 3), rng.randint(1, 3)
         last = rng.randint(0, slots - 1)
         first = torch.tensor([rng.randint(0, last) for _ in range(batch)], device=GPU)
-        keys, values = torch.randn(2, batch, heads, slots, width, device=GPU)
-        qkv = torch.randn(batch, 1, 3 * heads * width, device=GPU)
+        keys, values = size * torch.randn(2, batch, heads, slots, width, device=GPU)
+        qkv = size * torch.randn(batch, 1, 3 * heads * width, device=GPU)
         query, key, value = qkv.view(batch, 1, 3, heads, width).permute(2, 0, 3, 1, 4)
         kept = keys.clone(), values.clone()
         for cache, new in zip(kept, (key, value), strict=True):
@@ -53,7 +55,7 @@ def test_attention_of_a_new_token_is_pytorchs_and_keeps_its_key_and_value(rng, m
         mask = (places >= first[:, None]) & (places <= last)
         expected = F.scaled_dot_product_attention(query, *kept, attn_mask=mask[:, None, None])
         found = attend(qkv, keys, values, first, torch.tensor([last], device=GPU), last + 1)
-        torch.testing.assert_close(found, expected.transpose(1, 2).flatten(2), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found, expected.transpose(1, 2).flatten(2), rtol=1e-3, atol=1e-4 * size**2)
         torch.testing.assert_close((keys, values), kept)
 
 
