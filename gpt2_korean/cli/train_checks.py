@@ -150,7 +150,7 @@ def _check_pushing(options):
     pushes = getattr(options, "push_to_hub", False)
     for name in ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"):
         if getattr(options, name, None) is not None and not pushes:
-            raise UsageError(f"--{name} 플래그는 --push_to_hub와 함께 써야 합니다. --push_to_hub를 더하거나 빼세요.")
+            raise UsageError(f"--{name} 플래그는 --push_to_hub와 함께 써야 합니다. 더하거나 이 플래그를 빼세요.")
     if pushes and not (options.do_train or options.show_data is not None):
         raise UsageError("--push_to_hub는 --do_train과 함께 써야 합니다. 학습한 모델만 올립니다.")
 
