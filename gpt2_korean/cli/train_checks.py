@@ -14,10 +14,13 @@ METRICS = ("bits_per_character", "loss", "perplexity")
 LEARNING = {
     "sample_prompts": "학습한 모델은 generate.py로 써 보세요.",
     "license": "모델 카드는 학습한 모델에 씁니다.",
+    "push_to_hub": "학습한 모델만 올립니다.",
     "lora_rank": "학습한 어댑터는 이 플래그 없이 열립니다.",
     **dict.fromkeys(("tokenizer", "vocab_size"), "모델은 제 어휘로 평가합니다."),
     **dict.fromkeys(("embedding_learning_rate", "average_last", "dropout", "bpe_dropout"), "평가만 하려면 빼세요."),
 }
+# What only a run that uploads its model can heed.
+UPLOADING = ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision")
 
 
 def check_together(options):
@@ -70,7 +73,9 @@ def check_together(options):
             f"--hub_strategy={options.hub_strategy}: --lora_rank와 함께 쓸 수 없습니다. 합친 모델만 학습을 마칠 때 "
             "올리니 이 플래그를 빼세요."
         )
-    _check_pushing(options)
+    for name in UPLOADING:
+        if hasattr(options, name) and not getattr(options, "push_to_hub", False):
+            raise UsageError(f"--{name} 플래그는 --push_to_hub와 함께 써야 합니다. 더하거나 이 플래그를 빼세요.")
     if options.fsdp or getattr(options, "deepspeed", None):
         _check_sharding(options)
     if getattr(options, "dataloader_drop_last", False):
@@ -137,22 +142,12 @@ def _check_measuring(options):
     """Raise UsageError for what only a run that learns can heed."""
     for name, why in LEARNING.items():
         # scratch-mini learns its vocabulary even to be measured untrained.
-        if getattr(options, name) and not (name == "vocab_size" and options.model_type == "scratch-mini"):
+        if getattr(options, name, None) and not (name == "vocab_size" and options.model_type == "scratch-mini"):
             raise UsageError(f"--{name} 플래그는 --do_train과 함께 써야 합니다. {why}")
     if options.resume_from_checkpoint not in (None, "false", "False"):
         raise UsageError(
             "--resume_from_checkpoint는 --do_train과 함께 써야 합니다. 체크포인트를 평가하려면 --model_type으로 주세요."
         )
-
-
-def _check_pushing(options):
-    """Raise UsageError for what only a run that uploads its model can heed."""
-    pushes = getattr(options, "push_to_hub", False)
-    for name in ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"):
-        if getattr(options, name, None) is not None and not pushes:
-            raise UsageError(f"--{name} 플래그는 --push_to_hub와 함께 써야 합니다. 더하거나 이 플래그를 빼세요.")
-    if pushes and not (options.do_train or options.show_data is not None):
-        raise UsageError("--push_to_hub는 --do_train과 함께 써야 합니다. 학습한 모델만 올립니다.")
 
 
 def _check_hub_name(name):
